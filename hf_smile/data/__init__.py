@@ -1,0 +1,1 @@
+"""CSV files and images in, `datasets.DatasetDict` and `pixel_values` out."""

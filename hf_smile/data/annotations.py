@@ -1,0 +1,145 @@
+"""Annotation CSV -> validated table, with every problem reported by file and line."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path, PurePosixPath
+
+import pandas as pd
+
+from hf_smile.data.images import IMAGE_SUFFIXES
+from hf_smile.errors import SmileDataError
+from hf_smile.labels import parse_label
+
+REPORTED_PROBLEMS = 20
+
+_ID_COLUMNS = ("image_id", "id", "image", "filename", "file_name")
+_LABEL_COLUMNS = ("label", "class")
+
+
+class Problems(list[str]):
+    """What is wrong with the data, collected so that it can be told at once.
+
+    >>> Problems(["train.csv:3: empty id"]).raise_if_any("happy_images")
+    Traceback (most recent call last):
+    hf_smile.errors.SmileDataError: 1 problem in happy_images:
+      train.csv:3: empty id
+    """
+
+    def raise_if_any(self, where: str | Path, hint: str = "") -> None:
+        """Raise a `SmileDataError` with the first 20 problems, their total and a `hint` on how to mend them."""
+        if not self:
+            return
+        lines = [f"{len(self)} problem{'s' if len(self) > 1 else ''} in {where}:"]
+        lines += [f"  {problem}" for problem in self[:REPORTED_PROBLEMS]]
+        if len(self) > REPORTED_PROBLEMS:
+            lines.append(f"  ... and {len(self) - REPORTED_PROBLEMS} more")
+        raise SmileDataError("\n".join(lines + [hint] * bool(hint)))
+
+
+def read_annotations(path: str | Path, problems: Problems) -> pd.DataFrame:
+    """Read one annotation file: `image_id,label`, with or without a header line.
+
+    The id may carry an image suffix or a folder; labels are matched without regard to case and outer blanks. A header
+    names the columns, in any order, and further columns are kept as text.
+
+    Args:
+        path: UTF-8 CSV file, with or without a byte order mark.
+        problems: every problem found is appended here as `file:line: what is wrong`.
+
+    Returns:
+        One row per valid line: `image_id` (str), `label` (int, 0 to 2), `where` ("train.csv:7"), further columns.
+
+    >>> problems = Problems()
+    >>> table = read_annotations("data/happy_images/train.csv", problems)  # doctest: +SKIP
+    """
+    path = Path(path)
+    rows = _read_rows(path, problems)
+    if not rows:
+        return pd.DataFrame({"image_id": [], "label": [], "where": []})
+    columns = _read_header(rows[0][1])
+    if columns is None:
+        columns = ["image_id", "label"]
+    else:
+        header_line, header = rows.pop(0)
+        missing = [name for name in ("image_id", "label") if name not in columns]
+        if missing:
+            problems.append(f"{path.name}:{header_line}: no column {missing[0]!r}; the header has {', '.join(header)}")
+            return pd.DataFrame({"image_id": [], "label": [], "where": []})
+        if not rows:
+            problems.append(f"{path.name}: empty file: it has a header and no rows")
+
+    records: list[dict[str, object]] = []
+    seen: dict[str, int] = {}
+    for line, row in rows:
+        where = f"{path.name}:{line}"
+        if len(row) != len(columns):
+            count = f"{len(row)} column" + "s" * (len(row) != 1)
+            problems.append(f"{where}: {count} where {len(columns)} are expected ({','.join(columns)})")
+            continue
+        record: dict[str, object] = dict(zip(columns, row, strict=True)) | {"where": where}
+        image_id = normalize_image_id(str(record["image_id"]))
+        if not image_id:
+            problems.append(f"{where}: empty id")
+        elif image_id in seen:
+            problems.append(f"{where}: id {image_id!r} is there twice, first in line {seen[image_id]}")
+        seen.setdefault(image_id, line)
+        try:
+            records.append(record | {"image_id": image_id, "label": parse_label(str(record["label"]))})
+        except ValueError as error:
+            problems.append(f"{where}: {error}")
+    return pd.DataFrame.from_records(records, columns=[*columns, "where"])
+
+
+def check_disjoint(train: pd.DataFrame, test: pd.DataFrame, problems: Problems) -> None:
+    """Append a problem for every image that both splits hold."""
+    first = train.drop_duplicates("image_id").set_index("image_id")["where"]
+    for image_id, where in zip(test["image_id"], test["where"], strict=True):
+        if image_id and image_id in first.index:
+            problems.append(f"{where}: id {image_id!r} is in {first[image_id]} too; no image may be in train and test")
+
+
+def normalize_image_id(text: str) -> str:
+    """The id without outer blanks, folder and image suffix.
+
+    >>> normalize_image_id(" happy_images/05684c70.JPG ")
+    '05684c70'
+    """
+    name = PurePosixPath(text.strip().replace("\\", "/")).name
+    stem, dot, suffix = name.rpartition(".")
+    return stem if dot and f".{suffix.lower()}" in IMAGE_SUFFIXES else name
+
+
+def _read_rows(path: Path, problems: Problems) -> list[tuple[int, list[str]]]:
+    """The lines that are not blank, as (line number, cells)."""
+    data = path.read_bytes()
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        problems.append(f"{path.name}:{line}: wrong encoding: not UTF-8; save the file as UTF-8")
+        return []
+    reader = csv.reader(io.StringIO(text, newline=""))
+    rows = []
+    try:
+        for row in reader:
+            if any(cell.strip() for cell in row):
+                rows.append((reader.line_num, row))
+    except csv.Error as error:
+        problems.append(f"{path.name}:{reader.line_num}: not a CSV line: {error}")
+        return []
+    if not rows:
+        problems.append(f"{path.name}: empty file")
+    return rows
+
+
+def _read_header(row: list[str]) -> list[str] | None:
+    """Column names if `row` is a header. Only known names make one: a mistyped label must not pass for a header."""
+    names = [cell.strip().lower() for cell in row]
+    if not set(names) & {*_ID_COLUMNS, *_LABEL_COLUMNS}:
+        return None
+    for standard, accepted in (("image_id", _ID_COLUMNS), ("label", _LABEL_COLUMNS)):
+        if standard not in names:
+            names = [standard if name == next((a for a in accepted if a in names), None) else name for name in names]
+    return names

@@ -1,0 +1,268 @@
+"""Two CSVs and a zip of images, or any other layout the data may have, -> `datasets.DatasetDict`."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pandas as pd
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value
+from tqdm.auto import tqdm
+
+from hf_smile.console import is_main_process
+from hf_smile.data.annotations import Problems, check_disjoint, read_annotations
+from hf_smile.data.images import ImageSource, decode_image
+from hf_smile.errors import SmileDataError
+from hf_smile.labels import LABEL_NAMES, parse_label
+
+DEFAULT_DATA_DIR = "data/happy_images"
+EXPECTED_LAYOUT = """\
+Point --data_dir at a folder that holds one of these:
+  train.csv, test.csv and happy_images.zip (or a folder happy_images/)   the data as they were collected
+  train/ and test/ with one folder per class                             an image folder
+  dataset_dict.json                                                      what scripts/prepare_data.py wrote
+or at the id of a data set on the Hugging Face Hub (owner/name).
+No data at hand? Draw the sample: python scripts/prepare_data.py --draw_sample --data_dir data/sample"""
+
+_IMAGE_PLACES = ("happy_images", "images", "happy_images.zip", "images.zip")
+
+
+def load_smile_dataset(
+    data_dir: str | Path,
+    validation_size: float = 0.1,
+    seed: int = 42,
+    on_bad_image: str = "error",
+    bad_image_list: str | Path = "bad_images.csv",
+) -> DatasetDict:
+    """Load the data from wherever they are, checked: annotations, images, splits.
+
+    Every image is decoded once, so that training meets no broken one. The encoded bytes stay encoded in Arrow files
+    in the cache of `datasets`; a second call with the same content only checks it.
+
+    Args:
+        data_dir: folder with `train.csv`, `test.csv` and a zip or folder of images; an image folder
+            (`train/<class>/`, `test/<class>/`); a folder that `scripts/prepare_data.py` wrote; or the id of a data
+            set on the Hub.
+        validation_size: share of train, 0 to 1, that becomes the validation split, stratified by class. Not used
+            where the data bring a validation split of their own.
+        seed: of the validation split.
+        on_bad_image: `error`, or `skip` to leave out images that are missing or will not decode, say how many, and
+            write their list.
+        bad_image_list: the CSV file that `skip` writes (`where,image_id,problem`).
+
+    Returns:
+        Splits `train`, `validation` and `test` with the features `image`, `label` (`ClassLabel` of 3), `image_id`,
+        and any further columns of the annotations.
+
+    Raises:
+        SmileDataError: every problem found, the first 20 with file and line.
+
+    >>> load_smile_dataset("data/sample")["test"].features["label"].names  # doctest: +SKIP
+    ['negative smile', 'positive smile', 'NOT smile']
+    """
+    if not 0 < validation_size < 1:
+        raise SmileDataError(f"validation_size is {validation_size}; it must lie between 0 and 1, for example 0.1")
+    folder = Path(data_dir)
+    if (folder / "dataset_dict.json").is_file():
+        splits = _standardize(DatasetDict.load_from_disk(folder), folder)
+    elif not folder.exists():
+        splits = _load_from_hub(str(data_dir))
+    else:
+        tables, images = _read_folder(folder)
+        tables = _check_images(tables, images, folder, on_bad_image, Path(bad_image_list))
+        splits = DatasetDict({split: _build_split(split, table, images) for split, table in tables.items()})
+    return _with_validation(splits, validation_size, seed)
+
+
+def _read_folder(folder: Path) -> tuple[dict[str, pd.DataFrame], ImageSource]:
+    """Annotations of each split, and where the images are, of a folder that is not prepared yet."""
+    if (folder / "train.csv").is_file() or (folder / "test.csv").is_file():
+        return _read_csv_layout(folder)
+    if (folder / "train").is_dir() and (folder / "test").is_dir():
+        return _read_imagefolder_layout(folder)
+    raise SmileDataError(f"{folder}: no data that can be read.\n{EXPECTED_LAYOUT}")
+
+
+def _read_csv_layout(folder: Path) -> tuple[dict[str, pd.DataFrame], ImageSource]:
+    problems = Problems(
+        f"{name}: no such file; both train.csv and test.csv are needed"
+        for name in ("train.csv", "test.csv")
+        if not (folder / name).is_file()
+    )
+    problems.raise_if_any(folder)
+    tables = {split: read_annotations(folder / f"{split}.csv", problems) for split in ("train", "test")}
+    check_disjoint(tables["train"], tables["test"], problems)
+    problems.raise_if_any(folder)
+    return tables, ImageSource(_find_images(folder))
+
+
+def _find_images(folder: Path) -> Path:
+    for name in _IMAGE_PLACES:
+        if (folder / name).exists():
+            return folder / name
+    zips = sorted(folder.glob("*.zip"))
+    if len(zips) > 1:
+        raise SmileDataError(
+            f"{folder}: more than one zip file ({', '.join(z.name for z in zips)}); name the right one happy_images.zip"
+        )
+    return zips[0] if zips else folder
+
+
+def _read_imagefolder_layout(folder: Path) -> tuple[dict[str, pd.DataFrame], ImageSource]:
+    """`train/<class>/<image_id>.jpg`; the class folder is named by label or id."""
+    problems = Problems()
+    images = ImageSource(folder)
+    records: dict[str, list[dict[str, Any]]] = {"train": [], "validation": [], "test": []}
+    for image_id, names in images.names.items():
+        for name in names:
+            split, *class_folder = Path(name).parts[:-1]
+            if split not in records:
+                continue
+            if len(class_folder) != 1:
+                problems.append(f"{name}: expected {split}/<class>/<image>")
+                continue
+            try:
+                records[split].append({"image_id": image_id, "label": parse_label(class_folder[0]), "where": name})
+            except ValueError as error:
+                problems.append(f"{name}: {error}")
+    for split in ("train", "test"):
+        if not records[split]:
+            problems.append(f"{split}/: no images")
+    problems.raise_if_any(folder)
+    return {split: pd.DataFrame.from_records(rows) for split, rows in records.items() if rows}, images
+
+
+def _check_images(
+    tables: dict[str, pd.DataFrame], images: ImageSource, folder: Path, on_bad_image: str, bad_image_list: Path
+) -> dict[str, pd.DataFrame]:
+    """Decode every image once; the tables come back with a column `digest` of the encoded bytes."""
+
+    def check(image_id: str) -> tuple[str, str]:
+        try:
+            data = images.read(image_id)
+            decode_image(data)
+            return hashlib.blake2b(data, digest_size=16).hexdigest(), ""
+        except SmileDataError as error:
+            return "", str(error)
+
+    checked: dict[str, pd.DataFrame] = {}
+    bad: list[tuple[str, str, str]] = []
+    total = sum(map(len, tables.values()))
+    progress = tqdm(total=total, desc="Checking images", unit=" images", delay=1, disable=not is_main_process())
+    with ThreadPoolExecutor() as pool, progress:
+        for split, table in tables.items():
+            digests: list[str] = []
+            ids = iter(table["image_id"])
+            while chunk := list(islice(ids, 256)):  # bounds what waits in the pool, however many images there are
+                for image_id, (digest, problem) in zip(chunk, pool.map(check, chunk), strict=True):
+                    if problem:
+                        bad.append((table["where"].iloc[len(digests)], image_id, problem))
+                    digests.append(digest)
+                    progress.update()
+            checked[split] = table.assign(digest=digests)
+    if bad and on_bad_image == "error":
+        Problems(f"{where}: image {image_id!r}: {problem}" for where, image_id, problem in bad).raise_if_any(
+            folder, "Mend them, or leave them out with --on_bad_image skip."
+        )
+    if bad and is_main_process():
+        bad_image_list.parent.mkdir(parents=True, exist_ok=True)
+        pd.DataFrame(bad, columns=["where", "image_id", "problem"]).to_csv(bad_image_list, index=False)
+        print(f"Left out {len(bad)} of {total} images; they are listed in {bad_image_list}", file=sys.stderr)
+    if bad:
+        checked = {split: table[table["digest"] != ""] for split, table in checked.items()}
+        if empty := [split for split, table in checked.items() if table.empty]:
+            raise SmileDataError(f"{folder}: no image is left in {' and '.join(empty)}; see {bad_image_list}")
+    return checked
+
+
+def _features(extra_columns: list[str]) -> Features:
+    return Features(
+        {"image": Image(), "label": ClassLabel(names=list(LABEL_NAMES)), "image_id": Value("string")}
+        | {name: Value("string") for name in extra_columns}
+    )
+
+
+def _build_split(split: str, table: pd.DataFrame, images: ImageSource) -> Dataset:
+    extra_columns = [name for name in table.columns if name not in ("image_id", "label", "where", "digest")]
+    records = table[["image_id", "label", *extra_columns]].to_dict("records")
+
+    def examples() -> Iterator[dict[str, Any]]:
+        for record in records:
+            name = images.names[record["image_id"]][0]
+            yield record | {"image": {"bytes": images.read(record["image_id"]), "path": name}}
+
+    content = table.drop(columns="where").to_csv(index=False)
+    return Dataset.from_generator(
+        examples,
+        features=_features(extra_columns),
+        split=datasets.NamedSplit(split),
+        fingerprint=hashlib.blake2b(content.encode(), digest_size=16).hexdigest(),
+    )
+
+
+def _load_from_hub(data_dir: str) -> DatasetDict:
+    not_found = SmileDataError(f"{data_dir}: no such folder.\n{EXPECTED_LAYOUT}")
+    is_hub_id = re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", data_dir) is not None
+    # A path that starts in an existing folder is a typing mistake, not the name of somebody's data set.
+    if not is_hub_id or data_dir == DEFAULT_DATA_DIR or Path(data_dir).parent.is_dir():
+        raise not_found
+    try:
+        loaded = datasets.load_dataset(data_dir)
+    except Exception as error:  # the Hub client, fsspec and the builders each raise errors of their own
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise SmileDataError(
+            f"{data_dir}: no such folder, and not loaded from the Hub either: {reason}\n{EXPECTED_LAYOUT}"
+        ) from None
+    return _standardize(loaded, data_dir)
+
+
+def _standardize(splits: DatasetDict, where: str | Path) -> DatasetDict:
+    """Check the columns of ready-made splits, and bring their labels to our ids."""
+    if missing := [split for split in ("train", "test") if split not in splits]:
+        raise SmileDataError(f"{where}: no split {missing[0]!r}; it has {', '.join(splits)}")
+    standard = DatasetDict()
+    for split in ("train", "validation", "test"):
+        if split not in splits:
+            continue
+        dataset = splits[split]
+        if missing := [name for name in ("image", "label") if name not in dataset.column_names]:
+            raise SmileDataError(
+                f"{where}: no column {missing[0]!r} in split {split}; it has {', '.join(dataset.column_names)}"
+            )
+        if "image_id" not in dataset.column_names:
+            dataset = dataset.add_column("image_id", [f"{split}-{row:07d}" for row in range(len(dataset))])
+        standard[split] = _standardize_labels(dataset, where)
+    return standard
+
+
+def _standardize_labels(dataset: Dataset, where: str | Path) -> Dataset:
+    feature = dataset.features["label"]
+    names = getattr(feature, "names", None)
+    if names == list(LABEL_NAMES):
+        return dataset
+    try:
+        ids = {raw: parse_label(str(names[raw] if names else raw)) for raw in dataset.unique("label")}
+    except ValueError as error:
+        raise SmileDataError(f"{where}: {error}") from None
+    labels = [ids[raw] for raw in dataset["label"]]
+    dataset = dataset.remove_columns("label").add_column("label", labels)
+    return dataset.cast_column("label", ClassLabel(names=list(LABEL_NAMES)))
+
+
+def _with_validation(splits: DatasetDict, validation_size: float, seed: int) -> DatasetDict:
+    if "validation" not in splits:
+        try:
+            parts = splits["train"].train_test_split(validation_size, stratify_by_column="label", seed=seed)
+        except ValueError as error:
+            raise SmileDataError(
+                f"too few images in train for a validation split of {validation_size:.0%}, stratified by class: {error}"
+            ) from None
+        splits["train"], splits["validation"] = parts["train"], parts["test"]
+    return DatasetDict({split: splits[split] for split in ("train", "validation", "test")})

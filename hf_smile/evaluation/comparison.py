@@ -1,0 +1,98 @@
+"""Is A better than B? Two classifiers on the same images, told in one sentence."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.stats import binomtest
+
+from hf_smile.errors import SmileDataError
+from hf_smile.evaluation.intervals import CONFIDENCE, N_RESAMPLES, Difference, paired_bootstrap_difference
+from hf_smile.evaluation.metrics import check_inputs
+
+
+class Comparison(NamedTuple):
+    """What `compare` found."""
+
+    difference: Difference
+    """Accuracy of A minus accuracy of B, as a share."""
+    p_value: float
+    """McNemar's exact test, two-sided."""
+    sentence: str
+
+
+def mcnemar_exact(correct_a: ArrayLike, correct_b: ArrayLike) -> float:
+    """Two-sided p-value of McNemar's exact test (McNemar, 1947): are A and B right equally often?
+
+    Only the images that one gets right and the other wrong count: were A and B equally good, each of these would
+    fall to either like a coin. 1.0 if there is none.
+
+    Args:
+        correct_a: (N,) whether A is right.
+        correct_b: (N,) whether B is right on the same image.
+
+    Raises:
+        SmileDataError: the lengths differ.
+
+    >>> mcnemar_exact([True] * 6, [False] * 6)
+    0.03125
+    """
+    a, b = np.asarray(correct_a, dtype=bool), np.asarray(correct_b, dtype=bool)
+    if a.shape != b.shape:
+        raise SmileDataError(f"A and B must be about the same images; got {a.size} and {b.size} of them")
+    only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
+    return float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
+
+
+def compare(
+    probabilities_a: ArrayLike,
+    probabilities_b: ArrayLike,
+    label_ids: ArrayLike,
+    name_a: str = "A",
+    name_b: str = "B",
+    n_resamples: int = N_RESAMPLES,
+    confidence: float = CONFIDENCE,
+    seed: int = 0,
+) -> Comparison:
+    """The difference in accuracy with its paired bootstrap interval and McNemar's exact test, and a sentence about it.
+
+    The sentence calls one of them better only if the interval leaves out 0 and the test agrees.
+
+    Args:
+        probabilities_a: (N, 3), of the one classifier.
+        probabilities_b: (N, 3), of the other one, row by row for the same images.
+        label_ids: (N,) true label ids.
+
+    Raises:
+        SmileDataError: the inputs do not fit together.
+
+    >>> compare([[0.7, 0.2, 0.1]] * 8, [[0.2, 0.7, 0.1]] * 8, [0] * 8).sentence
+    "In accuracy, A is better by 100.0 points (95 % interval 100.0 to 100.0; McNemar's exact test p = 0.008)."
+    """
+    a, labels = check_inputs(probabilities_a, label_ids)
+    b, labels = check_inputs(probabilities_b, label_ids)
+    difference = paired_bootstrap_difference(a, b, labels, "accuracy", n_resamples, confidence, seed)
+    p_value = mcnemar_exact(a.argmax(axis=1) == labels, b.argmax(axis=1) == labels)
+    excludes_zero = difference.low > 0 or difference.high < 0
+
+    if difference.value >= 0:
+        better, shown = name_a, difference
+    else:
+        better, shown = name_b, Difference(-difference.value, -difference.high, -difference.low)
+    points = f"{100 * shown.value:.1f} points"
+    evidence = (
+        f"({confidence:.0%} interval {100 * shown.low:.1f} to {100 * shown.high:.1f};"
+        f" McNemar's exact test p {_p(p_value)})"
+    ).replace("%", " %", 1)
+    if excludes_zero and p_value < 1 - confidence:
+        sentence = f"In accuracy, {better} is better by {points} {evidence}."
+    else:
+        lead = f"{better} is {points} ahead" if shown.value else "both are right equally often"
+        sentence = f"In accuracy, no difference can be told between {name_a} and {name_b}: {lead} {evidence}."
+    return Comparison(difference, p_value, sentence)
+
+
+def _p(p_value: float) -> str:
+    return "< 0.001" if p_value < 0.001 else f"= {p_value:.3f}"

@@ -1,0 +1,148 @@
+"""Does the model serve every group of people alike? Metrics by group, and whether the largest gap may be chance."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from hf_smile.errors import SmileDataError
+from hf_smile.evaluation.intervals import CONFIDENCE, N_RESAMPLES, bootstrap_intervals, chunk_sizes
+from hf_smile.evaluation.metrics import check_inputs, compute_metrics, weighted_metrics
+
+MAX_GROUPS = 20
+MIN_IMAGES = 20
+NO_VALUE = "(empty)"
+
+
+class Group(NamedTuple):
+    """One group's numbers, by metric name."""
+
+    n: int
+    metrics: dict[str, float]
+    intervals: dict[str, tuple[float, float]]
+
+
+class Gap(NamedTuple):
+    """The groups where a metric is highest and lowest."""
+
+    highest: str
+    lowest: str
+    difference: float
+    p_value: float
+    """How often a gap as large turns up when the groups are dealt out at random."""
+
+
+def metrics_by_group(
+    probabilities: ArrayLike,
+    label_ids: ArrayLike,
+    groups: Sequence[str],
+    n_resamples: int = N_RESAMPLES,
+    confidence: float = CONFIDENCE,
+    seed: int = 0,
+) -> dict[str, Group]:
+    """Every metric with its bootstrap interval, for each group, the largest group first.
+
+    Args:
+        probabilities: (N, 3), each row summing to one.
+        label_ids: (N,) true label ids.
+        groups: (N,) each image's group, e.g. an age band; an empty one counts as the group "(empty)".
+
+    Raises:
+        SmileDataError: the inputs do not fit together, or there are more than 20 groups.
+
+    >>> groups = metrics_by_group([[0.7, 0.2, 0.1]] * 3, [0, 0, 1], ["young", "young", "old"])
+    >>> {name: (group.n, group.metrics["accuracy"]) for name, group in groups.items()}
+    {'young': (2, 1.0), 'old': (1, 0.0)}
+    """
+    rows, labels = check_inputs(probabilities, label_ids)
+    names, codes, counts = _group_codes(groups, len(labels))
+    result = {}
+    for code in np.argsort(-counts, kind="stable"):
+        part = rows[codes == code], labels[codes == code]
+        intervals = bootstrap_intervals(*part, n_resamples, confidence, seed)
+        result[names[code]] = Group(int(counts[code]), compute_metrics(*part), intervals)
+    return result
+
+
+def largest_gap(
+    probabilities: ArrayLike,
+    label_ids: ArrayLike,
+    groups: Sequence[str],
+    metric: str = "accuracy",
+    min_images: int = MIN_IMAGES,
+    n_permutations: int = N_RESAMPLES,
+    seed: int = 0,
+) -> Gap | None:
+    """The largest difference of a metric between two groups, with a permutation test.
+
+    The more groups, the larger the gap that chance alone opens between some two of them. The p-value takes that
+    into account, as an interval of the two groups at the ends would not (Good, 2005, "Permutation Tests").
+
+    Args:
+        probabilities: (N, 3), each row summing to one.
+        label_ids: (N,) true label ids.
+        groups: (N,) each image's group.
+        metric: a name of `compute_metrics`.
+        min_images: groups with fewer images are left out.
+
+    Returns:
+        None where fewer than two groups are left.
+
+    Raises:
+        SmileDataError: the inputs do not fit together, there are more than 20 groups, or no such metric.
+
+    >>> probabilities = [[0.7, 0.2, 0.1]] * 60
+    >>> gap = largest_gap(probabilities, [0] * 30 + [1] * 30, ["young"] * 30 + ["old"] * 30)
+    >>> gap.highest, gap.lowest, gap.difference, gap.p_value < 0.001
+    ('young', 'old', 1.0, True)
+    """
+    rows, labels = check_inputs(probabilities, label_ids)
+    names, codes, counts = _group_codes(groups, len(labels))
+    kept = np.flatnonzero(counts >= min_images)
+    if len(kept) < 2:
+        return None
+    in_kept = np.isin(codes, kept)
+    rows, labels, codes = rows[in_kept], labels[in_kept], codes[in_kept]
+
+    def values(assigned: np.ndarray) -> np.ndarray:
+        """The metric of each kept group (G, B) under B ways (N, B) to assign the images to groups."""
+        found = [weighted_metrics(rows, labels, (assigned == code).astype(np.float64)) for code in kept]
+        if metric not in found[0]:
+            raise SmileDataError(f"there is no metric {metric!r}; choose one of {', '.join(found[0])}")
+        return np.stack([by_name[metric] for by_name in found])
+
+    def gaps(metrics: np.ndarray) -> np.ndarray:
+        return np.fmax.reduce(metrics) - np.fmin.reduce(metrics)  # these ignore NaN
+
+    observed = values(codes[:, None])
+    if np.isnan(observed).all():
+        return None
+    generator = np.random.default_rng(seed)
+    as_large = 0
+    for size in chunk_sizes(len(labels), n_permutations):
+        shuffled = generator.permuted(np.tile(codes[:, None], size), axis=0)
+        as_large += int((gaps(values(shuffled)) >= gaps(observed) - 1e-12).sum())
+    return Gap(
+        highest=names[kept[np.nanargmax(observed)]],
+        lowest=names[kept[np.nanargmin(observed)]],
+        difference=float(gaps(observed)[0]),
+        p_value=(1 + as_large) / (1 + n_permutations),
+    )
+
+
+def _group_codes(groups: Sequence[str], n_images: int) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """Group names in order, each image's index among them (N,), and each group's number of images."""
+    if len(groups) != n_images:
+        raise SmileDataError(f"each image needs one group: got {len(groups)} groups for {n_images} images")
+    names, codes, counts = np.unique(
+        [str(group) or NO_VALUE for group in groups], return_inverse=True, return_counts=True
+    )
+    if len(names) > MAX_GROUPS:
+        raise SmileDataError(
+            f"there are {len(names)} different groups ({names[0]}, {names[1]}, ...), and at most {MAX_GROUPS} can be"
+            " compared; group by a column with fewer values, e.g. age bands for ages"
+        )
+    return names.tolist(), codes, counts

@@ -1,0 +1,146 @@
+"""How far a metric would move on another draw of as many faces: bootstrap intervals (Efron, 1979)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from hf_smile.errors import SmileDataError
+from hf_smile.evaluation.metrics import FloatArray, IntArray, check_inputs, compute_metrics, weighted_metrics
+
+N_RESAMPLES = 2000
+CONFIDENCE = 0.95
+_CHUNK_CELLS = 500_000  # 4 MB of float64: the working set of a chunk then stays in the processor's cache
+
+
+class Difference(NamedTuple):
+    """A metric of A minus the same metric of B, and the ends of its interval, in the metric's own unit."""
+
+    value: float
+    low: float
+    high: float
+
+
+def bootstrap_intervals(
+    probabilities: ArrayLike,
+    label_ids: ArrayLike,
+    n_resamples: int = N_RESAMPLES,
+    confidence: float = CONFIDENCE,
+    seed: int = 0,
+) -> dict[str, tuple[float, float]]:
+    """Percentile bootstrap interval of every metric of `compute_metrics` (Efron and Tibshirani, 1993, chapter 13).
+
+    Resamples in which a metric is undefined are left out of its interval; where all are, both ends are NaN.
+
+    What to trust: an interval says how the choice of images moves a metric, not how a new training run would. On
+    simulated data 95 % intervals held the true value in 93 to 95 % of the cases with 75 images a class or more. They
+    are too narrow where a class has few images (15 of 300: 83 % for its precision, 76 % for its AUC of 0.99), and of
+    no width where all predictions are right. `ece` is biased upwards, and a resample adds the same bias again; its
+    interval is therefore mirrored at the value (the "basic" interval; Davison and Hinkley, 1997, chapter 5). That
+    holds the truth in about 92 % of the cases, but in 56 % for a model that is calibrated already: there ask
+    `calibration.ece_if_calibrated` instead.
+
+    Args:
+        probabilities: (N, 3), each row summing to one.
+        label_ids: (N,) true label ids.
+        n_resamples: how many sets of N images are drawn, with replacement.
+        confidence: share of repetitions in which the interval should hold the true value.
+        seed: makes the interval repeatable.
+
+    Returns:
+        (low, high) by metric name.
+
+    Raises:
+        SmileDataError: the inputs are empty, differ in length, or are not probabilities and label ids.
+
+    >>> low, high = bootstrap_intervals([[0.7, 0.2, 0.1]] * 90 + [[0.1, 0.2, 0.7]] * 10, [0] * 100)["accuracy"]
+    >>> low < 0.9 < high
+    True
+    """
+    probabilities, label_ids = check_inputs(probabilities, label_ids)
+    samples = bootstrap_samples(probabilities, label_ids, n_resamples, seed)
+    ece = compute_metrics(probabilities, label_ids)["ece"]
+    samples["ece"] = np.maximum(2 * ece - samples["ece"], 0)
+    return {name: percentile_interval(values, confidence) for name, values in samples.items()}
+
+
+def paired_bootstrap_difference(
+    probabilities_a: ArrayLike,
+    probabilities_b: ArrayLike,
+    label_ids: ArrayLike,
+    metric: str = "accuracy",
+    n_resamples: int = N_RESAMPLES,
+    confidence: float = CONFIDENCE,
+    seed: int = 0,
+) -> Difference:
+    """A metric of A minus that of B on the same images, with its percentile interval.
+
+    Both are resampled together, so the faces that are hard for both cancel out; two overlapping intervals of
+    `bootstrap_intervals` do not mean that there is no difference.
+
+    Args:
+        probabilities_a: (N, 3), of the one classifier.
+        probabilities_b: (N, 3), of the other one, row by row for the same images.
+        label_ids: (N,) true label ids.
+        metric: a name of `compute_metrics`.
+
+    Raises:
+        SmileDataError: the inputs do not fit together, or there is no such metric.
+
+    >>> a, b = [[0.7, 0.2, 0.1]] * 4, [[0.2, 0.7, 0.1]] * 4
+    >>> paired_bootstrap_difference(a, b, [0, 0, 0, 0])
+    Difference(value=1.0, low=1.0, high=1.0)
+    """
+    a, label_ids = check_inputs(probabilities_a, label_ids)
+    b, label_ids = check_inputs(probabilities_b, label_ids)
+    once = np.ones((len(label_ids), 1))
+    values_a, values_b = weighted_metrics(a, label_ids, once), weighted_metrics(b, label_ids, once)
+    if metric not in values_a:
+        raise SmileDataError(f"there is no metric {metric!r}; choose one of {', '.join(values_a)}")
+    differences = (
+        bootstrap_samples(a, label_ids, n_resamples, seed)[metric]
+        - bootstrap_samples(b, label_ids, n_resamples, seed)[metric]
+    )
+    return Difference(float(values_a[metric][0] - values_b[metric][0]), *percentile_interval(differences, confidence))
+
+
+def bootstrap_samples(
+    probabilities: FloatArray, label_ids: IntArray, n_resamples: int = N_RESAMPLES, seed: int = 0
+) -> dict[str, FloatArray]:
+    """Each metric on each resample: (n_resamples,) by name. The inputs must have passed `check_inputs`.
+
+    The same seed draws the same images, whatever the probabilities are.
+    """
+    chunks = [
+        weighted_metrics(probabilities, label_ids, weights)
+        for weights in _resampling_weights(len(label_ids), n_resamples, seed)
+    ]
+    return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
+
+
+def percentile_interval(samples: FloatArray, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """The middle `confidence` of the samples that are not NaN; (NaN, NaN) if all are."""
+    defined = samples[~np.isnan(samples)]
+    if not len(defined):
+        return float("nan"), float("nan")
+    low, high = np.quantile(defined, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(low), float(high)
+
+
+def chunk_sizes(n_images: int, total: int) -> Iterator[int]:
+    """Split `total` resamples into chunks whose weights (n_images, size) stay small."""
+    per_chunk = max(1, _CHUNK_CELLS // n_images)
+    for start in range(0, total, per_chunk):
+        yield min(per_chunk, total - start)
+
+
+def _resampling_weights(n_images: int, n_resamples: int, seed: int) -> Iterator[FloatArray]:
+    """Chunks (n_images, b) of resamples, as how often each drew every image, until there are `n_resamples`."""
+    generator = np.random.default_rng(seed)
+    for size in chunk_sizes(n_images, n_resamples):
+        drawn = generator.integers(n_images, size=(n_images, size)) * size + np.arange(size)
+        counts = np.bincount(drawn.ravel(), minlength=n_images * size)
+        yield counts.reshape(n_images, size).astype(np.float64)

@@ -1,0 +1,70 @@
+"""Our metric as a module of the `evaluate` library, shipped with the package.
+
+`evaluate.load(...)` downloads a script and fails without a network; a class that is imported does not.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import evaluate
+from datasets import Features, Sequence, Value
+
+from hf_smile.evaluation.metrics import compute_metrics
+
+_DESCRIPTION = """\
+Accuracy, balanced accuracy, precision, recall, F1, ROC AUC, Cohen's kappa, negative log-likelihood, Brier score and
+calibration error of a classifier that tells a posed smile, a genuine smile and no smile apart.
+"""
+_CITATION = """\
+@inproceedings{guo2017calibration,
+  title     = {On Calibration of Modern Neural Networks},
+  author    = {Guo, Chuan and Pleiss, Geoff and Sun, Yu and Weinberger, Kilian Q.},
+  booktitle = {International Conference on Machine Learning},
+  year      = {2017}
+}
+"""
+_INPUTS = """
+Args:
+    predictions: rows of 3 probabilities, in the order negative smile, positive smile, NOT smile.
+    references: true label ids, 0, 1 or 2.
+Returns:
+    dict of float: see `hf_smile.evaluation.metrics.compute_metrics`.
+"""
+
+
+class SmileMetric(evaluate.Metric):
+    """`compute_metrics` behind the interface of `evaluate.Metric`; works offline and leaves no files behind.
+
+    Feed it at once with `compute(predictions=..., references=...)`, or with `add_batch(...)` and then `compute()`.
+    One process sees all predictions (`transformers.Trainer` gathers them before it calls a metric).
+
+    Raises:
+        ValueError: predictions and references differ in length (raised by `evaluate`).
+        SmileDataError: they are not probabilities and label ids (raised by `compute_metrics`).
+
+    >>> SmileMetric().compute(predictions=[[0.7, 0.2, 0.1], [0.2, 0.2, 0.6]], references=[0, 2])["accuracy"]
+    1.0
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**{"keep_in_memory": True, **kwargs})
+
+    def _build_data_dir(self) -> str:
+        # The base class makes this folder even when all is kept in memory, and fails where home is read-only.
+        if self.keep_in_memory:
+            return os.devnull
+        return super()._build_data_dir()
+
+    def _info(self) -> evaluate.MetricInfo:
+        return evaluate.MetricInfo(
+            description=_DESCRIPTION,
+            citation=_CITATION,
+            inputs_description=_INPUTS,
+            features=Features({"predictions": Sequence(Value("float64")), "references": Value("int64")}),
+            reference_urls=["https://arxiv.org/abs/1706.04599"],
+        )
+
+    def _compute(self, *, predictions: Any = None, references: Any = None, **kwargs: Any) -> dict[str, float]:
+        return compute_metrics(predictions, references)

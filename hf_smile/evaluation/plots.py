@@ -1,0 +1,213 @@
+"""Pictures of a classifier's predictions, each one function that writes one PNG."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from hf_smile.evaluation.calibration import reliability_bins
+from hf_smile.evaluation.metrics import CALIBRATION_BINS, FloatArray, check_inputs
+from hf_smile.figures import CLASS_COLORS, new_figure, save_figure
+from hf_smile.labels import LABEL_NAMES, NUM_LABELS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.ticker import Formatter
+
+_BLUE, _INK, _GREY = "#0072B2", "#222222", "#767676"
+_LINE_STYLES = ("-", "--", "-.")  # classes can be told apart in print, too
+_MARKERS = ("o", "s", "D")
+
+
+def plot_confusion_matrix(
+    label_ids: ArrayLike, predictions: ArrayLike, path: str | Path, title: str = "Confusion matrix"
+) -> None:
+    """True labels down, predicted labels across; each cell shows its count and its share of the row.
+
+    Args:
+        label_ids: (N,) true label ids.
+        predictions: (N,) predicted label ids.
+        path: the PNG to write.
+        title: says what the picture is about, e.g. "Confusion matrix, test split".
+    """
+    counts = np.zeros((NUM_LABELS, NUM_LABELS), dtype=int)
+    np.add.at(counts, (np.asarray(label_ids), np.asarray(predictions)), 1)
+    support = counts.sum(axis=1)
+    shares = counts / np.maximum(support, 1)[:, None]
+
+    figure = new_figure(5.6, 4.8)
+    axes = figure.subplots()
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for row, column in np.ndindex(counts.shape):
+        share = f"{100 * shares[row, column]:.1f} %" if support[row] else "–"
+        color = "white" if shares[row, column] > 0.5 else "black"
+        axes.text(column, row, f"{counts[row, column]:,}\n{share}", ha="center", va="center", color=color)
+    axes.set_xticks(range(NUM_LABELS), LABEL_NAMES)
+    axes.set_yticks(
+        range(NUM_LABELS), [f"{name}\n({n:,} images)" for name, n in zip(LABEL_NAMES, support, strict=True)]
+    )
+    axes.set_xlabel("predicted label\n(each cell: images, and their share of the row)")
+    axes.set_ylabel("true label")
+    axes.set_title(title)
+    save_figure(figure, path)
+
+
+def plot_reliability(
+    probabilities: ArrayLike,
+    label_ids: ArrayLike,
+    path: str | Path,
+    title: str = "Reliability: is it as right as sure?",
+) -> None:
+    """Share of right predictions against confidence in 15 bins, and how many images each bin holds.
+
+    The bars are 95 % intervals: a point whose bar crosses the diagonal may be calibrated.
+
+    Args:
+        probabilities: (N, 3), each row summing to one.
+        label_ids: (N,) true label ids.
+        path: the PNG to write.
+    """
+    bins = reliability_bins(probabilities, label_ids)
+    low, high = _wilson(bins.accuracy, bins.n_images)
+
+    figure = new_figure(6.0, 5.6)
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    upper.plot([0, 1], [0, 1], color=_GREY, linestyle="--", label="as right as sure; below it: too sure of itself")
+    errors = np.stack([bins.accuracy - low, high - bins.accuracy]).clip(min=0)
+    label = "the model, with 95 % intervals"
+    upper.errorbar(bins.confidence, bins.accuracy, errors, fmt="o-", color=_BLUE, capsize=3, label=label)
+    upper.set_ylim(-0.02, 1.02)
+    upper.set_ylabel("right predictions")
+    upper.legend(loc="lower right")
+    upper.yaxis.set_major_formatter(_percent_format())
+    upper.set_title(title)
+    confidence = np.max(np.asarray(probabilities), axis=1)
+    lower.hist(confidence, np.linspace(0, 1, CALIBRATION_BINS + 1), color=_BLUE, edgecolor="white")
+    lower.set_ylabel("images")
+    lower.set_xlabel("confidence (highest probability)")
+    lower.set_xlim(1 / NUM_LABELS - 0.02, 1.02)
+    lower.xaxis.set_major_formatter(_percent_format())
+    _clean(upper, lower)
+    save_figure(figure, path)
+
+
+def plot_precision_recall(
+    probabilities: ArrayLike, label_ids: ArrayLike, path: str | Path, title: str = "Precision and recall of each class"
+) -> None:
+    """Precision against recall as the threshold on a class's probability moves; a class without images has no curve.
+
+    Args:
+        probabilities: (N, 3), each row summing to one.
+        label_ids: (N,) true label ids.
+        path: the PNG to write.
+    """
+    rows, labels = check_inputs(probabilities, label_ids)
+    predicted = rows.argmax(axis=1)
+
+    figure = new_figure(6.6, 4.6)
+    axes = figure.subplots()
+    for label_id, name in enumerate(LABEL_NAMES):
+        positive = labels == label_id
+        if not positive.any():
+            continue
+        order = np.argsort(-rows[:, label_id], kind="stable")
+        scores = rows[order, label_id]
+        last_of_tie = np.append(scores[1:] != scores[:-1], True)
+        hits = positive[order].cumsum()[last_of_tie]
+        claims = np.flatnonzero(last_of_tie) + 1
+        color = CLASS_COLORS[name]
+        axes.plot(hits / positive.sum(), hits / claims, label=name, color=color, linestyle=_LINE_STYLES[label_id])
+        claimed = predicted == label_id
+        if claimed.any():
+            both = (positive & claimed).sum()
+            point = both / positive.sum(), both / claimed.sum()
+            axes.plot(*point, _MARKERS[label_id], color=color, markersize=9, markeredgecolor="white")
+    axes.plot(
+        [], [], "o", color=_INK, label="where the highest probability decides", markersize=8, markeredgecolor="white"
+    )
+    axes.set_xlim(0, 1.02)
+    axes.set_ylim(0, 1.02)
+    axes.set_xlabel("recall (share of the class that is found)")
+    axes.set_ylabel("precision (share of the finds that are right)")
+    axes.xaxis.set_major_formatter(_percent_format())
+    axes.yaxis.set_major_formatter(_percent_format())
+    axes.legend(loc="lower left", frameon=False)
+    axes.set_title(title)
+    _clean(axes)
+    save_figure(figure, path)
+
+
+def plot_coverage(
+    probabilities: ArrayLike, label_ids: ArrayLike, path: str | Path, title: str = "Accuracy if it may abstain"
+) -> None:
+    """Accuracy on the images the model is surest about, against their share; the band is the 95 % interval.
+
+    Dots mark what is answered at and above a confidence (El-Yaniv and Wiener, 2010, "On the Foundations of
+    Noise-free Selective Classification").
+
+    Args:
+        probabilities: (N, 3), each row summing to one.
+        label_ids: (N,) true label ids.
+        path: the PNG to write.
+    """
+    rows, labels = check_inputs(probabilities, label_ids)
+    confidence = rows.max(axis=1)
+    order = np.argsort(-confidence, kind="stable")
+    confidence = confidence[order]
+    hits = (rows.argmax(axis=1) == labels)[order].cumsum()
+    # Images of one confidence are answered together or not at all.
+    answered = np.flatnonzero(np.append(confidence[1:] != confidence[:-1], True)) + 1
+    accuracy = hits[answered - 1] / answered
+    coverage = answered / len(labels)
+    low, high = _wilson(accuracy, answered)
+
+    figure = new_figure(6.6, 4.4)
+    axes = figure.subplots()
+    axes.fill_between(coverage, low, high, color=_BLUE, alpha=0.2, linewidth=0, label="95 % interval")
+    axes.plot(coverage, accuracy, color=_BLUE, label="accuracy on the answered images")
+    labelled_at = 2.0
+    for threshold in (0.5, 0.6, 0.7, 0.8, 0.9):
+        n = int((confidence >= threshold).sum())
+        if not n:
+            continue
+        point = n / len(labels), hits[n - 1] / n
+        axes.plot(*point, "o", color=_INK, markersize=5)
+        if labelled_at - point[0] > 0.07:  # nearer ones would be written over each other
+            labelled_at = point[0]
+            text = f"≥ {100 * threshold:.0f} %"
+            axes.annotate(text, point, (0, -16), textcoords="offset points", ha="center", color=_INK, fontsize=9)
+    axes.plot([], [], "o", color=_INK, markersize=5, label="answers at this confidence and above")
+    axes.set_xlim(0, 1.02)
+    axes.set_ylim(max(0, min(low[-1], accuracy.min()) - 0.2), 1.02)
+    axes.set_xlabel("answered images, the surest first")
+    axes.set_ylabel("accuracy on them")
+    axes.xaxis.set_major_formatter(_percent_format())
+    axes.yaxis.set_major_formatter(_percent_format())
+    axes.legend(loc="lower left", frameon=False)
+    axes.set_title(title)
+    _clean(axes)
+    save_figure(figure, path)
+
+
+def _wilson(share: FloatArray, n: np.ndarray) -> tuple[FloatArray, FloatArray]:
+    """95 % interval of a share of n images (Wilson, 1927), which holds for few images, too."""
+    z = 1.96
+    center = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2)) / (1 + z**2 / n)
+    return center - half, center + half
+
+
+def _percent_format() -> Formatter:
+    from matplotlib.ticker import PercentFormatter
+
+    return PercentFormatter(1.0, decimals=0, symbol=" %")
+
+
+def _clean(*all_axes: Axes) -> None:
+    for axes in all_axes:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(color="#dddddd", linewidth=0.6)
+        axes.set_axisbelow(True)

@@ -1,0 +1,209 @@
+"""The predictions file: one CSV row an image, with what is true, what was predicted and how sure the model was."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from hf_smile.errors import SmileDataError
+from hf_smile.evaluation.metrics import SUM_TOLERANCE, FloatArray, IntArray, check_inputs
+from hf_smile.labels import LABEL_NAMES, label_slug, parse_label
+
+PROBABILITY_COLUMNS = tuple(f"p_{label_slug(name)}" for name in LABEL_NAMES)
+COLUMNS = ("image_id", "label", "prediction", *PROBABILITY_COLUMNS)
+REPORTED_PROBLEMS = 20
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """A predictions file as arrays, in the file's order."""
+
+    image_ids: list[str]
+    label_ids: IntArray
+    """(N,) true label ids."""
+    probabilities: FloatArray
+    """(N, 3), each row summing to one."""
+    further_columns: dict[str, list[str]] = field(default_factory=dict)
+    """(N,) values by column name."""
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    @property
+    def predicted_ids(self) -> IntArray:
+        """(N,) label id of the highest probability, the first one of a tie."""
+        return self.probabilities.argmax(axis=1)
+
+    def take(self, rows: Sequence[int]) -> Predictions:
+        """These rows, in this order."""
+        return Predictions(
+            [self.image_ids[row] for row in rows],
+            self.label_ids[rows],
+            self.probabilities[rows],
+            {name: [values[row] for row in rows] for name, values in self.further_columns.items()},
+        )
+
+
+def write_predictions(
+    path: str | Path,
+    image_ids: Sequence[str],
+    label_ids: ArrayLike,
+    probabilities: ArrayLike,
+    further_columns: Mapping[str, Sequence[Any]] | None = None,
+) -> None:
+    """Write a predictions file; `read_predictions` gives back the very same numbers.
+
+    Args:
+        path: the CSV to write; its folder is made if it is not there.
+        image_ids: (N,) written as they are.
+        label_ids: (N,) true label ids.
+        probabilities: (N, 3), each row summing to one.
+        further_columns: (N,) values by column name, e.g. the annotation columns to group the report by.
+
+    Raises:
+        SmileDataError: the inputs differ in length, are not probabilities and label ids, or a further column has the
+            name of one of the file's own.
+
+    >>> write_predictions("predictions.csv", ["1.jpg"], [1], [[0.2, 0.7, 0.1]])  # doctest: +SKIP
+    """
+    probabilities, label_ids = check_inputs(probabilities, label_ids)
+    further_columns = dict(further_columns or {})
+    if twice := [name for name in further_columns if name in COLUMNS]:
+        raise SmileDataError(
+            f"{twice[0]!r} is a column of every predictions file; give the further column another name"
+        )
+    for name, column in {"image_id": image_ids, **further_columns}.items():
+        if len(column) != len(label_ids):
+            raise SmileDataError(f"column {name!r} has {len(column)} values for {len(label_ids)} predictions")
+
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow([*COLUMNS, *further_columns])
+        rows = zip(image_ids, label_ids, probabilities, *further_columns.values(), strict=True)
+        for image_id, label_id, row, *further in rows:
+            names = LABEL_NAMES[label_id], LABEL_NAMES[row.argmax()]
+            writer.writerow([image_id, *names, *row.tolist(), *further])
+
+
+def read_predictions(path: str | Path) -> Predictions:
+    """Read a predictions file, whoever wrote it.
+
+    Args:
+        path: UTF-8 CSV with the columns `image_id`, `label`, `prediction`, `p_negative_smile`, `p_positive_smile`
+            and `p_not_smile`, in any order; further columns are kept as text.
+
+    Raises:
+        SmileDataError: the file cannot be read or lacks a column; or all problems of its rows together, each with
+            file and line: an unknown label, an id that is there twice, probabilities that are no numbers or do not
+            sum to one, a prediction that is not the highest probability.
+
+    >>> predictions = read_predictions("predictions.csv")  # doctest: +SKIP
+    >>> predictions.probabilities.shape  # doctest: +SKIP
+    (1611, 3)
+    """
+    path = Path(path)
+    header, lines = _read_lines(path)
+    problems: list[str] = []
+    ids: dict[str, int] = {}
+    label_ids: list[int] = []
+    rows: list[list[float]] = []
+    further: dict[str, list[str]] = {name: [] for name in header if name not in COLUMNS}
+    for line, cells in lines:
+        where = f"{path.name}:{line}"
+        if len(cells) != len(header):
+            problems.append(f"{where}: {len(cells)} cells where the header has {len(header)}")
+            continue
+        row = dict(zip(header, cells, strict=True))
+        image_id = row["image_id"]
+        if not image_id:
+            problems.append(f"{where}: empty image_id")
+        elif image_id in ids:
+            problems.append(f"{where}: image_id {image_id!r} is there twice, first in line {ids[image_id]}")
+        ids.setdefault(image_id, line)
+        try:
+            label_id, prediction = parse_label(row["label"]), parse_label(row["prediction"])
+            probabilities = _parse_probabilities(row, prediction)
+        except ValueError as error:
+            problems.append(f"{where}: {error}")
+            continue
+        label_ids.append(label_id)
+        rows.append(probabilities)
+        for name, values in further.items():
+            values.append(row[name])
+    _raise_if_any(problems, str(path))
+    return Predictions(list(ids), np.array(label_ids), np.array(rows), further)
+
+
+def align(a: Predictions, b: Predictions, name_a: str = "A", name_b: str = "B") -> Predictions:
+    """`b` in the order of `a`, so that row i of both is the same image.
+
+    Raises:
+        SmileDataError: an image is in one of them only, or its true label differs; all such problems together.
+
+    >>> a = Predictions(["1", "2"], np.array([0, 1]), np.eye(3)[:2])
+    >>> align(a, a.take([1, 0])).image_ids
+    ['1', '2']
+    """
+    row_of = {image_id: row for row, image_id in enumerate(b.image_ids)}
+    known = set(a.image_ids)
+    problems = [f"image_id {image_id!r} is missing in {name_b}" for image_id in a.image_ids if image_id not in row_of]
+    problems += [f"image_id {image_id!r} is missing in {name_a}" for image_id in b.image_ids if image_id not in known]
+    for image_id, label_id in zip(a.image_ids, a.label_ids, strict=True):
+        if image_id in row_of and label_id != (other := b.label_ids[row_of[image_id]]):
+            labels = f"{LABEL_NAMES[label_id]!r} in {name_a} and {LABEL_NAMES[other]!r} in {name_b}"
+            problems.append(f"image_id {image_id!r} has the label {labels}")
+    _raise_if_any(problems, f"{name_a} and {name_b}, which must be about the same images")
+    return b.take([row_of[image_id] for image_id in a.image_ids])
+
+
+def _read_lines(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """Column names, and the other lines that are not blank as (line number, cells)."""
+    try:
+        reader = csv.reader(io.StringIO(path.read_bytes().decode("utf-8-sig"), newline=""))
+        lines = [(reader.line_num, cells) for cells in reader if any(cells)]
+    except OSError as error:
+        raise SmileDataError(f"{path} cannot be read: {error.strerror}") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise SmileDataError(f"{path} is not a CSV file in UTF-8: {error}") from None
+    if len(lines) < 2:
+        raise SmileDataError(f"{path} is empty: it needs a header ({','.join(COLUMNS)}) and one row an image")
+    _, header = lines.pop(0)
+    problems = [f"no column {name!r}; the header has {', '.join(header)}" for name in COLUMNS if name not in header]
+    problems += [f"column {name!r} is there twice" for name in dict.fromkeys(header) if header.count(name) > 1]
+    _raise_if_any(problems, str(path))
+    return header, lines
+
+
+def _parse_probabilities(row: Mapping[str, str], prediction: int) -> list[float]:
+    """The three probabilities of a row. Raises ValueError in words."""
+    cells = [row[name] for name in PROBABILITY_COLUMNS]
+    try:
+        values = [float(cell) for cell in cells]
+    except ValueError:
+        raise ValueError(f"probabilities must be numbers; got {', '.join(cells)}") from None
+    if not all(0 <= value <= 1 + SUM_TOLERANCE for value in values):  # NaN fails this too
+        raise ValueError(f"probabilities must lie between 0 and 1; got {', '.join(cells)}")
+    if abs(sum(values) - 1) > SUM_TOLERANCE:
+        raise ValueError(f"probabilities must sum to 1; {', '.join(cells)} sum to {sum(values):.4g}")
+    if values[prediction] < max(values) - SUM_TOLERANCE:
+        highest = LABEL_NAMES[values.index(max(values))]
+        raise ValueError(f"prediction is {LABEL_NAMES[prediction]!r}, but {highest!r} has the highest probability")
+    return values
+
+
+def _raise_if_any(problems: list[str], where: str) -> None:
+    if problems:
+        lines = [f"{len(problems)} problem{'s' if len(problems) > 1 else ''} in {where}:"]
+        lines += [f"  {problem}" for problem in problems[:REPORTED_PROBLEMS]]
+        if len(problems) > REPORTED_PROBLEMS:
+            lines.append(f"  ... and {len(problems) - REPORTED_PROBLEMS} more")
+        raise SmileDataError("\n".join(lines))

@@ -1,0 +1,1 @@
+"""What is published on the Hugging Face Hub."""

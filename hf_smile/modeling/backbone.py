@@ -1,0 +1,208 @@
+"""A timm backbone -> a transformers image classifier with our three labels."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import timm
+from torch import nn
+from transformers import TimmWrapperConfig, TimmWrapperForImageClassification
+from transformers.utils import logging as transformers_logging
+
+from hf_smile.errors import SmileModelError
+from hf_smile.labels import ID2LABEL, LABEL2ID, NUM_LABELS
+from hf_smile.modeling.head import SmileTimmConfig, SmileTimmForImageClassification
+
+DEFAULT_BACKBONE = "timm/resnet50.a1_in1k"
+
+
+def build_model(
+    backbone: str = DEFAULT_BACKBONE,
+    *,
+    pretrained: bool = True,
+    image_size: int | None = None,
+    head_hidden_size: int | None = None,
+    freeze_backbone: bool = False,
+) -> TimmWrapperForImageClassification:
+    """Put a classifier of three classes on a timm backbone.
+
+    Args:
+        backbone: id of a timm model on the Hub, a local folder in the same layout (`config.json`,
+            `model.safetensors`), or a timm name.
+        pretrained: load the weights; else draw random ones from torch's generator.
+        image_size: side of the input in pixels; the backbone's own when None.
+        head_hidden_size: units of a hidden dense layer in the head; None for a linear head.
+        freeze_backbone: train the head alone.
+
+    Returns:
+        `pixel_values (N, 3, H, W)` -> `logits (N, 3)`. With a linear head it is a plain `timm_wrapper` model, which
+        transformers and timm load without this package. Faces fill their picture, so the whole of it is the input
+        (`crop_pct` 1).
+
+    Raises:
+        SmileModelError: there is no such backbone, the Hub can't be reached, or weights are missing or do not fit.
+
+    >>> model = build_model("resnet18", pretrained=False, image_size=96)
+    >>> model.config.pretrained_cfg["input_size"]
+    [3, 96, 96]
+    """
+    config = _load_config(backbone, pretrained)
+    pretrained_cfg = dict(config["pretrained_cfg"])
+    if image_size is not None:
+        if pretrained_cfg.get("fixed_input_size"):
+            fixed = pretrained_cfg["input_size"][-1]
+            raise SmileModelError(f"{backbone} takes images of {fixed} pixels only; leave --image_size out")
+        if image_size < 32:
+            raise SmileModelError(f"image_size is {image_size}; it must be at least 32 pixels")
+        pretrained_cfg["input_size"] = [3, image_size, image_size]
+    pretrained_cfg |= {"crop_pct": 1.0, "crop_mode": "center"}
+
+    labels = {"num_labels": NUM_LABELS, "id2label": ID2LABEL, "label2id": LABEL2ID}
+    # An empty dict instead of None: timm's own loader of a saved folder fails on null.
+    settings = config | {"pretrained_cfg": pretrained_cfg, "model_args": {}} | labels
+    model_class: type[TimmWrapperForImageClassification] = TimmWrapperForImageClassification
+    config_class: type[TimmWrapperConfig] = TimmWrapperConfig
+    if head_hidden_size is not None:
+        if head_hidden_size < 1:
+            raise SmileModelError(f"head_hidden_size is {head_hidden_size}; it must be at least 1")
+        model_class, config_class = SmileTimmForImageClassification, SmileTimmConfig
+        settings["head_hidden_size"] = head_hidden_size
+    model_config = config_class.from_dict(settings, **labels)
+
+    model = _load_weights(model_class, model_config, backbone if pretrained else None)
+    if freeze_backbone:
+        model.requires_grad_(False)
+        model.timm_model.get_classifier().requires_grad_(True)
+    return model
+
+
+def parameter_table(model: nn.Module) -> str:
+    """Name, shape, count and trainability of each parameter, and the totals, as text.
+
+    >>> print(parameter_table(nn.Linear(2, 3)))
+    parameter  shape   count  trainable
+    weight     3 x 2       6  yes
+    bias       3           3  yes
+    9 parameters, 9 trainable
+    """
+    rows = [
+        (
+            name,
+            " x ".join(map(str, parameter.shape)),
+            f"{parameter.numel():,}",
+            "yes" if parameter.requires_grad else "no",
+        )
+        for name, parameter in model.named_parameters()
+    ]
+    names, shapes, counts = (
+        max(len(title), *(len(row[i]) for row in rows)) for i, title in enumerate(("parameter", "shape", "count"))
+    )
+    lines = [
+        f"{name:<{names}}  {shape:<{shapes}}  {count:>{counts}}  {trainable}"
+        for name, shape, count, trainable in [("parameter", "shape", "count", "trainable"), *rows]
+    ]
+    total = sum(parameter.numel() for parameter in model.parameters())
+    trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    return "\n".join([*lines, f"{total:,} parameters, {trainable:,} trainable"])
+
+
+def _load_config(backbone: str, pretrained: bool) -> dict[str, Any]:
+    """timm's description of the backbone: architecture, number of features, `pretrained_cfg`."""
+    if Path(backbone).is_dir():
+        if not (Path(backbone) / "config.json").is_file():
+            raise SmileModelError(f"{backbone}: the folder holds no config.json; it is not a timm model in Hub layout")
+        return _read_config(backbone)
+    is_timm_name = "/" not in backbone
+    if is_timm_name or not pretrained:
+        return _config_of_timm_name(backbone.removeprefix("timm/"), pretrained)
+    if not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", backbone):
+        raise SmileModelError(f"{backbone}: no such folder")
+    return _read_config(backbone)
+
+
+def _read_config(backbone: str) -> dict[str, Any]:
+    try:
+        config, _ = TimmWrapperConfig.get_config_dict(backbone)
+    except (OSError, ValueError) as error:
+        raise _not_loaded(backbone, error) from None
+    if "architecture" not in config or "pretrained_cfg" not in config:
+        raise SmileModelError(f"{backbone}: config.json does not describe a timm model (no 'architecture')")
+    return {name: config[name] for name in ("architecture", "num_features", "pretrained_cfg") if name in config}
+
+
+def _config_of_timm_name(name: str, pretrained: bool) -> dict[str, Any]:
+    if not timm.is_model(name):
+        similar = timm.list_models(f"*{name.split('.')[0][:8]}*")[:3]
+        hint = f"; similar: {', '.join(similar)}" if similar else ""
+        raise SmileModelError(f"timm knows no model {name!r}{hint}")
+    pretrained_cfg = timm.get_pretrained_cfg(name)
+    if pretrained:
+        hub_id = pretrained_cfg.hf_hub_id if pretrained_cfg else None
+        if not hub_id:
+            raise SmileModelError(f"timm has no pretrained weights for {name!r}; add --no_pretrained for random ones")
+        return _read_config(hub_id)
+    settings = {key: value for key, value in pretrained_cfg.to_dict().items() if key not in ("hf_hub_id", "url")}
+    features = timm.create_model(name, pretrained=False, num_classes=0).num_features
+    return {"architecture": name.split(".")[0], "num_features": features, "pretrained_cfg": settings}
+
+
+def _load_weights(
+    model_class: type[TimmWrapperForImageClassification], config: TimmWrapperConfig, backbone: str | None
+) -> TimmWrapperForImageClassification:
+    """The model with the backbone's weights; with random ones when there is no backbone to load from.
+
+    Random weights take the same road: only a model that `from_pretrained` made is saved with timm's parameter names.
+    """
+    if backbone is None:
+        random = model_class(config).timm_model.state_dict()
+        with _quiet_transformers():
+            return model_class.from_pretrained(None, config=config, state_dict=random)
+    if "/" not in backbone and not Path(backbone).is_dir():
+        backbone = timm.get_pretrained_cfg(backbone).hf_hub_id
+    try:
+        with _quiet_transformers():
+            model, report = model_class.from_pretrained(
+                backbone, config=config, ignore_mismatched_sizes=True, use_safetensors=True, output_loading_info=True
+            )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise _not_loaded(backbone, error) from None
+    except Exception as error:  # safetensors has an error type of its own for broken files
+        raise SmileModelError(f"{backbone}: the weights can't be read: {error}") from None
+    head = f"timm_model.{model.timm_model.pretrained_cfg['classifier']}."
+    replaced = {*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])}
+    if wrong := sorted(name for name in replaced if not name.startswith(head)):
+        raise SmileModelError(
+            f"{backbone}: {len(wrong)} weights are missing or do not fit the architecture {config.architecture}, "
+            f"the first is {wrong[0].removeprefix('timm_model.')}"
+        )
+    return model
+
+
+def _not_loaded(backbone: str, error: Exception) -> SmileModelError:
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    if Path(backbone).is_dir():
+        return SmileModelError(f"{backbone}: {reason}")
+    return SmileModelError(
+        f"the backbone {backbone} could not be fetched from the Hugging Face Hub: {reason}\n"
+        "Two ways on: --backbone FOLDER with a local copy (config.json and model.safetensors), "
+        "or --no_pretrained for random weights."
+    )
+
+
+@contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """Without the report that the head is new, and the progress bar of a load that takes milliseconds."""
+    verbosity = transformers_logging.get_verbosity()
+    bar = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if bar:
+            transformers_logging.enable_progress_bar()

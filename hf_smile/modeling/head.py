@@ -1,0 +1,58 @@
+"""The original work's classification head (two dense layers) as a small subclass that the Auto classes know."""
+
+from __future__ import annotations
+
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModelForImageClassification,
+    TimmWrapperConfig,
+    TimmWrapperForImageClassification,
+    TimmWrapperImageProcessor,
+)
+
+from hf_smile.errors import SmileModelError
+
+
+class SmileTimmConfig(TimmWrapperConfig):
+    """Configuration of a timm backbone with a hidden layer in its head.
+
+    Args:
+        head_hidden_size: units of the hidden dense layer.
+    """
+
+    model_type = "smile_timm"
+
+    head_hidden_size: int = 1024
+
+
+class SmileTimmForImageClassification(TimmWrapperForImageClassification):
+    """A timm backbone whose classifier is Linear(F, H), ReLU, Linear(H, 3) over F pooled features.
+
+    >>> import hf_smile.modeling
+    >>> AutoModelForImageClassification.from_pretrained("outputs/original")  # doctest: +SKIP
+    """
+
+    config_class = SmileTimmConfig
+
+    def __init__(self, config: SmileTimmConfig) -> None:
+        super().__init__(config)
+        name = self.timm_model.pretrained_cfg.get("classifier")
+        classifier = self.timm_model.get_classifier()
+        if not isinstance(name, str) or "." in name or not isinstance(classifier, nn.Linear):
+            raise SmileModelError(
+                f"{config.architecture}: head_hidden_size needs a backbone with one linear classifier"
+            )
+        head = nn.Sequential(
+            nn.Linear(classifier.in_features, config.head_hidden_size),
+            nn.ReLU(),
+            nn.Linear(config.head_hidden_size, config.num_labels),
+        )
+        setattr(self.timm_model, name, head)
+        self.post_init()
+
+
+AutoConfig.register(SmileTimmConfig.model_type, SmileTimmConfig)
+AutoModelForImageClassification.register(SmileTimmConfig, SmileTimmForImageClassification)
+AutoImageProcessor.register(SmileTimmConfig, slow_image_processor_class=TimmWrapperImageProcessor)

@@ -1,0 +1,1 @@
+"""Arguments, the Trainer, and what a run leaves in its output folder."""

@@ -1,0 +1,217 @@
+"""The settings of a run: defaults, over them a recipe (YAML), over it the command line."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from enum import Enum
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import torch
+import yaml
+from transformers import HfArgumentParser, TrainingArguments
+
+from hf_smile.data.dataset import DEFAULT_DATA_DIR
+from hf_smile.data.transforms import AugmentationArguments
+from hf_smile.errors import SmileError
+from hf_smile.evaluation.metrics import compute_metrics
+from hf_smile.labels import NUM_LABELS
+from hf_smile.modeling import DEFAULT_BACKBONE
+
+
+@dataclass
+class DataArguments:
+    """Where the data are, and how they are split."""
+
+    data_dir: str = field(default=DEFAULT_DATA_DIR, metadata={"help": "folder with the data, or a data set on the Hub"})
+    validation_size: float = field(default=0.1, metadata={"help": "share of train that becomes the validation split"})
+    on_bad_image: str = field(
+        default="error",
+        metadata={"help": "image missing or broken: stop, or leave it out and list it", "choices": ["error", "skip"]},
+    )
+
+
+@dataclass
+class ModelArguments:
+    """The backbone and its head."""
+
+    backbone: str = field(
+        default=DEFAULT_BACKBONE, metadata={"help": "timm model on the Hub, local folder in Hub layout, or timm name"}
+    )
+    pretrained: bool = field(default=True, metadata={"help": "start from the backbone's weights, not random ones"})
+    image_size: int | None = field(
+        default=None, metadata={"help": "side of the input in pixels; the backbone's own when left out"}
+    )
+    head_hidden_size: int | None = field(
+        default=None, metadata={"help": "hidden units of a two-layer head; linear when left out"}
+    )
+    freeze_backbone: bool = field(default=False, metadata={"help": "train the head alone"})
+
+
+def _default_workers() -> int:
+    """On a CPU the training itself needs every core; a GPU wants its batches made beside it."""
+    return min(8, os.cpu_count() or 1) if torch.cuda.is_available() else 0
+
+
+@dataclass
+class SmileTrainingArguments(TrainingArguments):
+    """`transformers.TrainingArguments` with our defaults and what the Trainer lacks. Any of its fields may be set.
+
+    >>> SmileTrainingArguments(output_dir="outputs/model", use_cpu=True).metric_for_best_model
+    'accuracy'
+    """
+
+    output_dir: str | None = field(default="outputs/model", metadata={"help": "where the run leaves all it makes"})
+    overwrite: bool = field(default=False, metadata={"help": "start afresh in an output folder that holds a run"})
+    ema_decay: float = field(
+        default=0.0, metadata={"help": "average the weights exponentially with this decay, for example 0.995; 0 is off"}
+    )
+    early_stopping_patience: int | None = field(
+        default=None, metadata={"help": "stop after this many epochs without a better validation metric"}
+    )
+
+    num_train_epochs: float = field(default=15, metadata={"help": "number of passes over the training images"})
+    per_device_train_batch_size: int = field(default=32, metadata={"help": "images per step and device"})
+    per_device_eval_batch_size: int = field(default=64, metadata={"help": "images per evaluation step and device"})
+    learning_rate: float = field(default=5e-4, metadata={"help": "the highest learning rate"})
+    lr_scheduler_type: str = field(default="cosine", metadata={"help": "shape of the learning rate over the run"})
+    warmup_steps: float = field(default=0.1, metadata={"help": "steps, or share of the run below 1, of rising rate"})
+    weight_decay: float = field(default=0.01, metadata={"help": "of AdamW"})
+    metric_for_best_model: str | None = field(
+        default="accuracy", metadata={"help": "validation metric that chooses the checkpoint, for example macro_f1"}
+    )
+    dataloader_num_workers: int = field(default_factory=_default_workers, metadata={"help": "loading processes"})
+
+    load_best_model_at_end: bool = True
+    eval_strategy: str = "epoch"
+    save_strategy: str = "epoch"
+    logging_strategy: str = "epoch"
+    save_total_limit: int | None = 2
+    remove_unused_columns: bool = False
+    report_to: str = "none"
+
+    def __post_init__(self) -> None:
+        for name in ("eval_strategy", "save_strategy", "logging_strategy"):
+            if getattr(self, name) != "epoch":
+                raise SmileError(f"{name} is fixed to 'epoch': the history and the checkpoints are kept per epoch")
+        if not 0 <= self.ema_decay < 1:
+            raise SmileError(f"ema_decay is {self.ema_decay}; it must be at least 0 and below 1")
+        metric = str(self.metric_for_best_model).removeprefix("eval_")
+        if metric not in (known := ("loss", *compute_metrics(np.eye(NUM_LABELS), range(NUM_LABELS)))):
+            raise SmileError(f"metric_for_best_model is {metric!r}; it must be one of {', '.join(known)}")
+        if self.greater_is_better is None:
+            self.greater_is_better = metric not in ("loss", "nll", "brier", "ece")
+        self.dataloader_persistent_workers = self.dataloader_num_workers > 0
+        self.dataloader_pin_memory = torch.cuda.is_available()
+        try:
+            super().__post_init__()
+        except ValueError as error:
+            raise SmileError(str(error)) from None
+
+
+Arguments = tuple[DataArguments, AugmentationArguments, ModelArguments, SmileTrainingArguments]
+_ARGUMENT_TYPES = (DataArguments, AugmentationArguments, ModelArguments, SmileTrainingArguments)
+
+
+class _Parser(HfArgumentParser):
+    """Errors in one line: the usage of a hundred options would bury them."""
+
+    def error(self, message: str) -> NoReturn:
+        raise SmileError(f"{message}\nAll settings: scripts/train.py --help")
+
+
+def parse_arguments(argv: Sequence[str]) -> Arguments:
+    """Read `[RECIPE.yaml] [--any_field value ...]`.
+
+    Raises:
+        SmileError: no such recipe, or a setting that does not exist or does not fit; named, with the nearest name.
+
+    >>> data, augmentation, model, training = parse_arguments(["--rotation", "30", "--use_cpu"])
+    >>> augmentation.rotation
+    30.0
+    """
+    parser = _Parser(
+        _ARGUMENT_TYPES,
+        prog="scripts/train.py",
+        usage="%(prog)s [RECIPE.yaml] [--any_field value ...]",
+        description="Fine-tune on your data. The command line goes over the recipe, the recipe over the defaults.",
+        allow_abbrev=False,
+    )
+    words = list(argv)
+    recipe = words.pop(0) if words and not words[0].startswith("-") else None
+    if recipe is not None:
+        words = _read_recipe(Path(recipe)) + words
+    *parsed, unknown = parser.parse_args_into_dataclasses(
+        words, return_remaining_strings=True, look_for_args_file=False
+    )
+    if unknown:
+        raise SmileError(_unknown_setting(unknown[0].removeprefix("--"), "the command line"))
+    return tuple(parsed)
+
+
+def to_recipe(arguments: Arguments) -> dict[str, Any]:
+    """The settings as a recipe: all of ours, and those of `TrainingArguments` that are not at their default.
+
+    >>> to_recipe(parse_arguments(["--use_cpu"]))["use_cpu"]
+    True
+    """
+    recipe: dict[str, Any] = {}
+    for group in arguments:
+        ours = {"seed", *group.__class__.__dict__["__annotations__"]}
+        for setting in fields(group):
+            value, default = (
+                v.value if isinstance(v, Enum) else v for v in (getattr(group, setting.name), setting.default)
+            )
+            changed = value != default and not (value is False and default is None)
+            if isinstance(value, (str, int, float, bool)) and (setting.name in ours or changed):
+                recipe[setting.name] = value
+    return {name: value for name, value in recipe.items() if name not in _NOT_IN_RECIPE}
+
+
+_NOT_IN_RECIPE = {
+    # Secrets, what holds for one start only, and what is the same in every run or follows from the rest.
+    "hub_token",
+    "overwrite",
+    "local_rank",
+    "disable_tqdm",
+    "eval_strategy",
+    "save_strategy",
+    "logging_strategy",
+    "load_best_model_at_end",
+    "remove_unused_columns",
+    "report_to",
+    "do_eval",
+    "greater_is_better",
+    "dataloader_pin_memory",
+    "dataloader_persistent_workers",
+}
+
+
+def _read_recipe(path: Path) -> list[str]:
+    """The recipe as words of a command line, so that both are checked and converted in one place."""
+    try:
+        recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SmileError(f"{path}: no such recipe; those that come with the project are in recipes/") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise SmileError(f"{path}: not a readable YAML file: {error}") from None
+    if not isinstance(recipe, dict):
+        raise SmileError(f"{path}: a recipe is a list of 'setting: value' lines")
+    known = {setting.name for group in _ARGUMENT_TYPES for setting in fields(group)}
+    words = []
+    for name, value in recipe.items():
+        if name not in known:
+            raise SmileError(_unknown_setting(str(name), str(path)))
+        if value is not None:
+            words += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
+    return words
+
+
+def _unknown_setting(name: str, where: str) -> str:
+    known = [setting.name for group in _ARGUMENT_TYPES for setting in fields(group)]
+    nearest = difflib.get_close_matches(name, known, n=1)
+    return f"unknown setting {name!r} in {where}" + (f"; did you mean {nearest[0]!r}?" if nearest else "")

@@ -1,0 +1,106 @@
+"""What happens at the end of an epoch: a line to read, the history on disk, and whether to go on."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_callback import ProgressCallback
+
+from hf_smile.training.history import best_epoch, history_table, write_history
+
+
+class EpochReport(ProgressCallback):
+    """A progress bar, one line an epoch in place of a dictionary, and history and curves kept up to date on disk."""
+
+    def __init__(self, args: TrainingArguments) -> None:
+        super().__init__()
+        self.show_bar = not args.disable_tqdm
+        self.epoch_start = time.perf_counter()
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.current_step = state.global_step
+        if state.is_world_process_zero and self.show_bar:
+            from tqdm.auto import tqdm
+
+            self.training_bar = tqdm(
+                total=state.max_steps, initial=state.global_step, desc="Training", unit=" steps", dynamic_ncols=True
+            )
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.epoch_start = time.perf_counter()
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if self.training_bar is not None:
+            super().on_step_end(args, state, control, **kwargs)
+
+    def on_prediction_step(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        eval_dataloader: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        if self.show_bar:
+            super().on_prediction_step(args, state, control, eval_dataloader=eval_dataloader, **kwargs)
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any
+    ) -> None:
+        """Nothing: the epoch's line follows when its evaluation is done."""
+
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        super().on_evaluate(args, state, control, **kwargs)
+        if not state.is_world_process_zero or self.training_bar is None and self.show_bar:
+            return
+        table = history_table(state.log_history)
+        if table.empty:
+            return
+        last = table.iloc[-1]
+        line = (
+            f"epoch {last['epoch']:g}/{args.num_train_epochs:g}"
+            f" | train loss {last['train_loss']:.3f}, accuracy {last['train_accuracy']:.3f}"
+            f" | validation loss {last['validation_loss']:.3f}, accuracy {last['validation_accuracy']:.3f},"
+            f" macro F1 {last['validation_macro_f1']:.3f}"
+            f" | {time.perf_counter() - self.epoch_start:.0f} s"
+        )
+        if self.training_bar is not None:
+            self.training_bar.write(line, file=sys.stdout)
+        else:
+            print(line, flush=True)
+        write_history(table, Path(str(args.output_dir)))
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if self.training_bar is not None:
+            super().on_train_end(args, state, control, **kwargs)
+
+
+class EarlyStopping(TrainerCallback):
+    """Stop after `patience` epochs without a better validation metric.
+
+    It counts in the recorded history and keeps no counter of its own, so that an interruption does not reset it.
+    """
+
+    def __init__(self, patience: int) -> None:
+        self.patience = patience
+
+    def is_reached(self, args: TrainingArguments, state: TrainerState) -> bool:
+        """Whether the history recorded so far already says stop."""
+        table = history_table(state.log_history)
+        if table.empty:
+            return False
+        return len(table) - 1 - best_epoch(table, args) >= self.patience
+
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if self.is_reached(args, state):
+            control.should_training_stop = True

@@ -1,0 +1,76 @@
+"""The history of a run: one row an epoch, as a table and as two pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from transformers import TrainingArguments
+
+from hf_smile.figures import new_figure, save_figure
+
+_FIRST_COLUMNS = (
+    "epoch",
+    "step",
+    "learning_rate",
+    "train_loss",
+    "train_accuracy",
+    "validation_loss",
+    "validation_accuracy",
+    "validation_macro_f1",
+)
+_NOT_HISTORY = ("runtime", "samples_per_second", "steps_per_second")
+
+
+def history_table(log_history: list[dict[str, Any]]) -> pd.DataFrame:
+    """One row an epoch from the Trainer's log, without timings, so that equal runs have equal histories.
+
+    Returns:
+        Columns `epoch`, `step`, `learning_rate`, `train_loss`, `train_accuracy`, `validation_loss`, and
+        `validation_<metric>` for every metric.
+    """
+    rows: dict[int, dict[str, Any]] = {}
+    for entry in log_history:
+        row = rows.setdefault(entry["step"], {"epoch": entry["epoch"], "step": entry["step"]})
+        if "loss" in entry:
+            row |= {
+                "learning_rate": entry["learning_rate"],
+                "train_loss": entry["loss"],
+                "train_accuracy": entry["accuracy"],
+            }
+        row |= {
+            f"validation_{name.removeprefix('eval_')}": value
+            for name, value in entry.items()
+            if name.startswith("eval_") and not name.endswith(_NOT_HISTORY)
+        }
+    whole = [row for row in rows.values() if "validation_loss" in row and "train_loss" in row]
+    # A log that comes from a checkpoint has its keys sorted; sorting them always keeps equal histories equal.
+    metrics = sorted({name for row in whole for name in row} - set(_FIRST_COLUMNS))
+    return pd.DataFrame(whole, columns=[*_FIRST_COLUMNS, *metrics])
+
+
+def best_epoch(table: pd.DataFrame, args: TrainingArguments) -> int:
+    """Index of the row whose checkpoint is chosen: the best value of `metric_for_best_model`, the first of equals."""
+    values = table[f"validation_{str(args.metric_for_best_model).removeprefix('eval_')}"]
+    return int(values.argmax() if args.greater_is_better else values.argmin())
+
+
+def write_history(table: pd.DataFrame, output_dir: Path) -> None:
+    """Write `training_history.csv`, `accuracy.png` and `loss.png` to `output_dir`."""
+    output_dir.mkdir(parents=True, exist_ok=True)
+    table.to_csv(output_dir / "training_history.csv", index=False)
+    for name, title in (("accuracy", "Accuracy"), ("loss", "Loss (cross-entropy, nats)")):
+        _plot_curves(table, name, title, output_dir / f"{name}.png")
+
+
+def _plot_curves(table: pd.DataFrame, name: str, title: str, path: Path) -> None:
+    figure = new_figure()
+    axes = figure.add_subplot()
+    for split, color, marker in (("train", "#E69F00", "o"), ("validation", "#0072B2", "s")):
+        axes.plot(table["epoch"], table[f"{split}_{name}"], color=color, marker=marker, label=split)
+    axes.set(xlabel="epoch", ylabel=title, title=f"{title.split(' (')[0]} over the training")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    save_figure(figure, path)

@@ -1,0 +1,168 @@
+"""The output folder of a run: fresh, interrupted or finished, and what a finished run leaves in it."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+
+from hf_smile.errors import SmileError
+from hf_smile.evaluation.metrics import compute_metrics
+from hf_smile.evaluation.plots import plot_confusion_matrix
+from hf_smile.evaluation.predictions import write_predictions
+
+RECIPE = "recipe.yaml"
+RESULT = "test_metrics.json"
+
+_LEFT_BY_A_RUN = (
+    RECIPE,
+    RESULT,
+    "README.md",
+    "accuracy.png",
+    "bad_images.csv",
+    "config.json",
+    "confusion_matrix.png",
+    "loss.png",
+    "model.safetensors",
+    "test_predictions.csv",
+    "training_history.csv",
+    "versions.json",
+)
+_MAY_CHANGE = {
+    # A run may go on for longer, on moved data, or on another machine. All else would make it another run.
+    "num_train_epochs",
+    "max_steps",
+    "early_stopping_patience",
+    "data_dir",
+    "output_dir",
+    "dataloader_num_workers",
+    "dataloader_prefetch_factor",
+    "per_device_eval_batch_size",
+    "save_total_limit",
+}
+_PACKAGES = (
+    "hf_smile torch torchvision timm transformers datasets accelerate evaluate huggingface_hub safetensors "
+    "numpy pandas scikit-learn pillow"
+).split()
+
+
+def open_run(output_dir: str | Path, recipe: dict[str, Any], overwrite: bool = False) -> Path | None:
+    """Prepare the output folder, and tell where to go on.
+
+    Args:
+        output_dir: folder of the run; made if it is not there.
+        recipe: the settings of the run.
+        overwrite: remove what an earlier run left.
+
+    Returns:
+        The newest whole checkpoint of an interrupted run with the same settings; None for a fresh start.
+
+    Raises:
+        SmileError: the folder holds a finished run, or one with other settings.
+
+    >>> open_run("outputs/model", recipe)  # doctest: +SKIP
+    PosixPath('outputs/model/checkpoint-272')
+    """
+    folder = Path(output_dir)
+    if folder.exists() and not folder.is_dir():
+        raise SmileError(f"{folder} is a file; name a folder with --output_dir")
+    if overwrite:
+        clear_run(folder)
+    checkpoint = last_whole_checkpoint(folder)
+    earlier = _read_recipe(folder / RECIPE)
+    if earlier is not None and (checkpoint is not None or (folder / RESULT).exists()):
+        changed = sorted(name for name in {*earlier, *recipe} - _MAY_CHANGE if earlier.get(name) != recipe.get(name))
+        if changed:
+            differences = ", ".join(f"{name} {earlier.get(name)} -> {recipe.get(name)}" for name in changed)
+            raise SmileError(
+                f"{folder} holds a run with other settings ({differences}).\n"
+                "Name another --output_dir, or start afresh in this one with --overwrite."
+            )
+        if (folder / RESULT).exists() and not _goes_on(earlier, recipe):
+            raise SmileError(
+                f"{folder} holds a finished run; its results are in {folder / RESULT}.\n"
+                "Name another --output_dir, start afresh with --overwrite, or go on with more --num_train_epochs."
+            )
+    return checkpoint
+
+
+def start_run(output_dir: str | Path, recipe: dict[str, Any]) -> None:
+    """Write the settings (`recipe.yaml`) and the versions of everything used (`versions.json`)."""
+    folder = Path(output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / RESULT).unlink(missing_ok=True)
+    (folder / RECIPE).write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
+    versions: dict[str, Any] = {"python": platform.python_version()}
+    versions |= {package: version(package) for package in _PACKAGES}
+    versions["platform"] = platform.platform()
+    versions["cpu_cores"] = os.cpu_count()
+    versions["accelerators"] = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    (folder / "versions.json").write_text(json.dumps(versions, indent=2) + "\n", encoding="utf-8")
+
+
+def finish_run(
+    output_dir: str | Path, image_ids: Sequence[str], label_ids: Sequence[int], probabilities: np.ndarray
+) -> dict[str, float]:
+    """Write what the test split says: predictions, confusion matrix and, last, `test_metrics.json`.
+
+    Args:
+        output_dir: folder of the run.
+        image_ids: (N,).
+        label_ids: (N,).
+        probabilities: (N, 3).
+
+    Returns:
+        The metrics of `hf_smile.evaluation.metrics.compute_metrics`.
+    """
+    folder = Path(output_dir)
+    metrics = compute_metrics(probabilities, label_ids)
+    write_predictions(folder / "test_predictions.csv", image_ids, label_ids, probabilities)
+    plot_confusion_matrix(label_ids, probabilities.argmax(axis=1), folder / "confusion_matrix.png", "Test split")
+    unfinished = folder / f"{RESULT}.part"  # the file marks a finished run, so it must appear whole or not at all
+    unfinished.write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+    unfinished.replace(folder / RESULT)
+    return metrics
+
+
+def last_whole_checkpoint(folder: Path) -> Path | None:
+    """The newest `checkpoint-<step>` whose saving was not interrupted; its `trainer_state.json` is written last."""
+    checkpoints = [path for path in folder.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdigit()]
+    for path in sorted(checkpoints, key=lambda path: int(path.name.removeprefix("checkpoint-")), reverse=True):
+        try:
+            json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        if (path / "model.safetensors").is_file() and (path / "optimizer.pt").is_file():
+            return path
+    return None
+
+
+def clear_run(folder: Path) -> None:
+    """Remove what a run leaves, and nothing else."""
+    for path in folder.glob("checkpoint-*"):
+        shutil.rmtree(path)
+    for name in _LEFT_BY_A_RUN:
+        (folder / name).unlink(missing_ok=True)
+
+
+def _goes_on(earlier: dict[str, Any], recipe: dict[str, Any]) -> bool:
+    return any((recipe.get(name) or 0) > (earlier.get(name) or 0) for name in ("num_train_epochs", "max_steps"))
+
+
+def _read_recipe(path: Path) -> dict[str, Any] | None:
+    try:
+        recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise SmileError(f"{path}: can't be read ({error}); start afresh with --overwrite") from None
+    return recipe if isinstance(recipe, dict) else None

@@ -1,0 +1,126 @@
+"""Report on a model or on its predictions: numbers with intervals, pictures, comparisons, groups."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hf_smile.console import exit_on_user_error
+
+if TYPE_CHECKING:
+    from hf_smile.evaluation.predictions import Predictions
+
+_EXAMPLES = """\
+examples:
+  python scripts/evaluate_model.py --model outputs/model --data_dir data/happy_images --output_dir outputs/report
+  python scripts/evaluate_model.py --predictions outputs/model/test_predictions.csv --output_dir outputs/report \\
+      --compare outputs/baseline/test_predictions.csv
+"""
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=_EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    subject = parser.add_mutually_exclusive_group(required=True)
+    subject.add_argument("--model", metavar="DIR_OR_HUB_ID", help="a model that scripts/train.py made")
+    subject.add_argument("--predictions", metavar="FILE.csv", help="predictions that are there already")
+    parser.add_argument(
+        "--output_dir", required=True, help="folder for report.md, metrics.json, predictions.csv, pictures"
+    )
+    parser.add_argument("--data_dir", default="data/happy_images", help="the data for --model (default: %(default)s)")
+    parser.add_argument("--split", default="test", choices=("train", "validation", "test"), help="default: %(default)s")
+    parser.add_argument("--validation_size", type=float, default=0.1, help="as in training (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=42, help="of the validation split, as in training (%(default)s)")
+    parser.add_argument("--batch_size", type=int, default=64, help="images at a time (default: %(default)s)")
+    parser.add_argument("--compare", metavar="FILE.csv", help="predictions of another model for the same images")
+    parser.add_argument("--group_by", metavar="COLUMN", help="a further column of the annotations, to report by group")
+    return parser.parse_args()
+
+
+def predict(args: argparse.Namespace) -> Predictions:
+    """Predictions of `args.model` for one split, along with the further columns of its annotations."""
+    import datasets
+    import numpy as np
+    import torch
+    from tqdm.auto import tqdm
+
+    from hf_smile.data.dataset import load_smile_dataset
+    from hf_smile.data.transforms import BatchTransform, collate, evaluation_transform
+    from hf_smile.evaluation.predictions import COLUMNS, Predictions
+
+    model = load_model(args.model)
+    split = load_smile_dataset(args.data_dir, args.validation_size, args.seed)[args.split]
+    encoded = split.cast_column("image", datasets.Image(decode=False))
+    images = encoded.with_transform(BatchTransform(evaluation_transform(model.config.pretrained_cfg)))
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = model.to(device).eval()
+
+    loader = torch.utils.data.DataLoader(images, batch_size=max(1, args.batch_size), collate_fn=collate)
+    logits = []
+    with torch.inference_mode(), tqdm(total=len(images), desc="Predicting", unit=" images") as progress:
+        for batch in loader:
+            logits.append(model(pixel_values=batch["pixel_values"].to(device)).logits.double().cpu())
+            progress.update(len(batch["labels"]))
+    further = [name for name in split.column_names if name not in ("image", *COLUMNS)]
+    return Predictions(
+        image_ids=list(split["image_id"]),
+        label_ids=np.array(split["label"]),
+        probabilities=torch.cat(logits).softmax(dim=1).numpy(),
+        further_columns={name: [str(value) for value in split[name]] for name in further},
+    )
+
+
+def load_model(name: str) -> Any:
+    from transformers import AutoModelForImageClassification
+    from transformers.utils import logging
+
+    import hf_smile.modeling  # noqa: F401  (registers our head with the Auto classes)
+    from hf_smile.errors import SmileModelError
+    from hf_smile.labels import ID2LABEL
+
+    if not Path(name).is_dir() and not re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", name):
+        raise SmileModelError(f"{name}: no such folder")
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        model = AutoModelForImageClassification.from_pretrained(name, use_safetensors=True)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise SmileModelError(f"the model {name} cannot be loaded: {str(error).splitlines()[0]}") from None
+    if dict(model.config.id2label) != ID2LABEL or not hasattr(model.config, "pretrained_cfg"):
+        raise SmileModelError(
+            f"{name} is not a model of scripts/train.py: a timm backbone with the labels {', '.join(ID2LABEL.values())}"
+        )
+    return model
+
+
+def main() -> None:
+    args = parse_arguments()
+    from hf_smile.evaluation.predictions import read_predictions
+    from hf_smile.evaluation.report import write_report
+
+    other = read_predictions(args.compare) if args.compare else None
+    predictions = read_predictions(args.predictions) if args.predictions else predict(args)
+    title = args.predictions or f"{args.model}, {args.split} split of {args.data_dir}"
+    report = write_report(
+        args.output_dir,
+        predictions,
+        title=title,
+        name=args.predictions or args.model,
+        compare_with=other,
+        compare_name=args.compare or "",
+        group_by=args.group_by,
+    )
+    accuracy = report["metrics"]["accuracy"]
+    low, high = 100 * accuracy["low"], 100 * accuracy["high"]
+    print(f"Accuracy {100 * accuracy['value']:.1f} % (95 % interval {low:.1f} to {high:.1f}), {report['n']:,} images")
+    if "comparison" in report:
+        print(report["comparison"]["sentence"])
+    print(f"The whole report: {args.output_dir}/report.md")
+
+
+if __name__ == "__main__":
+    with exit_on_user_error():
+        main()

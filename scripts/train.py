@@ -1,0 +1,72 @@
+"""Fine-tune on your data: `accelerate launch scripts/train.py [RECIPE.yaml] [--any_field value ...]`."""
+
+from __future__ import annotations
+
+import sys
+
+from hf_smile.console import exit_on_user_error
+
+
+def main() -> None:
+    import datasets
+    from transformers import set_seed
+    from transformers.utils import logging
+
+    from hf_smile.data.dataset import load_smile_dataset
+    from hf_smile.hub.model_card import write_model_card
+    from hf_smile.modeling import build_model
+    from hf_smile.modeling.backbone import parameter_table
+    from hf_smile.training.arguments import parse_arguments, to_recipe
+    from hf_smile.training.run_folder import finish_run, open_run, start_run
+    from hf_smile.training.trainer import SmileTrainer, softmax
+
+    data, augmentation, backbone, args = arguments = parse_arguments(sys.argv[1:])
+    logging.set_verbosity_error()
+    is_main = args.process_index == 0
+    if not is_main:
+        datasets.disable_progress_bars()
+
+    recipe = to_recipe(arguments)
+    with args.main_process_first(desc="opening the run"):
+        checkpoint = open_run(args.output_dir, recipe, overwrite=args.overwrite and is_main)
+        splits = load_smile_dataset(
+            data.data_dir, data.validation_size, args.seed, data.on_bad_image, f"{args.output_dir}/bad_images.csv"
+        )
+    if is_main:
+        print(*(f"{split}: {len(dataset):,} images" for split, dataset in splits.items()), sep=", ", flush=True)
+
+    set_seed(args.seed)
+    model = build_model(
+        backbone.backbone,
+        pretrained=backbone.pretrained,
+        image_size=backbone.image_size,
+        head_hidden_size=backbone.head_hidden_size,
+        freeze_backbone=backbone.freeze_backbone,
+    )
+    if is_main:
+        print(parameter_table(model), flush=True)
+        start_run(args.output_dir, recipe)
+        if checkpoint:
+            print(f"Going on from {checkpoint}", flush=True)
+
+    trainer = SmileTrainer(model, args, splits, augmentation)
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    trainer.save_model()
+
+    probabilities = softmax(trainer.predict(trainer.test_dataset).predictions)
+    if is_main:
+        metrics = finish_run(args.output_dir, splits["test"]["image_id"], splits["test"]["label"], probabilities)
+        write_model_card(
+            args.output_dir,
+            metrics,
+            backbone=backbone.backbone,
+            selected_by=str(args.metric_for_best_model),
+            plain_timm=backbone.head_hidden_size is None,
+        )
+        print(f"\nTest accuracy {metrics['accuracy']:.4f}, macro F1 {metrics['macro_f1']:.4f}, {len(probabilities):,} images")
+        print(f"Model, card, metrics and pictures (accuracy.png, loss.png, confusion_matrix.png): {args.output_dir}")
+
+
+if __name__ == "__main__":
+    with exit_on_user_error():
+        main()

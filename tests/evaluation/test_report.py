@@ -1,0 +1,82 @@
+import json
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hf_smile.errors import SmileDataError
+from hf_smile.evaluation.metrics import compute_metrics
+from hf_smile.evaluation.plots import plot_confusion_matrix
+from hf_smile.evaluation.predictions import Predictions, read_predictions
+from hf_smile.evaluation.report import write_report
+
+
+@pytest.fixture
+def predictions(simulate):
+    probabilities, label_ids = simulate(240, seed=0)
+    return Predictions(
+        [f"{n}.jpg" for n in range(240)], label_ids, probabilities, {"age": ["young", "old|er", "n/a"] * 80}
+    )
+
+
+def test_the_report_holds_together(predictions, simulate, tmp_path):
+    other = Predictions(predictions.image_ids, predictions.label_ids, simulate(240, seed=1)[0]).take(range(240)[::-1])
+    returned = write_report(
+        tmp_path,
+        predictions,
+        title="Test split",
+        compare_with=other,
+        compare_name="chance",
+        group_by="age",
+        n_resamples=100,
+    )
+
+    content = json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8"))
+    assert content == json.loads(json.dumps(returned))
+    assert (content["n"], content["resamples"]) == (240, 100)
+    expected = compute_metrics(predictions.probabilities, predictions.label_ids)
+    assert {name: metric["value"] for name, metric in content["metrics"].items()} == expected
+    assert all(metric["low"] <= metric["high"] for metric in content["metrics"].values())
+
+    report = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert f"| Accuracy | {100 * expected['accuracy']:.1f} % |" in report
+    assert "**Is it a smile?** AUC 0." in report
+    assert "**Is the smile genuine?** AUC 0." in report
+    assert "In accuracy, this model is better by" in report
+    assert r"| old\|er | 80 |" in report
+    assert "one percentage point is 2.4 faces" in report
+    pictures = re.findall(r"!\[.+\]\((.+)\)", report)
+    assert sorted(pictures) == ["confusion_matrix.png", "coverage.png", "precision_recall.png", "reliability.png"]
+    for picture in pictures:
+        assert Image.open(tmp_path / picture).width > 600
+
+    copied = read_predictions(tmp_path / "predictions.csv")
+    assert (copied.probabilities == predictions.probabilities).all()
+    assert copied.further_columns == predictions.further_columns
+
+
+def test_a_report_on_one_image_says_what_cannot_be_told(tmp_path):
+    write_report(tmp_path, Predictions(["1.jpg"], np.array([2]), np.array([[0.1, 0.2, 0.7]])), n_resamples=20)
+    metrics = json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8"))["metrics"]
+    assert metrics["genuine_auc"] == {"value": None, "low": None, "high": None}
+    report = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "**Is the smile genuine?** Cannot be told" in report
+    assert "| positive smile | 0 | – | – | – | – |" in report
+    assert 'The class "negative smile" has only 0 images' in report
+    assert "nan" not in report
+
+
+def test_a_mistake_leaves_no_half_report(predictions, tmp_path):
+    with pytest.raises(SmileDataError, match=r"no column 'sex' to group by; the further columns .* are: age"):
+        write_report(tmp_path / "report", predictions, group_by="sex")
+    with pytest.raises(SmileDataError, match=r"image_id '0\.jpg' is missing in other\.csv"):
+        write_report(tmp_path / "report", predictions, compare_with=predictions.take([1]), compare_name="other.csv")
+    (tmp_path / "report").write_text("a file")
+    with pytest.raises(SmileDataError, match=r"the folder .*report cannot be made: File exists"):
+        write_report(tmp_path / "report", predictions)
+
+
+def test_confusion_matrix_of_one_class(tmp_path):
+    plot_confusion_matrix([2, 2], [2, 0], tmp_path / "matrix.png", "One class only")
+    assert Image.open(tmp_path / "matrix.png").width > 600
