@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from pathlib import Path
 
 from hf_smile.errors import SmileError
 
@@ -15,17 +15,18 @@ def is_main_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-@contextmanager
-def exit_on_user_error() -> Iterator[None]:
-    """Print a user's mistake in one short message and exit with code 2, without a traceback.
+def run_script(main: Callable[[], None]) -> None:
+    """Run the `main` of a script. A user's mistake ends in one short message and exit code 2, without a traceback.
 
     Ctrl-C exits with 130, as shells expect.
 
-    >>> with exit_on_user_error():
-    ...     pass
+    >>> run_script(lambda: None)
     """
+    # Python puts the script's own folder first on the import path, where evaluate.py would hide the library.
+    folder = Path(sys.argv[0]).resolve().parent
+    sys.path[:] = [path for path in sys.path if Path(path).resolve() != folder]
     try:
-        yield
+        main()
     except SmileError as error:
         if is_main_process():
             print(f"error: {error}", file=sys.stderr)

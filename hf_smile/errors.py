@@ -2,7 +2,7 @@
 
 
 class SmileError(Exception):
-    """Base of the errors a user can cause. `hf_smile.console.exit_on_user_error` prints them without a traceback."""
+    """Base of the errors a user can cause. `hf_smile.console.run_script` prints them without a traceback."""
 
 
 class SmileDataError(SmileError):

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_smile.console import exit_on_user_error
+from hf_smile.console import run_script
 
 if TYPE_CHECKING:
     from hf_smile.evaluation.predictions import Predictions
@@ -74,6 +74,7 @@ def predict(args: argparse.Namespace) -> Predictions:
 
 
 def load_model(name: str) -> Any:
+    from safetensors import SafetensorError
     from transformers import AutoModelForImageClassification
     from transformers.utils import logging
 
@@ -87,7 +88,7 @@ def load_model(name: str) -> Any:
     logging.disable_progress_bar()
     try:
         model = AutoModelForImageClassification.from_pretrained(name, use_safetensors=True)
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise SmileModelError(f"the model {name} cannot be loaded: {str(error).splitlines()[0]}") from None
     if dict(model.config.id2label) != ID2LABEL or not hasattr(model.config, "pretrained_cfg"):
         raise SmileModelError(
@@ -122,5 +123,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with exit_on_user_error():
-        main()
+    run_script(main)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from hf_smile.console import exit_on_user_error
+from hf_smile.console import run_script
 
 
 def main() -> None:
@@ -17,11 +17,13 @@ def main() -> None:
     from hf_smile.modeling import build_model
     from hf_smile.modeling.backbone import parameter_table
     from hf_smile.training.arguments import parse_arguments, to_recipe
+    from hf_smile.training.device import use_all_cores
     from hf_smile.training.run_folder import finish_run, open_run, start_run
     from hf_smile.training.trainer import SmileTrainer, softmax
 
     data, augmentation, backbone, args = arguments = parse_arguments(sys.argv[1:])
     logging.set_verbosity_error()
+    use_all_cores()
     is_main = args.process_index == 0
     if not is_main:
         datasets.disable_progress_bars()
@@ -68,5 +70,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with exit_on_user_error():
-        main()
+    run_script(main)

@@ -75,14 +75,24 @@ def load_smile_dataset(
     elif not folder.exists():
         splits = _load_from_hub(str(data_dir))
     else:
-        tables, images = _read_folder(folder)
+        tables, images = read_folder(folder)
         tables = _check_images(tables, images, folder, on_bad_image, Path(bad_image_list))
         splits = DatasetDict({split: _build_split(split, table, images) for split, table in tables.items()})
     return _with_validation(splits, validation_size, seed)
 
 
-def _read_folder(folder: Path) -> tuple[dict[str, pd.DataFrame], ImageSource]:
-    """Annotations of each split, and where the images are, of a folder that is not prepared yet."""
+def read_folder(folder: Path) -> tuple[dict[str, pd.DataFrame], ImageSource]:
+    """The annotations of each split, and where the images are, of a folder that is not prepared yet.
+
+    Returns:
+        Tables by split with the columns `image_id`, `label` (0 to 2), `where` and any further ones; and the images,
+        none of which is read.
+
+    Raises:
+        SmileDataError: the folder has neither layout, or there is something wrong with the annotations.
+
+    >>> tables, images = read_folder("data/sample")  # doctest: +SKIP
+    """
     if (folder / "train.csv").is_file() or (folder / "test.csv").is_file():
         return _read_csv_layout(folder)
     if (folder / "train").is_dir() and (folder / "test").is_dir():

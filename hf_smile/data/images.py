@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import stat
+import warnings
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -17,6 +18,9 @@ from hf_smile.errors import SmileDataError
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 MAX_PIXELS = 50_000_000
 MAX_FILE_BYTES = 100_000_000
+
+# The limit above is stricter than the size at which Pillow warns.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 _SIXTEEN_BIT_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N")

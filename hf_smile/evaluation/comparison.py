@@ -84,7 +84,7 @@ def compare(
     points = f"{100 * shown.value:.1f} points"
     evidence = (
         f"({confidence:.0%} interval {100 * shown.low:.1f} to {100 * shown.high:.1f};"
-        f" McNemar's exact test p {_p(p_value)})"
+        f" McNemar's exact test p {p_text(p_value)})"
     ).replace("%", " %", 1)
     if excludes_zero and p_value < 1 - confidence:
         sentence = f"In accuracy, {better} is better by {points} {evidence}."
@@ -94,5 +94,6 @@ def compare(
     return Comparison(difference, p_value, sentence)
 
 
-def _p(p_value: float) -> str:
+def p_text(p_value: float) -> str:
+    """`"= 0.012"`, or `"< 0.001"`."""
     return "< 0.001" if p_value < 0.001 else f"= {p_value:.3f}"

@@ -36,7 +36,7 @@ def bootstrap_intervals(
     Resamples in which a metric is undefined are left out of its interval; where all are, both ends are NaN.
 
     What to trust: an interval says how the choice of images moves a metric, not how a new training run would. On
-    simulated data 95 % intervals held the true value in 93 to 95 % of the cases with 75 images a class or more. They
+    simulated data 95 % intervals held the true value in 92 to 96 % of the cases with 75 images a class or more. They
     are too narrow where a class has few images (15 of 300: 83 % for its precision, 76 % for its AUC of 0.99), and of
     no width where all predictions are right. `ece` is biased upwards, and a resample adds the same bias again; its
     interval is therefore mirrored at the value (the "basic" interval; Davison and Hinkley, 1997, chapter 5). That
@@ -132,7 +132,7 @@ def percentile_interval(samples: FloatArray, confidence: float = CONFIDENCE) -> 
 
 def chunk_sizes(n_images: int, total: int) -> Iterator[int]:
     """Split `total` resamples into chunks whose weights (n_images, size) stay small."""
-    per_chunk = max(1, _CHUNK_CELLS // n_images)
+    per_chunk = max(32, _CHUNK_CELLS // n_images)  # fewer would spend more time on sorting than on counting
     for start in range(0, total, per_chunk):
         yield min(per_chunk, total - start)
 

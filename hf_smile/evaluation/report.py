@@ -10,7 +10,7 @@ from typing import Any
 
 from hf_smile.errors import SmileDataError
 from hf_smile.evaluation.calibration import ece_if_calibrated
-from hf_smile.evaluation.comparison import compare
+from hf_smile.evaluation.comparison import compare, p_text
 from hf_smile.evaluation.groups import MIN_IMAGES, Gap, largest_gap, metrics_by_group
 from hf_smile.evaluation.intervals import CONFIDENCE, N_RESAMPLES, bootstrap_intervals
 from hf_smile.evaluation.metrics import compute_metrics
@@ -62,13 +62,12 @@ def write_report(
     output_dir = Path(output_dir)
     probabilities, label_ids = predictions.probabilities, predictions.label_ids
     # What a user can get wrong comes first, so that no half a report is left behind.
-    other = align(predictions, compare_with, name, compare_name) if compare_with else None
+    other = align(predictions, compare_with, name, compare_name) if compare_with is not None else None
     grouping = _group_column(predictions, group_by) if group_by else None
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise SmileDataError(f"the folder {output_dir} cannot be made: {error.strerror}") from None
-
     groups = metrics_by_group(probabilities, label_ids, grouping, n_resamples, seed=seed) if grouping else {}
 
     intervals = bootstrap_intervals(probabilities, label_ids, n_resamples, seed=seed)
@@ -204,8 +203,8 @@ def _groups(groups: Mapping[str, Any], gap: Gap | None) -> str:
         verdict = "more than chance opens" if gap.p_value < 1 - CONFIDENCE else "no more than chance may open"
         sentence = (
             f"The largest gap in accuracy is {100 * gap.difference:.1f} points, from {_cell(gap.highest)} down to"
-            f" {_cell(gap.lowest)}: {verdict} between groups of these sizes (permutation test, p ="
-            f" {gap.p_value:.3f}; groups under {MIN_IMAGES} images left out)."
+            f" {_cell(gap.lowest)}: {verdict} between groups of these sizes (permutation test, p"
+            f" {p_text(gap.p_value)}; groups under {MIN_IMAGES} images left out)."
         )
     return "\n".join(lines) + "\n\n" + sentence
 

@@ -159,12 +159,12 @@ def _load_weights(
     """
     if backbone is None:
         random = model_class(config).timm_model.state_dict()
-        with _quiet_transformers():
+        with quiet_transformers():
             return model_class.from_pretrained(None, config=config, state_dict=random)
     if "/" not in backbone and not Path(backbone).is_dir():
         backbone = timm.get_pretrained_cfg(backbone).hf_hub_id
     try:
-        with _quiet_transformers():
+        with quiet_transformers():
             model, report = model_class.from_pretrained(
                 backbone, config=config, ignore_mismatched_sizes=True, use_safetensors=True, output_loading_info=True
             )
@@ -194,7 +194,7 @@ def _not_loaded(backbone: str, error: Exception) -> SmileModelError:
 
 
 @contextmanager
-def _quiet_transformers() -> Iterator[None]:
+def quiet_transformers() -> Iterator[None]:
     """Without the report that the head is new, and the progress bar of a load that takes milliseconds."""
     verbosity = transformers_logging.get_verbosity()
     bar = transformers_logging.is_progress_bar_enabled()

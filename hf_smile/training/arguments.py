@@ -68,7 +68,7 @@ class SmileTrainingArguments(TrainingArguments):
     output_dir: str | None = field(default="outputs/model", metadata={"help": "where the run leaves all it makes"})
     overwrite: bool = field(default=False, metadata={"help": "start afresh in an output folder that holds a run"})
     ema_decay: float = field(
-        default=0.0, metadata={"help": "average the weights exponentially with this decay, for example 0.995; 0 is off"}
+        default=0.995, metadata={"help": "average the weights exponentially with this decay, which is saved; 0 is off"}
     )
     early_stopping_patience: int | None = field(
         default=None, metadata={"help": "stop after this many epochs without a better validation metric"}
@@ -81,6 +81,7 @@ class SmileTrainingArguments(TrainingArguments):
     lr_scheduler_type: str = field(default="cosine", metadata={"help": "shape of the learning rate over the run"})
     warmup_steps: float = field(default=0.1, metadata={"help": "steps, or share of the run below 1, of rising rate"})
     weight_decay: float = field(default=0.01, metadata={"help": "of AdamW"})
+    label_smoothing_factor: float = field(default=0.05, metadata={"help": "of the training loss, against noisy labels"})
     metric_for_best_model: str | None = field(
         default="accuracy", metadata={"help": "validation metric that chooses the checkpoint, for example macro_f1"}
     )

@@ -62,10 +62,10 @@ def test_tiny_data_sets_have_every_label(tmp_path, count):
 
 
 def test_labels_are_mildly_unbalanced_and_mixed(tmp_path):
-    draw_sample_dataset(tmp_path, train_size=100, test_size=3, size=16)
+    draw_sample_dataset(tmp_path, train_size=50, test_size=3, size=16)
     labels = [label for _, label in read_csv(tmp_path / "train.csv")]
-    assert [labels.count(name) for name in LABEL_NAMES] == [20, 30, 50]
-    assert len(set(labels[:20])) == 3
+    assert [labels.count(name) for name in LABEL_NAMES] == [10, 15, 25]
+    assert len(set(labels[:10])) == 3
 
 
 @pytest.mark.parametrize("sizes", [(2, 3), (3, 2), (0, 0)])

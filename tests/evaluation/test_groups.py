@@ -23,7 +23,7 @@ def test_a_true_gap_is_told_from_chance(simulate):
     gap = largest_gap(probabilities, label_ids, ["seen"] * 300 + ["unseen"] * 200, n_permutations=200)
     assert (gap.highest, gap.lowest) == ("seen", "unseen")
     assert gap.difference > 0.2
-    assert gap.p_value < 0.01
+    assert 0 < gap.p_value < 0.01  # never 0: the true dealing is one of those that chance may draw
 
 
 def test_groups_dealt_out_at_random_seldom_look_different(simulate):

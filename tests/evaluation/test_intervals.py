@@ -29,6 +29,14 @@ def test_every_metric_has_an_interval_around_its_value(simulate):
         assert low < metrics[name] < high, name
 
 
+def test_the_interval_of_the_ece_makes_up_for_its_bias(simulate):
+    # A resample of a calibrated model looks miscalibrated; the interval must not lie above the value for that.
+    for seed in range(20):
+        probabilities, label_ids = simulate(300, seed)
+        low, high = bootstrap_intervals(probabilities, label_ids, n_resamples=200)["ece"]
+        assert 0 <= low < high < 2 * compute_metrics(probabilities, label_ids)["ece"]
+
+
 def test_the_seed_decides(simulate):
     case = simulate(100, seed=2)
     assert bootstrap_intervals(*case, n_resamples=100, seed=1) == bootstrap_intervals(*case, n_resamples=100, seed=1)

@@ -1,0 +1,39 @@
+# Each target does all of its own set-up: `make quickstart` and `make test` work on a fresh clone.
+PYTHON ?= python3
+BIN := .venv/bin
+QUICKSTART := outputs/quickstart
+# Threads that spin while they wait slow everything down where cores are shared.
+export OMP_WAIT_POLICY ?= passive
+
+.PHONY: help install quickstart test quality format clean
+
+help:  ## show this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+install: .venv/.installed  ## install the package and its tools into .venv
+
+.venv/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[demo,dev]'
+	@touch $@
+
+quickstart: install  ## draw the sample data, fine-tune on them, show the result
+	test -f data/sample/train.csv || $(BIN)/python scripts/prepare_data.py --draw_sample --data_dir data/sample
+	$(BIN)/accelerate launch --quiet --num_processes 1 scripts/train.py recipes/quickstart.yaml --overwrite
+
+test: install  ## run the whole test suite
+	$(BIN)/python -m pytest
+
+quality: install  ## lint, types, and which way imports go
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: install  ## let ruff format and fix
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:  ## remove what the targets made, the environment included
+	rm -rf .venv build data/sample $(QUICKSTART) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

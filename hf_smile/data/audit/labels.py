@@ -1,0 +1,97 @@
+"""Labels that the images speak against: a linear probe on the features, and confident learning on what it says."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from hf_smile.errors import SmileDataError
+from hf_smile.labels import LABEL_NAMES, NUM_LABELS
+
+FOLDS = 5
+REGULARIZATION = 0.001
+"""`C` of the logistic regression; measured on 1,280 features of 6,442 faces."""
+
+
+class LabelNoise(NamedTuple):
+    """What confident learning makes of the labels."""
+
+    joint: np.ndarray
+    """(3, 3) share of the images with the given label (row) that would be labelled so (column); it sums to 1."""
+    by_class: dict[str, float]
+    """Share of the images with this label that would be labelled otherwise."""
+    suspicious: pd.DataFrame
+    """`row`, `label`, `likely_label`, `quality` (0 to 1, of the given label), `p_<label id>`; the worst first."""
+
+
+def out_of_fold_probabilities(
+    features: np.ndarray, labels: np.ndarray, groups: np.ndarray, folds: int = FOLDS, seed: int = 0
+) -> np.ndarray:
+    """Class probabilities of every image, by a linear probe that saw neither it nor an image of its group.
+
+    Args:
+        features: (N, F).
+        labels: (N,) label ids.
+        groups: (N,) group numbers; a group is in one fold as a whole.
+
+    Returns:
+        (N, 3) float64, each row summing to one.
+
+    Raises:
+        SmileDataError: too few images or groups for two folds.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedGroupKFold
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+    from tqdm.auto import tqdm
+
+    counts = np.bincount(labels, minlength=NUM_LABELS)
+    folds = min(folds, int(counts.min()), len(np.unique(groups)))
+    if folds < 2:
+        raise SmileDataError(f"label noise is estimated from at least 2 images of each class; there are {counts.tolist()}")
+    probabilities = np.zeros((len(labels), NUM_LABELS))
+    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    for train, held_out in tqdm(
+        splitter.split(features, labels, groups), total=folds, desc="Linear probe", unit=" folds", delay=1
+    ):
+        probe = make_pipeline(StandardScaler(), LogisticRegression(C=REGULARIZATION, max_iter=1000))
+        probe.fit(features[train], labels[train])
+        probabilities[np.ix_(held_out, probe.classes_)] = probe.predict_proba(features[held_out])
+    return probabilities
+
+
+def estimate_label_noise(labels: np.ndarray, probabilities: np.ndarray) -> LabelNoise:
+    """Estimate which labels are wrong, and how many, by confident learning.
+
+    An image counts against its label where the probe is surer of another class than it is, on average, of images
+    that carry that class as their label (Northcutt, Jiang & Chuang, 2021, "Confident Learning: Estimating
+    Uncertainty in Dataset Labels", JAIR 70).
+
+    Args:
+        labels: (N,) given label ids.
+        probabilities: (N, 3) out of fold.
+
+    >>> noise = estimate_label_noise(labels, out_of_fold_probabilities(features, labels, groups))  # doctest: +SKIP
+    >>> noise.suspicious.head()  # doctest: +SKIP
+    """
+    from cleanlab.count import estimate_joint
+    from cleanlab.filter import find_label_issues
+    from cleanlab.rank import get_label_quality_scores
+
+    joint = estimate_joint(labels, probabilities)
+    # More processes than one would copy the arrays, for work of milliseconds.
+    rows = find_label_issues(labels, probabilities, return_indices_ranked_by="self_confidence", n_jobs=1)
+    quality = get_label_quality_scores(labels, probabilities, method="self_confidence")
+    others = probabilities[rows].copy()
+    others[np.arange(len(rows)), labels[rows]] = -1
+    suspicious = pd.DataFrame(
+        {"row": rows, "label": labels[rows], "likely_label": others.argmax(axis=1), "quality": quality[rows]}
+    )
+    for label_id in range(NUM_LABELS):
+        suspicious[f"p_{label_id}"] = probabilities[rows, label_id]
+    given = joint.sum(axis=1)
+    wrong = 1 - joint.diagonal() / np.maximum(given, 1e-12)
+    return LabelNoise(joint, dict(zip(LABEL_NAMES, wrong.tolist(), strict=True)), suspicious)

@@ -1,0 +1,102 @@
+"""How much like the train images the test images are, and whether the accuracy hangs on it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from hf_smile.data.audit.similarity import nearest
+from hf_smile.errors import SmileDataError
+
+BINS = 5
+"""Parts of equal size that the test images are divided into, from the least to the most like a train image."""
+
+
+def nearest_train_images(scan: pd.DataFrame, rows: np.ndarray) -> pd.DataFrame:
+    """For each test image the train image that is most like it, the most similar pair first.
+
+    Args:
+        scan: N images with `image_id`, `split` and `label`.
+        rows: (N, F) features of length 1.
+
+    Returns:
+        `image_id`, `label`, `similarity`, `train_image_id`, `train_label`.
+    """
+    is_test = (scan["split"] == "test").to_numpy()
+    test, train = scan[is_test], scan[~is_test]
+    similarity, index = nearest(rows[is_test], rows[~is_test])
+    return pd.DataFrame(
+        {
+            "image_id": test["image_id"].to_numpy(),
+            "label": test["label"].to_numpy(),
+            "similarity": similarity,
+            "train_image_id": train["image_id"].to_numpy()[index],
+            "train_label": train["label"].to_numpy()[index],
+        }
+    ).sort_values("similarity", ascending=False, ignore_index=True)
+
+
+def correct_predictions(scan: pd.DataFrame, predictions: pd.DataFrame) -> pd.Series:
+    """Whether each predicted test image was predicted right, by image id.
+
+    Args:
+        scan: images with `image_id`, `split` and `label`.
+        predictions: `image_id` and `prediction` (label id), of some or all test images.
+
+    Raises:
+        SmileDataError: a prediction is of an image that is not in the test split.
+    """
+    labels = scan[scan["split"] == "test"].set_index("image_id")["label"]
+    if unknown := [image_id for image_id in predictions["image_id"] if image_id not in labels.index]:
+        raise SmileDataError(
+            f"{len(unknown)} of {len(predictions)} predictions are of images that are not in the test split (or can't "
+            f"be read), the first is {unknown[0]!r}; give the predictions of these data's test split"
+        )
+    given = predictions.set_index("image_id")["prediction"]
+    return given == labels[given.index]
+
+
+def accuracy_by_similarity(nearest_train: pd.DataFrame, correct: pd.Series, bins: int = BINS) -> pd.DataFrame:
+    """Accuracy on test images that are less and more like a train image.
+
+    Args:
+        nearest_train: of `nearest_train_images`.
+        correct: of `correct_predictions`.
+        bins: parts of equal size.
+
+    Returns:
+        One row a part: `similarity_from`, `similarity_to`, `similarity` (its median), `images`, `accuracy`, and the
+        95 % interval `low`, `high` of Wilson (1927), "Probable inference, the law of succession, and statistical
+        inference".
+    """
+    table = nearest_train.assign(correct=nearest_train["image_id"].map(correct)).dropna(subset="correct")
+    table = table.sort_values("similarity")
+    parts = [table.iloc[rows] for rows in np.array_split(np.arange(len(table)), bins) if len(rows)]
+    return pd.DataFrame(
+        [
+            {
+                "similarity_from": float(part["similarity"].min()),
+                "similarity_to": float(part["similarity"].max()),
+                "similarity": float(part["similarity"].median()),
+                **accuracy_with_interval(part["correct"]),
+            }
+            for part in parts
+        ]
+    )
+
+
+def accuracy_with_interval(correct: Sequence[bool] | pd.Series) -> dict[str, float]:
+    """`images`, `accuracy`, and its 95 % Wilson interval `low`, `high`.
+
+    >>> accuracy_with_interval([True] * 9 + [False])["accuracy"]
+    0.9
+    """
+    from scipy.stats import binomtest
+
+    right, count = int(np.sum(correct)), len(correct)
+    if not count:
+        return {"images": 0}
+    interval = binomtest(right, count).proportion_ci(method="wilson")
+    return {"images": count, "accuracy": right / count, "low": float(interval.low), "high": float(interval.high)}

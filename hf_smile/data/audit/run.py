@@ -1,0 +1,282 @@
+"""All of the audit in one call."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from hf_smile.data.audit.duplicates import KINDS, count_groups, duplicate_links, list_groups, merge_links
+from hf_smile.data.audit.labels import LabelNoise, estimate_label_noise, out_of_fold_probabilities
+from hf_smile.data.audit.leakage import (
+    accuracy_by_similarity,
+    accuracy_with_interval,
+    correct_predictions,
+    nearest_train_images,
+)
+from hf_smile.data.audit.similarity import (
+    NO_LINKS,
+    Links,
+    choose_threshold,
+    clusters,
+    largest_cluster_by_threshold,
+    similarity_forest,
+    unit_rows,
+)
+from hf_smile.data.audit.splits import group_disjoint_split
+from hf_smile.errors import SmileDataError
+from hf_smile.labels import LABEL_NAMES, NUM_LABELS
+
+DUPLICATE_SIMILARITY = 0.95
+"""Cosine similarity from which two images count as one picture."""
+
+
+_QUANTILES = {"min": 0.0, "p5": 0.05, "median": 0.5, "p95": 0.95, "max": 1.0}
+
+
+@dataclass(frozen=True)
+class OddLimits:
+    """Outside of these a picture is odd. Grey levels are from 0 to 255."""
+
+    min_side: int = 64
+    """Pixels; a backbone for 224 pixels makes up the rest."""
+    max_aspect: float = 1.5
+    """Longer by shorter side."""
+    min_brightness: float = 40
+    max_brightness: float = 215
+    min_contrast: float = 20
+    min_sharpness: float = 20
+    max_border: float = 0.05
+    """Share of the picture under plain bars."""
+
+
+@dataclass
+class Audit:
+    """What was found. `scan` and the arrays go by the same rows: the images that can be read."""
+
+    scan: pd.DataFrame
+    unreadable: pd.DataFrame
+    """`image_id`, `split`, `label`, `problem`."""
+    duplicates: pd.DataFrame
+    """Of `list_groups`."""
+    odd: pd.DataFrame
+    """`image_id`, `split`, `label`, `what` (in words)."""
+    cluster: np.ndarray
+    """(N,) cluster of images that are too alike to be divided between train and test."""
+    group_disjoint: np.ndarray | None
+    """(N,) bool: test in the split no cluster straddles; None where there is no such split."""
+    nearest_train: pd.DataFrame | None = None
+    """Of `nearest_train_images`; None without features, and so are the next ones."""
+    accuracy: pd.DataFrame | None = None
+    """Of `accuracy_by_similarity`."""
+    noise: LabelNoise | None = None
+    largest_cluster: dict[float, int] | None = None
+    """Of `largest_cluster_by_threshold`."""
+    summary: dict[str, Any] = field(default_factory=dict)
+    """What `audit.json` holds."""
+
+
+def split_off_unreadable(scan: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The images that can be read, rows numbered from 0, and those that can't.
+
+    Raises:
+        SmileDataError: none is left in train or in test.
+    """
+    bad = scan["problem"] != ""
+    readable = scan[~bad].reset_index(drop=True)
+    for split in ("train", "test"):
+        if not (readable["split"] == split).any():
+            problem = next(iter(scan.loc[bad & (scan["split"] == split), "problem"]), "there are none")
+            raise SmileDataError(f"no image of {split} can be read; the first problem: {problem}")
+    return readable, scan.loc[bad, ["image_id", "split", "label", "problem"]]
+
+
+def run_audit(
+    scan: pd.DataFrame,
+    features: np.ndarray | None = None,
+    predictions: pd.DataFrame | None = None,
+    *,
+    duplicate_similarity: float = DUPLICATE_SIMILARITY,
+    cluster_similarity: float | None = None,
+    limits: OddLimits = OddLimits(),  # noqa: B008  (frozen)
+    seed: int = 0,
+) -> Audit:
+    """Find duplicates, leaks, suspicious labels and odd pictures.
+
+    Args:
+        scan: of `scan_images`.
+        features: (N, F) float32, a row for each readable image in the order of `scan`; without them only hashes
+            tell duplicates, and labels and likeness are left out.
+        predictions: `image_id` and `prediction` (label id) of test images, to tell how much leaks flatter them.
+        duplicate_similarity: cosine similarity, 0 to 1, from which two images count as one picture.
+        cluster_similarity: from which they are kept on one side of the split; None to choose it, see
+            `choose_threshold`.
+        limits: outside of which a picture is odd.
+        seed: of the split and the folds.
+
+    Raises:
+        SmileDataError: no image is left in a split, a similarity is out of range, or predictions and data differ.
+
+    >>> audit = run_audit(scan_images(*read_folder(Path("data/sample"))))  # doctest: +SKIP
+    >>> audit.summary["duplicates"]["all"]["groups"]  # doctest: +SKIP
+    0
+    """
+    for name, value in (("duplicate_similarity", duplicate_similarity), ("cluster_similarity", cluster_similarity)):
+        if value is not None and not 0 < value <= 1:
+            raise SmileDataError(f"{name} is {value}; it must be above 0 and at most 1, for example 0.9")
+    readable, unreadable = split_off_unreadable(scan)
+    labels, count = readable["label"].to_numpy(), len(readable)
+    rows = None if features is None else unit_rows(features)
+    forest = NO_LINKS if rows is None else similarity_forest(rows)
+    links = duplicate_links(readable, forest.at_least(duplicate_similarity))
+    duplicates = list_groups(readable, links)
+    odd = odd_pictures(readable, limits)
+
+    largest = None if rows is None else largest_cluster_by_threshold(forest, count)
+    if cluster_similarity is None and largest is not None:
+        cluster_similarity = min(choose_threshold(largest, count), duplicate_similarity)
+    related = forest.at_least(cluster_similarity) if cluster_similarity is not None else NO_LINKS
+    cluster = clusters(merge_links(links) + related, count)
+    in_test = (readable["split"] == "test").to_numpy()
+    try:
+        group_disjoint = group_disjoint_split(labels, cluster, in_test.mean(), seed)
+    except SmileDataError:
+        group_disjoint = None
+
+    audit = Audit(readable, unreadable, duplicates, odd, cluster, group_disjoint, largest_cluster=largest)
+    audit.summary = {
+        "images": {"all": len(scan), "readable": count, "unreadable": len(unreadable)},
+        "classes": _class_table(readable["split"], labels),
+        "duplicates": _count_kinds(readable, links, duplicates),
+        "clusters": _count_clusters(cluster, in_test, cluster_similarity),
+        "group_disjoint": None
+        if group_disjoint is None
+        else _class_table(pd.Series(np.where(group_disjoint, "test", "train")), labels),
+        "pictures": _describe_pictures(readable, odd),
+    }
+    if rows is not None:
+        audit.summary["duplicates"]["similarity_threshold"] = duplicate_similarity
+        audit.nearest_train = nearest_train_images(readable, rows)
+        audit.summary["likeness"] = _describe_likeness(audit.nearest_train, cluster_similarity or 1)
+    if predictions is not None:
+        correct = correct_predictions(readable, predictions)
+        audit.summary["accuracy"] = _accuracy_without_leaks(audit, correct, cluster_similarity or 1)
+        if audit.nearest_train is not None:
+            audit.accuracy = accuracy_by_similarity(audit.nearest_train, correct)
+            audit.summary["accuracy"]["by_similarity"] = audit.accuracy.to_dict("records")
+    if features is not None:
+        _measure_label_noise(audit, features, labels, seed)
+    return audit
+
+
+def odd_pictures(scan: pd.DataFrame, limits: OddLimits) -> pd.DataFrame:
+    """Images outside the limits: `image_id`, `split`, `label`, and `what` is odd, in words; grey ones are listed too."""
+    width, height = scan["width"], scan["height"]
+    checks = {
+        "small": np.minimum(width, height) < limits.min_side,
+        "not square": np.maximum(width, height) > limits.max_aspect * np.minimum(width, height),
+        "dark": scan["brightness"] < limits.min_brightness,
+        "bright": scan["brightness"] > limits.max_brightness,
+        "low contrast": scan["contrast"] < limits.min_contrast,
+        "blurred": scan["sharpness"] < limits.min_sharpness,
+        "black or white bars": scan["border"] > limits.max_border,
+        "grey": scan["grey"],
+    }
+    found = pd.DataFrame(checks)
+    words = [", ".join(found.columns[row]) for row in found.to_numpy()]
+    table = scan[["image_id", "split", "label"]].assign(what=words)
+    return table[found.any(axis=1).to_numpy()].reset_index(drop=True)
+
+
+def _describe_likeness(nearest_train: pd.DataFrame, cluster_similarity: float) -> dict[str, Any]:
+    quantiles = nearest_train["similarity"].quantile([0, 0.05, 0.25, 0.5, 0.75, 0.95, 1])
+    return {
+        "quantiles": {f"{share:.2f}": round(float(value), 4) for share, value in quantiles.items()},
+        "test_images_like_a_train_image": int((nearest_train["similarity"] >= cluster_similarity).sum()),
+        "nearest_has_same_label": float((nearest_train["label"] == nearest_train["train_label"]).mean()),
+    }
+
+
+def _accuracy_without_leaks(audit: Audit, correct: pd.Series, cluster_similarity: float) -> dict[str, Any]:
+    groups, nearest_train = audit.duplicates, audit.nearest_train
+    leaked = set(groups.loc[groups["crosses_splits"], "image_id"])
+    left_out = {"all": set(), "without_duplicates_in_train": leaked}
+    if nearest_train is not None:
+        alike = nearest_train.loc[nearest_train["similarity"] >= cluster_similarity, "image_id"]
+        left_out["without_images_like_train"] = leaked | set(alike)
+    return {name: accuracy_with_interval(correct[~correct.index.isin(out)]) for name, out in left_out.items()}
+
+
+def _measure_label_noise(audit: Audit, features: np.ndarray, labels: np.ndarray, seed: int) -> None:
+    try:
+        probabilities = out_of_fold_probabilities(features, labels, audit.cluster, seed=seed)
+        ungrouped = out_of_fold_probabilities(features, labels, np.arange(len(labels)), seed=seed)
+    except SmileDataError as error:
+        audit.summary["labels"] = {"not_estimated": str(error)}
+        return
+    audit.noise = noise = estimate_label_noise(labels, probabilities)
+    audit.summary["labels"] = {
+        "suspicious": len(noise.suspicious),
+        "suspicious_by_class": _count_labels(noise.suspicious["label"].to_numpy()),
+        "noise_by_class": noise.by_class,
+        "joint_given_by_likely": noise.joint.tolist(),
+        "probe_accuracy": accuracy_with_interval(probabilities.argmax(axis=1) == labels),
+        "probe_accuracy_with_clusters_divided": accuracy_with_interval(ungrouped.argmax(axis=1) == labels),
+    }
+
+
+def _count_labels(labels: np.ndarray) -> dict[str, int]:
+    return dict(zip(LABEL_NAMES, np.bincount(labels, minlength=NUM_LABELS).tolist(), strict=True))
+
+
+def _class_table(splits: pd.Series, labels: np.ndarray) -> dict[str, dict[str, int]]:
+    """Images of each class, by split."""
+    return {str(split): _count_labels(labels[(splits == split).to_numpy()]) for split in splits.unique()}
+
+
+def _count_kinds(scan: pd.DataFrame, links: dict[str, Links], groups: pd.DataFrame) -> dict[str, Any]:
+    """Groups that each way of telling duplicates finds on its own, and all ways together."""
+    none = dict.fromkeys(KINDS, NO_LINKS)
+    alone = {kind.replace(" ", "_"): count_groups(list_groups(scan, none | {kind: links[kind]})) for kind in KINDS}
+    return alone | {"all": count_groups(groups)}
+
+
+def _count_clusters(cluster: np.ndarray, in_test: np.ndarray, similarity: float | None) -> dict[str, Any]:
+    sizes = np.bincount(cluster)
+    tests = np.bincount(cluster, weights=in_test)
+    values, counts = np.unique(sizes, return_counts=True)
+    return {
+        "similarity": similarity,
+        "clusters": len(sizes),
+        "clusters_of_several": int((sizes > 1).sum()),
+        "images_in_them": int(sizes[sizes > 1].sum()),
+        "largest": int(sizes.max()),
+        "in_train_and_test": int(((tests > 0) & (tests < sizes)).sum()),
+        "clusters_by_size": dict(zip(map(str, values.tolist()), counts.tolist(), strict=True)),
+    }
+
+
+def _describe_pictures(scan: pd.DataFrame, odd: pd.DataFrame) -> dict[str, Any]:
+    side = np.minimum(scan["width"], scan["height"])
+    aspect = np.maximum(scan["width"], scan["height"]) / side
+    numbers = {
+        "shorter_side": side,
+        "aspect": aspect,
+        "file_bytes": scan["file_bytes"],
+        "brightness": scan["brightness"],
+        "contrast": scan["contrast"],
+        "sharpness": scan["sharpness"],
+    }
+    summary = {
+        name: dict(zip(_QUANTILES, np.quantile(values, list(_QUANTILES.values())).round(3).tolist(), strict=True))
+        for name, values in numbers.items()
+    }
+    medians = pd.DataFrame(numbers | {"grey": scan["grey"].astype(float)}).groupby(scan["label"])
+    by_class = medians.median().drop(columns="grey").assign(grey=medians["grey"].mean())
+    return {
+        "quantiles": summary,
+        "by_class": {LABEL_NAMES[label]: row.round(3).to_dict() for label, row in by_class.iterrows()},
+        "odd": odd["what"].str.split(", ").explode().value_counts().to_dict(),
+    }

@@ -1,0 +1,105 @@
+"""A split that no cluster straddles, and the given one without leaks and conflicts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from hf_smile.data.images import ImageSource
+from hf_smile.errors import SmileDataError
+from hf_smile.labels import LABEL_NAMES, NUM_LABELS
+
+
+def group_disjoint_split(labels: np.ndarray, groups: np.ndarray, test_share: float, seed: int = 0) -> np.ndarray:
+    """Divide the images so that no group is in train and test, and each class has its share in both.
+
+    Groups of several images are dealt out first, the largest first, each to where the classes then are closer to
+    their shares. Images that are alone fill up what is missing, class by class.
+
+    Args:
+        labels: (N,) label ids.
+        groups: (N,) group numbers.
+        test_share: of the images, 0 to 1.
+        seed: of the random order.
+
+    Returns:
+        (N,) bool, True for test.
+
+    Raises:
+        SmileDataError: one of the two would be empty.
+
+    >>> in_test = group_disjoint_split(np.array([0, 0, 1, 1]), np.array([0, 1, 2, 3]), 0.5)
+    >>> in_test[:2].sum(), in_test[2:].sum()
+    (np.int64(1), np.int64(1))
+    """
+    draw = np.random.default_rng(seed)
+    _, number = np.unique(groups, return_inverse=True)
+    sizes = np.bincount(number)
+    counts = np.zeros((len(sizes), NUM_LABELS))
+    np.add.at(counts, (number, labels), 1)
+
+    shuffled = draw.permutation(np.flatnonzero(sizes > 1))
+    in_test = np.zeros(len(sizes), dtype=bool)
+    dealt, test = np.zeros(NUM_LABELS), np.zeros(NUM_LABELS)
+    for group in shuffled[np.argsort(-sizes[shuffled], kind="stable")]:
+        dealt += counts[group]
+        wanted = test_share * dealt
+        in_test[group] = np.square(test + counts[group] - wanted).sum() < np.square(test - wanted).sum()
+        test += counts[group] * in_test[group]
+
+    alone = draw.permutation(np.flatnonzero(sizes == 1))
+    for label_id, total in enumerate(counts.sum(axis=0)):
+        of_class = alone[counts[alone, label_id] > 0]
+        missing = round(test_share * total - test[label_id])
+        in_test[of_class[: max(missing, 0)]] = True
+
+    split = in_test[number]
+    if split.all() or not split.any():
+        raise SmileDataError(
+            f"{len(labels)} images in {len(sizes)} groups can't be divided into train and test; raise the similarity "
+            "from which images are kept together"
+        )
+    return split
+
+
+def clean_tables(tables: Mapping[str, pd.DataFrame], groups: pd.DataFrame, bad: set[str]) -> dict[str, pd.DataFrame]:
+    """The given splits without leaks, conflicts and unreadable images, by file name.
+
+    Args:
+        tables: annotations by split.
+        groups: of `list_groups`.
+        bad: ids of images that can't be read.
+
+    Returns:
+        `train` and any other split but test: without the images whose duplicate is in test. `test`: with them.
+        Neither with groups whose labels differ. `test_without_leaks`: the given test split without the images whose
+        duplicate is elsewhere, for models that were trained on the given train split.
+    """
+    conflicts = set(groups.loc[groups["labels_differ"], "image_id"])
+    leaks = set(groups.loc[groups["crosses_splits"], "image_id"])
+
+    def without(split: str, left_out: set[str]) -> pd.DataFrame:
+        return tables[split][~tables[split]["image_id"].isin(left_out)]
+
+    cleaned = {split: without(split, bad | conflicts | (leaks if split != "test" else set())) for split in tables}
+    return cleaned | {"test_without_leaks": without("test", bad | leaks)}
+
+
+def write_annotations(table: pd.DataFrame, path: Path) -> None:
+    """Write a table of `read_annotations` so that it reads back the same: `image_id,label` and any further columns."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    named = table.drop(columns="where").assign(label=[LABEL_NAMES[label] for label in table["label"]])
+    named.to_csv(path, index=False, lineterminator="\n")
+
+
+def link_images(images: ImageSource, folder: Path) -> None:
+    """Make `folder` a data set of its own by a link to the images, where the file system has links."""
+    link = folder / ("images" if images.path.is_dir() else "images.zip")
+    if link.is_symlink():
+        link.unlink()
+    with suppress(OSError):  # without it the CSV files still serve, next to a copy of the images
+        link.symlink_to(images.path.resolve())

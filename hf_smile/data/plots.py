@@ -1,0 +1,80 @@
+"""Pictures of a data set: how the classes are spread, and what the model is given to see."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from datasets import Dataset, DatasetDict
+
+from hf_smile.data.images import decode_image
+from hf_smile.data.transforms import AugmentationArguments, training_transform
+from hf_smile.figures import CLASS_COLORS, new_figure, save_figure
+from hf_smile.labels import LABEL_NAMES, NUM_LABELS
+
+
+def class_table(splits: DatasetDict) -> pd.DataFrame:
+    """Images of each class and split, with their share of the split.
+
+    Returns:
+        One row a label; columns `(<split>, "images")` and `(<split>, "share")`.
+    """
+    columns = {}
+    for split, dataset in splits.items():
+        counts = np.bincount(dataset["label"], minlength=NUM_LABELS)
+        columns[split, "images"] = counts
+        columns[split, "share"] = counts / max(counts.sum(), 1)
+    return pd.DataFrame(columns, index=list(LABEL_NAMES))
+
+
+def plot_class_distribution(splits: DatasetDict, path: str | Path) -> None:
+    """A bar per class and split, with count and share."""
+    table = class_table(splits)
+    figure = new_figure()
+    axes = figure.add_subplot()
+    height = 0.26
+    for row, label in enumerate(LABEL_NAMES):
+        shares = [table.loc[label, (split, "share")] for split in splits]
+        counts = [table.loc[label, (split, "images")] for split in splits]
+        bars = axes.barh(np.arange(len(splits)) + (row - 1) * height, shares, height * 0.92, color=CLASS_COLORS[label])
+        bars.set_label(label)
+        axes.bar_label(bars, [f"{n:,} ({s:.1%})" for n, s in zip(counts, shares, strict=True)], padding=3, fontsize=9)
+    axes.set_yticks(range(len(splits)), list(splits))
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1.12 * max(table.xs("share", axis=1, level=1).to_numpy().max(), 0.1))
+    axes.xaxis.set_major_formatter("{x:.0%}")
+    axes.set(xlabel="share of the split", title="Images of each class")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=NUM_LABELS, frameon=False)
+    save_figure(figure, path)
+
+
+def plot_samples(
+    dataset: Dataset,
+    augmentation: AugmentationArguments,
+    path: str | Path,
+    image_size: int = 224,
+    per_class: int = 8,
+    seed: int = 42,
+) -> None:
+    """A grid of training images as the model is given them: one row a class, augmented and labelled."""
+    import torch
+
+    transform = training_transform({"input_size": (3, image_size, image_size), "mean": (0, 0, 0), "std": (1, 1, 1)}, augmentation)
+    draw = np.random.default_rng(seed)
+    labels = np.asarray(dataset["label"])
+    figure = new_figure(1.25 * per_class, 1.4 * NUM_LABELS)
+    grid = figure.subplots(NUM_LABELS, per_class, squeeze=False)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        for label_id, label in enumerate(LABEL_NAMES):
+            rows = np.flatnonzero(labels == label_id)
+            chosen = draw.choice(rows, size=min(per_class, len(rows)), replace=False)
+            for axes, row in zip(grid[label_id], [*chosen, *[None] * per_class], strict=False):
+                axes.axis("off")
+                if row is not None:
+                    pixels = transform(decode_image(dataset[int(row)]["image"]["bytes"]))
+                    axes.imshow(pixels.permute(1, 2, 0).clamp(0, 1).numpy())
+            grid[label_id, 0].set_title(label, loc="left", fontsize=10, color=CLASS_COLORS[label], fontweight="bold")
+    save_figure(figure, path)

@@ -1,0 +1,65 @@
+"""Write a checked data set to disk: as a prepared folder, or as sorted image folders."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import datasets
+from datasets import DatasetDict
+from tqdm.auto import tqdm
+
+from hf_smile.console import is_main_process
+from hf_smile.errors import SmileDataError
+
+
+def save_prepared(splits: DatasetDict, output_dir: str | Path) -> None:
+    """Write `splits` so that `load_smile_dataset(output_dir)` gives them back without checking every image again.
+
+    An earlier prepared data set in `output_dir` is replaced.
+
+    Raises:
+        SmileDataError: `output_dir` holds folders of the same names that are something else, such as the user's own.
+    """
+    folder = Path(output_dir)
+    for split in splits:
+        if (folder / split).exists() and not (folder / split / "state.json").exists():
+            raise SmileDataError(f"{folder / split} is there already and no prepared data; name another --output_dir")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = folder.with_name(f"{folder.name}.part")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    splits.save_to_disk(unfinished)
+    folder.mkdir(exist_ok=True)
+    (folder / _MARK).unlink(missing_ok=True)
+    for split in splits:
+        shutil.rmtree(folder / split, ignore_errors=True)
+        (unfinished / split).replace(folder / split)
+    (unfinished / _MARK).replace(folder / _MARK)
+    unfinished.rmdir()
+
+
+_MARK = "dataset_dict.json"  # what makes a folder a prepared one, so it comes last
+
+
+def export_imagefolder(splits: DatasetDict, output_dir: str | Path) -> None:
+    """Write the sorted folders of the original work: `train/0` to `train/2` and `test/0` to `test/2`.
+
+    The images are copied byte for byte. The validation split goes back into `train`, where it came from.
+
+    Raises:
+        SmileDataError: `output_dir` already holds such folders.
+    """
+    folder = Path(output_dir)
+    for name in ("train", "test"):
+        if (folder / name).exists():
+            raise SmileDataError(f"{folder / name} is there already; remove it or name another folder")
+    total = sum(map(len, splits.values()))
+    with tqdm(total=total, desc="Writing images", unit=" images", delay=1, disable=not is_main_process()) as progress:
+        for split, dataset in splits.items():
+            target = folder / ("test" if split == "test" else "train")
+            for label_id in range(dataset.features["label"].num_classes):
+                (target / str(label_id)).mkdir(parents=True, exist_ok=True)
+            for row in dataset.cast_column("image", datasets.Image(decode=False)):
+                suffix = Path(row["image"]["path"] or "").suffix or ".jpg"
+                (target / str(row["label"]) / f"{row['image_id']}{suffix}").write_bytes(row["image"]["bytes"])
+                progress.update()

@@ -1,0 +1,69 @@
+"""Check a data set, write it ready for training, and show what is in it.
+
+python scripts/prepare_data.py --data_dir data/happy_images --output_dir data/prepared
+python scripts/prepare_data.py --draw_sample --data_dir data/sample
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from hf_smile.console import run_script
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data_dir", default="data/happy_images", help="folder with the data, or a data set on the Hub")
+    parser.add_argument("--output_dir", help="where to write the prepared data set and its pictures")
+    parser.add_argument("--draw_sample", action="store_true", help="first draw the sample data set into --data_dir")
+    parser.add_argument("--validation_size", type=float, default=0.1, help="share of train held out (default: 0.1)")
+    parser.add_argument("--seed", type=int, default=42, help="of the validation split (default: 42)")
+    parser.add_argument("--on_bad_image", choices=("error", "skip"), default="error", help="stop, or leave out and list")
+    parser.add_argument("--image_size", type=int, default=224, help="size of the pictured samples (default: 224)")
+    parser.add_argument("--export_imagefolder", metavar="DIR", help="also write train/0..2 and test/0..2 into DIR")
+    return parser.parse_args()
+
+
+def main() -> None:
+    arguments = parse_arguments()
+
+    if arguments.draw_sample:
+        from hf_smile.data.sample import draw_sample_dataset
+
+        draw_sample_dataset(arguments.data_dir)
+        print(f"Drew the sample data set into {arguments.data_dir}")
+        if arguments.output_dir is None:
+            return
+
+    import datasets
+
+    from hf_smile.data.dataset import load_smile_dataset
+    from hf_smile.data.plots import class_table, plot_class_distribution, plot_samples
+    from hf_smile.data.prepare import export_imagefolder, save_prepared
+    from hf_smile.data.transforms import AugmentationArguments
+
+    output_dir = Path(arguments.output_dir or "data/prepared")
+    splits = load_smile_dataset(
+        arguments.data_dir,
+        arguments.validation_size,
+        arguments.seed,
+        arguments.on_bad_image,
+        output_dir / "bad_images.csv",
+    )
+    save_prepared(splits, output_dir)
+    plot_class_distribution(splits, output_dir / "class_distribution.png")
+    encoded = splits["train"].cast_column("image", datasets.Image(decode=False))
+    plot_samples(encoded, AugmentationArguments(), output_dir / "samples.png", arguments.image_size, seed=arguments.seed)
+    if arguments.export_imagefolder:
+        export_imagefolder(splits, arguments.export_imagefolder)
+
+    table = class_table(splits)
+    for split, dataset in splits.items():
+        shares = (f"{label} {table.loc[label, (split, 'images')]:,} ({table.loc[label, (split, 'share')]:.1%})" for label in table.index)
+        print(f"{split}: {len(dataset):,} images: {', '.join(shares)}")
+    print(f"The prepared data set, class_distribution.png and samples.png are in {output_dir}")
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,217 @@
+"""Every place the data may be in, and every way they may be wrong."""
+
+import csv
+import io
+import shutil
+import zipfile
+from collections import Counter
+from pathlib import Path
+
+import datasets
+import pytest
+from PIL import Image
+
+from hf_smile.data.dataset import load_smile_dataset
+from hf_smile.data.prepare import export_imagefolder, save_prepared
+from hf_smile.errors import SmileDataError
+from hf_smile.labels import LABEL_NAMES
+
+
+def jpeg(color: str = "red") -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (32, 32), color).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def write_data(tmp_path):
+    """A small data set with `changes`: files by name, or None to leave one out."""
+
+    def write(train: str | None = None, test: str | None = None, images: dict[str, bytes] | None = None) -> Path:
+        rows = [(f"{label}{i}", name) for label, name in enumerate(LABEL_NAMES) for i in range(4)]
+        if train is None:
+            train = "".join(f"{image_id},{name}\n" for image_id, name in rows)
+        (tmp_path / "train.csv").write_text(train)
+        (tmp_path / "test.csv").write_text("t0,NOT smile\nt1,0\n" if test is None else test)
+        files = {f"{image_id}.jpg": jpeg() for image_id, _ in [*rows, ("t0", ""), ("t1", "")]} | (images or {})
+        with zipfile.ZipFile(tmp_path / "happy_images.zip", "w") as archive:
+            for name, data in files.items():
+                if data is not None:
+                    archive.writestr(f"happy_images/{name}", data)
+        return tmp_path
+
+    return write
+
+
+def ids(splits: datasets.DatasetDict) -> dict[str, set[str]]:
+    return {split: set(dataset["image_id"]) for split, dataset in splits.items()}
+
+
+def test_two_csvs_and_a_zip_become_three_splits(sample_dir):
+    splits = load_smile_dataset(sample_dir, validation_size=0.25)
+    assert {split: len(dataset) for split, dataset in splits.items()} == {"train": 72, "validation": 24, "test": 32}
+    assert splits["train"].features["label"].names == list(LABEL_NAMES)
+    assert isinstance(splits["train"].features["image"], datasets.Image)
+    found = ids(splits)
+    assert not found["train"] & found["validation"]
+    with (sample_dir / "train.csv").open() as file:
+        annotated = {image_id: label for image_id, label in csv.reader(file)}
+    assert found["train"] | found["validation"] == set(annotated)
+    for row in splits["train"].select(range(10)):
+        assert LABEL_NAMES[row["label"]] == annotated[row["image_id"]]
+
+
+def test_validation_is_stratified_and_depends_on_the_seed_alone(sample_dir):
+    one, same, other = (load_smile_dataset(sample_dir, 0.25, seed) for seed in (1, 1, 2))
+    assert ids(one) == ids(same)
+    assert ids(one)["validation"] != ids(other)["validation"]
+    train, validation = Counter(one["train"]["label"]), Counter(one["validation"]["label"])
+    for label_id in range(3):
+        assert abs(validation[label_id] / 24 - train[label_id] / 72) < 0.05
+
+
+def test_images_keep_their_encoded_bytes(sample_dir):
+    dataset = load_smile_dataset(sample_dir)["test"].cast_column("image", datasets.Image(decode=False))
+    with zipfile.ZipFile(sample_dir / "happy_images.zip") as archive:
+        for row in dataset.select(range(5)):
+            assert row["image"]["bytes"] == archive.read(f"happy_images/{row['image_id']}.jpg")
+
+
+def test_folder_zip_and_image_folder_give_the_same_data(sample_dir, tmp_path):
+    expected = load_smile_dataset(sample_dir)
+    unzipped = tmp_path / "unzipped"
+    shutil.copytree(sample_dir, unzipped, ignore=shutil.ignore_patterns("*.zip"))
+    with zipfile.ZipFile(sample_dir / "happy_images.zip") as archive:
+        archive.extractall(unzipped)
+    export_imagefolder(expected, tmp_path / "sorted")
+    for folder in (unzipped, tmp_path / "sorted"):
+        found = load_smile_dataset(folder)
+        assert ids(found)["test"] == ids(expected)["test"]
+        labels = dict(zip(expected["test"]["image_id"], expected["test"]["label"], strict=True))
+        assert dict(zip(found["test"]["image_id"], found["test"]["label"], strict=True)) == labels
+        assert len(found["train"]) == len(expected["train"])
+
+
+def test_a_prepared_folder_gives_back_the_same_splits(sample_dir, tmp_path):
+    splits = load_smile_dataset(sample_dir, seed=3)
+    for _ in range(2):  # the second replaces the first
+        save_prepared(splits, tmp_path / "prepared")
+    assert ids(load_smile_dataset(tmp_path / "prepared")) == ids(splits)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["prepared"]
+
+
+def test_preparing_does_not_touch_folders_of_the_user(sample_dir, tmp_path):
+    splits = load_smile_dataset(sample_dir)
+    export_imagefolder(splits, tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(SmileDataError, match="name another --output_dir"):
+        save_prepared(splits, tmp_path)
+    with pytest.raises(SmileDataError, match="is there already"):
+        export_imagefolder(splits, tmp_path)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_further_columns_of_the_annotations_are_kept(write_data):
+    rows = "".join(f"{label}{i},{name},P{i}\n" for label, name in enumerate(LABEL_NAMES) for i in range(4))
+    folder = write_data(train="image_id,label,person\n" + rows, test="image_id,label,person\nt0,2,P7\nt1,0,P8\n")
+    assert load_smile_dataset(folder, 0.25)["test"]["person"] == ["P7", "P8"]
+
+
+def test_labels_of_a_ready_made_data_set_are_brought_to_ours(tmp_path):
+    names = ["NOT smile", "negative smile", "positive smile"]
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=names)})
+    rows = {"image": [{"bytes": jpeg(), "path": None}] * 30, "label": [0, 1, 2] * 10}
+    dataset = datasets.Dataset.from_dict(rows, features=features)
+    datasets.DatasetDict(train=dataset, test=dataset).save_to_disk(tmp_path / "theirs")
+    splits = load_smile_dataset(tmp_path / "theirs")
+    assert splits["test"]["label"][:3] == [2, 0, 1]
+    assert splits["test"].features["label"].names == list(LABEL_NAMES)
+    assert splits["test"]["image_id"][0] == "test-0000000"
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"test": "t0,NOT smile\n00,0\n"}, r"test\.csv:2: id '00' is in train\.csv:1 too"),
+        ({"train": "00,happy\n01,sad\n"}, r"2 problems in .*\n  train\.csv:1: unknown label 'happy'"),
+        ({"train": ""}, r"train\.csv: empty file"),
+        ({"test": "t0,2\nnowhere,2\n"}, r"test\.csv:2: image 'nowhere': image missing in happy_images\.zip"),
+        ({"images": {"t1.jpg": b"no image"}}, r"test\.csv:2: image 't1': not a JPEG, PNG, WebP or BMP image"),
+        ({"images": {"t1.jpg": jpeg()[:300]}}, r"test\.csv:2: image 't1': will not decode"),
+        ({"images": {"t1.png": jpeg()}}, r"image 't1': two files have this id"),
+        ({"train": "00,0\n10,1\n20,2\n"}, "too few images in train for a validation split"),
+    ],
+)
+def test_every_problem_is_told_with_its_place(write_data, data, message):
+    with pytest.raises(SmileDataError, match=message):
+        load_smile_dataset(write_data(**data), 0.25)
+
+
+def test_bad_images_can_be_left_out_and_are_listed(write_data, tmp_path, capsys):
+    folder = write_data(test="t0,2\nt1,0\nnowhere,2\n", images={"00.jpg": b"broken", "01.jpg": None})
+    bad_list = tmp_path / "lists" / "bad.csv"
+    splits = load_smile_dataset(folder, 0.25, on_bad_image="skip", bad_image_list=bad_list)
+    assert "Left out 3 of 15 images" in capsys.readouterr().err
+    assert ids(splits)["test"] == {"t0", "t1"}
+    assert len(splits["train"]) + len(splits["validation"]) == 10
+    with bad_list.open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["where"], row["image_id"]) for row in rows] == [
+        ("train.csv:1", "00"),
+        ("train.csv:2", "01"),
+        ("test.csv:3", "nowhere"),
+    ]
+
+
+def test_a_changed_image_is_not_served_from_the_cache(write_data):
+    before = load_smile_dataset(write_data(), 0.25)["test"][0]["image"].getpixel((0, 0))
+    after = load_smile_dataset(write_data(images={"t0.jpg": jpeg("blue")}), 0.25)["test"][0]["image"].getpixel((0, 0))
+    assert before[0] > 200 and after[2] > 200
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda folder: None, "no data that can be read"),
+        (lambda folder: (folder / "train.csv").write_text("a,0\n"), r"test\.csv: no such file"),
+        (lambda folder: (folder / "train" / "0").mkdir(parents=True), "no data that can be read"),
+        (lambda folder: [(folder / s / "happy").mkdir(parents=True) for s in ("train", "test")], "no images"),
+    ],
+)
+def test_a_folder_without_data_is_told_what_it_should_hold(tmp_path, make, message):
+    make(tmp_path)
+    with pytest.raises(SmileDataError, match=message):
+        load_smile_dataset(tmp_path)
+
+
+def test_two_zips_are_not_guessed_between(write_data):
+    folder = write_data()
+    (folder / "happy_images.zip").rename(folder / "one.zip")
+    shutil.copy(folder / "one.zip", folder / "two.zip")
+    with pytest.raises(SmileDataError, match=r"more than one zip file \(one\.zip, two\.zip\)"):
+        load_smile_dataset(folder)
+
+
+@pytest.mark.parametrize("data_dir", ["data/happy_images", "./no/such/folder", "nothing"])
+def test_a_missing_folder_is_told_the_ways_on(data_dir, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SmileDataError, match="no such folder") as caught:
+        load_smile_dataset(data_dir)
+    assert "--draw_sample" in str(caught.value)
+
+
+def test_a_hub_id_that_cannot_be_reached_is_said(monkeypatch):
+    with pytest.raises(SmileDataError, match="not loaded from the Hub either"):
+        load_smile_dataset("nobody-here/no-such-data")
+
+
+@pytest.mark.parametrize("size", [0, 1, -0.1, 5])
+def test_validation_size_is_a_share(sample_dir, size):
+    with pytest.raises(SmileDataError, match="must lie between 0 and 1"):
+        load_smile_dataset(sample_dir, validation_size=size)
+
+
+def test_the_real_data_set_loads_whole(real_data):
+    splits = load_smile_dataset(real_data)
+    assert Counter(splits["test"]["label"]) == {2: 1128, 1: 340, 0: 143}
+    assert len(splits["train"]) + len(splits["validation"]) == 4831

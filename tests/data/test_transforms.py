@@ -1,0 +1,118 @@
+"""What the model is given to see."""
+
+import dataclasses
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from hf_smile.data.transforms import (
+    AugmentationArguments,
+    BatchTransform,
+    collate,
+    evaluation_transform,
+    training_transform,
+)
+from hf_smile.errors import SmileDataError
+from hf_smile.modeling import build_model
+
+OFF = AugmentationArguments(
+    horizontal_flip=0, vertical_flip=0, rotation=0, shear=0, crop_scale=1, brightness=0, contrast=0
+)
+CONFIG = {"input_size": (3, 64, 64), "crop_pct": 1.0, "interpolation": "bicubic"}
+
+
+@pytest.fixture
+def face() -> Image.Image:
+    pixels = np.random.default_rng(0).integers(0, 255, (80, 80, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+@pytest.mark.parametrize("size", [(80, 80), (55, 55), (120, 90), (64, 64)])
+def test_evaluation_is_the_image_processor_of_the_checkpoint_to_the_last_digit(tmp_path, size):
+    from transformers import AutoImageProcessor
+
+    model = build_model("test_resnet", pretrained=False, image_size=96)
+    model.save_pretrained(tmp_path)
+    face = Image.fromarray(np.random.default_rng(1).integers(0, 255, (*size[::-1], 3), dtype=np.uint8))
+    expected = AutoImageProcessor.from_pretrained(tmp_path)(face, return_tensors="pt")["pixel_values"][0]
+    assert torch.equal(evaluation_transform(model.config.pretrained_cfg)(face), expected)
+
+
+def test_without_augmentation_training_sees_what_evaluation_sees(face):
+    difference = training_transform(CONFIG, OFF)(face) - evaluation_transform(CONFIG)(face)
+    assert difference.abs().max() < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("horizontal_flip", 1.0),
+        ("vertical_flip", 1.0),
+        ("rotation", 30.0),
+        ("shear", 20.0),
+        ("crop_scale", 0.5),
+        ("brightness", 0.5),
+        ("contrast", 0.5),
+    ],
+)
+def test_each_setting_changes_the_picture_and_keeps_its_size(face, setting, value):
+    transform = training_transform(CONFIG, dataclasses.replace(OFF, **{setting: value}))
+    changed = transform(face)
+    assert changed.shape == (3, 64, 64)
+    assert (changed - evaluation_transform(CONFIG)(face)).abs().mean() > 0.01
+
+
+def test_flips_flip(face):
+    plain = evaluation_transform(CONFIG)(face)
+    flipped = training_transform(CONFIG, dataclasses.replace(OFF, horizontal_flip=1.0))(face)
+    assert torch.allclose(flipped, plain.flip(2), atol=0.05)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("horizontal_flip", 2), ("vertical_flip", -1), ("rotation", 181), ("shear", 90), ("crop_scale", 0), ("brightness", 3)],
+)
+def test_a_setting_out_of_range_is_said(setting, value):
+    with pytest.raises(SmileDataError, match=f"{setting} is {value}"):
+        AugmentationArguments(**{setting: value})
+
+
+def rows(*image_ids: str) -> dict[str, list]:
+    buffer = io.BytesIO()
+    Image.fromarray(np.random.default_rng(2).integers(0, 255, (80, 80, 3), dtype=np.uint8)).save(buffer, "PNG")
+    return {"image": [{"bytes": buffer.getvalue()}] * len(image_ids), "image_id": list(image_ids), "label": [1] * len(image_ids)}
+
+
+def test_draws_depend_on_seed_epoch_and_image_alone():
+    transform = BatchTransform(training_transform(CONFIG, AugmentationArguments()), seed=1)
+    together = transform(rows("a", "b"))["pixel_values"]
+    torch.rand(10)
+    assert torch.equal(transform(rows("b"))["pixel_values"][0], together[1])
+    assert not torch.equal(together[0], together[1])
+    transform.set_epoch(1)
+    assert not torch.equal(transform(rows("b"))["pixel_values"][0], together[1])
+    transform.set_epoch(0)
+    assert torch.equal(transform(rows("b"))["pixel_values"][0], together[1])
+
+
+def test_draws_leave_torch_s_own_generator_alone():
+    transform = BatchTransform(training_transform(CONFIG, AugmentationArguments()), seed=1)
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    transform(rows("a"))
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_an_image_that_will_not_decode_is_named():
+    with pytest.raises(SmileDataError, match="image 'a': not a JPEG"):
+        BatchTransform(evaluation_transform(CONFIG))({"image": [{"bytes": b""}], "image_id": ["a"], "label": [0]})
+
+
+def test_collate_makes_a_batch():
+    batch = collate([{"pixel_values": torch.zeros(3, 8, 8), "labels": 2}] * 4)
+    assert batch["pixel_values"].shape == (4, 3, 8, 8)
+    assert batch["labels"].tolist() == [2, 2, 2, 2]

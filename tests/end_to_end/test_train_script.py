@@ -1,0 +1,156 @@
+"""`scripts/train.py` as a user runs it: from start to end, killed in the middle, on two processes, and with mistakes."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+TINY = "--backbone test_resnet --no_pretrained --image_size 32 --per_device_train_batch_size 16 --use_cpu".split()
+
+
+def command(*words: str | Path, launcher: tuple[str, ...] = (sys.executable,)) -> list[str]:
+    return [*launcher, str(ROOT / "scripts" / "train.py"), *map(str, words)]
+
+
+def run(*words: str | Path, cwd: Path = ROOT, **options) -> subprocess.CompletedProcess:
+    return subprocess.run(command(*words, **options), cwd=cwd, capture_output=True, text=True, timeout=240)
+
+
+def history(folder: Path) -> str:
+    return (folder / "training_history.csv").read_text()
+
+
+@pytest.fixture(scope="module")
+def finished(sample_dir, tmp_path_factory):
+    """A run of three epochs that nobody disturbed."""
+    folder = tmp_path_factory.mktemp("runs") / "finished"
+    done = run(*TINY, "--data_dir", sample_dir, "--num_train_epochs", "3", "--ema_decay", "0.9", "--output_dir", folder)
+    assert done.returncode == 0, done.stderr
+    return folder, done
+
+
+def test_a_run_leaves_everything_a_user_was_promised(finished, sample_dir):
+    folder, done = finished
+    promised = """README.md accuracy.png config.json confusion_matrix.png loss.png model.safetensors recipe.yaml
+        test_metrics.json test_predictions.csv training_history.csv versions.json"""
+    assert set(promised.split()) <= {path.name for path in folder.iterdir()}
+    metrics = json.loads((folder / "test_metrics.json").read_text())
+    with (folder / "test_predictions.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0])[:3] == ["image_id", "label", "prediction"]
+    assert metrics["accuracy"] == pytest.approx(sum(row["label"] == row["prediction"] for row in rows) / 32)
+    with (sample_dir / "test.csv").open() as file:
+        assert {row["image_id"]: row["label"] for row in rows} == dict(csv.reader(file))
+    assert f"Test accuracy {metrics['accuracy']:.4f}" in done.stdout
+    assert "parameters" in done.stdout and "trainable" in done.stdout
+    assert "epoch 3/3 | train loss" in done.stdout
+    assert "Article 5(1)(f)" in (folder / "README.md").read_text()
+
+
+def test_the_saved_model_gives_the_reported_probabilities(finished, sample_dir):
+    from transformers import pipeline
+
+    from hf_smile.data.images import ImageSource, decode_image
+
+    folder, _ = finished
+    classify = pipeline("image-classification", model=str(folder))
+    images = ImageSource(sample_dir / "happy_images.zip")
+    with (folder / "test_predictions.csv").open() as file:
+        for row in list(csv.DictReader(file))[:5]:
+            scores = {answer["label"]: answer["score"] for answer in classify(decode_image(images.read(row["image_id"])))}
+            assert scores["NOT smile"] == pytest.approx(float(row["p_not_smile"]), abs=1e-4)
+
+
+def test_a_finished_run_is_not_trained_twice(finished, sample_dir):
+    folder, _ = finished
+    again = run(*TINY, "--data_dir", sample_dir, "--num_train_epochs", "3", "--ema_decay", "0.9", "--output_dir", folder)
+    assert again.returncode == 2
+    assert "holds a finished run" in again.stderr
+
+
+def test_a_killed_run_started_again_ends_as_one_left_alone(finished, sample_dir, tmp_path):
+    folder, _ = finished
+    words = [*TINY, "--data_dir", sample_dir, "--num_train_epochs", "3", "--ema_decay", "0.9", "--output_dir", tmp_path]
+    process = subprocess.Popen(command(*words), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("checkpoint-*/trainer_state.json")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, "the run ended before it could be killed"
+    assert not (tmp_path / "test_metrics.json").exists()
+    again = run(*words)
+    assert again.returncode == 0, again.stderr
+    assert "Going on from" in again.stdout
+    assert history(tmp_path) == history(folder)
+    for name in ("test_metrics.json", "test_predictions.csv", "model.safetensors"):
+        assert (tmp_path / name).read_bytes() == (folder / name).read_bytes(), name
+
+
+def test_two_processes_train_one_model(sample_dir, tmp_path):
+    accelerate = (str(Path(sys.executable).with_name("accelerate")), "launch", "--cpu", "--num_processes", "2")
+    done = run(
+        *TINY, "--data_dir", sample_dir, "--num_train_epochs", "2", "--output_dir", tmp_path, launcher=accelerate
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Test accuracy") == 1
+    with (tmp_path / "training_history.csv").open() as file:
+        # 86 images in train, 16 a process and step: three steps an epoch
+        assert [int(row["step"]) for row in csv.DictReader(file)] == [3, 6]
+    with (tmp_path / "test_predictions.csv").open() as file:
+        assert len({row["image_id"] for row in csv.DictReader(file)}) == 32
+
+
+def test_real_data_and_a_pretrained_backbone_start(real_data, real_backbone, tmp_path):
+    """A few steps of the recipe meant for them."""
+    words = ["recipes/efficientnet_lite0.yaml", "--data_dir", real_data, "--backbone", real_backbone, "--use_cpu"]
+    words += ["--image_size", "64", "--max_steps", "2", "--per_device_train_batch_size", "8", "--output_dir", tmp_path]
+    done = run(*words)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "test_metrics.json").read_text())["support_not_smile"] == 1128
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "data/happy_images: no such folder"),
+        (["--data_dir", "nowhere"], "nowhere: no such folder"),
+        (["nowhere.yaml"], "no such recipe"),
+        (["--epochs", "3"], "unknown setting 'epochs'"),
+        (["--data_dir", "{sample}", "--backbone", "resnet51", "--no_pretrained"], "timm knows no model 'resnet51'"),
+        (["--data_dir", "{sample}"], "could not be fetched from the Hugging Face Hub"),
+        (["--data_dir", "{sample}", "--output_dir", "{file}"], "is a file"),
+    ],
+)
+def test_a_mistake_gets_one_message_and_exit_code_2(words, message, sample_dir, tmp_path):
+    (tmp_path / "file").write_text("")
+    words = [word.format(sample=sample_dir, file=tmp_path / "file") for word in words]
+    done = run(*words, cwd=tmp_path)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert done.stderr.count("error: ") == 1 and "Traceback" not in done.stderr
+    assert not (tmp_path / "outputs").exists() or not list((tmp_path / "outputs").rglob("*.safetensors"))
+
+
+def test_help_lists_the_settings():
+    done = run("--help")
+    assert done.returncode == 0
+    assert "--data_dir" in done.stdout and "--ema_decay" in done.stdout
+
+
+def test_ctrl_c_ends_without_a_traceback(sample_dir, tmp_path):
+    words = [*TINY, "--data_dir", sample_dir, "--num_train_epochs", "500", "--output_dir", tmp_path]
+    process = subprocess.Popen(command(*words), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ)
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("checkpoint-*/trainer_state.json")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert b"Traceback" not in errors

@@ -1,0 +1,155 @@
+"""A backbone from anywhere -> a checkpoint that loads anywhere."""
+
+import json
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+from transformers import AutoImageProcessor, AutoModelForImageClassification, pipeline
+
+from hf_smile.errors import SmileModelError
+from hf_smile.labels import LABEL_NAMES
+from hf_smile.modeling import build_model
+from hf_smile.modeling.backbone import parameter_table
+
+
+@pytest.fixture
+def face() -> Image.Image:
+    return Image.fromarray(np.random.default_rng(0).integers(0, 255, (80, 80, 3), dtype=np.uint8))
+
+
+@pytest.fixture
+def local_backbone(tmp_path):
+    """An ImageNet-like checkpoint of a tiny network, as the Hub lays timm models out."""
+    model = timm.create_model("test_resnet", pretrained=False)
+    timm.models.save_for_hf(model, tmp_path / "backbone", safe_serialization=True)
+    return tmp_path / "backbone"
+
+
+@pytest.mark.parametrize("backbone", ["test_resnet", "test_efficientnet", "resnet50", "vit_tiny_patch16_224"])
+def test_transformers_pipeline_and_timm_load_a_saved_model_alike(tmp_path, face, backbone):
+    model = build_model(backbone, pretrained=False).eval()
+    model.save_pretrained(tmp_path)
+    pixel_values = AutoImageProcessor.from_pretrained(tmp_path)(face, return_tensors="pt")["pixel_values"]
+    with torch.no_grad():
+        expected = model(pixel_values).logits
+        from_auto = AutoModelForImageClassification.from_pretrained(tmp_path)(pixel_values).logits
+        plain = timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()
+        from_timm = plain(pixel_values)
+    assert torch.allclose(from_auto, expected, atol=1e-5)
+    assert torch.allclose(from_timm, expected, atol=1e-5)
+    assert plain.pretrained_cfg["label_names"] == list(LABEL_NAMES)
+    scores = {row["label"]: row["score"] for row in pipeline("image-classification", model=str(tmp_path))(face)}
+    probabilities = expected.softmax(dim=1)[0].tolist()
+    assert scores == pytest.approx(dict(zip(LABEL_NAMES, probabilities, strict=True)), abs=1e-5)
+
+
+def test_a_local_folder_gives_its_weights_and_a_new_head(local_backbone):
+    model = build_model(str(local_backbone), image_size=64)
+    original = timm.create_model(f"local-dir:{local_backbone}", pretrained=True).state_dict()
+    for name, value in model.timm_model.state_dict().items():
+        if not name.startswith("fc."):
+            assert torch.equal(value, original[name]), name
+    assert model.timm_model.fc.weight.shape[0] == 3
+    assert model.config.pretrained_cfg["input_size"] == [3, 64, 64]
+
+
+def test_random_weights_are_drawn_anew_by_the_seed(local_backbone):
+    def first_weight(seed: int) -> torch.Tensor:
+        torch.manual_seed(seed)
+        return next(build_model(str(local_backbone), pretrained=False).parameters())
+
+    assert torch.equal(first_weight(0), first_weight(0))
+    assert not torch.equal(first_weight(0), first_weight(1))
+    assert not torch.equal(first_weight(0), next(build_model(str(local_backbone)).parameters()))
+
+
+@pytest.mark.parametrize("pretrained", [True, False])
+def test_a_hidden_layer_in_the_head_survives_saving(local_backbone, tmp_path, pretrained):
+    model = build_model(str(local_backbone), pretrained=pretrained, head_hidden_size=20).eval()
+    assert [type(layer).__name__ for layer in model.timm_model.fc] == ["Linear", "ReLU", "Linear"]
+    assert model.timm_model.fc[0].out_features == 20
+    model.save_pretrained(tmp_path / "saved")
+    loaded = AutoModelForImageClassification.from_pretrained(tmp_path / "saved").eval()
+    pixel_values = torch.rand(2, 3, 160, 160)
+    assert torch.allclose(loaded(pixel_values).logits, model(pixel_values).logits, atol=1e-5)
+    assert AutoImageProcessor.from_pretrained(tmp_path / "saved") is not None
+
+
+@pytest.mark.parametrize("head_hidden_size", [None, 8])
+def test_a_frozen_backbone_trains_its_head_alone(local_backbone, head_hidden_size):
+    model = build_model(str(local_backbone), freeze_backbone=True, head_hidden_size=head_hidden_size)
+    trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert trainable and all(name.startswith("timm_model.fc.") for name in trainable)
+
+
+def test_the_parameter_table_counts_what_trains(local_backbone):
+    table = parameter_table(build_model(str(local_backbone), freeze_backbone=True))
+    features = timm.create_model("test_resnet").num_features
+    assert table.splitlines()[0].split() == ["parameter", "shape", "count", "trainable"]
+    assert table.endswith(f"{3 * features + 3:,} trainable")
+    assert "timm_model.conv1.0.weight" in table
+
+
+def test_the_hub_out_of_reach_names_the_two_ways_on():
+    with pytest.raises(SmileModelError, match="could not be fetched from the Hugging Face Hub") as caught:
+        build_model("timm/no_such_model_here")
+    assert "--backbone FOLDER" in str(caught.value) and "--no_pretrained" in str(caught.value)
+
+
+def test_a_bare_name_with_pretrained_weights_asks_the_hub():
+    with pytest.raises(SmileModelError, match="timm/resnet50"):
+        build_model("resnet50")
+
+
+@pytest.mark.parametrize(
+    ("backbone", "options", "message"),
+    [
+        ("resnet51", {"pretrained": False}, "timm knows no model 'resnet51'"),
+        ("./nowhere/at/all", {}, "no such folder"),
+        ("test_resnet", {"pretrained": False, "image_size": 8}, "must be at least 32"),
+        ("test_resnet", {"pretrained": False, "head_hidden_size": 0}, "must be at least 1"),
+        ("vit_tiny_patch16_224", {"pretrained": False, "image_size": 96}, "takes images of 224 pixels only"),
+    ],
+)
+def test_a_wrong_setting_is_said_in_words(backbone, options, message):
+    with pytest.raises(SmileModelError, match=message):
+        build_model(backbone, **options)
+
+
+def damage_nothing_there(folder):
+    (folder / "config.json").unlink()
+
+
+def damage_config(folder):
+    (folder / "config.json").write_text("{")
+
+
+def damage_no_timm(folder):
+    (folder / "config.json").write_text(json.dumps({"model_type": "vit"}))
+
+
+def damage_weights(folder):
+    (folder / "model.safetensors").write_bytes(b"broken")
+
+
+def damage_pickle_only(folder):
+    (folder / "model.safetensors").unlink()
+    torch.save({}, folder / "pytorch_model.bin")
+
+
+def damage_other_network(folder):
+    timm.models.save_for_hf(timm.create_model("test_efficientnet"), folder / "other", safe_serialization=True)
+    (folder / "other" / "model.safetensors").replace(folder / "model.safetensors")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [damage_nothing_there, damage_config, damage_no_timm, damage_weights, damage_pickle_only, damage_other_network],
+)
+def test_a_damaged_folder_is_refused_and_never_replaced_by_random_weights(local_backbone, damage):
+    damage(local_backbone)
+    with pytest.raises(SmileModelError, match="backbone"):
+        build_model(str(local_backbone))

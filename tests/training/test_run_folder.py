@@ -1,0 +1,75 @@
+"""An output folder that is fresh, interrupted, finished, or somebody else's."""
+
+import json
+
+import pytest
+
+from hf_smile.errors import SmileError
+from hf_smile.training.run_folder import RESULT, clear_run, last_whole_checkpoint, open_run, start_run
+
+RECIPE = {"learning_rate": 0.1, "num_train_epochs": 3, "data_dir": "here"}
+
+
+def add_checkpoint(folder, step: int, state: str | None = "{}"):
+    checkpoint = folder / f"checkpoint-{step}"
+    checkpoint.mkdir(parents=True)
+    for name in ("model.safetensors", "optimizer.pt"):
+        (checkpoint / name).write_bytes(b"")
+    if state is not None:
+        (checkpoint / "trainer_state.json").write_text(state)
+    return checkpoint
+
+
+def test_a_new_folder_is_a_fresh_start(tmp_path):
+    assert open_run(tmp_path / "new", RECIPE) is None
+
+
+def test_an_interrupted_run_goes_on_from_its_newest_whole_checkpoint(tmp_path):
+    start_run(tmp_path, RECIPE)
+    add_checkpoint(tmp_path, 90)
+    newest = add_checkpoint(tmp_path, 100)
+    add_checkpoint(tmp_path, 110, state=None)
+    add_checkpoint(tmp_path, 120, state='{"epoch": ')
+    assert open_run(tmp_path, RECIPE) == newest
+
+
+def test_other_settings_are_named_and_refused(tmp_path):
+    start_run(tmp_path, RECIPE)
+    add_checkpoint(tmp_path, 1)
+    with pytest.raises(SmileError, match=r"learning_rate 0\.1 -> 0\.2"):
+        open_run(tmp_path, RECIPE | {"learning_rate": 0.2})
+    assert open_run(tmp_path, RECIPE | {"data_dir": "moved", "num_train_epochs": 9}) is not None
+
+
+def test_a_finished_run_is_not_repeated_but_may_go_on(tmp_path):
+    start_run(tmp_path, RECIPE)
+    checkpoint = add_checkpoint(tmp_path, 1)
+    (tmp_path / RESULT).write_text("{}")
+    with pytest.raises(SmileError, match="holds a finished run"):
+        open_run(tmp_path, RECIPE)
+    assert open_run(tmp_path, RECIPE | {"num_train_epochs": 5}) == checkpoint
+
+
+def test_overwrite_removes_what_a_run_left_and_nothing_else(tmp_path):
+    start_run(tmp_path, RECIPE)
+    add_checkpoint(tmp_path, 1)
+    (tmp_path / "notes.txt").write_text("mine")
+    assert open_run(tmp_path, RECIPE | {"learning_rate": 9}, overwrite=True) is None
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_a_file_in_the_place_of_the_folder_is_said(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SmileError, match="is a file"):
+        open_run(tmp_path / "file", RECIPE)
+
+
+def test_the_versions_of_everything_used_are_kept(tmp_path):
+    start_run(tmp_path, RECIPE)
+    versions = json.loads((tmp_path / "versions.json").read_text())
+    assert {"python", "torch", "transformers", "timm", "datasets"} <= set(versions)
+
+
+def test_clearing_a_folder_that_is_not_there_does_nothing(tmp_path):
+    clear_run(tmp_path / "nothing")
+    assert last_whole_checkpoint(tmp_path / "nothing") is None
