@@ -1,5 +1,9 @@
 """Errors a user can cause. Their message says what is wrong, where, and how to mend it."""
 
+from __future__ import annotations
+
+REPORTED_PROBLEMS = 20
+
 
 class SmileError(Exception):
     """Base of the errors a user can cause. `hf_smile.console.run_script` prints them without a traceback."""
@@ -11,3 +15,23 @@ class SmileDataError(SmileError):
 
 class SmileModelError(SmileError):
     """Something is wrong with the backbone, the checkpoint or the settings."""
+
+
+class Problems(list[str]):
+    """What is wrong with the data, collected so that it can be told at once.
+
+    >>> Problems(["train.csv:3: empty id"]).raise_if_any("happy_images")
+    Traceback (most recent call last):
+    hf_smile.errors.SmileDataError: 1 problem in happy_images:
+      train.csv:3: empty id
+    """
+
+    def raise_if_any(self, where: object, hint: str = "") -> None:
+        """Raise a `SmileDataError` with the first 20 problems, their total and a `hint` on how to mend them."""
+        if not self:
+            return
+        lines = [f"{len(self)} problem{'s' if len(self) > 1 else ''} in {where}:"]
+        lines += [f"  {problem}" for problem in self[:REPORTED_PROBLEMS]]
+        if len(self) > REPORTED_PROBLEMS:
+            lines.append(f"  ... and {len(self) - REPORTED_PROBLEMS} more")
+        raise SmileDataError("\n".join(lines + [hint] * bool(hint)))

@@ -14,12 +14,16 @@ from hf_smile.console import run_script
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data_dir", default="data/happy_images", help="folder with the data, or a data set on the Hub")
+    parser.add_argument(
+        "--data_dir", default="data/happy_images", help="folder with the data, or a data set on the Hub"
+    )
     parser.add_argument("--output_dir", help="where to write the prepared data set and its pictures")
     parser.add_argument("--draw_sample", action="store_true", help="first draw the sample data set into --data_dir")
     parser.add_argument("--validation_size", type=float, default=0.1, help="share of train held out (default: 0.1)")
     parser.add_argument("--seed", type=int, default=42, help="of the validation split (default: 42)")
-    parser.add_argument("--on_bad_image", choices=("error", "skip"), default="error", help="stop, or leave out and list")
+    parser.add_argument(
+        "--on_bad_image", choices=("error", "skip"), default="error", help="stop, or leave out and list"
+    )
     parser.add_argument("--image_size", type=int, default=224, help="size of the pictured samples (default: 224)")
     parser.add_argument("--export_imagefolder", metavar="DIR", help="also write train/0..2 and test/0..2 into DIR")
     return parser.parse_args()
@@ -54,13 +58,18 @@ def main() -> None:
     save_prepared(splits, output_dir)
     plot_class_distribution(splits, output_dir / "class_distribution.png")
     encoded = splits["train"].cast_column("image", datasets.Image(decode=False))
-    plot_samples(encoded, AugmentationArguments(), output_dir / "samples.png", arguments.image_size, seed=arguments.seed)
+    plot_samples(
+        encoded, AugmentationArguments(), output_dir / "samples.png", arguments.image_size, seed=arguments.seed
+    )
     if arguments.export_imagefolder:
         export_imagefolder(splits, arguments.export_imagefolder)
 
     table = class_table(splits)
     for split, dataset in splits.items():
-        shares = (f"{label} {table.loc[label, (split, 'images')]:,} ({table.loc[label, (split, 'share')]:.1%})" for label in table.index)
+        shares = (
+            f"{label} {table.loc[label, (split, 'images')]:,} ({table.loc[label, (split, 'share')]:.1%})"
+            for label in table.index
+        )
         print(f"{split}: {len(dataset):,} images: {', '.join(shares)}")
     print(f"The prepared data set, class_distribution.png and samples.png are in {output_dir}")
 

@@ -65,7 +65,8 @@ def main() -> None:
             selected_by=str(args.metric_for_best_model),
             plain_timm=backbone.head_hidden_size is None,
         )
-        print(f"\nTest accuracy {metrics['accuracy']:.4f}, macro F1 {metrics['macro_f1']:.4f}, {len(probabilities):,} images")
+        scores = f"accuracy {metrics['accuracy']:.4f}, macro F1 {metrics['macro_f1']:.4f}"
+        print(f"\nTest {scores}, {len(probabilities):,} images")
         print(f"Model, card, metrics and pictures (accuracy.png, loss.png, confusion_matrix.png): {args.output_dir}")
 
 

@@ -9,33 +9,11 @@ from pathlib import Path, PurePosixPath
 import pandas as pd
 
 from hf_smile.data.images import IMAGE_SUFFIXES
-from hf_smile.errors import SmileDataError
+from hf_smile.errors import Problems
 from hf_smile.labels import parse_label
-
-REPORTED_PROBLEMS = 20
 
 _ID_COLUMNS = ("image_id", "id", "image", "filename", "file_name")
 _LABEL_COLUMNS = ("label", "class")
-
-
-class Problems(list[str]):
-    """What is wrong with the data, collected so that it can be told at once.
-
-    >>> Problems(["train.csv:3: empty id"]).raise_if_any("happy_images")
-    Traceback (most recent call last):
-    hf_smile.errors.SmileDataError: 1 problem in happy_images:
-      train.csv:3: empty id
-    """
-
-    def raise_if_any(self, where: str | Path, hint: str = "") -> None:
-        """Raise a `SmileDataError` with the first 20 problems, their total and a `hint` on how to mend them."""
-        if not self:
-            return
-        lines = [f"{len(self)} problem{'s' if len(self) > 1 else ''} in {where}:"]
-        lines += [f"  {problem}" for problem in self[:REPORTED_PROBLEMS]]
-        if len(self) > REPORTED_PROBLEMS:
-            lines.append(f"  ... and {len(self) - REPORTED_PROBLEMS} more")
-        raise SmileDataError("\n".join(lines + [hint] * bool(hint)))
 
 
 def read_annotations(path: str | Path, problems: Problems) -> pd.DataFrame:
@@ -78,7 +56,7 @@ def read_annotations(path: str | Path, problems: Problems) -> pd.DataFrame:
             count = f"{len(row)} column" + "s" * (len(row) != 1)
             problems.append(f"{where}: {count} where {len(columns)} are expected ({','.join(columns)})")
             continue
-        record: dict[str, object] = dict(zip(columns, row, strict=True)) | {"where": where}
+        record: dict[str, object] = {**dict(zip(columns, row, strict=True)), "where": where}
         image_id = normalize_image_id(str(record["image_id"]))
         if not image_id:
             problems.append(f"{where}: empty id")

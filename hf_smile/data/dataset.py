@@ -17,9 +17,9 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value
 from tqdm.auto import tqdm
 
 from hf_smile.console import is_main_process
-from hf_smile.data.annotations import Problems, check_disjoint, read_annotations
+from hf_smile.data.annotations import check_disjoint, read_annotations
 from hf_smile.data.images import ImageSource, decode_image
-from hf_smile.errors import SmileDataError
+from hf_smile.errors import Problems, SmileDataError
 from hf_smile.labels import LABEL_NAMES, parse_label
 
 DEFAULT_DATA_DIR = "data/happy_images"

@@ -152,7 +152,7 @@ def _open_zip(path: Path) -> zipfile.ZipFile:
 def _zip_members(archive: zipfile.ZipFile, path: Path) -> Iterator[str]:
     for info in archive.infolist():
         pure = PurePosixPath(info.filename.replace("\\", "/"))
-        if pure.is_absolute() or ".." in pure.parts or pure.parts[:1] and pure.parts[0].endswith(":"):
+        if pure.is_absolute() or ".." in pure.parts or (pure.parts[:1] and pure.parts[0].endswith(":")):
             raise SmileDataError(f"{path}: member {info.filename!r} points outside the archive; refused as unsafe")
         if stat.S_ISLNK(info.external_attr >> 16):
             raise SmileDataError(f"{path}: member {info.filename!r} is a symbolic link; refused as unsafe")

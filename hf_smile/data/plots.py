@@ -61,7 +61,9 @@ def plot_samples(
     """A grid of training images as the model is given them: one row a class, augmented and labelled."""
     import torch
 
-    transform = training_transform({"input_size": (3, image_size, image_size), "mean": (0, 0, 0), "std": (1, 1, 1)}, augmentation)
+    transform = training_transform(
+        {"input_size": (3, image_size, image_size), "mean": (0, 0, 0), "std": (1, 1, 1)}, augmentation
+    )
     draw = np.random.default_rng(seed)
     labels = np.asarray(dataset["label"])
     figure = new_figure(1.25 * per_class, 1.4 * NUM_LABELS)

@@ -12,13 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from hf_smile.errors import SmileDataError
+from hf_smile.errors import Problems, SmileDataError
 from hf_smile.evaluation.metrics import SUM_TOLERANCE, FloatArray, IntArray, check_inputs
 from hf_smile.labels import LABEL_NAMES, label_slug, parse_label
 
 PROBABILITY_COLUMNS = tuple(f"p_{label_slug(name)}" for name in LABEL_NAMES)
 COLUMNS = ("image_id", "label", "prediction", *PROBABILITY_COLUMNS)
-REPORTED_PROBLEMS = 20
 
 
 @dataclass(frozen=True)
@@ -112,7 +111,7 @@ def read_predictions(path: str | Path) -> Predictions:
     """
     path = Path(path)
     header, lines = _read_lines(path)
-    problems: list[str] = []
+    problems = Problems()
     ids: dict[str, int] = {}
     label_ids: list[int] = []
     rows: list[list[float]] = []
@@ -139,7 +138,7 @@ def read_predictions(path: str | Path) -> Predictions:
         rows.append(probabilities)
         for name, values in further.items():
             values.append(row[name])
-    _raise_if_any(problems, str(path))
+    problems.raise_if_any(str(path))
     return Predictions(list(ids), np.array(label_ids), np.array(rows), further)
 
 
@@ -155,13 +154,15 @@ def align(a: Predictions, b: Predictions, name_a: str = "A", name_b: str = "B") 
     """
     row_of = {image_id: row for row, image_id in enumerate(b.image_ids)}
     known = set(a.image_ids)
-    problems = [f"image_id {image_id!r} is missing in {name_b}" for image_id in a.image_ids if image_id not in row_of]
-    problems += [f"image_id {image_id!r} is missing in {name_a}" for image_id in b.image_ids if image_id not in known]
+    problems = Problems(
+        f"image_id {image_id!r} is missing in {name_b}" for image_id in a.image_ids if image_id not in row_of
+    )
+    problems += (f"image_id {image_id!r} is missing in {name_a}" for image_id in b.image_ids if image_id not in known)
     for image_id, label_id in zip(a.image_ids, a.label_ids, strict=True):
         if image_id in row_of and label_id != (other := b.label_ids[row_of[image_id]]):
             labels = f"{LABEL_NAMES[label_id]!r} in {name_a} and {LABEL_NAMES[other]!r} in {name_b}"
             problems.append(f"image_id {image_id!r} has the label {labels}")
-    _raise_if_any(problems, f"{name_a} and {name_b}, which must be about the same images")
+    problems.raise_if_any(f"{name_a} and {name_b}, which must be about the same images")
     return b.take([row_of[image_id] for image_id in a.image_ids])
 
 
@@ -177,9 +178,11 @@ def _read_lines(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     if len(lines) < 2:
         raise SmileDataError(f"{path} is empty: it needs a header ({','.join(COLUMNS)}) and one row an image")
     _, header = lines.pop(0)
-    problems = [f"no column {name!r}; the header has {', '.join(header)}" for name in COLUMNS if name not in header]
-    problems += [f"column {name!r} is there twice" for name in dict.fromkeys(header) if header.count(name) > 1]
-    _raise_if_any(problems, str(path))
+    problems = Problems(
+        f"no column {name!r}; the header has {', '.join(header)}" for name in COLUMNS if name not in header
+    )
+    problems += (f"column {name!r} is there twice" for name in dict.fromkeys(header) if header.count(name) > 1)
+    problems.raise_if_any(str(path))
     return header, lines
 
 
@@ -198,12 +201,3 @@ def _parse_probabilities(row: Mapping[str, str], prediction: int) -> list[float]
         highest = LABEL_NAMES[values.index(max(values))]
         raise ValueError(f"prediction is {LABEL_NAMES[prediction]!r}, but {highest!r} has the highest probability")
     return values
-
-
-def _raise_if_any(problems: list[str], where: str) -> None:
-    if problems:
-        lines = [f"{len(problems)} problem{'s' if len(problems) > 1 else ''} in {where}:"]
-        lines += [f"  {problem}" for problem in problems[:REPORTED_PROBLEMS]]
-        if len(problems) > REPORTED_PROBLEMS:
-            lines.append(f"  ... and {len(problems) - REPORTED_PROBLEMS} more")
-        raise SmileDataError("\n".join(lines))

@@ -4,4 +4,11 @@ from hf_smile.modeling.backbone import DEFAULT_BACKBONE, build_model
 from hf_smile.modeling.checkpoint import load_model, predict_probabilities
 from hf_smile.modeling.head import SmileTimmConfig, SmileTimmForImageClassification
 
-__all__ = ["DEFAULT_BACKBONE", "SmileTimmConfig", "SmileTimmForImageClassification", "build_model", "load_model", "predict_probabilities"]
+__all__ = [
+    "DEFAULT_BACKBONE",
+    "SmileTimmConfig",
+    "SmileTimmForImageClassification",
+    "build_model",
+    "load_model",
+    "predict_probabilities",
+]

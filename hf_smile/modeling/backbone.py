@@ -141,13 +141,18 @@ def _config_of_timm_name(name: str, pretrained: bool) -> dict[str, Any]:
         raise SmileModelError(f"timm knows no model {name!r}{hint}")
     pretrained_cfg = timm.get_pretrained_cfg(name)
     if pretrained:
-        hub_id = pretrained_cfg.hf_hub_id if pretrained_cfg else None
-        if not hub_id:
-            raise SmileModelError(f"timm has no pretrained weights for {name!r}; add --no_pretrained for random ones")
-        return _read_config(hub_id)
+        return _read_config(_hub_id(name))
+    assert pretrained_cfg is not None  # a name that timm knows, without asking for its weights
     settings = {key: value for key, value in pretrained_cfg.to_dict().items() if key not in ("hf_hub_id", "url")}
     features = timm.create_model(name, pretrained=False, num_classes=0).num_features
     return {"architecture": name.split(".")[0], "num_features": features, "pretrained_cfg": settings}
+
+
+def _hub_id(name: str) -> str:
+    pretrained_cfg = timm.get_pretrained_cfg(name)
+    if not pretrained_cfg or not pretrained_cfg.hf_hub_id:
+        raise SmileModelError(f"timm has no pretrained weights for {name!r}; add --no_pretrained for random ones")
+    return pretrained_cfg.hf_hub_id
 
 
 def _load_weights(
@@ -162,7 +167,7 @@ def _load_weights(
         with quiet_transformers():
             return model_class.from_pretrained(None, config=config, state_dict=random)
     if "/" not in backbone and not Path(backbone).is_dir():
-        backbone = timm.get_pretrained_cfg(backbone).hf_hub_id
+        backbone = _hub_id(backbone)
     try:
         with quiet_transformers():
             model, report = model_class.from_pretrained(

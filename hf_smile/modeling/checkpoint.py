@@ -39,7 +39,7 @@ def load_model(model: str) -> TimmWrapperForImageClassification:
         raise SmileModelError(f"the model {model} can't be loaded: {error}") from None
     if dict(loaded.config.id2label) != ID2LABEL or not hasattr(loaded.config, "pretrained_cfg"):
         raise SmileModelError(
-            f"{model} is not a model of scripts/train.py: a timm backbone with the labels {', '.join(ID2LABEL.values())}"
+            f"{model} is no model of scripts/train.py: a timm backbone with the labels {', '.join(ID2LABEL.values())}"
         )
     return loaded.to(memory_format=torch.channels_last).eval()
 

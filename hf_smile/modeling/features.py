@@ -63,15 +63,68 @@ def pooled_features(
     stream = iter(images)
     try:
         with ThreadPoolExecutor(_MAX_THREADS) as pool:
-            while batch := {_digest(data): data for data in _take(stream, batch_size, digests)}:
-                new = {digest: data for digest, data in batch.items() if digest not in cache.rows}
-                if not new:
-                    continue
-                pixel_values = torch.stack(list(pool.map(load, new.values()))).to(
-                    device, memory_format=torch.channels_last
-                )
-                pooled = network.forward_head(network.forward_features(pixel_values), pre_logits=True)
-                cache.rows.update(zip(new, pooled.float().cpu().numpy(), strict=True))
+            while batch := list(islice(stream, batch_size)):
+                digests += map(_digest, batch)
+                new = {
+                    digest: data
+                    for digest, data in zip(digests[-len(batch) :], batch, strict=True)
+                    if digest not in cache.rows
+                }
+                if new:
+                    pixel_values = torch.stack(list(pool.map(load, new.values())))
+                    pixel_values = pixel_values.to(device, memory_format=torch.channels_last)
+                    pooled = network.forward_head(network.forward_features(pixel_values), pre_logits=True)
+                    cache.add(list(new), pooled.float().cpu().numpy())
     finally:
-        cache.save()  # of a run that is interrupted, too
-    return np.stack([cache.rows[digest] for digest in digests]) if digests else np.zeros((0, network.num_features))
+        cache.save()  # what an interrupted run has computed, too
+    if not digests:
+        return np.zeros((0, network.num_features), np.float32)
+    return np.stack([cache.rows[digest] for digest in digests])
+
+
+class _Cache:
+    """Features by the digest of their image, kept in one file of records (digest, features)."""
+
+    def __init__(self, folder: str | Path | None, key: str) -> None:
+        self.path = None if folder is None else Path(folder) / f"features-{key}.npy"
+        self.rows: dict[bytes, np.ndarray] = {}
+        self._changed = False
+        if self.path is not None and self.path.is_file():
+            try:
+                records = np.load(self.path, allow_pickle=False)
+                self.rows = dict(zip(records["digest"].tolist(), records["features"], strict=True))
+            except (OSError, EOFError, ValueError, IndexError):  # a broken file is as good as none
+                self.rows = {}
+
+    def add(self, digests: list[bytes], features: np.ndarray) -> None:
+        self.rows.update(zip(digests, features, strict=True))
+        self._changed = True
+
+    def save(self) -> None:
+        if self.path is None or not self._changed:
+            return
+        features = next(iter(self.rows.values()))
+        records = np.zeros(len(self.rows), [("digest", "S32"), ("features", np.float32, features.shape)])
+        records["digest"] = list(self.rows)
+        for record, row in zip(records, self.rows.values(), strict=True):
+            record["features"] = row
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = self.path.with_suffix(".part.npy")
+        np.save(unfinished, records, allow_pickle=False)
+        unfinished.replace(self.path)
+
+
+def _digest(data: bytes) -> bytes:
+    return hashlib.blake2b(data, digest_size=16).hexdigest().encode()
+
+
+def _key(model: TimmWrapperForImageClassification, pretrained_cfg: dict[str, Any]) -> str:
+    """Name of what turns an image into features: the backbone's weights and the transform."""
+    key = hashlib.blake2b(digest_size=8)
+    head = f"{model.timm_model.pretrained_cfg['classifier']}."  # new for three classes, and random
+    for name, value in sorted(model.timm_model.state_dict().items()):
+        if not name.startswith(head):
+            key.update(name.encode())
+            key.update(value.cpu().numpy().tobytes())
+    key.update(json.dumps(resolve_data_config(pretrained_cfg), sort_keys=True, default=str).encode())
+    return key.hexdigest()

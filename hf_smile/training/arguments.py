@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
@@ -65,7 +66,7 @@ class SmileTrainingArguments(TrainingArguments):
     'accuracy'
     """
 
-    output_dir: str | None = field(default="outputs/model", metadata={"help": "where the run leaves all it makes"})
+    output_dir: str = field(default="outputs/model", metadata={"help": "where the run leaves all it makes"})
     overwrite: bool = field(default=False, metadata={"help": "start afresh in an output folder that holds a run"})
     ema_decay: float = field(
         default=0.995, metadata={"help": "average the weights exponentially with this decay, which is saved; 0 is off"}
@@ -87,6 +88,7 @@ class SmileTrainingArguments(TrainingArguments):
     )
     dataloader_num_workers: int = field(default_factory=_default_workers, metadata={"help": "loading processes"})
 
+    greater_is_better: bool | None = None  # follows from the metric
     load_best_model_at_end: bool = True
     eval_strategy: str = "epoch"
     save_strategy: str = "epoch"
@@ -162,7 +164,7 @@ def to_recipe(arguments: Arguments) -> dict[str, Any]:
     """
     recipe: dict[str, Any] = {}
     for group in arguments:
-        ours = {"seed", *group.__class__.__dict__["__annotations__"]}
+        ours = {"seed", *inspect.get_annotations(type(group))}
         for setting in fields(group):
             value, default = (
                 v.value if isinstance(v, Enum) else v for v in (getattr(group, setting.name), setting.default)

@@ -59,7 +59,7 @@ class EpochReport(ProgressCallback):
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         super().on_evaluate(args, state, control, **kwargs)
-        if not state.is_world_process_zero or self.training_bar is None and self.show_bar:
+        if not state.is_world_process_zero or (self.training_bar is None and self.show_bar):
             return
         table = history_table(state.log_history)
         if table.empty:

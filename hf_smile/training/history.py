@@ -70,7 +70,7 @@ def _plot_curves(table: pd.DataFrame, name: str, title: str, path: Path) -> None
     for split, color, marker in (("train", "#E69F00", "o"), ("validation", "#0072B2", "s")):
         axes.plot(table["epoch"], table[f"{split}_{name}"], color=color, marker=marker, label=split)
     axes.set(xlabel="epoch", ylabel=title, title=f"{title.split(' (')[0]} over the training")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.locator_params(axis="x", integer=True)
     axes.grid(alpha=0.3)
     axes.legend()
     save_figure(figure, path)

@@ -49,10 +49,8 @@ _MAY_CHANGE = {
     "per_device_eval_batch_size",
     "save_total_limit",
 }
-_PACKAGES = (
-    "hf_smile torch torchvision timm transformers datasets accelerate evaluate huggingface_hub safetensors "
-    "numpy pandas scikit-learn pillow"
-).split()
+_PACKAGES = ["hf_smile", "torch", "torchvision", "timm", "transformers", "datasets", "accelerate", "evaluate"]
+_PACKAGES += ["huggingface_hub", "safetensors", "numpy", "pandas", "scikit-learn", "pillow"]
 
 
 def open_run(output_dir: str | Path, recipe: dict[str, Any], overwrite: bool = False) -> Path | None:

@@ -15,7 +15,15 @@ from safetensors.torch import load_file, save_file
 from timm.utils import ModelEmaV3
 from torch import nn
 from torch.nn import functional as F
-from transformers import EvalPrediction, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import (
+    EvalPrediction,
+    PreTrainedModel,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import TrainOutput
@@ -48,10 +56,11 @@ class SmileTrainer(Trainer):
     """
 
     args: SmileTrainingArguments
+    model: PreTrainedModel
 
     def __init__(
         self,
-        model: nn.Module,
+        model: PreTrainedModel,
         args: SmileTrainingArguments,
         splits: DatasetDict,
         augmentation: AugmentationArguments | None = None,
@@ -89,7 +98,7 @@ class SmileTrainer(Trainer):
         """Train, or go on from a checkpoint. One that early stopping ended is not trained any further."""
         patience = self.args.early_stopping_patience
         if resume_from_checkpoint and patience is not None:
-            state = TrainerState.load_from_json(Path(resume_from_checkpoint) / TRAINER_STATE_NAME)
+            state = TrainerState.load_from_json(str(Path(resume_from_checkpoint) / TRAINER_STATE_NAME))
             if EarlyStopping(patience).is_reached(self.args, state):
                 self.state = state
                 self._load_best_model()
@@ -186,7 +195,7 @@ def _keep_frozen_in_eval_mode(model: nn.Module) -> None:
             module.eval()
 
 
-def softmax(logits: np.ndarray) -> np.ndarray:
+def softmax(logits: Any) -> np.ndarray:
     """Probabilities `(N, 3)` float64 of `logits (N, 3)`."""
     exponents = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
     return exponents / exponents.sum(axis=1, keepdims=True)

@@ -3,8 +3,8 @@
 import pandas as pd
 import pytest
 
-from hf_smile.data.annotations import Problems, check_disjoint, normalize_image_id, read_annotations
-from hf_smile.errors import SmileDataError
+from hf_smile.data.annotations import check_disjoint, normalize_image_id, read_annotations
+from hf_smile.errors import Problems, SmileDataError
 
 
 @pytest.fixture

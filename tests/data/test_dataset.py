@@ -55,7 +55,7 @@ def test_two_csvs_and_a_zip_become_three_splits(sample_dir):
     found = ids(splits)
     assert not found["train"] & found["validation"]
     with (sample_dir / "train.csv").open() as file:
-        annotated = {image_id: label for image_id, label in csv.reader(file)}
+        annotated = dict(csv.reader(file))
     assert found["train"] | found["validation"] == set(annotated)
     for row in splits["train"].select(range(10)):
         assert LABEL_NAMES[row["label"]] == annotated[row["image_id"]]

@@ -109,7 +109,9 @@ def make_source(request, tmp_path):
 
 def test_images_are_found_by_id_in_subfolders_and_by_any_suffix(make_source):
     source = make_source({"happy/a.jpg": b"1", "b.PNG": b"2", "c.webp": b"3", "d.bmp": b"4", "e.JPEG": b"5"})
-    assert {name: source.read(name) for name in "abcde"} == dict(zip("abcde", [b"1", b"2", b"3", b"4", b"5"], strict=True))
+    assert {name: source.read(name) for name in "abcde"} == dict(
+        zip("abcde", [b"1", b"2", b"3", b"4", b"5"], strict=True)
+    )
 
 
 def test_other_files_are_no_images(make_source):
@@ -133,7 +135,9 @@ def test_a_file_over_the_size_limit_is_refused(make_source, monkeypatch):
         source.read("a")
 
 
-@pytest.mark.parametrize("name", ["../evil.jpg", "happy/../../evil.jpg", "/etc/evil.jpg", "..\\evil.jpg", "C:/evil.jpg"])
+@pytest.mark.parametrize(
+    "name", ["../evil.jpg", "happy/../../evil.jpg", "/etc/evil.jpg", "..\\evil.jpg", "C:/evil.jpg"]
+)
 def test_a_zip_member_that_points_outside_is_refused(tmp_path, name):
     with zipfile.ZipFile(tmp_path / "images.zip", "w") as archive:
         archive.writestr(name, b"1")

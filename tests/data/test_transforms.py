@@ -73,7 +73,14 @@ def test_flips_flip(face):
 
 @pytest.mark.parametrize(
     ("setting", "value"),
-    [("horizontal_flip", 2), ("vertical_flip", -1), ("rotation", 181), ("shear", 90), ("crop_scale", 0), ("brightness", 3)],
+    [
+        ("horizontal_flip", 2),
+        ("vertical_flip", -1),
+        ("rotation", 181),
+        ("shear", 90),
+        ("crop_scale", 0),
+        ("brightness", 3),
+    ],
 )
 def test_a_setting_out_of_range_is_said(setting, value):
     with pytest.raises(SmileDataError, match=f"{setting} is {value}"):
@@ -83,7 +90,11 @@ def test_a_setting_out_of_range_is_said(setting, value):
 def rows(*image_ids: str) -> dict[str, list]:
     buffer = io.BytesIO()
     Image.fromarray(np.random.default_rng(2).integers(0, 255, (80, 80, 3), dtype=np.uint8)).save(buffer, "PNG")
-    return {"image": [{"bytes": buffer.getvalue()}] * len(image_ids), "image_id": list(image_ids), "label": [1] * len(image_ids)}
+    return {
+        "image": [{"bytes": buffer.getvalue()}] * len(image_ids),
+        "image_id": list(image_ids),
+        "label": [1] * len(image_ids),
+    }
 
 
 def test_draws_depend_on_seed_epoch_and_image_alone():

@@ -1,4 +1,4 @@
-"""`scripts/train.py` as a user runs it: from start to end, killed in the middle, on two processes, and with mistakes."""
+"""`scripts/train.py` as a user runs it: to the end, killed in the middle, on two processes, and with mistakes."""
 
 import csv
 import json
@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-TINY = "--backbone test_resnet --no_pretrained --image_size 32 --per_device_train_batch_size 16 --use_cpu".split()
+TINY = ["--backbone", "test_resnet", "--no_pretrained", "--image_size", "32", "--use_cpu"]
+TINY += ["--per_device_train_batch_size", "16"]
 
 
 def command(*words: str | Path, launcher: tuple[str, ...] = (sys.executable,)) -> list[str]:
@@ -64,13 +65,17 @@ def test_the_saved_model_gives_the_reported_probabilities(finished, sample_dir):
     images = ImageSource(sample_dir / "happy_images.zip")
     with (folder / "test_predictions.csv").open() as file:
         for row in list(csv.DictReader(file))[:5]:
-            scores = {answer["label"]: answer["score"] for answer in classify(decode_image(images.read(row["image_id"])))}
+            scores = {
+                answer["label"]: answer["score"] for answer in classify(decode_image(images.read(row["image_id"])))
+            }
             assert scores["NOT smile"] == pytest.approx(float(row["p_not_smile"]), abs=1e-4)
 
 
 def test_a_finished_run_is_not_trained_twice(finished, sample_dir):
     folder, _ = finished
-    again = run(*TINY, "--data_dir", sample_dir, "--num_train_epochs", "3", "--ema_decay", "0.9", "--output_dir", folder)
+    again = run(
+        *TINY, "--data_dir", sample_dir, "--num_train_epochs", "3", "--ema_decay", "0.9", "--output_dir", folder
+    )
     assert again.returncode == 2
     assert "holds a finished run" in again.stderr
 
@@ -146,7 +151,9 @@ def test_help_lists_the_settings():
 
 def test_ctrl_c_ends_without_a_traceback(sample_dir, tmp_path):
     words = [*TINY, "--data_dir", sample_dir, "--num_train_epochs", "500", "--output_dir", tmp_path]
-    process = subprocess.Popen(command(*words), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ)
+    process = subprocess.Popen(
+        command(*words), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ
+    )
     deadline = time.monotonic() + 120
     while not list(tmp_path.glob("checkpoint-*/trainer_state.json")) and time.monotonic() < deadline:
         time.sleep(0.05)

@@ -51,7 +51,9 @@ def out_of_fold_probabilities(
     counts = np.bincount(labels, minlength=NUM_LABELS)
     folds = min(folds, int(counts.min()), len(np.unique(groups)))
     if folds < 2:
-        raise SmileDataError(f"label noise is estimated from at least 2 images of each class; there are {counts.tolist()}")
+        raise SmileDataError(
+            f"label noise is estimated from at least 2 images of each class; there are {counts.tolist()}"
+        )
     probabilities = np.zeros((len(labels), NUM_LABELS))
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     for train, held_out in tqdm(

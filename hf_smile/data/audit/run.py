@@ -100,7 +100,7 @@ def run_audit(
     *,
     duplicate_similarity: float = DUPLICATE_SIMILARITY,
     cluster_similarity: float | None = None,
-    limits: OddLimits = OddLimits(),  # noqa: B008  (frozen)
+    limits: OddLimits = OddLimits(),
     seed: int = 0,
 ) -> Audit:
     """Find duplicates, leaks, suspicious labels and odd pictures.

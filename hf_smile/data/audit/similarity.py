@@ -115,9 +115,7 @@ def clusters(links: Links, count: int) -> np.ndarray:
 def largest_cluster_by_threshold(links: Links, count: int) -> dict[float, int]:
     """Images in the largest cluster at each threshold, from the floor up to 0.99."""
     thresholds = np.arange(round(_FLOOR / _STEP), round(1 / _STEP)) * _STEP
-    return {
-        round(float(t), 2): int(np.bincount(clusters(links.at_least(float(t)), count)).max()) for t in thresholds
-    }
+    return {round(float(t), 2): int(np.bincount(clusters(links.at_least(float(t)), count)).max()) for t in thresholds}
 
 
 def choose_threshold(largest: dict[float, int], count: int) -> float:
@@ -140,9 +138,7 @@ def choose_threshold(largest: dict[float, int], count: int) -> float:
     return min(above, default=1.0)
 
 
-def _blocks(
-    a: np.ndarray, b: np.ndarray, title: str | None = None
-) -> Iterator[tuple[slice, slice, np.ndarray]]:
+def _blocks(a: np.ndarray, b: np.ndarray, title: str | None = None) -> Iterator[tuple[slice, slice, np.ndarray]]:
     """Similarities of all rows of a (N, F) to all of b (M, F), one block of them at a time."""
     progress = tqdm(total=len(a), desc=title, unit=" images", delay=1, disable=title is None)
     with progress:

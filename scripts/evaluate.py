@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import re
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hf_smile.console import run_script
 
@@ -14,8 +12,8 @@ if TYPE_CHECKING:
 
 _EXAMPLES = """\
 examples:
-  python scripts/evaluate_model.py --model outputs/model --data_dir data/happy_images --output_dir outputs/report
-  python scripts/evaluate_model.py --predictions outputs/model/test_predictions.csv --output_dir outputs/report \\
+  python scripts/evaluate.py --model outputs/model --data_dir data/happy_images --output_dir outputs/report
+  python scripts/evaluate.py --predictions outputs/model/test_predictions.csv --output_dir outputs/report \\
       --compare outputs/baseline/test_predictions.csv
 """
 
@@ -37,64 +35,29 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--batch_size", type=int, default=64, help="images at a time (default: %(default)s)")
     parser.add_argument("--compare", metavar="FILE.csv", help="predictions of another model for the same images")
     parser.add_argument("--group_by", metavar="COLUMN", help="a further column of the annotations, to report by group")
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.batch_size < 1:
+        parser.error(f"--batch_size is {args.batch_size}; it must be at least 1")
+    return args
 
 
 def predict(args: argparse.Namespace) -> Predictions:
     """Predictions of `args.model` for one split, along with the further columns of its annotations."""
-    import datasets
     import numpy as np
-    import torch
-    from tqdm.auto import tqdm
 
     from hf_smile.data.dataset import load_smile_dataset
-    from hf_smile.data.transforms import BatchTransform, collate, evaluation_transform
     from hf_smile.evaluation.predictions import COLUMNS, Predictions
+    from hf_smile.modeling import load_model, predict_probabilities
 
     model = load_model(args.model)
     split = load_smile_dataset(args.data_dir, args.validation_size, args.seed)[args.split]
-    encoded = split.cast_column("image", datasets.Image(decode=False))
-    images = encoded.with_transform(BatchTransform(evaluation_transform(model.config.pretrained_cfg)))
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = model.to(device).eval()
-
-    loader = torch.utils.data.DataLoader(images, batch_size=max(1, args.batch_size), collate_fn=collate)
-    logits = []
-    with torch.inference_mode(), tqdm(total=len(images), desc="Predicting", unit=" images") as progress:
-        for batch in loader:
-            logits.append(model(pixel_values=batch["pixel_values"].to(device)).logits.double().cpu())
-            progress.update(len(batch["labels"]))
     further = [name for name in split.column_names if name not in ("image", *COLUMNS)]
     return Predictions(
         image_ids=list(split["image_id"]),
         label_ids=np.array(split["label"]),
-        probabilities=torch.cat(logits).softmax(dim=1).numpy(),
+        probabilities=predict_probabilities(model, split, args.batch_size),
         further_columns={name: [str(value) for value in split[name]] for name in further},
     )
-
-
-def load_model(name: str) -> Any:
-    from safetensors import SafetensorError
-    from transformers import AutoModelForImageClassification
-    from transformers.utils import logging
-
-    import hf_smile.modeling  # noqa: F401  (registers our head with the Auto classes)
-    from hf_smile.errors import SmileModelError
-    from hf_smile.labels import ID2LABEL
-
-    if not Path(name).is_dir() and not re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", name):
-        raise SmileModelError(f"{name}: no such folder")
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        model = AutoModelForImageClassification.from_pretrained(name, use_safetensors=True)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise SmileModelError(f"the model {name} cannot be loaded: {str(error).splitlines()[0]}") from None
-    if dict(model.config.id2label) != ID2LABEL or not hasattr(model.config, "pretrained_cfg"):
-        raise SmileModelError(
-            f"{name} is not a model of scripts/train.py: a timm backbone with the labels {', '.join(ID2LABEL.values())}"
-        )
-    return model
 
 
 def main() -> None:

@@ -1,0 +1,227 @@
+"""`SmileClassifier`: face crops or photos in, verdicts out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from hf_smile.data.images import MAX_FILE_BYTES, decode_image
+from hf_smile.errors import SmileDataError, SmileModelError
+from hf_smile.inference.preprocessing import Preprocessor
+from hf_smile.inference.runtimes import Runtime, load_runtime
+from hf_smile.labels import LABEL_NAMES, NEGATIVE_SMILE, NOT_SMILE, POSITIVE_SMILE, label_slug
+
+
+@dataclass(frozen=True)
+class NamedImage:
+    """An image that is read when its turn comes, under a name to show: a member of a zip, for one."""
+
+    source: str
+    read: Callable[[], bytes]
+    """Gives the encoded bytes, or raises SmileDataError."""
+
+
+ImageInput = str | Path | bytes | Image.Image | NDArray[np.uint8] | NamedImage
+
+
+@dataclass(frozen=True)
+class SmilePrediction:
+    """The verdict on one face, or the reason why there is none.
+
+    >>> SmilePrediction("positive smile", dict(zip(LABEL_NAMES, (0.2, 0.6, 0.2)))).p_genuine_given_smile
+    0.75
+    """
+
+    label: str | None = None
+    """The label of the highest probability; None where the image could not be read."""
+    probabilities: Mapping[str, float] | None = None
+    """Probability by label name; they sum to one."""
+    box: tuple[int, int, int, int] | None = None
+    """Left, top, right, bottom of the face in pixels of the upright photo; None where the whole image was taken."""
+    detector_score: float | None = None
+    """How sure the detector is that this is a face; its scale is the detector's own."""
+    source: str | None = None
+    """Path or name of the image, where it has one."""
+    note: str | None = None
+    """What one should know about this verdict: that no face was found, for one."""
+    error: str | None = None
+    """Why there is no verdict."""
+
+    @property
+    def p_smile(self) -> float | None:
+        """Probability of any smile, genuine or for show."""
+        if self.probabilities is None:
+            return None
+        return self.probabilities[LABEL_NAMES[NEGATIVE_SMILE]] + self.probabilities[LABEL_NAMES[POSITIVE_SMILE]]
+
+    @property
+    def p_genuine_given_smile(self) -> float | None:
+        """Probability that the smile is genuine, if it is one; 0.5 where a smile is ruled out altogether."""
+        if self.probabilities is None or self.p_smile is None:
+            return None
+        return self.probabilities[LABEL_NAMES[POSITIVE_SMILE]] / self.p_smile if self.p_smile else 0.5
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything above in one flat dictionary that JSON and CSV can hold.
+
+        >>> list(SmilePrediction(error="will not decode").to_dict())[:3]
+        ['source', 'label', 'p_negative_smile']
+        """
+        probabilities = self.probabilities or dict.fromkeys(LABEL_NAMES)
+        return {
+            "source": self.source,
+            "label": self.label,
+            **{f"p_{label_slug(name)}": probabilities[name] for name in LABEL_NAMES},
+            "p_smile": self.p_smile,
+            "p_genuine_given_smile": self.p_genuine_given_smile,
+            "box": self.box,
+            "detector_score": self.detector_score,
+            "note": self.note,
+            "error": self.error,
+        }
+
+
+class SmileClassifier:
+    """Tells no smile, a genuine smile and a posed smile apart. One instance may serve many threads.
+
+    Args:
+        runtime: a loaded network; `from_pretrained` makes both.
+
+    >>> classifier = SmileClassifier.from_pretrained("outputs/model", runtime="onnx")  # doctest: +SKIP
+    >>> classifier.predict("face.jpg")[0].label  # doctest: +SKIP
+    'positive smile'
+    """
+
+    def __init__(self, runtime: Runtime) -> None:
+        self.runtime = runtime
+        self.preprocess = Preprocessor(runtime.pretrained_cfg)
+
+    @classmethod
+    def from_pretrained(
+        cls, dir_or_hub_id: str | Path, runtime: str = "torch", device: str | None = None
+    ) -> SmileClassifier:
+        """Load a model.
+
+        Args:
+            dir_or_hub_id: folder that `scripts/train.py` made, or an id on the Hub.
+            runtime: `torch`, `onnx`, or `onnx-int8`; the last two need what `scripts/export_onnx.py` writes, and
+                import no torch.
+            device: `cpu` or `cuda`; None for a GPU where torch sees one.
+
+        Raises:
+            SmileModelError: there is no such model, runtime or device.
+        """
+        return cls(load_runtime(dir_or_hub_id, runtime, device))
+
+    @overload
+    def predict(self, images: Iterator[ImageInput], batch_size: int = 32) -> Iterator[SmilePrediction]: ...
+
+    @overload
+    def predict(self, images: ImageInput | Iterable[ImageInput], batch_size: int = 32) -> list[SmilePrediction]: ...
+
+    def predict(
+        self, images: ImageInput | Iterable[ImageInput], batch_size: int = 32
+    ) -> list[SmilePrediction] | Iterator[SmilePrediction]:
+        """Classify face crops.
+
+        Args:
+            images: a path, encoded bytes, a PIL image, a uint8 array (H, W, 3), a `NamedImage`; or a list or an
+                iterator of them.
+            batch_size: images at a time; memory grows with it and with nothing else.
+
+        Returns:
+            One prediction an image, in order. Of an iterator an iterator, which reads as it is read; else a list,
+            also for a single image. An image that can't be read has its `error` there.
+
+        Raises:
+            SmileModelError: `batch_size` is not positive.
+
+        >>> for prediction in classifier.predict(Path("faces").glob("*.jpg")):  # doctest: +SKIP
+        ...     print(prediction.source, prediction.label)
+        """
+        if batch_size < 1:
+            raise SmileModelError(f"batch_size is {batch_size}; it must be at least 1")
+        if isinstance(images, (str, Path, bytes, Image.Image, np.ndarray, NamedImage)):
+            return list(self._predict(iter([images]), batch_size))
+        if isinstance(images, Iterator):
+            return self._predict(images, batch_size)
+        return list(self._predict(iter(images), batch_size))
+
+    def _predict(self, images: Iterator[ImageInput], batch_size: int) -> Iterator[SmilePrediction]:
+        while batch := [self._prepare(image) for image in islice(images, batch_size)]:
+            inputs = [pixel_values for _, pixel_values, _ in batch if pixel_values is not None]
+            verdicts = iter(self.probabilities(np.stack(inputs)) if inputs else ())
+            for source, pixel_values, error in batch:
+                if pixel_values is None:
+                    yield SmilePrediction(source=source, error=error)
+                else:
+                    yield verdict(next(verdicts), source=source)
+
+    def _prepare(self, image: ImageInput) -> tuple[str | None, NDArray[np.float32] | None, str | None]:
+        """Source, `pixel_values (3, H, W)`, error: one of the last two is None."""
+        source = source_of(image)
+        try:
+            return source, self.preprocess(load_image(image)), None
+        except SmileDataError as error:
+            return source, None, str(error)
+
+    def probabilities(self, pixel_values: NDArray[np.float32]) -> NDArray[np.float64]:
+        """`pixel_values (N, 3, H, W) float32` -> probabilities (N, 3) float64 in label id order."""
+        logits = self.runtime(pixel_values).astype(np.float64)
+        powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+        return powers / powers.sum(axis=1, keepdims=True)
+
+
+def verdict(probabilities: NDArray[np.float64], **about: Any) -> SmilePrediction:
+    """The prediction that three probabilities in label id order make; `about` fills its other fields."""
+    by_name = dict(zip(LABEL_NAMES, probabilities.tolist(), strict=True))
+    return SmilePrediction(LABEL_NAMES[int(probabilities.argmax())], by_name, **about)
+
+
+def source_of(image: ImageInput) -> str | None:
+    """Path or name of an image, where it has one."""
+    if isinstance(image, NamedImage):
+        return image.source
+    if isinstance(image, (str, Path)):
+        return str(image)
+    return str(getattr(image, "filename", "") or "") or None
+
+
+def load_image(image: ImageInput) -> Image.Image:
+    """An upright RGB image of whatever it is given as.
+
+    Raises:
+        SmileDataError: it can't be read, will not decode, or is an array of another shape or type.
+
+    >>> load_image(np.zeros((4, 6, 3), np.uint8)).size
+    (6, 4)
+    """
+    if isinstance(image, NamedImage):
+        return decode_image(image.read())
+    if isinstance(image, (str, Path)):
+        return decode_image(_read_file(Path(image)))
+    if isinstance(image, bytes):
+        return decode_image(image)
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+            raise SmileDataError(f"an array must be uint8 (H, W, 3), not {image.dtype} {image.shape}")
+        return Image.fromarray(image)
+    if isinstance(image, Image.Image):
+        return to_upright_rgb(image)
+    raise SmileDataError(f"{type(image).__name__} is no image: pass a path, bytes, a PIL image or an array")
+
+
+def _read_file(path: Path) -> bytes:
+    try:
+        if (size := path.stat().st_size) > MAX_FILE_BYTES:
+            raise SmileDataError(f"file of {size:,} bytes is over the limit of {MAX_FILE_BYTES:,}")
+        return path.read_bytes()
+    except (OSError, ValueError) as error:
+        raise SmileDataError(f"can't be read: {getattr(error, 'strerror', None) or error}") from None

@@ -1,0 +1,77 @@
+"""PIL image -> `pixel_values` with Pillow and NumPy alone: what evaluation does, to the last digit, without torch."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from hf_smile.errors import SmileModelError
+
+# What timm fills in where `pretrained_cfg` is silent (timm.data.resolve_data_config).
+_DEFAULTS: dict[str, Any] = {
+    "input_size": (3, 224, 224),
+    "interpolation": "bicubic",
+    "mean": (0.485, 0.456, 0.406),
+    "std": (0.229, 0.224, 0.225),
+    "crop_pct": 0.875,
+    "crop_mode": "center",
+}
+
+
+class Preprocessor:
+    """The same transform as `hf_smile.data.transforms.evaluation_transform`: resize, centre crop, scale, normalise.
+
+    Every colour value is one of 256, so normalisation is a table of 3 x 256 numbers, computed in float32 in the very
+    order torchvision computes: (value / 255 - mean) / std. Threads may share one preprocessor.
+
+    Args:
+        pretrained_cfg: timm's data settings of the backbone (size, crop, interpolation, mean, std), as `config.json`
+            of a saved model holds them.
+
+    Raises:
+        SmileModelError: the settings ask for what only timm's own transform can do.
+
+    >>> Preprocessor({"input_size": [3, 160, 160], "crop_pct": 1.0})(Image.new("RGB", (167, 167))).shape
+    (3, 160, 160)
+    """
+
+    def __init__(self, pretrained_cfg: dict[str, Any]) -> None:
+        config = _DEFAULTS | {name: pretrained_cfg[name] for name in _DEFAULTS if pretrained_cfg.get(name)}
+        channels, height, width = config["input_size"]
+        if channels != 3 or config["crop_mode"] != "center" or not 0 < config["crop_pct"] <= 1:
+            raise SmileModelError(
+                f"the model takes {channels} channels, crop_mode {config['crop_mode']!r} and crop_pct "
+                f"{config['crop_pct']}; images are prepared for 3 channels, 'center' and at most 1 only"
+            )
+        try:
+            self._interpolation = Image.Resampling[config["interpolation"].upper()]
+        except KeyError:
+            raise SmileModelError(f"unknown interpolation {config['interpolation']!r} in pretrained_cfg") from None
+        self.height, self.width = int(height), int(width)
+        self._scale_size = math.floor(height / config["crop_pct"]), math.floor(width / config["crop_pct"])
+        values = np.arange(256, dtype=np.float32) / np.float32(255)
+        mean, std = (np.array(config[name], dtype=np.float32)[:, None] for name in ("mean", "std"))
+        self._table = (values - mean) / std
+
+    def __call__(self, image: Image.Image) -> NDArray[np.float32]:
+        """`pixel_values (3, H, W) float32` of an RGB image of any size."""
+        size = self._size_before_crop(*image.size)
+        if size != image.size:
+            image = image.resize(size, self._interpolation)
+        left, top = round((size[0] - self.width) / 2), round((size[1] - self.height) / 2)
+        pixels = np.asarray(image)[top : top + self.height, left : left + self.width]
+        return np.stack([self._table[channel][pixels[..., channel]] for channel in range(3)])
+
+    def _size_before_crop(self, width: int, height: int) -> tuple[int, int]:
+        target_height, target_width = self._scale_size
+        if target_height == target_width:
+            # torchvision's Resize: the shorter side becomes the target, the longer one is cut to whole pixels.
+            if width <= height:
+                return target_width, int(target_width * height / width)
+            return int(target_height * width / height), target_height
+        ratio = min(height / target_height, width / target_width)  # timm's ResizeKeepRatio
+        return round(width / ratio), round(height / ratio)

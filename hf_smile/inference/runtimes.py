@@ -1,0 +1,135 @@
+"""What runs the network: torch or ONNX Runtime. Both take `pixel_values` and give logits, as NumPy arrays."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hf_smile.errors import SmileModelError
+from hf_smile.labels import LABEL_NAMES
+
+ONNX_FILES = {"onnx": "onnx/model.onnx", "onnx-int8": "onnx/model_quantized.onnx"}
+"""Where Optimum and Transformers.js look for the network and its int8 version, by runtime."""
+
+RUNTIMES = ("torch", *ONNX_FILES)
+
+
+class Runtime(Protocol):
+    """A loaded network that threads may share."""
+
+    pretrained_cfg: dict[str, Any]
+    """timm's data settings: input size, interpolation, mean, std."""
+
+    def __call__(self, pixel_values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """`pixel_values (N, 3, H, W) float32` -> `logits (N, 3) float32`."""
+
+
+def load_runtime(model: str | Path, runtime: str = "torch", device: str | None = None) -> Runtime:
+    """Load a model to predict with.
+
+    Args:
+        model: folder that `scripts/train.py` (and, for ONNX, `scripts/export_onnx.py`) made, or an id on the Hub.
+        runtime: `torch`, `onnx`, or `onnx-int8` for the quantized network. ONNX imports no torch.
+        device: `cpu` or `cuda`; None for a GPU where torch sees one.
+
+    Raises:
+        SmileModelError: there is no such model, runtime or device.
+
+    >>> load_runtime("outputs/model", "onnx")(np.zeros((1, 3, 160, 160), np.float32)).shape  # doctest: +SKIP
+    (1, 3)
+    """
+    if runtime not in RUNTIMES:
+        raise SmileModelError(f"unknown runtime {runtime!r}; choose one of {', '.join(RUNTIMES)}")
+    if runtime == "torch":
+        return TorchRuntime(str(model), device)
+    return OnnxRuntime(_find_onnx(str(model), runtime), device)
+
+
+class TorchRuntime:
+    """The checkpoint itself, in torch."""
+
+    def __init__(self, model: str, device: str | None = None) -> None:
+        import torch
+
+        from hf_smile.modeling.checkpoint import load_model
+
+        try:
+            self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+            self.model = load_model(model).to(self.device)
+        except (RuntimeError, AssertionError) as error:  # torch without CUDA fails by assertion
+            raise SmileModelError(f"device {device!r} can't be used: {str(error).splitlines()[0]}") from None
+        self.pretrained_cfg: dict[str, Any] = self.model.config.pretrained_cfg
+
+    def __call__(self, pixel_values: NDArray[np.float32]) -> NDArray[np.float32]:
+        import torch
+
+        with torch.inference_mode():
+            batch = torch.from_numpy(pixel_values).to(self.device, memory_format=torch.channels_last)
+            return self.model(pixel_values=batch).logits.float().cpu().numpy()
+
+
+class OnnxRuntime:
+    """A network that `scripts/export_onnx.py` wrote, which holds its labels and data settings itself.
+
+    Args:
+        path: the .onnx file.
+        device: `cpu` or `cuda`; None for the CPU.
+
+    Raises:
+        SmileModelError: no ONNX Runtime is installed, or the file is broken or not one of ours.
+    """
+
+    def __init__(self, path: str | Path, device: str | None = None) -> None:
+        try:
+            import onnxruntime
+        except ImportError:
+            raise SmileModelError("ONNX Runtime is not installed: pip install onnxruntime") from None
+        provider = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}.get((device or "cpu").split(":")[0])
+        if provider not in onnxruntime.get_available_providers():
+            raise SmileModelError(f"the installed ONNX Runtime can't use the device {device!r}")
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
+        # Threads that spin while they wait slow everything down where cores are shared.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        try:
+            self._session = onnxruntime.InferenceSession(str(path), options, providers=[provider])
+        except Exception as error:  # ONNX Runtime has some ten error types without a common base
+            raise SmileModelError(f"{path}: ONNX Runtime can't load it: {str(error).splitlines()[0]}") from None
+        metadata = self._session.get_modelmeta().custom_metadata_map
+        if json.loads(metadata.get("labels", "null")) != list(LABEL_NAMES) or "pretrained_cfg" not in metadata:
+            raise SmileModelError(
+                f"{path} was not written by scripts/export_onnx.py: no labels or data settings inside"
+            )
+        self.pretrained_cfg: dict[str, Any] = json.loads(metadata["pretrained_cfg"])
+
+    def __call__(self, pixel_values: NDArray[np.float32]) -> NDArray[np.float32]:
+        return self._session.run(["logits"], {"pixel_values": pixel_values})[0]
+
+
+def _find_onnx(model: str, runtime: str) -> Path:
+    """The ONNX file of a model folder, or of a model on the Hub, fetched."""
+    name = ONNX_FILES[runtime]
+    quantize = " --quantize int8 --calibration_data DATA_DIR" if runtime == "onnx-int8" else ""
+    mend = f"make it with: python scripts/export_onnx.py --model {model}{quantize}"
+    if Path(model).is_dir():
+        if not Path(model, name).is_file():
+            raise SmileModelError(f"{model}: the folder holds no {name}; {mend}")
+        return Path(model, name)
+    if not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", model):
+        raise SmileModelError(f"{model}: no such folder")
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download(model, name))
+    except (OSError, ValueError) as error:
+        raise SmileModelError(f"{name} of {model} could not be fetched from the Hub: {_first_line(error)}") from None
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
