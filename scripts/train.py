@@ -17,11 +17,12 @@ def main() -> None:
     from hf_smile.modeling import build_model
     from hf_smile.modeling.backbone import parameter_table
     from hf_smile.training.arguments import parse_arguments, to_recipe
-    from hf_smile.training.device import use_all_cores
+    from hf_smile.training.device import start_all_processes, use_all_cores
     from hf_smile.training.run_folder import finish_run, open_run, start_run
     from hf_smile.training.trainer import SmileTrainer, softmax
 
     data, augmentation, backbone, args = arguments = parse_arguments(sys.argv[1:])
+    start_all_processes()
     logging.set_verbosity_error()
     use_all_cores()
     is_main = args.process_index == 0

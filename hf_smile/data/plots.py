@@ -6,7 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 from datasets import Dataset, DatasetDict
+from timm.data import IMAGENET_DEFAULT_MEAN
 
 from hf_smile.data.images import decode_image
 from hf_smile.data.transforms import AugmentationArguments, training_transform
@@ -59,11 +61,9 @@ def plot_samples(
     seed: int = 42,
 ) -> None:
     """A grid of training images as the model is given them: one row a class, augmented and labelled."""
-    import torch
-
-    transform = training_transform(
-        {"input_size": (3, image_size, image_size), "mean": (0, 0, 0), "std": (1, 1, 1)}, augmentation
-    )
+    mean = torch.tensor(IMAGENET_DEFAULT_MEAN)
+    config = {"input_size": (3, image_size, image_size), "mean": IMAGENET_DEFAULT_MEAN, "std": (1, 1, 1)}
+    transform = training_transform(config, augmentation)
     draw = np.random.default_rng(seed)
     labels = np.asarray(dataset["label"])
     figure = new_figure(1.25 * per_class, 1.4 * NUM_LABELS)
@@ -77,6 +77,6 @@ def plot_samples(
                 axes.axis("off")
                 if row is not None:
                     pixels = transform(decode_image(dataset[int(row)]["image"]["bytes"]))
-                    axes.imshow(pixels.permute(1, 2, 0).clamp(0, 1).numpy())
+                    axes.imshow((pixels.permute(1, 2, 0) + mean).clamp(0, 1).numpy())
             grid[label_id, 0].set_title(label, loc="left", fontsize=10, color=CLASS_COLORS[label], fontweight="bold")
     save_figure(figure, path)

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
-from hf_smile.data.images import MAX_FILE_BYTES, decode_image
+from hf_smile.data.images import MAX_FILE_BYTES, _to_rgb, decode_image
 from hf_smile.errors import SmileDataError, SmileModelError
 from hf_smile.inference.preprocessing import Preprocessor
 from hf_smile.inference.runtimes import Runtime, load_runtime
-from hf_smile.labels import LABEL_NAMES, NEGATIVE_SMILE, NOT_SMILE, POSITIVE_SMILE, label_slug
+from hf_smile.labels import LABEL_NAMES, NEGATIVE_SMILE, POSITIVE_SMILE, label_slug
+
+if TYPE_CHECKING:
+    from hf_smile.inference.faces import FaceDetector
+
+PHOTO_FACES = ("largest", "all", "auto")
 
 
 @dataclass(frozen=True)
@@ -93,19 +99,26 @@ class SmileClassifier:
 
     Args:
         runtime: a loaded network; `from_pretrained` makes both.
+        detector: finds the faces of `predict_photo`; None for `hf_smile.inference.faces.HaarDetector`.
 
     >>> classifier = SmileClassifier.from_pretrained("outputs/model", runtime="onnx")  # doctest: +SKIP
     >>> classifier.predict("face.jpg")[0].label  # doctest: +SKIP
     'positive smile'
     """
 
-    def __init__(self, runtime: Runtime) -> None:
+    def __init__(self, runtime: Runtime, detector: FaceDetector | None = None) -> None:
         self.runtime = runtime
         self.preprocess = Preprocessor(runtime.pretrained_cfg)
+        self._detector = detector
+        self._lock = threading.Lock()
 
     @classmethod
     def from_pretrained(
-        cls, dir_or_hub_id: str | Path, runtime: str = "torch", device: str | None = None
+        cls,
+        dir_or_hub_id: str | Path,
+        runtime: str = "torch",
+        device: str | None = None,
+        detector: FaceDetector | None = None,
     ) -> SmileClassifier:
         """Load a model.
 
@@ -114,14 +127,17 @@ class SmileClassifier:
             runtime: `torch`, `onnx`, or `onnx-int8`; the last two need what `scripts/export_onnx.py` writes, and
                 import no torch.
             device: `cpu` or `cuda`; None for a GPU where torch sees one.
+            detector: finds the faces of `predict_photo`; None for the one that comes with OpenCV.
 
         Raises:
             SmileModelError: there is no such model, runtime or device.
         """
-        return cls(load_runtime(dir_or_hub_id, runtime, device))
+        return cls(load_runtime(dir_or_hub_id, runtime, device), detector)
 
     @overload
-    def predict(self, images: Iterator[ImageInput], batch_size: int = 32) -> Iterator[SmilePrediction]: ...
+    def predict(  # type: ignore[overload-overlap]  # an iterator is an iterable too: first match wins
+        self, images: Iterator[ImageInput], batch_size: int = 32
+    ) -> Iterator[SmilePrediction]: ...
 
     @overload
     def predict(self, images: ImageInput | Iterable[ImageInput], batch_size: int = 32) -> list[SmilePrediction]: ...
@@ -153,6 +169,52 @@ class SmileClassifier:
         if isinstance(images, Iterator):
             return self._predict(images, batch_size)
         return list(self._predict(iter(images), batch_size))
+
+    def predict_photo(self, image: ImageInput, faces: str = "largest") -> list[SmilePrediction]:
+        """Find the faces of a photo and classify them, cut out as the training images are cut.
+
+        Args:
+            image: as for `predict`; turned photos are put upright by their EXIF orientation.
+            faces: `largest` takes one face, `all` takes all, the largest first. `auto` takes all, and classifies the
+                whole image where there is none, for files that may be face crops already; `note` says so then.
+
+        Returns:
+            One prediction a face, each with its `box` and `detector_score`. None where there is no face. One with an
+            `error` where the image can't be read.
+
+        Raises:
+            SmileModelError: `faces` is none of the three, or OpenCV is not installed.
+
+        >>> classifier.predict_photo("grace_hopper.jpg")[0].box  # doctest: +SKIP
+        (146, 97, 387, 338)
+        """
+        if faces not in PHOTO_FACES:
+            raise SmileModelError(f"faces is {faces!r}; choose one of {', '.join(PHOTO_FACES)}")
+        source = source_of(image)
+        try:
+            photo = load_image(image)
+        except SmileDataError as error:
+            return [SmilePrediction(source=source, error=str(error))]
+        found = self.detector.detect(photo)
+        if found:
+            found = found[:1] if faces == "largest" else found
+            inputs = np.stack([self.preprocess(photo.crop(face.box)) for face in found])
+            rows = zip(self.probabilities(inputs), found, strict=True)
+            return [verdict(row, box=face.box, detector_score=face.score, source=source) for row, face in rows]
+        if faces != "auto":
+            return []
+        (whole,) = self.probabilities(self.preprocess(photo)[None])
+        return [verdict(whole, source=source, note="no face found; the whole image was classified")]
+
+    @property
+    def detector(self) -> FaceDetector:
+        """What finds the faces. OpenCV is imported when it is first needed."""
+        with self._lock:
+            if self._detector is None:
+                from hf_smile.inference.faces import HaarDetector
+
+                self._detector = HaarDetector()
+            return self._detector
 
     def _predict(self, images: Iterator[ImageInput], batch_size: int) -> Iterator[SmilePrediction]:
         while batch := [self._prepare(image) for image in islice(images, batch_size)]:
@@ -206,7 +268,7 @@ def load_image(image: ImageInput) -> Image.Image:
     if isinstance(image, NamedImage):
         return decode_image(image.read())
     if isinstance(image, (str, Path)):
-        return decode_image(_read_file(Path(image)))
+        return decode_image(read_file(Path(image)))
     if isinstance(image, bytes):
         return decode_image(image)
     if isinstance(image, np.ndarray):
@@ -214,11 +276,19 @@ def load_image(image: ImageInput) -> Image.Image:
             raise SmileDataError(f"an array must be uint8 (H, W, 3), not {image.dtype} {image.shape}")
         return Image.fromarray(image)
     if isinstance(image, Image.Image):
-        return to_upright_rgb(image)
+        try:
+            return _to_rgb(ImageOps.exif_transpose(image))
+        except Exception as error:  # a file that the caller opened and that is read only now
+            raise SmileDataError(f"will not decode: {error}") from None
     raise SmileDataError(f"{type(image).__name__} is no image: pass a path, bytes, a PIL image or an array")
 
 
-def _read_file(path: Path) -> bytes:
+def read_file(path: Path) -> bytes:
+    """The bytes of an image file.
+
+    Raises:
+        SmileDataError: it can't be read, or is too large.
+    """
     try:
         if (size := path.stat().st_size) > MAX_FILE_BYTES:
             raise SmileDataError(f"file of {size:,} bytes is over the limit of {MAX_FILE_BYTES:,}")

@@ -27,7 +27,7 @@ def pooled_features(
     images: Iterable[bytes],
     backbone: str = DEFAULT_BACKBONE,
     *,
-    batch_size: int = 64,
+    batch_size: int = 32,
     cache_dir: str | Path | None = None,
 ) -> np.ndarray:
     """Pooled features of images, as the backbone hands them to its classifier.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 import torch
 
@@ -17,3 +18,24 @@ def use_all_cores() -> None:
         return
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     torch.set_num_threads(max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+
+
+def start_all_processes() -> None:
+    """Make `accelerate launch --cpu --num_processes N` mean N processes.
+
+    Without MPI, accelerate (1.15) announces N processes on a CPU and starts a single one. That one then becomes
+    `torch.distributed.run` with N workers. Under any other launcher, and with one process, nothing happens.
+    """
+    announced = "MASTER_ADDR" in os.environ and os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true"
+    if not announced or "WORLD_SIZE" in os.environ or "PMI_SIZE" in os.environ or "OMPI_COMM_WORLD_SIZE" in os.environ:
+        return
+    import psutil
+    from accelerate.commands.launch import launch_command_parser
+
+    words = psutil.Process().parent().cmdline()
+    launch, _ = launch_command_parser().parse_known_args(
+        words[words.index("launch") + 1 :] if "launch" in words else []
+    )
+    if (launch.num_processes or 1) > 1 and (launch.num_machines or 1) == 1:
+        workers = ["--standalone", f"--nproc_per_node={launch.num_processes}"]
+        os.execv(sys.executable, [sys.executable, "-m", "torch.distributed.run", *workers, *sys.argv])

@@ -12,7 +12,9 @@ from hf_smile.labels import LABEL_NAMES, NUM_LABELS
 
 FOLDS = 5
 REGULARIZATION = 0.001
-"""`C` of the logistic regression; measured on 1,280 features of 6,442 faces."""
+"""`C` of the logistic regression: the best log loss of 0.0001, 0.001 and 0.01 on 1,280 features of 6,442 faces."""
+PLANTED = 0.02
+"""Share of the labels that `share_of_planted_found` changes."""
 
 
 class LabelNoise(NamedTuple):
@@ -62,7 +64,7 @@ def out_of_fold_probabilities(
         probe = make_pipeline(StandardScaler(), LogisticRegression(C=REGULARIZATION, max_iter=1000))
         probe.fit(features[train], labels[train])
         probabilities[np.ix_(held_out, probe.classes_)] = probe.predict_proba(features[held_out])
-    return probabilities
+    return probabilities / probabilities.sum(axis=1, keepdims=True)  # the probe computes in float32
 
 
 def estimate_label_noise(labels: np.ndarray, probabilities: np.ndarray) -> LabelNoise:
@@ -97,3 +99,17 @@ def estimate_label_noise(labels: np.ndarray, probabilities: np.ndarray) -> Label
     given = joint.sum(axis=1)
     wrong = 1 - joint.diagonal() / np.maximum(given, 1e-12)
     return LabelNoise(joint, dict(zip(LABEL_NAMES, wrong.tolist(), strict=True)), suspicious)
+
+
+def share_of_planted_found(features: np.ndarray, labels: np.ndarray, groups: np.ndarray, seed: int = 0) -> float:
+    """How far the list of suspicious labels can be trusted: the share it holds of labels changed on purpose.
+
+    2 % of the labels are changed to another class at random, and suspicious labels are looked for anew. Compare with
+    the share of all labels that is on the list, which is what guessing would find.
+    """
+    draw = np.random.default_rng(seed)
+    changed = draw.choice(len(labels), max(1, round(PLANTED * len(labels))), replace=False)
+    with_errors = labels.copy()
+    with_errors[changed] = (labels[changed] + draw.integers(1, NUM_LABELS, len(changed))) % NUM_LABELS
+    noise = estimate_label_noise(with_errors, out_of_fold_probabilities(features, with_errors, groups, seed=seed))
+    return float(np.isin(changed, noise.suspicious["row"]).mean())

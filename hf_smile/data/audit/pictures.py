@@ -89,7 +89,7 @@ def _plot_similarity(audit: Audit, path: Path) -> None:
     figure = new_figure()
     axes = figure.add_subplot()
     edges = np.linspace(min(values.min(), threshold) - 0.01, 1, 41)
-    axes.hist(values, edges, color=_BLUE, edgecolor="white", linewidth=0.5)
+    axes.hist(values, edges.tolist(), color=_BLUE, edgecolor="white", linewidth=0.5)
     axes.margins(y=0.2)
     lines = (
         (threshold, "--", f"{(values >= threshold).mean():.1%} of the test images at {threshold:.2f} or above"),
@@ -165,7 +165,7 @@ def _plot_noise(audit: Audit, path: Path) -> None:
     axes.imshow(rows, cmap="Blues", vmin=0, vmax=1)
     for i, j in np.ndindex(rows.shape):
         color = "white" if rows[i, j] > 0.5 else "black"
-        images = round(joint[i, j] * len(audit.scan))
+        images = round(float(joint[i, j]) * len(audit.scan))
         axes.text(j, i, f"{rows[i, j]:.1%}\n{images:,} images", ha="center", va="center", color=color, fontsize=10)
     axes.set_xticks(range(len(LABEL_NAMES)), LABEL_NAMES)
     axes.set_yticks(range(len(LABEL_NAMES)), LABEL_NAMES)

@@ -8,17 +8,22 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hf_smile.data.audit.duplicates import KINDS, count_groups, duplicate_links, list_groups, merge_links
-from hf_smile.data.audit.labels import LabelNoise, estimate_label_noise, out_of_fold_probabilities
+from hf_smile.data.audit.duplicates import count_groups, duplicate_links, link_equal, list_groups, merge_links
+from hf_smile.data.audit.labels import (
+    LabelNoise,
+    estimate_label_noise,
+    out_of_fold_probabilities,
+    share_of_planted_found,
+)
 from hf_smile.data.audit.leakage import (
     accuracy_by_similarity,
     accuracy_with_interval,
     correct_predictions,
     nearest_train_images,
 )
+from hf_smile.data.audit.scan import Scan
 from hf_smile.data.audit.similarity import (
     NO_LINKS,
-    Links,
     choose_threshold,
     clusters,
     largest_cluster_by_threshold,
@@ -46,7 +51,7 @@ class OddLimits:
     """Longer by shorter side."""
     min_brightness: float = 40
     max_brightness: float = 215
-    min_contrast: float = 20
+    min_contrast: float = 15
     min_sharpness: float = 20
     max_border: float = 0.05
     """Share of the picture under plain bars."""
@@ -57,10 +62,13 @@ class Audit:
     """What was found. `scan` and the arrays go by the same rows: the images that can be read."""
 
     scan: pd.DataFrame
+    """The table of `scan_images`."""
     unreadable: pd.DataFrame
     """`image_id`, `split`, `label`, `problem`."""
     duplicates: pd.DataFrame
     """Of `list_groups`."""
+    equal_hashes: pd.DataFrame
+    """Groups of equal 64-bit difference hash, whether or not they are one picture; also of `list_groups`."""
     odd: pd.DataFrame
     """`image_id`, `split`, `label`, `what` (in words)."""
     cluster: np.ndarray
@@ -78,23 +86,25 @@ class Audit:
     """What `audit.json` holds."""
 
 
-def split_off_unreadable(scan: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The images that can be read, rows numbered from 0, and those that can't.
+def split_off_unreadable(scan: Scan) -> tuple[Scan, pd.DataFrame]:
+    """The images that can be read, rows numbered from 0, and a table of those that can't.
 
     Raises:
         SmileDataError: none is left in train or in test.
     """
-    bad = scan["problem"] != ""
-    readable = scan[~bad].reset_index(drop=True)
+    table = scan.table
+    bad = table["problem"] != ""
+    readable = table[~bad].reset_index(drop=True)
     for split in ("train", "test"):
         if not (readable["split"] == split).any():
-            problem = next(iter(scan.loc[bad & (scan["split"] == split), "problem"]), "there are none")
+            problem = next(iter(table.loc[bad & (table["split"] == split), "problem"]), "there are none")
             raise SmileDataError(f"no image of {split} can be read; the first problem: {problem}")
-    return readable, scan.loc[bad, ["image_id", "split", "label", "problem"]]
+    thumbnails = scan.thumbnails[~bad.to_numpy()] if bad.any() else scan.thumbnails
+    return Scan(readable, thumbnails), table.loc[bad, ["image_id", "split", "label", "problem"]]
 
 
 def run_audit(
-    scan: pd.DataFrame,
+    scan: Scan,
     features: np.ndarray | None = None,
     predictions: pd.DataFrame | None = None,
     *,
@@ -126,12 +136,14 @@ def run_audit(
     for name, value in (("duplicate_similarity", duplicate_similarity), ("cluster_similarity", cluster_similarity)):
         if value is not None and not 0 < value <= 1:
             raise SmileDataError(f"{name} is {value}; it must be above 0 and at most 1, for example 0.9")
-    readable, unreadable = split_off_unreadable(scan)
+    kept, unreadable = split_off_unreadable(scan)
+    readable = kept.table
     labels, count = readable["label"].to_numpy(), len(readable)
     rows = None if features is None else unit_rows(features)
     forest = NO_LINKS if rows is None else similarity_forest(rows)
-    links = duplicate_links(readable, forest.at_least(duplicate_similarity))
+    links = duplicate_links(kept, forest.at_least(duplicate_similarity))
     duplicates = list_groups(readable, links)
+    equal_hashes = list_groups(readable, {"equal hash": link_equal(readable["dhash"].to_numpy())})
     odd = odd_pictures(readable, limits)
 
     largest = None if rows is None else largest_cluster_by_threshold(forest, count)
@@ -145,11 +157,15 @@ def run_audit(
     except SmileDataError:
         group_disjoint = None
 
-    audit = Audit(readable, unreadable, duplicates, odd, cluster, group_disjoint, largest_cluster=largest)
+    audit = Audit(readable, unreadable, duplicates, equal_hashes, odd, cluster, group_disjoint, largest_cluster=largest)
     audit.summary = {
-        "images": {"all": len(scan), "readable": count, "unreadable": len(unreadable)},
+        "images": {"all": len(scan.table), "readable": count, "unreadable": len(unreadable)},
         "classes": _class_table(readable["split"], labels),
-        "duplicates": _count_kinds(readable, links, duplicates),
+        "duplicates": {
+            **{kind.replace(" ", "_"): count_groups(list_groups(readable, {kind: links[kind]})) for kind in links},
+            "all": count_groups(duplicates),
+            "equal_hash": count_groups(equal_hashes),
+        },
         "clusters": _count_clusters(cluster, in_test, cluster_similarity),
         "group_disjoint": None
         if group_disjoint is None
@@ -167,12 +183,12 @@ def run_audit(
             audit.accuracy = accuracy_by_similarity(audit.nearest_train, correct)
             audit.summary["accuracy"]["by_similarity"] = audit.accuracy.to_dict("records")
     if features is not None:
-        _measure_label_noise(audit, features, labels, seed)
+        _measure_label_noise(audit, features, seed)
     return audit
 
 
 def odd_pictures(scan: pd.DataFrame, limits: OddLimits) -> pd.DataFrame:
-    """Images outside the limits: `image_id`, `split`, `label`, and `what` is odd, in words; grey ones are listed too."""
+    """Images outside the limits, and grey ones: `image_id`, `split`, `label`, and `what` is odd, in words."""
     width, height = scan["width"], scan["height"]
     checks = {
         "small": np.minimum(width, height) < limits.min_side,
@@ -209,21 +225,44 @@ def _accuracy_without_leaks(audit: Audit, correct: pd.Series, cluster_similarity
     return {name: accuracy_with_interval(correct[~correct.index.isin(out)]) for name, out in left_out.items()}
 
 
-def _measure_label_noise(audit: Audit, features: np.ndarray, labels: np.ndarray, seed: int) -> None:
+def _measure_label_noise(audit: Audit, features: np.ndarray, seed: int) -> None:
+    labels, cluster = audit.scan["label"].to_numpy(), audit.cluster
     try:
-        probabilities = out_of_fold_probabilities(features, labels, audit.cluster, seed=seed)
-        ungrouped = out_of_fold_probabilities(features, labels, np.arange(len(labels)), seed=seed)
+        probabilities = out_of_fold_probabilities(features, labels, cluster, seed=seed)
+        found = share_of_planted_found(features, labels, cluster, seed)
+        divided = out_of_fold_probabilities(features, labels, np.arange(len(labels)), seed=seed)
     except SmileDataError as error:
         audit.summary["labels"] = {"not_estimated": str(error)}
         return
     audit.noise = noise = estimate_label_noise(labels, probabilities)
+    right = probabilities.argmax(axis=1) == labels
     audit.summary["labels"] = {
         "suspicious": len(noise.suspicious),
         "suspicious_by_class": _count_labels(noise.suspicious["label"].to_numpy()),
+        "share_of_planted_errors_found": found,
         "noise_by_class": noise.by_class,
         "joint_given_by_likely": noise.joint.tolist(),
-        "probe_accuracy": accuracy_with_interval(probabilities.argmax(axis=1) == labels),
-        "probe_accuracy_with_clusters_divided": accuracy_with_interval(ungrouped.argmax(axis=1) == labels),
+        "probe_accuracy": accuracy_with_interval(right),
+    }
+    several = np.bincount(cluster)[cluster] > 1
+    if several.any():
+        divided_right = divided.argmax(axis=1) == labels
+        audit.summary["likeness"]["probe"] = _compare(right[several], divided_right[several])
+
+
+def _compare(together: np.ndarray, divided: np.ndarray) -> dict[str, Any]:
+    """Accuracy on images in clusters, when the probe knew none and when it knew some of their cluster.
+
+    The p-value is of the one-sided sign test on the images that one of the two gets right (McNemar, 1947).
+    """
+    from scipy.stats import binomtest
+
+    gained, lost = int((divided & ~together).sum()), int((together & ~divided).sum())
+    p_value = binomtest(gained, gained + lost, alternative="greater").pvalue if gained + lost else 1.0
+    return {
+        "clusters_kept_together": accuracy_with_interval(together),
+        "clusters_divided": accuracy_with_interval(divided),
+        "p_value": float(p_value),
     }
 
 
@@ -234,13 +273,6 @@ def _count_labels(labels: np.ndarray) -> dict[str, int]:
 def _class_table(splits: pd.Series, labels: np.ndarray) -> dict[str, dict[str, int]]:
     """Images of each class, by split."""
     return {str(split): _count_labels(labels[(splits == split).to_numpy()]) for split in splits.unique()}
-
-
-def _count_kinds(scan: pd.DataFrame, links: dict[str, Links], groups: pd.DataFrame) -> dict[str, Any]:
-    """Groups that each way of telling duplicates finds on its own, and all ways together."""
-    none = dict.fromkeys(KINDS, NO_LINKS)
-    alone = {kind.replace(" ", "_"): count_groups(list_groups(scan, none | {kind: links[kind]})) for kind in KINDS}
-    return alone | {"all": count_groups(groups)}
 
 
 def _count_clusters(cluster: np.ndarray, in_test: np.ndarray, similarity: float | None) -> dict[str, Any]:

@@ -6,12 +6,12 @@ import hashlib
 import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 import imagehash
 import numpy as np
 import pandas as pd
-from PIL import Image, ImageOps
+from PIL import Image
 from tqdm.auto import tqdm
 
 from hf_smile.data.images import ImageSource, decode_image
@@ -20,11 +20,13 @@ from hf_smile.errors import SmileDataError
 MEASURED_SIZE = 128
 """Pixels: side of the square that brightness, sharpness and borders are measured on, so that sizes compare."""
 
+THUMBNAIL_SIZE = 16
+"""Pixels: side of the grey thumbnail by which two images are compared."""
+
 _MEASURES = np.dtype(
     [
         ("digest", "S32"),
         ("dhash", "u8"),
-        ("mirrored_dhash", "u8"),
         ("width", "u4"),
         ("height", "u4"),
         ("file_bytes", "u4"),
@@ -33,6 +35,7 @@ _MEASURES = np.dtype(
         ("sharpness", "f4"),
         ("grey", "?"),
         ("border", "f4"),
+        ("thumbnail", "u1", (THUMBNAIL_SIZE**2,)),
     ]
 )
 _CHUNK = 256  # images handed to the threads at a time
@@ -41,26 +44,34 @@ _GREY_SPREAD = 8  # levels by which the channels of a grey image may differ; JPE
 _BLACK, _WHITE = 12, 243  # levels a border line stays below, or above, throughout
 
 
-def scan_images(tables: Mapping[str, pd.DataFrame], images: ImageSource) -> pd.DataFrame:
-    """Read and decode every image once, and keep only numbers: about 200 bytes an image, its id included.
+class Scan(NamedTuple):
+    """What is kept of the images, one row each, splits one after another."""
+
+    table: pd.DataFrame
+    """`image_id`, `split`, `label`, `problem` and the numbers, see `scan_images`."""
+    thumbnails: np.ndarray
+    """(N, 256) uint8, grey."""
+
+
+def scan_images(tables: Mapping[str, pd.DataFrame], images: ImageSource) -> Scan:
+    """Read and decode every image once, and keep only numbers: about half a kilobyte an image.
 
     Args:
         tables: annotations by split, with `image_id` and `label`.
         images: where they are.
 
     Returns:
-        One row an image, splits one after another: `image_id`, `split`, `label`; `problem` ("" unless the image
-        can't be read, and then the rest is zero); `digest` of the file's bytes; `dhash` and `mirrored_dhash`, the
-        64-bit difference hashes of the image and its mirror image; `width`, `height` (pixels, upright),
-        `file_bytes`; `brightness` and `contrast`, mean and standard deviation of the grey levels (0 to 255);
-        `sharpness`, the variance of the Laplacian; `grey` (bool); `border`, the share of the image (0 to 1) that
-        plain black or white bars take at its edges.
+        Thumbnails, and a table with `image_id`, `split`, `label`; `problem` ("" unless the image can't be read, and
+        then the rest is zero); `digest` of the file's bytes; `dhash`, the 64-bit difference hash; `width`, `height`
+        (pixels, upright), `file_bytes`; `brightness` and `contrast`, mean and standard deviation of the grey levels
+        (0 to 255); `sharpness`, the variance of the Laplacian; `grey` (bool); `border`, the share of the image (0 to
+        1) that plain black or white bars take at its edges.
 
     The difference hash is from Krawetz (2013), "Kind of Like That"; the variance of the Laplacian as a measure of
     blur from Pech-Pacheco et al. (2000), "Diatom autofocusing in brightfield microscopy: a comparative study".
 
-    >>> scan = scan_images(tables, images)  # doctest: +SKIP
-    >>> scan.loc[scan["problem"] != "", ["image_id", "problem"]]  # doctest: +SKIP
+    >>> scan = scan_images(*read_folder("data/sample"))  # doctest: +SKIP
+    >>> scan.table.loc[scan.table["problem"] != "", ["image_id", "problem"]]  # doctest: +SKIP
     """
     table = pd.concat(
         [annotations[["image_id", "label"]].assign(split=split) for split, annotations in tables.items()],
@@ -89,26 +100,25 @@ def scan_images(tables: Mapping[str, pd.DataFrame], images: ImageSource) -> pd.D
                 else:
                     measures[row] = result
             progress.update(len(chunk))
-    for name in _MEASURES.names or ():
+    thumbnails = np.ascontiguousarray(measures["thumbnail"])
+    for name in (_MEASURES.names or ())[:-1]:
         table[name] = measures[name]
-    return table.assign(problem=[problems.get(row, "") for row in range(len(ids))])
+    return Scan(table.assign(problem=[problems.get(row, "") for row in range(len(ids))]), thumbnails)
 
 
 def measure_image(data: bytes, image: Image.Image) -> tuple[Any, ...]:
-    """What `scan_images` keeps of one image, in the order of its columns.
+    """What `scan_images` keeps of one image, in the order of its columns, the thumbnail last.
 
     Args:
         data: the encoded file.
         image: the same, decoded to RGB.
     """
-    hashed = image.convert("L").resize((9, 8), Image.Resampling.LANCZOS)  # all that the difference hash looks at
     small = np.asarray(image.resize((MEASURED_SIZE, MEASURED_SIZE), Image.Resampling.BOX), dtype=np.float32)
     grey = small @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
     laplacian = grey[1:-1, :-2] + grey[1:-1, 2:] + grey[:-2, 1:-1] + grey[2:, 1:-1] - 4 * grey[1:-1, 1:-1]
     return (
         hashlib.blake2b(data, digest_size=16).hexdigest(),
-        _difference_hash(hashed),
-        _difference_hash(ImageOps.mirror(hashed)),
+        int.from_bytes(np.packbits(imagehash.dhash(image).hash).tobytes(), "big"),
         *image.size,
         len(data),
         grey.mean(),
@@ -116,11 +126,8 @@ def measure_image(data: bytes, image: Image.Image) -> tuple[Any, ...]:
         laplacian.var(),
         np.percentile(small.max(axis=2) - small.min(axis=2), 99) < _GREY_SPREAD,
         _border_share(grey),
+        grey.reshape(THUMBNAIL_SIZE, MEASURED_SIZE // THUMBNAIL_SIZE, THUMBNAIL_SIZE, -1).mean(axis=(1, 3)).ravel(),
     )
-
-
-def _difference_hash(image: Image.Image) -> int:
-    return int.from_bytes(np.packbits(imagehash.dhash(image).hash).tobytes(), "big")
 
 
 def _border_share(grey: np.ndarray) -> float:

@@ -98,7 +98,7 @@ def similarity_forest(rows: np.ndarray, floor: float = _FLOOR) -> Links:
         i, j, values = i + first.start, j + second.start, similarity[i, j]
         above = i < j
         found = Links(i[above].astype(np.int32), j[above].astype(np.int32), values[above])
-        forest = _spanning_forest(forest + found, len(rows))
+        forest = spanning_forest(forest + found, len(rows))
     return forest
 
 
@@ -150,8 +150,8 @@ def _blocks(a: np.ndarray, b: np.ndarray, title: str | None = None) -> Iterator[
             progress.update(rows.stop - rows.start)
 
 
-def _spanning_forest(links: Links, count: int) -> Links:
-    """The strongest of the links that connect the same images."""
+def spanning_forest(links: Links, count: int) -> Links:
+    """The strongest of the links that connect the same images: fewer links than images."""
     # The weights must be positive: in a sparse graph a zero is no link.
     graph = coo_matrix((2 - links.similarity.astype(np.float64), (links.first, links.second)), shape=(count, count))
     tree = minimum_spanning_tree(graph.tocsr()).tocoo()

@@ -1,0 +1,139 @@
+"""The console script `hf-smile`: verdicts on photos, folders and clips. Results go to stdout, all else to stderr."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+
+from hf_smile.console import run_script
+from hf_smile.errors import SmileDataError, SmileModelError
+
+# Nothing heavy is imported before the arguments are parsed, and torch only where it runs the network.
+
+_EXAMPLES = """\
+examples:
+  hf-smile predict holiday/*.jpg --model outputs/model
+  hf-smile predict faces.zip --model outputs/model --faces none --format csv --output verdicts.csv
+  hf-smile info outputs/model
+"""
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="hf-smile",
+        description="Not smiling, smiling for real, or smiling for show?",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    predict = commands.add_parser("predict", help="classify photos or face crops")
+    predict.add_argument(
+        "paths", nargs="+", metavar="PATH", help="files, folders, zips, or patterns such as '**/*.jpg'"
+    )
+    predict.add_argument("--model", required=True, metavar="DIR_OR_HUB_ID", help="what scripts/train.py made")
+    predict.add_argument("--format", default="table", choices=("table", "csv", "jsonl"), help="default: %(default)s")
+    predict.add_argument("--output", metavar="FILE", help="write there instead of to stdout")
+    predict.add_argument("--runtime", choices=("torch", "onnx", "onnx-int8"), help="default: onnx where it is exported")
+    predict.add_argument(
+        "--faces",
+        default="auto",
+        choices=("none", "largest", "all", "auto"),
+        help="none: every image is a face crop. auto: all faces, and the whole image where there is none (%(default)s)",
+    )
+    predict.add_argument("--detector", default="haar", metavar="haar|yunet|FILE.onnx", help="default: %(default)s")
+    predict.add_argument("--annotate", metavar="DIR", help="write pictures with boxes and verdicts into this folder")
+    predict.add_argument("--batch_size", type=int, default=32, help="crops at a time (default: %(default)s)")
+
+    info = commands.add_parser("info", help="what a model is, and what it takes")
+    info.add_argument("model", metavar="DIR")
+    return parser.parse_args()
+
+
+def predict(args: argparse.Namespace) -> int:
+    """Exit code 0, or 1 where an image failed."""
+    from tqdm import tqdm
+
+    from hf_smile.inference.classifier import SmileClassifier
+    from hf_smile.inference.files import Annotator, find_images, make_writer, predict_files
+
+    total, images = find_images(args.paths)
+    detector = None
+    if args.faces != "none":
+        from hf_smile.inference.faces import make_detector
+
+        detector = make_detector(args.detector)
+    runtime = args.runtime or ("onnx" if Path(args.model, "onnx", "model.onnx").is_file() else "torch")
+    classifier = SmileClassifier.from_pretrained(args.model, runtime, detector=detector)
+    annotator = Annotator(args.annotate) if args.annotate else None
+
+    failed = 0
+    with ExitStack() as stack:
+        unfinished = Path(f"{args.output}.part") if args.output else None
+        try:
+            file = stack.enter_context(unfinished.open("w", encoding="utf-8", newline="")) if unfinished else sys.stdout
+        except OSError as error:
+            raise SmileDataError(f"{args.output} can't be written: {error.strerror}") from None
+        write = make_writer(args.format, file)
+        progress = stack.enter_context(tqdm(total=total, unit=" images", file=sys.stderr, disable=None))
+        for image, predictions in predict_files(classifier, images, args.faces, args.batch_size):
+            for prediction in predictions:
+                write(prediction)
+            failed += any(prediction.error for prediction in predictions)
+            if annotator:
+                annotator.write(image, predictions)
+            progress.update()
+        file.flush()
+    if unfinished:
+        unfinished.replace(args.output)
+    if failed:
+        print(f"{failed:,} of {total:,} images could not be classified", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def info(args: argparse.Namespace) -> int:
+    """Print what `config.json` and the weights say, without loading the network."""
+    folder = Path(args.model)
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        settings = config["pretrained_cfg"]
+        rows = {
+            "architecture": config["architecture"],
+            "input": " x ".join(map(str, settings["input_size"])),
+            "labels": ", ".join(config.get("label_names") or config["id2label"].values()),
+            "mean, std": f"{settings['mean']}, {settings['std']}",
+        }
+    except OSError as error:
+        raise SmileModelError(f"{folder}: {error.strerror}: config.json; give the folder of a trained model") from None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise SmileModelError(f"{folder}: config.json does not describe a model of scripts/train.py") from None
+    for name in ("model.safetensors", "onnx/model.onnx", "onnx/model_quantized.onnx"):
+        file = folder / name
+        rows[name] = f"{file.stat().st_size / 1e6:.1f} MB" if file.is_file() else "not there"
+    for name, value in rows.items():
+        print(f"{name:<25}  {value}")
+    return 0
+
+
+def run() -> None:
+    args = parse_arguments()
+    try:
+        code = {"predict": predict, "info": info}[args.command](args)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader, `head` for one, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    sys.exit(code)
+
+
+def main() -> None:
+    """The console script."""
+    run_script(run)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,304 @@
+"""audit.json, audit.md and the CSV lists: what was found, what to act on first."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from hf_smile.data.audit.duplicates import HASH_BITS, THUMBNAIL_CORRELATION
+from hf_smile.data.audit.leakage import BINS
+from hf_smile.data.audit.pictures import plot_audit
+from hf_smile.data.audit.run import Audit
+from hf_smile.data.audit.splits import clean_tables, link_images, write_annotations
+from hf_smile.data.images import ImageSource
+from hf_smile.errors import SmileDataError
+from hf_smile.labels import LABEL_NAMES
+
+SIGNIFICANT = 0.01
+"""p-value below which images that are alike count as a leak."""
+
+_ODD_TO_ACT_ON = ("dark", "bright", "low contrast", "blurred", "black or white bars", "not square")
+
+
+def open_output(folder: Path, data_dir: Path) -> None:
+    """Make `folder`, unless what the audit writes into it would replace the data themselves.
+
+    Raises:
+        SmileDataError: it would, or the folder can't be made.
+    """
+    if data_dir.resolve() in {(folder / name).resolve() for name in ("", "clean", "group_disjoint")}:
+        raise SmileDataError(f"the audit would write over the data in {data_dir}; name another --output_dir")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SmileDataError(f"{folder}: the folder can't be made: {error.strerror}") from None
+
+
+def write_report(audit: Audit, tables: Mapping[str, pd.DataFrame], images: ImageSource, folder: Path) -> None:
+    """Write everything but images into `folder`.
+
+    `audit.md` to read, `audit.json` with all numbers, plots, the lists `unreadable.csv`, `duplicates.csv`,
+    `equal_hashes.csv`, `odd_pictures.csv`, and with features `nearest_train.csv` and `suspicious_labels.csv`; and
+    `group_disjoint/`, a data set of its own with the same images in a split that no cluster straddles.
+    """
+    lists = {
+        "unreadable.csv": audit.unreadable,
+        "duplicates.csv": audit.duplicates.drop(columns="row"),
+        "equal_hashes.csv": audit.equal_hashes.drop(columns=["row", "kind"]),
+        "odd_pictures.csv": audit.odd,
+    }
+    if audit.nearest_train is not None:
+        lists["nearest_train.csv"] = audit.nearest_train.round({"similarity": 4})
+    if audit.noise is not None:
+        lists["suspicious_labels.csv"] = _suspicious_list(audit)
+    for name, table in lists.items():
+        _with_label_names(table).to_csv(folder / name, index=False, lineterminator="\n")
+    if audit.group_disjoint is not None:
+        pooled = pd.concat(tables.values(), ignore_index=True)
+        for split, chosen in (("train", ~audit.group_disjoint), ("test", audit.group_disjoint)):
+            ids = audit.scan.loc[chosen, "image_id"]
+            write_annotations(pooled[pooled["image_id"].isin(ids)], folder / "group_disjoint" / f"{split}.csv")
+        link_images(images, folder / "group_disjoint")
+    plots = plot_audit(audit, folder)
+    (folder / "audit.json").write_text(json.dumps(audit.summary, indent=2) + "\n", encoding="utf-8")
+    (folder / "audit.md").write_text(_render(audit, list(lists), plots), encoding="utf-8")
+
+
+def write_clean(audit: Audit, tables: Mapping[str, pd.DataFrame], images: ImageSource, folder: Path) -> dict[str, int]:
+    """Write the splits without leaks and conflicts (see `clean_tables`) into `folder`, a data set of its own.
+
+    Returns:
+        Images left in each file, by its name.
+    """
+    cleaned = clean_tables(tables, audit.duplicates, set(audit.unreadable["image_id"]))
+    for name, table in cleaned.items():
+        write_annotations(table, folder / f"{name}.csv")
+    link_images(images, folder)
+    return {name: len(table) for name, table in cleaned.items()}
+
+
+def to_act_on(audit: Audit) -> list[str]:
+    """What the data's owner should do something about, the worst first, a sentence each."""
+    summary = audit.summary
+    duplicates, labels = summary["duplicates"]["all"], summary.get("labels", {})
+    found = []
+    if count := summary["images"]["unreadable"]:
+        found.append(f"{_count(count, 'image')} can't be read (unreadable.csv): mend them or leave them out.")
+    if count := duplicates["groups_in_train_and_test"]:
+        found.append(
+            f"{_count(count, 'picture')} in train and test at once (duplicates.csv): the test score is flattered. "
+            "`--write_clean` leaves them out of train; models that have seen them are to be tested on "
+            "test_without_leaks.csv."
+        )
+    if count := duplicates["groups_with_differing_labels"]:
+        found.append(
+            f"{_count(count, 'picture')} with more than one label (duplicates.csv): decide on one; "
+            "`--write_clean` leaves them out."
+        )
+    probe = summary.get("likeness", {}).get("probe")
+    if probe and probe["p_value"] < SIGNIFICANT:
+        found.append(
+            f"Images like a train image are easier: a probe that knows images like them is right on "
+            f"{probe['clusters_divided']['accuracy']:.1%} of them, one that does not on "
+            f"{probe['clusters_kept_together']['accuracy']:.1%}. Report the score on group_disjoint/ beside the one "
+            "on the given split."
+        )
+    if count := labels.get("suspicious"):
+        found.append(f"{_count(count, 'label')} to look at (suspicious_labels.csv), the most suspicious first.")
+    odd = {what: n for what, n in summary["pictures"]["odd"].items() if what in _ODD_TO_ACT_ON}
+    if odd:
+        found.append(f"Odd pictures (odd_pictures.csv): {', '.join(f'{n:,} {what}' for what, n in odd.items())}.")
+    return found
+
+
+def _render(audit: Audit, lists: list[str], plots: list[str]) -> str:
+    summary = audit.summary
+    images = summary["images"]
+    actions = to_act_on(audit) or ["Nothing was found."]
+    sections = [
+        f"# Audit of {summary.get('data', 'the data set')}",
+        f"{images['all']:,} images, {images['unreadable']:,} of them can't be read.",
+        "## To act on",
+        "\n".join(f"{number}. {words}" for number, words in enumerate(actions, 1)),
+        "## Classes",
+        _class_lines(summary["classes"]),
+        "## Duplicates",
+        _duplicate_lines(summary["duplicates"]),
+    ]
+    if "likeness" in summary or "accuracy" in summary:
+        sections += ["## Likeness of train and test", _likeness_lines(summary, plots)]
+    sections += ["## A split that no cluster straddles", _split_lines(summary, plots)]
+    if "labels" in summary:
+        sections += ["## Labels", _label_lines(summary["labels"])]
+    sections += ["## Pictures", _picture_lines(summary["pictures"])]
+    if "likeness" not in summary:
+        sections.append("Likeness of train and test and suspicious labels were not looked for: they need `--backbone`.")
+    sections += ["## Files", ", ".join(["audit.json", *lists, *plots])]
+    return "\n\n".join(sections) + "\n"
+
+
+def _class_lines(classes: Mapping[str, Mapping[str, int]]) -> str:
+    rows = []
+    for split, counts in classes.items():
+        total = sum(counts.values())
+        rows.append([split, f"{total:,}", *(f"{n:,} ({n / max(total, 1):.1%})" for n in counts.values())])
+    return _table(["split", "images", *LABEL_NAMES], rows)
+
+
+def _duplicate_lines(duplicates: Mapping[str, Any]) -> str:
+    names = {
+        "same_bytes": "same bytes",
+        "same_picture": f"same picture (difference hash within {HASH_BITS} bits, thumbnails correlate to "
+        f"{THUMBNAIL_CORRELATION})",
+        "similar": "similar features"
+        + (f" (cosine {duplicates['similarity_threshold']} or more)" if "similarity_threshold" in duplicates else ""),
+        "all": "**all together**",
+        "equal_hash": "for comparison: equal 64-bit difference hash",
+    }
+    columns = ("groups", "images", "groups_in_train_and_test", "groups_with_differing_labels")
+    rows = [[words, *(f"{duplicates[name][column]:,}" for column in columns)] for name, words in names.items()]
+    return (
+        _table(["", "groups", "images", "in train and test", "labels differ"], rows)
+        + "\n\nAn equal hash alone does not make a duplicate: faces fill their crops alike, and some hashes are equal "
+        "by chance. The groups are in duplicates.csv, those of equal hash in equal_hashes.csv."
+    )
+
+
+def _likeness_lines(summary: Mapping[str, Any], plots: list[str]) -> str:
+    lines = []
+    if likeness := summary.get("likeness"):
+        quantiles = likeness["quantiles"]
+        lines.append(
+            f"Cosine similarity of each test image to the nearest train image: median {quantiles['0.50']:.2f}, "
+            f"95 % of them below {quantiles['0.95']:.2f}. {likeness['test_images_like_a_train_image']:,} reach "
+            f"{summary['clusters']['similarity']:.2f}, from which images are kept together. The nearest train image "
+            f"has the same label for {likeness['nearest_has_same_label']:.1%}.\n\n![similarity](similarity.png)"
+        )
+        if probe := likeness.get("probe"):
+            lines.append(
+                "Does knowing such images help? A linear probe is right on "
+                f"{_interval(probe['clusters_divided'])} of the images in clusters when its folds divide the clusters, "
+                f"and on {_interval(probe['clusters_kept_together'])} when they keep them together "
+                f"(p = {probe['p_value']:.2g})."
+            )
+    if accuracy := summary.get("accuracy"):
+        rows = [
+            [name.replace("_", " "), f"{part['images']:,}", _interval(part)]
+            for name, part in accuracy.items()
+            if name != "by_similarity"
+        ]
+        lines.append(_table(["test images", "images", "accuracy (95 % interval)"], rows))
+    if "accuracy_by_similarity.png" in plots:
+        rows = [
+            [f"{part['similarity_from']:.2f} to {part['similarity_to']:.2f}", f"{part['images']:,}", _interval(part)]
+            for part in summary["accuracy"]["by_similarity"]
+        ]
+        lines.append(f"In {BINS} parts of equal size, from the least to the most like a train image:")
+        lines.append(_table(["similarity", "images", "accuracy (95 % interval)"], rows))
+        lines.append("![accuracy by similarity](accuracy_by_similarity.png)")
+    return "\n\n".join(lines)
+
+
+def _split_lines(summary: Mapping[str, Any], plots: list[str]) -> str:
+    clusters, split = summary["clusters"], summary["group_disjoint"]
+    reason = "duplicates"
+    if clusters["similarity"] is not None:
+        reason = f"duplicates and images of similarity {clusters['similarity']:.2f} or more"
+    lines = [
+        f"Linking {reason}, {clusters['images_in_them']:,} images fall into {clusters['clusters_of_several']:,} "
+        f"clusters of several, the largest of {clusters['largest']:,}; {clusters['in_train_and_test']:,} of the "
+        "clusters are in train and test. Clusters by size: "
+        + ", ".join(f"{n:,} of {size}" for size, n in clusters["clusters_by_size"].items())
+        + "."
+    ]
+    if "clusters.png" in plots:
+        lines.append("![clusters](clusters.png)")
+    if split is None:
+        lines.append("They can't be divided into train and test.")
+    else:
+        lines.append("group_disjoint/train.csv and group_disjoint/test.csv keep each cluster on one side:")
+        lines.append(_class_lines(split))
+    return "\n\n".join(lines)
+
+
+def _label_lines(labels: Mapping[str, Any]) -> str:
+    if "not_estimated" in labels:
+        return f"Not estimated: {labels['not_estimated']}."
+    rows = [
+        [name, f"{labels['noise_by_class'][name]:.1%}", f"{labels['suspicious_by_class'][name]:,}"]
+        for name in LABEL_NAMES
+    ]
+    probe = labels["probe_accuracy"]
+    share = labels["suspicious"] / probe["images"]
+    return (
+        f"A linear probe on the features, on images it has not seen, agrees with {_interval(probe)} of the labels. "
+        f"Where it is sure of another class, the label is suspicious: {labels['suspicious']:,} are ({share:.1%}). Of labels "
+        "changed on purpose it finds "
+        f"{labels['share_of_planted_errors_found']:.1%}; guessing would find {share:.1%}.\n\n"
+        + _table(["given label", "estimated noise (at most)", "suspicious labels"], rows)
+        + "\n\nThe estimate takes the probe's own mistakes for noise: the weaker the probe, the further it is above "
+        "the truth. Trust the order of the list more than its length.\n\n![label noise](label_noise.png)"
+    )
+
+
+def _picture_lines(pictures: Mapping[str, Any]) -> str:
+    numbers = pictures["quantiles"]
+    rows = [
+        [name.replace("_", " "), *(f"{value:,.4g}" if value < 1e4 else f"{value:,.0f}" for value in values.values())]
+        for name, values in numbers.items()
+    ]
+    header = ["", *next(iter(numbers.values()))]
+    by_class = pictures["by_class"]
+    measures = list(next(iter(by_class.values())))
+    class_rows = [
+        [
+            label,
+            *(
+                f"{row[m]:.1%}" if m == "grey" else f"{row[m]:,.4g}" if row[m] < 1e4 else f"{row[m]:,.0f}"
+                for m in measures
+            ),
+        ]
+        for label, row in by_class.items()
+    ]
+    odd = ", ".join(f"{n:,} {what}" for what, n in pictures["odd"].items()) or "none"
+    return (
+        _table(header, rows)
+        + "\n\nMedians by class (a class that differs can be told without looking at the face):\n\n"
+        + _table(["", *(m.replace("_", " ") for m in measures)], class_rows)
+        + f"\n\nOut of the ordinary: {odd}.\n\n![pictures](pictures.png)"
+    )
+
+
+def _suspicious_list(audit: Audit) -> pd.DataFrame:
+    assert audit.noise is not None
+    table = audit.noise.suspicious
+    images = audit.scan.iloc[table["row"]][["image_id", "split"]].reset_index(drop=True)
+    return pd.concat([images, table.drop(columns="row").round(4)], axis=1)
+
+
+def _with_label_names(table: pd.DataFrame) -> pd.DataFrame:
+    names = {
+        column: [LABEL_NAMES[label] for label in table[column]]
+        for column in ("label", "likely_label", "train_label")
+        if column in table
+    }
+    return table.assign(**names)
+
+
+def _interval(part: Mapping[str, float]) -> str:
+    if not part["images"]:
+        return "none"
+    return f"{part['accuracy']:.1%} ({part['low']:.1%} to {part['high']:.1%})"
+
+
+def _count(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'s' if count > 1 else ''}"
+
+
+def _table(header: list[str], rows: list[list[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)

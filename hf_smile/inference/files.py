@@ -1,0 +1,186 @@
+"""Images from the command line in, verdicts out to a table, a CSV file, JSON lines and annotated pictures."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from glob import glob
+from itertools import chain
+from pathlib import Path
+from typing import Any, TextIO
+
+from PIL import Image, ImageDraw
+
+from hf_smile.data.images import ImageSource
+from hf_smile.errors import SmileDataError
+from hf_smile.figures import CLASS_COLORS
+from hf_smile.inference.classifier import NamedImage, SmileClassifier, SmilePrediction, load_image, read_file
+from hf_smile.labels import LABEL_NAMES, label_slug
+
+COLUMNS = (
+    "source",
+    "label",
+    *(f"p_{label_slug(name)}" for name in LABEL_NAMES),
+    "p_smile",
+    "p_genuine_given_smile",
+    *("left", "top", "right", "bottom"),
+    "detector_score",
+    "note",
+    "error",
+)
+
+
+def find_images(paths: Sequence[str]) -> tuple[int, Iterator[NamedImage]]:
+    """The images of files, folders (with their subfolders), zips and glob patterns, in the order given.
+
+    Returns:
+        Their number, and the images, each of which is read when its turn comes.
+
+    Raises:
+        SmileDataError: a path does not exist, a pattern fits no file, or a zip is broken or unsafe.
+
+    >>> find_images(["holiday/", "more.zip", "*.jpg"])[0]  # doctest: +SKIP
+    1204
+    """
+    sources: list[ImageSource | Path] = []
+    for text in paths:
+        found = [Path(text)] if Path(text).exists() else [Path(name) for name in sorted(glob(text, recursive=True))]
+        if not found:
+            raise SmileDataError(f"{text}: no such file or folder, and no pattern that fits one")
+        for path in found:
+            if not path.is_dir() and path.suffix.lower() != ".zip":
+                sources.append(path)
+                continue
+            source = ImageSource(path)
+            # By their whole name instead of the image id: here, two files may well have the same.
+            source.names = {name: [name] for names in source.names.values() for name in names}
+            sources.append(source)
+    total = sum(len(source) if isinstance(source, ImageSource) else 1 for source in sources)
+    if not total:
+        raise SmileDataError(f"{', '.join(paths)}: no image in there")
+    return total, chain.from_iterable(map(_images_of, sources))
+
+
+def _images_of(source: ImageSource | Path) -> Iterator[NamedImage]:
+    if isinstance(source, Path):
+        yield NamedImage(str(source), partial(read_file, source))
+        return
+    for name in source.names:
+        yield NamedImage(f"{source.path}/{name}", partial(source.read, name))
+
+
+def predict_files(
+    classifier: SmileClassifier, images: Iterator[NamedImage], faces: str = "auto", batch_size: int = 32
+) -> Iterator[tuple[NamedImage, list[SmilePrediction]]]:
+    """Verdicts image by image, in order, with bounded memory. An image without a face has one row that says so.
+
+    Args:
+        classifier: does the work.
+        images: as `find_images` gives them.
+        faces: `none` takes every image for a face crop; `largest`, `all` and `auto` as in `predict_photo`.
+        batch_size: crops at a time, with `none`.
+    """
+    if faces != "none":
+        for image in images:
+            predictions = classifier.predict_photo(image, faces)
+            yield image, predictions or [SmilePrediction(source=image.source, note="no face found")]
+        return
+    waiting: list[NamedImage] = []
+
+    def remembered() -> Iterator[NamedImage]:
+        for image in images:
+            waiting.append(image)
+            yield image
+
+    for prediction in classifier.predict(remembered(), batch_size):
+        yield waiting.pop(0), [prediction]
+
+
+def make_writer(form: str, file: TextIO) -> Callable[[SmilePrediction], None]:
+    """What writes predictions to a file, one by one: `table`, `csv` or `jsonl`.
+
+    >>> import sys; make_writer("jsonl", sys.stdout)(SmilePrediction(source="a.jpg", error="gone"))  # doctest: +ELLIPSIS
+    {"source": "a.jpg", ...
+    """
+    if form == "jsonl":
+        return lambda prediction: print(json.dumps(prediction.to_dict(), ensure_ascii=False), file=file)
+    if form == "csv":
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        return lambda prediction: writer.writerow(_csv_row(prediction))
+    width = max(map(len, LABEL_NAMES))
+    print(f"{'label':<{width}}  smile  genuine  image", file=file)
+    return lambda prediction: print(_table_line(prediction, width), file=file)
+
+
+def _csv_row(prediction: SmilePrediction) -> dict[str, Any]:
+    row = prediction.to_dict()
+    row |= dict(zip(("left", "top", "right", "bottom"), row.pop("box") or [None] * 4, strict=True))
+    return {name: _harmless(value) if isinstance(value, str) else value for name, value in row.items()}
+
+
+def _harmless(text: str) -> str:
+    """A cell that spreadsheets take for text, not for a formula (OWASP, "CSV Injection")."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+
+
+def _table_line(prediction: SmilePrediction, width: int) -> str:
+    where = prediction.source or "-"
+    # A file name may hold line breaks and terminal commands; a line stays a line.
+    where = "".join(letter if letter.isprintable() else "?" for letter in where)
+    if prediction.box:
+        where += f" {prediction.box[0]},{prediction.box[1]} to {prediction.box[2]},{prediction.box[3]}"
+    if remark := prediction.error or prediction.note:
+        where += f" ({remark})"
+    if prediction.label is None or prediction.p_smile is None or prediction.p_genuine_given_smile is None:
+        return f"{'error' if prediction.error else '-':<{width}}  {'-':>5}  {'-':>7}  {where}"
+    return f"{prediction.label:<{width}}  {prediction.p_smile:5.2f}  {prediction.p_genuine_given_smile:7.2f}  {where}"
+
+
+def annotate(image: Image.Image, predictions: Sequence[SmilePrediction]) -> Image.Image:
+    """A copy with a box and a verdict for each face, in the colours of the classes.
+
+    >>> annotate(Image.new("RGB", (100, 80)), []).size
+    (100, 80)
+    """
+    picture = image.copy()
+    pen = ImageDraw.Draw(picture)
+    size = max(10, min(image.size) // 30)
+    for prediction in predictions:
+        if prediction.label is None or prediction.probabilities is None:
+            continue
+        left, top, right, bottom = prediction.box or (0, 0, *image.size)
+        color = CLASS_COLORS[prediction.label]
+        pen.rectangle((left, top, right - 1, bottom - 1), outline=color, width=max(2, size // 6))
+        text = f"{prediction.label} {100 * prediction.probabilities[prediction.label]:.0f} %"
+        place = left, top - 1.3 * size if top >= 1.3 * size else top
+        pen.rectangle(pen.textbbox(place, text, font_size=size), fill=color)
+        pen.text(place, text, fill="white", font_size=size)
+    return picture
+
+
+class Annotator:
+    """Writes annotated pictures into a folder, each under a name of its own.
+
+    Args:
+        folder: made if it is not there.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._names: set[str] = set()
+
+    def write(self, image: NamedImage, predictions: Sequence[SmilePrediction]) -> None:
+        """Annotate one image; one that can't be read is left out."""
+        if any(prediction.error for prediction in predictions):
+            return
+        stem = name = Path(image.source).stem
+        number = 1
+        while name.lower() in self._names:  # some file systems do not tell A from a
+            number += 1
+            name = f"{stem}_{number}"
+        self._names.add(name.lower())
+        annotate(load_image(image), predictions).save(self.folder / f"{name}.jpg", quality=90)

@@ -1,0 +1,257 @@
+"""A checkpoint -> ONNX files that check themselves before they are written: float32, and int8 on request."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from hf_smile.data.images import decode_image
+from hf_smile.errors import SmileModelError
+from hf_smile.inference.preprocessing import Preprocessor
+from hf_smile.inference.runtimes import ONNX_FILES, OnnxRuntime, TorchRuntime
+from hf_smile.labels import LABEL_NAMES
+
+if TYPE_CHECKING:
+    import datasets
+
+LOGIT_TOLERANCE = 1e-4
+"""How far a logit of the float32 file may be from torch's."""
+LEAST_AGREEMENT = 0.95
+"""Share of validation images on which int8 and float32 must give the same label."""
+LARGEST_ACCURACY_LOSS = 0.01
+"""How much validation accuracy int8 may lose against float32."""
+CALIBRATION_IMAGES = 256
+
+_BATCH_SIZE = 16
+
+
+@dataclass(frozen=True)
+class QuantizationCheck:
+    """int8 against float32 on the validation split."""
+
+    images: int
+    agreement: float
+    """Share of images with the same label."""
+    accuracy: float
+    accuracy_float32: float
+
+    def __str__(self) -> str:
+        return (
+            f"on {self.images:,} validation images int8 agrees with float32 on {100 * self.agreement:.1f} %, "
+            f"accuracy {100 * self.accuracy:.1f} % against {100 * self.accuracy_float32:.1f} %"
+        )
+
+
+def export_onnx(model_dir: str | Path) -> tuple[Path, float]:
+    """Write `onnx/model.onnx`, the layout that Optimum and Transformers.js expect, into a model's folder.
+
+    Input `pixel_values (N, 3, H, W) float32`, output `logits (N, 3)`, any N. The labels and the data settings are in
+    the file's metadata. It is compared with torch before it gets its name.
+
+    Returns:
+        The file, and the largest difference of a logit from torch's.
+
+    Raises:
+        SmileModelError: the folder is no model, the network can't be exported, or its logits are off by more than
+            `LOGIT_TOLERANCE`. Nothing is written then.
+
+    >>> export_onnx("outputs/model")  # doctest: +SKIP
+    (PosixPath('outputs/model/onnx/model.onnx'), 2.1e-06)
+    """
+    if not Path(model_dir).is_dir():
+        raise SmileModelError(f"{model_dir}: no such folder; the ONNX file is written into it")
+    torch_runtime = TorchRuntime(str(model_dir), device="cpu")
+    preprocess = Preprocessor(torch_runtime.pretrained_cfg)
+    shape = (3, preprocess.height, preprocess.width)
+    # Traced in the plain memory layout and with a batch that is neither 0 nor 1, which torch.export would fix.
+    network = _Logits(torch_runtime.model.to(memory_format=torch.contiguous_format)).eval()
+    path = Path(model_dir, ONNX_FILES["onnx"])
+    with _written_when_right(path) as unfinished:
+        try:
+            torch.onnx.export(
+                network,
+                (torch.zeros(2, *shape),),
+                unfinished,
+                input_names=["pixel_values"],
+                output_names=["logits"],
+                dynamic_shapes=({0: torch.export.Dim("batch")},),
+                dynamo=True,
+                external_data=False,
+                verbose=False,
+            )
+        except Exception as error:  # the exporter's errors have no common base
+            raise SmileModelError(f"torch can't export {model_dir} to ONNX: {str(error).splitlines()[0]}") from error
+        _set_metadata(unfinished, torch_runtime.pretrained_cfg, precision="float32")
+        difference = _largest_difference(torch_runtime, OnnxRuntime(unfinished), shape)
+        if not difference <= LOGIT_TOLERANCE:
+            raise SmileModelError(
+                f"the logits of the exported network differ from torch's by {difference:.2g}, more than "
+                f"{LOGIT_TOLERANCE}; not written"
+            )
+    return path, difference
+
+
+def quantize_onnx(
+    model_dir: str | Path, train: datasets.Dataset, validation: datasets.Dataset, reduce_range: bool | None = None
+) -> tuple[Path, QuantizationCheck]:
+    """Write `onnx/model_quantized.onnx`: static int8, one scale per channel, activations uint8, weights int8, QDQ.
+
+    Args:
+        model_dir: folder that holds `onnx/model.onnx`.
+        train: images to calibrate on: `CALIBRATION_IMAGES` of them, spread over the split.
+        validation: images to check on, never calibrated on.
+        reduce_range: weights of 7 bits, without which x86 CPUs lacking VNNI overflow (ONNX Runtime's "Quantize ONNX
+            models"); None asks this CPU.
+
+    Raises:
+        SmileModelError: there is no `onnx/model.onnx`, or int8 disagrees with float32 on more validation images, or
+            loses more accuracy, than allowed. Nothing is written then.
+
+    >>> splits = load_smile_dataset("data/happy_images")  # doctest: +SKIP
+    >>> print(quantize_onnx("outputs/model", splits["train"], splits["validation"])[1])  # doctest: +SKIP
+    on 483 validation images int8 agrees with float32 on 98.8 %, accuracy 85.1 % against 85.3 %
+    """
+    from onnxruntime import quantization
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    float32 = Path(model_dir, ONNX_FILES["onnx"])
+    if not float32.is_file():
+        raise SmileModelError(f"{model_dir}: the folder holds no {ONNX_FILES['onnx']}; export it first")
+    reference = OnnxRuntime(float32)
+    images = EncodedImages(train, Preprocessor(reference.pretrained_cfg))
+    step = max(1, len(images) // CALIBRATION_IMAGES)
+    path = Path(model_dir, ONNX_FILES["onnx-int8"])
+    with _written_when_right(path) as unfinished:
+        prepared = unfinished.with_suffix(".prepared")
+        try:
+            quant_pre_process(str(float32), str(prepared), skip_symbolic_shape=True)
+            quantization.quantize_static(
+                str(prepared),
+                str(unfinished),
+                _CalibrationReader(images.batches(range(0, len(images), step))),
+                quant_format=quantization.QuantFormat.QDQ,
+                per_channel=True,
+                reduce_range=not _has_vnni() if reduce_range is None else reduce_range,
+                activation_type=quantization.QuantType.QUInt8,
+                weight_type=quantization.QuantType.QInt8,
+            )
+        finally:
+            prepared.unlink(missing_ok=True)
+        _set_metadata(unfinished, reference.pretrained_cfg, precision="int8")
+        check = _compare(reference, OnnxRuntime(unfinished), EncodedImages(validation, images.preprocess))
+        if check.agreement < LEAST_AGREEMENT or check.accuracy < check.accuracy_float32 - LARGEST_ACCURACY_LOSS:
+            raise SmileModelError(f"not written, int8 is too far off: {check}")
+    return path, check
+
+
+class EncodedImages:
+    """A split of `load_smile_dataset` as batches of network inputs.
+
+    Args:
+        split: rows with `image` and `label`.
+        preprocess: PIL image -> `pixel_values (3, H, W)`.
+    """
+
+    def __init__(self, split: datasets.Dataset, preprocess: Preprocessor) -> None:
+        import datasets
+
+        self._split = split.cast_column("image", datasets.Image(decode=False))
+        self.preprocess = preprocess
+        self.label_ids = np.array(split["label"])
+
+    def __len__(self) -> int:
+        return len(self._split)
+
+    def batches(self, rows: Iterable[int] | None = None) -> Iterator[NDArray[np.float32]]:
+        """`pixel_values (N, 3, H, W) float32` of these rows, or of all, some at a time."""
+        rows = list(range(len(self)) if rows is None else rows)
+        for start in range(0, len(rows), _BATCH_SIZE):
+            images = self._split.select(rows[start : start + _BATCH_SIZE])["image"]
+            yield np.stack([self.preprocess(decode_image(image["bytes"])) for image in images])
+
+
+class _CalibrationReader:
+    """Batches in the form in which ONNX Runtime asks for them."""
+
+    def __init__(self, batches: Iterator[NDArray[np.float32]]) -> None:
+        self._batches = batches
+
+    def get_next(self) -> dict[str, NDArray[np.float32]] | None:
+        batch = next(self._batches, None)
+        return None if batch is None else {"pixel_values": batch}
+
+
+class _Logits(nn.Module):
+    """A transformers model that takes and gives bare tensors."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        return self.model(pixel_values=pixel_values).logits
+
+
+@contextmanager
+def _written_when_right(path: Path) -> Iterator[Path]:
+    """A name to write to. The file gets its own name when the block ends, and is removed when the block fails."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    try:
+        yield unfinished
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _set_metadata(path: Path, pretrained_cfg: dict[str, Any], precision: str) -> None:
+    import onnx
+
+    network = onnx.load(path)
+    del network.metadata_props[:]  # the exporter's own: stack traces with the paths of this machine
+    for node in network.graph.node:
+        del node.metadata_props[:]
+        node.doc_string = ""
+    metadata = {"labels": json.dumps(LABEL_NAMES), "pretrained_cfg": json.dumps(pretrained_cfg), "precision": precision}
+    onnx.helper.set_model_props(network, metadata)
+    onnx.checker.check_model(network)
+    onnx.save(network, path)
+
+
+Network = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+
+
+def _largest_difference(a: Network, b: Network, shape: tuple[int, ...]) -> float:
+    """Between the logits for inputs as normalised images have them, in batches of 1 and of 5."""
+    rng = np.random.default_rng(0)
+    batches = [rng.normal(size=(n, *shape)).astype(np.float32) for n in (1, 5)]
+    return float(max(np.abs(a(batch) - b(batch)).max() for batch in batches))
+
+
+def _compare(float32: Network, int8: Network, images: EncodedImages) -> QuantizationCheck:
+    pairs = [(float32(batch).argmax(axis=1), int8(batch).argmax(axis=1)) for batch in images.batches()]
+    expected, quantized = (np.concatenate(ids) for ids in zip(*pairs, strict=True))
+    return QuantizationCheck(
+        images=len(images),
+        agreement=float((expected == quantized).mean()),
+        accuracy=float((quantized == images.label_ids).mean()),
+        accuracy_float32=float((expected == images.label_ids).mean()),
+    )
+
+
+def _has_vnni() -> bool:
+    """Whether this CPU multiplies int8 without overflow; where an x86 CPU can't be asked, no."""
+    if platform.machine().lower() not in ("x86_64", "amd64", "x86"):
+        return True
+    cpuinfo = Path("/proc/cpuinfo")
+    return cpuinfo.is_file() and "vnni" in cpuinfo.read_text()

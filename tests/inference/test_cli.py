@@ -1,0 +1,151 @@
+"""`hf-smile` as a user meets it: arguments, output, exit code."""
+
+import csv
+import json
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+from matplotlib.cbook import get_sample_data
+from PIL import Image
+
+from hf_smile import cli
+from hf_smile.labels import LABEL_NAMES
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Runs the command line in this process: exit code, stdout, stderr."""
+
+    def run(*arguments) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["hf-smile", *map(str, arguments)])
+        with pytest.raises(SystemExit) as exit:
+            cli.main()
+        return exit.value.code, *capsys.readouterr()
+
+    return run
+
+
+def test_files_folders_patterns_and_zips_are_all_accounted_for(run, model_dir, face_files, tmp_path):
+    folder = face_files[0].parent
+    with zipfile.ZipFile(tmp_path / "more.zip", "w") as archive:
+        archive.write(face_files[0], "a/1.png")
+        archive.write(face_files[1], "b/1.png")
+    code, out, _ = run(
+        *("predict", folder, tmp_path / "more.zip", f"{folder}/0[0-3].png", face_files[0]),
+        *("--model", model_dir, "--faces", "none", "--format", "jsonl", "--batch_size", 4),
+    )
+    rows = [json.loads(line) for line in out.splitlines()]
+    names = [Path(row["source"]).relative_to(tmp_path).as_posix() for row in rows]
+    files = [f"faces/{path.name}" for path in face_files]
+    assert code == 0
+    assert names == [*files, "more.zip/a/1.png", "more.zip/b/1.png", *files[:4], files[0]]
+    assert all(row["label"] in LABEL_NAMES for row in rows)
+    assert rows[0]["p_smile"] == pytest.approx(rows[11]["p_smile"], abs=1e-6)
+
+
+def test_some_failed_is_exit_code_1_and_the_rest_is_there(run, model_dir, face_files):
+    face_files[3].write_bytes(b"broken")
+    code, out, err = run("predict", *face_files, "--model", model_dir, "--faces", "none")
+    lines = out.splitlines()
+    assert code == 1 and len(lines) == 12 and "1 of 11 images" in err
+    assert lines[4].startswith("error") and "not a JPEG" in lines[4]
+
+
+def test_csv_goes_to_a_file_and_no_cell_is_a_formula(run, model_dir, face_files, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("=1+1.png", "@x.png", "-y.png"):
+        Path(name).write_bytes(face_files[0].read_bytes())
+    code, out, _ = run(
+        *("predict", "*.png", "--model", model_dir, "--faces", "none", "--format", "csv", "--output", "verdicts.csv")
+    )
+    with Path("verdicts.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert code == 0 and out == ""
+    assert [row["source"] for row in rows] == ["'-y.png", "'=1+1.png", "'@x.png"]
+    assert sum(
+        float(rows[0][f"p_{slug}"]) for slug in ("negative_smile", "positive_smile", "not_smile")
+    ) == pytest.approx(1)
+    assert not Path("verdicts.csv.part").exists()
+
+
+def test_faces_are_found_said_and_drawn(run, model_dir, face_files, tmp_path):
+    pytest.importorskip("cv2")
+    hopper = tmp_path / "hopper.png"
+    Image.open(get_sample_data("grace_hopper.jpg")).convert("RGB").save(hopper)
+    empty = tmp_path / "empty.png"
+    Image.new("RGB", (200, 200), "teal").save(empty)
+    shown = tmp_path / "shown"
+    arguments = ["predict", hopper, empty, hopper, "--model", model_dir, "--format", "jsonl"]
+    code, out, _ = run(*arguments, "--annotate", shown)
+    first, second, third = map(json.loads, out.splitlines())
+    assert code == 0 and first["box"] == third["box"] and first["note"] is None
+    assert second["box"] is None and "whole image" in second["note"]
+    assert sorted(path.name for path in shown.iterdir()) == ["empty.jpg", "hopper.jpg", "hopper_2.jpg"]
+    _, out, _ = run(*arguments, "--faces", "all")
+    assert [json.loads(line)["note"] for line in out.splitlines()] == [None, "no face found", None]
+
+
+def test_a_file_name_stays_on_its_line(run, model_dir, face_files, tmp_path):
+    evil = tmp_path / "a\nb\x1b[31m.png"
+    evil.write_bytes(face_files[0].read_bytes())
+    _, out, _ = run("predict", evil, "--model", model_dir, "--faces", "none")
+    assert len(out.splitlines()) == 2 and "\x1b" not in out
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["predict", "--model", "{model}"],
+        ["predict", "nothing*.jpg", "--model", "{model}"],
+        ["predict", "{tmp}", "--model", "{model}"],
+        ["predict", "{face}", "--model", "{tmp}/nowhere"],
+        ["predict", "{face}", "--model", "{model}", "--runtime", "onnx-int8"],
+        ["predict", "{face}", "--model", "{model}", "--faces", "some"],
+        ["predict", "{face}", "--model", "{model}", "--batch_size", "0", "--faces", "none"],
+        ["predict", "{face}", "--model", "{model}", "--output", "{tmp}/no/such/folder/x.csv"],
+        ["predict", "{face}", "--model", "{model}", "--detector", "{tmp}/none.onnx"],
+        ["info", "{tmp}"],
+    ],
+)
+def test_wrong_use_is_exit_code_2_and_one_message(run, model_dir, faces, tmp_path, arguments):
+    face = tmp_path.parent / "one_face.png"
+    faces[0].save(face)
+    code, out, err = run(*(text.format(model=model_dir, tmp=tmp_path, face=face) for text in arguments))
+    assert code == 2 and not [line for line in out.splitlines() if "label" not in line]
+    assert err.count("error: ") == 1 and "Traceback" not in err
+
+
+def test_info_tells_what_the_model_takes(run, model_dir):
+    code, out, _ = run("info", model_dir)
+    assert code == 0 and "test_resnet" in out and "3 x 64 x 64" in out and "NOT smile" in out
+    assert "onnx/model_quantized.onnx  not there" in out
+
+
+def test_from_the_command_to_the_answer_without_torch(model_dir, face_files):
+    code = (
+        f"import sys; sys.argv = ['hf-smile', 'predict', {str(face_files[0])!r}, '--model', {str(model_dir)!r},"
+        " '--runtime', 'onnx']\n"
+        "from hf_smile import cli\n"
+        "try: cli.main()\n"
+        "except SystemExit as exit: assert exit.code == 0, exit.code\n"
+        "assert 'torch' not in sys.modules and 'transformers' not in sys.modules"
+    )
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+        seconds.append(time.perf_counter() - start)
+    assert min(seconds) <= 1.5
+
+
+def test_a_reader_that_stops_early_sees_no_traceback(model_dir, face_files):
+    command = (
+        f"{sys.executable} -m hf_smile.cli predict {face_files[0].parent} --model {model_dir} --faces none | head -1"
+    )
+    answer = subprocess.run(command, shell=True, capture_output=True, text=True)
+    assert answer.stdout.startswith("label") and "Traceback" not in answer.stderr

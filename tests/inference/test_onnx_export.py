@@ -1,0 +1,100 @@
+"""What export_onnx.py writes, and what it refuses to write."""
+
+import json
+import runpy
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from hf_smile.data.dataset import load_smile_dataset
+from hf_smile.errors import SmileModelError
+from hf_smile.inference import onnx_export
+from hf_smile.inference.onnx_export import export_onnx, quantize_onnx
+from hf_smile.inference.runtimes import load_runtime
+from hf_smile.labels import LABEL_NAMES
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "export_onnx.py"
+
+
+@pytest.fixture
+def own_model(model_dir, tmp_path) -> Path:
+    return Path(shutil.copytree(model_dir, tmp_path / "model"))
+
+
+@pytest.fixture(scope="module")
+def splits(sample_dir):
+    return load_smile_dataset(sample_dir)
+
+
+def files(model: Path) -> list[str]:
+    return sorted(path.name for path in (model / "onnx").iterdir())
+
+
+def test_the_network_has_the_names_and_the_metadata_that_others_look_for(model_dir):
+    network = onnx.load(model_dir / "onnx" / "model.onnx")
+    (pixel_values,), (logits,) = network.graph.input, network.graph.output
+    assert (pixel_values.name, logits.name) == ("pixel_values", "logits")
+    batch, *shape = pixel_values.type.tensor_type.shape.dim
+    assert batch.dim_param and [side.dim_value for side in shape] == [3, 64, 64]
+    metadata = {entry.key: entry.value for entry in network.metadata_props}
+    assert json.loads(metadata["labels"]) == list(LABEL_NAMES)
+    assert json.loads(metadata["pretrained_cfg"])["input_size"] == [3, 64, 64]
+
+
+def test_the_file_holds_no_path_of_the_machine_that_made_it(model_dir):
+    assert b"site-packages" not in (model_dir / "onnx" / "model.onnx").read_bytes()
+
+
+@pytest.mark.parametrize("n", [1, 2, 7])
+def test_every_batch_size_gives_the_logits_of_torch(model_dir, n):
+    pixel_values = np.random.default_rng(n).normal(size=(n, 3, 64, 64)).astype(np.float32)
+    expected = load_runtime(model_dir, "torch", "cpu")(pixel_values)
+    assert load_runtime(model_dir, "onnx")(pixel_values) == pytest.approx(expected, abs=1e-4)
+
+
+def test_int8_agrees_with_float32_and_is_smaller(own_model, splits):
+    path, check = quantize_onnx(own_model, splits["train"], splits["validation"])
+    assert check.images == len(splits["validation"]) and check.agreement >= onnx_export.LEAST_AGREEMENT
+    assert files(own_model) == ["model.onnx", "model_quantized.onnx"]
+    assert path.stat().st_size < (own_model / "onnx" / "model.onnx").stat().st_size
+    weights = {tensor.data_type for tensor in onnx.load(path).graph.initializer if len(tensor.dims) == 4}
+    assert weights == {onnx.TensorProto.INT8}
+    assert load_runtime(own_model, "onnx-int8").pretrained_cfg["input_size"] == [3, 64, 64]
+
+
+def test_what_fails_its_check_is_not_written(own_model, splits, monkeypatch):
+    before = (own_model / "onnx" / "model.onnx").read_bytes()
+    monkeypatch.setattr(onnx_export, "LEAST_AGREEMENT", 1.01)
+    with pytest.raises(SmileModelError, match="not written"):
+        quantize_onnx(own_model, splits["train"], splits["validation"])
+    monkeypatch.setattr(onnx_export, "LOGIT_TOLERANCE", -1.0)
+    with pytest.raises(SmileModelError, match="not written"):
+        export_onnx(own_model)
+    assert files(own_model) == ["model.onnx"]
+    assert (own_model / "onnx" / "model.onnx").read_bytes() == before
+
+
+def test_the_script_exports_and_tells_mistakes_in_one_message(own_model, sample_dir, monkeypatch, capsys, tmp_path):
+    def run(*arguments: str) -> int:
+        monkeypatch.setattr(sys, "argv", [str(SCRIPT), *arguments])
+        try:
+            runpy.run_path(str(SCRIPT), run_name="__main__")
+        except SystemExit as exit:
+            return int(exit.code or 0)
+        return 0
+
+    shutil.rmtree(own_model / "onnx")
+    assert run("--model", str(own_model), "--quantize", "int8", "--calibration_data", str(sample_dir)) == 0
+    assert "of torch's" in (out := capsys.readouterr().out) and "agrees with float32" in out
+    assert files(own_model) == ["model.onnx", "model_quantized.onnx"]
+    for arguments in (
+        ["--model", str(tmp_path / "nowhere")],
+        ["--model", str(own_model), "--quantize", "int8"],
+        ["--model", str(own_model), "--quantize", "int8", "--calibration_data", str(tmp_path / "nowhere")],
+    ):
+        assert run(*arguments) == 2
+        assert "error: " in capsys.readouterr().err
