@@ -8,9 +8,13 @@ import os
 import sys
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hf_smile.console import run_script
 from hf_smile.errors import SmileDataError, SmileModelError
+
+if TYPE_CHECKING:
+    from hf_smile.inference.classifier import SmileClassifier
 
 # Nothing heavy is imported before the arguments are parsed, and torch only where it runs the network.
 
@@ -18,6 +22,7 @@ _EXAMPLES = """\
 examples:
   hf-smile predict holiday/*.jpg --model outputs/model
   hf-smile predict faces.zip --model outputs/model --faces none --format csv --output verdicts.csv
+  hf-smile video holiday.mp4 --model outputs/model --output_dir outputs/holiday
   hf-smile info outputs/model
 """
 
@@ -49,6 +54,14 @@ def parse_arguments() -> argparse.Namespace:
     predict.add_argument("--annotate", metavar="DIR", help="write pictures with boxes and verdicts into this folder")
     predict.add_argument("--batch_size", type=int, default=32, help="crops at a time (default: %(default)s)")
 
+    video = commands.add_parser("video", help="follow the faces of a clip: a table, a timeline, a still of each smile")
+    video.add_argument("clip", metavar="CLIP")
+    video.add_argument("--model", required=True, metavar="DIR_OR_HUB_ID", help="what scripts/train.py made")
+    video.add_argument("--output_dir", required=True, metavar="DIR", help="gets timeline.csv, timeline.png and peaks/")
+    video.add_argument("--fps", type=float, default=5.0, help="frames to look at, a second (default: %(default)s)")
+    video.add_argument("--runtime", choices=("torch", "onnx", "onnx-int8"), help="default: onnx where it is exported")
+    video.add_argument("--detector", default="haar", metavar="haar|yunet|FILE.onnx", help="default: %(default)s")
+
     info = commands.add_parser("info", help="what a model is, and what it takes")
     info.add_argument("model", metavar="DIR")
     return parser.parse_args()
@@ -58,17 +71,10 @@ def predict(args: argparse.Namespace) -> int:
     """Exit code 0, or 1 where an image failed."""
     from tqdm import tqdm
 
-    from hf_smile.inference.classifier import SmileClassifier
     from hf_smile.inference.files import Annotator, find_images, make_writer, predict_files
 
     total, images = find_images(args.paths)
-    detector = None
-    if args.faces != "none":
-        from hf_smile.inference.faces import make_detector
-
-        detector = make_detector(args.detector)
-    runtime = args.runtime or ("onnx" if Path(args.model, "onnx", "model.onnx").is_file() else "torch")
-    classifier = SmileClassifier.from_pretrained(args.model, runtime, detector=detector)
+    classifier = load_classifier(args, with_faces=args.faces != "none")
     annotator = Annotator(args.annotate) if args.annotate else None
 
     failed = 0
@@ -93,6 +99,32 @@ def predict(args: argparse.Namespace) -> int:
     if failed:
         print(f"{failed:,} of {total:,} images could not be classified", file=sys.stderr)
     return 1 if failed else 0
+
+
+def load_classifier(args: argparse.Namespace, with_faces: bool) -> SmileClassifier:
+    """On ONNX Runtime where the model is exported, unless `--runtime` says otherwise."""
+    from hf_smile.inference.classifier import SmileClassifier
+
+    detector = None
+    if with_faces:
+        from hf_smile.inference.faces import make_detector
+
+        detector = make_detector(args.detector)
+    runtime = args.runtime or ("onnx" if Path(args.model, "onnx", "model.onnx").is_file() else "torch")
+    return SmileClassifier.from_pretrained(args.model, runtime, detector=detector)
+
+
+def video(args: argparse.Namespace) -> int:
+    """Exit code 0; a clip that can't be read is a user's mistake."""
+    from tqdm import tqdm
+
+    from hf_smile.inference.video import analyse_video
+
+    classifier = load_classifier(args, with_faces=True)
+    with tqdm(unit=" frames", file=sys.stderr, disable=None) as progress:
+        frames = analyse_video(classifier, args.clip, args.output_dir, args.fps, lambda _: progress.update() and None)
+    print(f"{frames:,} frames: {args.output_dir}/timeline.csv, timeline.png and peaks/")
+    return 0
 
 
 def info(args: argparse.Namespace) -> int:
@@ -122,7 +154,7 @@ def info(args: argparse.Namespace) -> int:
 def run() -> None:
     args = parse_arguments()
     try:
-        code = {"predict": predict, "info": info}[args.command](args)
+        code = {"predict": predict, "video": video, "info": info}[args.command](args)
         sys.stdout.flush()
     except BrokenPipeError:  # the reader, `head` for one, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

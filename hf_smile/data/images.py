@@ -45,7 +45,7 @@ def decode_image(data: bytes) -> Image.Image:
             if width * height > MAX_PIXELS:
                 raise SmileDataError(f"{width} x {height} pixels are more than the limit of {MAX_PIXELS:,}")
             image.load()
-            return _to_rgb(ImageOps.exif_transpose(image))
+            return to_rgb(ImageOps.exif_transpose(image))
     except SmileDataError:
         raise
     except Image.UnidentifiedImageError:
@@ -56,7 +56,8 @@ def decode_image(data: bytes) -> Image.Image:
         raise SmileDataError(f"will not decode: {error}") from None
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image) -> Image.Image:
+    """8-bit RGB of an image of any mode: 16-bit values are scaled, transparent ones are laid on white."""
     if image.mode in _SIXTEEN_BIT_MODES:
         # Pillow's own conversion clips at 255 instead of scaling.
         image = Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8))

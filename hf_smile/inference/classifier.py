@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from hf_smile.data.images import MAX_FILE_BYTES, _to_rgb, decode_image
+from hf_smile.data.images import MAX_FILE_BYTES, to_rgb, decode_image
 from hf_smile.errors import SmileDataError, SmileModelError
 from hf_smile.inference.preprocessing import Preprocessor
 from hf_smile.inference.runtimes import Runtime, load_runtime
@@ -277,7 +277,7 @@ def load_image(image: ImageInput) -> Image.Image:
         return Image.fromarray(image)
     if isinstance(image, Image.Image):
         try:
-            return _to_rgb(ImageOps.exif_transpose(image))
+            return to_rgb(ImageOps.exif_transpose(image))
         except Exception as error:  # a file that the caller opened and that is read only now
             raise SmileDataError(f"will not decode: {error}") from None
     raise SmileDataError(f"{type(image).__name__} is no image: pass a path, bytes, a PIL image or an array")

@@ -54,8 +54,8 @@ class Preprocessor:
         self.height, self.width = int(height), int(width)
         self._scale_size = math.floor(height / config["crop_pct"]), math.floor(width / config["crop_pct"])
         values = np.arange(256, dtype=np.float32) / np.float32(255)
-        mean, std = (np.array(config[name], dtype=np.float32)[:, None] for name in ("mean", "std"))
-        self._table = (values - mean) / std
+        self._mean, self._std = (np.array(config[name], dtype=np.float32)[:, None] for name in ("mean", "std"))
+        self._table = (values - self._mean) / self._std
 
     def __call__(self, image: Image.Image) -> NDArray[np.float32]:
         """`pixel_values (3, H, W) float32` of an RGB image of any size."""
@@ -65,6 +65,11 @@ class Preprocessor:
         left, top = round((size[0] - self.width) / 2), round((size[1] - self.height) / 2)
         pixels = np.asarray(image)[top : top + self.height, left : left + self.width]
         return np.stack([self._table[channel][pixels[..., channel]] for channel in range(3)])
+
+    def visible(self, pixel_values: NDArray[np.float32]) -> Image.Image:
+        """The picture that `pixel_values (3, H, W)` came from, after resize and crop: W x H, RGB."""
+        values = pixel_values * self._std[..., None] + self._mean[..., None]
+        return Image.fromarray((255 * values).round().clip(0, 255).astype(np.uint8).transpose(1, 2, 0))
 
     def _size_before_crop(self, width: int, height: int) -> tuple[int, int]:
         target_height, target_width = self._scale_size

@@ -2,9 +2,9 @@
 
 import csv
 import json
+import os
 import subprocess
 import sys
-import time
 import zipfile
 from pathlib import Path
 
@@ -109,6 +109,7 @@ def test_a_file_name_stays_on_its_line(run, model_dir, face_files, tmp_path):
         ["predict", "{face}", "--model", "{model}", "--batch_size", "0", "--faces", "none"],
         ["predict", "{face}", "--model", "{model}", "--output", "{tmp}/no/such/folder/x.csv"],
         ["predict", "{face}", "--model", "{model}", "--detector", "{tmp}/none.onnx"],
+        ["video", "{tmp}/none.mp4", "--model", "{model}", "--output_dir", "{tmp}/out"],
         ["info", "{tmp}"],
     ],
 )
@@ -135,12 +136,11 @@ def test_from_the_command_to_the_answer_without_torch(model_dir, face_files):
         "except SystemExit as exit: assert exit.code == 0, exit.code\n"
         "assert 'torch' not in sys.modules and 'transformers' not in sys.modules"
     )
-    seconds = []
-    for _ in range(3):
-        start = time.perf_counter()
-        subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
-        seconds.append(time.perf_counter() - start)
-    assert min(seconds) <= 1.5
+    # In CPU seconds, which are wall seconds on a machine with nothing else to do.
+    before = os.times()
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+    after = os.times()
+    assert after.children_user + after.children_system - before.children_user - before.children_system <= 1.5
 
 
 def test_a_reader_that_stops_early_sees_no_traceback(model_dir, face_files):

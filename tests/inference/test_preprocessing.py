@@ -66,3 +66,9 @@ def test_settings_it_does_not_know_are_refused_and_not_guessed(settings):
 def test_it_needs_no_torch():
     code = "import sys, hf_smile.inference.preprocessing; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_picture_comes_back_from_the_pixel_values():
+    image = noise((160, 160))
+    preprocessor = Preprocessor(SETTINGS[0])
+    assert np.array_equal(preprocessor.visible(preprocessor(image)), image)

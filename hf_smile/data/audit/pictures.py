@@ -48,6 +48,8 @@ def plot_audit(audit: Audit, folder: Path) -> list[str]:
 
 
 def _plot_pictures(audit: Audit, path: Path) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     scan = audit.scan
     side = np.minimum(scan["width"], scan["height"])
     panels = {
@@ -70,6 +72,7 @@ def _plot_pictures(audit: Audit, path: Path) -> None:
             axes.set_xscale("log")
             _plain_numbers(axes.xaxis, edges)
         axes.set_xlabel(title, fontsize=9)
+        axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
         axes.yaxis.set_major_formatter("{x:.0%}")
         axes.tick_params(labelsize=9)
         axes.spines[["top", "right"]].set_visible(False)
@@ -93,7 +96,7 @@ def _plot_similarity(audit: Audit, path: Path) -> None:
     axes.margins(y=0.2)
     lines = (
         (threshold, "--", f"{(values >= threshold).mean():.1%} of the test images at {threshold:.2f} or above"),
-        (audit.summary["duplicates"]["similarity_threshold"], ":", "taken for the same picture"),
+        (audit.summary["duplicates"]["similarity_threshold"], ":", "one picture"),
     )
     for position, style, words in lines:
         axes.axvline(position, color=_ORANGE, linestyle=style, linewidth=1.8, label=words)
@@ -169,7 +172,7 @@ def _plot_noise(audit: Audit, path: Path) -> None:
         axes.text(j, i, f"{rows[i, j]:.1%}\n{images:,} images", ha="center", va="center", color=color, fontsize=10)
     axes.set_xticks(range(len(LABEL_NAMES)), LABEL_NAMES)
     axes.set_yticks(range(len(LABEL_NAMES)), LABEL_NAMES)
-    axes.set(xlabel="likely label", ylabel="given label", title="Estimated label noise, share of the given label")
+    axes.set(xlabel="likely label", ylabel="given label", title="Label noise at most, share of the given label")
     save_figure(figure, path)
 
 

@@ -90,9 +90,8 @@ def to_act_on(audit: Audit) -> list[str]:
         found.append(f"{_count(count, 'image')} can't be read (unreadable.csv): mend them or leave them out.")
     if count := duplicates["groups_in_train_and_test"]:
         found.append(
-            f"{_count(count, 'picture')} in train and test at once (duplicates.csv): the test score is flattered. "
-            "`--write_clean` leaves them out of train; models that have seen them are to be tested on "
-            "test_without_leaks.csv."
+            f"{_count(count, 'picture')} in train and test at once (duplicates.csv). `--write_clean` leaves them out "
+            "of train; a model that has seen them is to be tested on clean/test_without_leaks.csv."
         )
     if count := duplicates["groups_with_differing_labels"]:
         found.append(
@@ -236,8 +235,8 @@ def _label_lines(labels: Mapping[str, Any]) -> str:
     share = labels["suspicious"] / probe["images"]
     return (
         f"A linear probe on the features, on images it has not seen, agrees with {_interval(probe)} of the labels. "
-        f"Where it is sure of another class, the label is suspicious: {labels['suspicious']:,} are ({share:.1%}). Of labels "
-        "changed on purpose it finds "
+        f"Where it is sure of another class, the label is suspicious: {labels['suspicious']:,} are ({share:.1%}). Of "
+        "labels changed on purpose it finds "
         f"{labels['share_of_planted_errors_found']:.1%}; guessing would find {share:.1%}.\n\n"
         + _table(["given label", "estimated noise (at most)", "suspicious labels"], rows)
         + "\n\nThe estimate takes the probe's own mistakes for noise: the weaker the probe, the further it is above "

@@ -115,6 +115,8 @@ def measure_image(data: bytes, image: Image.Image) -> tuple[Any, ...]:
     """
     small = np.asarray(image.resize((MEASURED_SIZE, MEASURED_SIZE), Image.Resampling.BOX), dtype=np.float32)
     grey = small @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
+    red, green, blue = small.transpose(2, 0, 1)
+    spread = np.maximum(np.maximum(red, green), blue) - np.minimum(np.minimum(red, green), blue)
     laplacian = grey[1:-1, :-2] + grey[1:-1, 2:] + grey[:-2, 1:-1] + grey[2:, 1:-1] - 4 * grey[1:-1, 1:-1]
     return (
         hashlib.blake2b(data, digest_size=16).hexdigest(),
@@ -124,7 +126,7 @@ def measure_image(data: bytes, image: Image.Image) -> tuple[Any, ...]:
         grey.mean(),
         grey.std(),
         laplacian.var(),
-        np.percentile(small.max(axis=2) - small.min(axis=2), 99) < _GREY_SPREAD,
+        np.percentile(spread, 99) < _GREY_SPREAD,
         _border_share(grey),
         grey.reshape(THUMBNAIL_SIZE, MEASURED_SIZE // THUMBNAIL_SIZE, THUMBNAIL_SIZE, -1).mean(axis=(1, 3)).ravel(),
     )

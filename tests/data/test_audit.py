@@ -1,0 +1,323 @@
+"""The audit finds what is planted in drawn data, and nothing where nothing is."""
+
+import importlib.util
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import timm
+from PIL import Image
+
+from hf_smile.data.audit.duplicates import duplicate_links, list_groups
+from hf_smile.data.audit.labels import estimate_label_noise, out_of_fold_probabilities
+from hf_smile.data.audit.leakage import accuracy_by_similarity
+from hf_smile.data.audit.run import Audit, run_audit
+from hf_smile.data.audit.scan import scan_images
+from hf_smile.data.audit.similarity import choose_threshold, clusters, nearest, similarity_forest, unit_rows
+from hf_smile.data.audit.splits import group_disjoint_split
+from hf_smile.data.dataset import read_folder
+from hf_smile.data.sample import draw_face
+from hf_smile.errors import SmileDataError
+from hf_smile.labels import LABEL_NAMES
+
+ROOT = Path(__file__).parents[2]
+
+
+def jpeg(image: Image.Image, quality: int = 90) -> bytes:
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=quality)
+    return file.getvalue()
+
+
+def write_data(folder: Path, rows: list[tuple[str, str, int, bytes]]) -> Path:
+    """A data set of (split, image id, label, encoded image)."""
+    (folder / "images").mkdir(parents=True)
+    for split in ("train", "test"):
+        lines = [f"{name},{label}\n" for of_split, name, label, _ in rows if of_split == split]
+        (folder / f"{split}.csv").write_text("".join(lines))
+    for _, name, _, data in rows:
+        (folder / "images" / f"{name}.jpg").write_bytes(data)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def faces() -> list[tuple[str, str, int, bytes]]:
+    """30 faces for train and 12 for test, no two of them the same person."""
+    draw = np.random.default_rng(5)
+    rows = []
+    for number in range(42):
+        split, label = ("train", "test")[number >= 30], number % 3
+        rows.append((split, f"{split}{number}", label, jpeg(draw_face(label, draw, size=96))))
+    return rows
+
+
+@pytest.fixture(scope="module")
+def planted(faces, tmp_path_factory) -> Path:
+    """Faces with all that an audit is to find. The names of the copies say of which image, and what was done."""
+    data = {name: jpg for _, name, _, jpg in faces}
+    images = {name: Image.open(io.BytesIO(jpg)) for name, jpg in data.items()}
+    extra = [
+        ("test", "same0", 0, data["train0"]),
+        ("train", "same1", 2, data["train1"]),  # train1 has label 1
+        ("test", "again3", 0, jpeg(images["train3"], quality=40)),
+        ("train", "smaller4", 1, jpeg(images["train4"].resize((84, 84)))),
+        ("train", "broken", 0, data["train5"][:300]),
+    ]
+    return write_data(tmp_path_factory.mktemp("planted"), [*faces, *extra])
+
+
+@pytest.fixture(scope="module")
+def audit(planted) -> Audit:
+    return run_audit(scan_images(*read_folder(planted)))
+
+
+def members(groups: pd.DataFrame, column: str | None = None) -> set[frozenset[str]]:
+    chosen = groups if column is None else groups[groups[column]]
+    return {frozenset(part["image_id"]) for _, part in chosen.groupby("group")}
+
+
+def test_planted_duplicates_leaks_and_conflicts_are_found(audit):
+    groups = audit.duplicates
+    leaks = {frozenset(["train0", "same0"]), frozenset(["train3", "again3"])}
+    conflicts = {frozenset(["train1", "same1"])}
+    assert members(groups) == leaks | conflicts | {frozenset(["train4", "smaller4"])}
+    assert members(groups, "crosses_splits") == leaks
+    assert members(groups, "labels_differ") == conflicts
+    assert set(groups.loc[groups["kind"] == "same bytes", "image_id"]) == {"train0", "same0", "train1", "same1"}
+    assert groups["group"].tolist() == [1, 1, 2, 2, 3, 3, 4, 4] and groups["labels_differ"].iloc[0]
+    assert audit.summary["duplicates"]["all"] == {
+        "groups": 4,
+        "images": 8,
+        "groups_in_train_and_test": 2,
+        "groups_with_differing_labels": 1,
+    }
+
+
+def test_an_unreadable_image_is_listed_and_the_rest_goes_on(audit):
+    assert audit.unreadable["image_id"].tolist() == ["broken"]
+    assert "will not decode" in audit.unreadable["problem"].item()
+    assert audit.summary["images"] == {"all": 47, "readable": 46, "unreadable": 1}
+
+
+def test_nothing_is_found_where_nothing_is(faces, tmp_path):
+    audit = run_audit(scan_images(*read_folder(write_data(tmp_path / "data", faces))))
+    assert audit.duplicates.empty and audit.equal_hashes.empty and audit.unreadable.empty
+    assert audit.summary["clusters"]["largest"] == 1
+
+
+def test_measures_of_pictures(tmp_path):
+    plain = np.full((100, 100, 3), 128, np.uint8)
+    half_black, noisy = plain.copy(), np.random.default_rng(0).integers(0, 255, (100, 100, 3), dtype=np.uint8)
+    half_black[50:] = 0
+    face = draw_face(1, np.random.default_rng(0), size=100)
+    images = [plain, half_black, noisy, np.asarray(face.convert("L").convert("RGB")), np.asarray(face)]
+    rows = [("train", str(n), 0, jpeg(Image.fromarray(image), 95)) for n, image in enumerate(images)]
+    table = scan_images(*read_folder(write_data(tmp_path / "data", [*rows, ("test", "x", 0, rows[0][3])]))).table
+    assert table["brightness"][:2].tolist() == pytest.approx([128, 64], abs=1)
+    assert table["border"][:3].tolist() == pytest.approx([0, 0.5, 0], abs=0.02)
+    assert table["grey"].tolist() == [True, True, False, True, False, True]
+    assert table["sharpness"][2] > 10 * table["sharpness"][4] > 100 * table["sharpness"][0]
+    assert (table["width"] == 100).all() and (table["file_bytes"] > 100).all()
+
+
+def two_blobs(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    labels = np.repeat([0, 1, 2], count)
+    centres = 6 * np.eye(3, 8)
+    noise = np.random.default_rng(seed).standard_normal((len(labels), 8))
+    return (centres[labels] + noise).astype(np.float32), labels
+
+
+def test_flipped_labels_are_ranked_first():
+    features, labels = two_blobs(60)
+    flipped = [3, 70, 71, 150]
+    given = labels.copy()
+    given[flipped] = (labels[flipped] + 1) % 3
+    noise = estimate_label_noise(given, out_of_fold_probabilities(features, given, np.arange(len(given))))
+    assert set(noise.suspicious["row"][:4]) == set(flipped)
+    first = noise.suspicious.iloc[:4]
+    assert (first["likely_label"].to_numpy() == labels[first["row"]]).all()
+    assert noise.joint.sum() == pytest.approx(1) and noise.by_class[LABEL_NAMES[1]] == pytest.approx(1 / 59, abs=0.02)
+
+
+def test_no_fold_sees_a_group_it_is_asked_about():
+    draw = np.random.default_rng(0)
+    features = np.repeat(draw.standard_normal((40, 30)), 3, axis=0)  # each image is there three times
+    labels = np.repeat(draw.permutation(np.arange(40) % 3), 3)  # at random
+    together = out_of_fold_probabilities(features, labels, np.repeat(np.arange(40), 3)).argmax(1)
+    divided = out_of_fold_probabilities(features, labels, np.arange(120)).argmax(1)
+    assert (divided == labels).mean() > 0.6 > 0.5 > (together == labels).mean()
+
+
+def test_a_group_disjoint_split_never_straddles():
+    draw = np.random.default_rng(0)
+    groups = draw.integers(0, 400, 1000)
+    labels = draw.choice(3, 1000, p=[0.1, 0.2, 0.7])
+    in_test = group_disjoint_split(labels, groups, 0.25)
+    assert not set(groups[in_test]) & set(groups[~in_test])
+    assert in_test.mean() == pytest.approx(0.25, abs=0.005)
+    shares = np.bincount(labels[in_test], minlength=3) / np.bincount(labels)
+    assert shares == pytest.approx([0.25] * 3, abs=0.02)
+    assert (in_test == group_disjoint_split(labels, groups, 0.25)).all()
+    with pytest.raises(SmileDataError, match="can't be divided"):
+        group_disjoint_split(labels, np.zeros(1000, int), 0.25)
+
+
+def test_blocks_give_what_the_whole_matrix_gives(monkeypatch):
+    monkeypatch.setattr("hf_smile.data.audit.similarity._ROWS", 7)
+    monkeypatch.setattr("hf_smile.data.audit.similarity._COLUMNS", 11)
+    rows = unit_rows(np.random.default_rng(0).standard_normal((60, 4)).astype(np.float32))
+    matrix = rows @ rows.T
+    similarity, index = nearest(rows[:20], rows[20:])
+    assert (index == matrix[:20, 20:].argmax(1)).all()
+    assert similarity == pytest.approx(matrix[:20, 20:].max(1))
+    forest = similarity_forest(rows)
+    assert len(forest) < 60
+    for threshold in (0.6, 0.8, 0.95):
+        pairs = np.argwhere(matrix >= threshold)
+        number = clusters(forest.at_least(threshold), 60)
+        reachable = np.linalg.matrix_power((matrix >= threshold).astype(float), 60) > 0
+        assert len(pairs) and ((number[:, None] == number[None, :]) == reachable).all()
+
+
+def test_the_threshold_sits_where_clusters_stop_chaining():
+    assert choose_threshold({0.5: 900, 0.6: 40, 0.7: 8, 0.8: 2}, 1000) == 0.7
+    assert choose_threshold({0.5: 3, 0.6: 1}, 1000) == 0.5
+    assert choose_threshold({0.5: 900, 0.6: 900}, 1000) == 1
+
+
+def test_links_by_features_join_the_groups(audit, planted):
+    scan = scan_images(*read_folder(planted))
+    readable = scan._replace(table=scan.table[:46], thumbnails=scan.thumbnails[:46])
+    similar = similarity_forest(np.eye(46, dtype=np.float32)[[*range(45), 2]])  # the last is like train2
+    groups = list_groups(readable.table, duplicate_links(readable, similar))
+    last = readable.table["image_id"].iloc[45]
+    assert groups.loc[groups["image_id"].isin(["train2", last]), "kind"].tolist()[0] == "similar"
+
+
+def test_accuracy_is_told_by_similarity():
+    table = pd.DataFrame({"image_id": [str(n) for n in range(100)], "similarity": np.linspace(0.3, 0.9, 100)})
+    correct = pd.Series({str(n): n >= 60 for n in range(90)})  # the last ten were not predicted
+    parts = accuracy_by_similarity(table, correct, bins=3)
+    assert parts["accuracy"].tolist() == [0, 0, 1] and parts["images"].tolist() == [30, 30, 30]
+    assert (parts["low"] <= parts["accuracy"]).all() and (parts["accuracy"] <= parts["high"]).all()
+
+
+@pytest.fixture
+def script(monkeypatch, capsys):
+    """`scripts/audit_data.py` as a user runs it, without the start of another Python."""
+    spec = importlib.util.spec_from_file_location("audit_data", ROOT / "scripts" / "audit_data.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+
+    def run(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["audit_data.py", *map(str, words)])
+        try:
+            module.run_script(module.main)
+        except SystemExit as end:
+            return int(end.code), *capsys.readouterr()
+        return 0, *capsys.readouterr()
+
+    return run
+
+
+def test_the_whole_audit_leaves_the_originals_untouched(script, planted, tmp_path):
+    backbone, predictions = tmp_path / "backbone", tmp_path / "predictions.csv"
+    timm.models.save_for_hf(timm.create_model("test_resnet", pretrained=False), backbone, safe_serialization=True)
+    test = pd.read_csv(planted / "test.csv", names=["image_id", "label"])
+    probabilities = {"p_negative_smile": 0.2, "p_positive_smile": 0.3, "p_not_smile": 0.5}
+    test.assign(prediction=2, **probabilities).to_csv(predictions, index=False)
+    before = {path: path.read_bytes() for path in planted.rglob("*") if path.is_file()}
+    out = tmp_path / "out"
+    code, stdout, stderr = script(
+        "--data_dir",
+        planted,
+        "--output_dir",
+        out,
+        "--backbone",
+        backbone,
+        "--predictions",
+        predictions,
+        "--write_clean",
+    )
+    assert code == 0, stderr
+    assert before == {path: path.read_bytes() for path in planted.rglob("*") if path.is_file()}
+    assert "1 image can't be read" in stdout and "out/audit.md" in stdout
+
+    summary = json.loads((out / "audit.json").read_text())
+    assert summary["duplicates"]["all"]["groups"] >= 4
+    assert (
+        summary["accuracy"]["all"]["images"] == 14
+        and summary["accuracy"]["without_duplicates_in_train"]["images"] <= 12
+    )
+    assert (out / "contact_sheets" / ".gitignore").read_text() == "*\n"
+    for picture in ("pictures.png", "similarity.png", "contact_sheets/duplicates-1.png"):
+        assert Image.open(out / picture).width > 500
+    assert (out / "audit.md").read_text().index("To act on") < 200
+
+    for name in ("clean", "group_disjoint"):  # each is a data set of its own
+        tables, images = read_folder(out / name)
+        assert all(image_id in images for table in tables.values() for image_id in table["image_id"])
+        assert not any("broken" in set(table["image_id"]) for table in tables.values())
+    tables, _ = read_folder(out / "clean")
+    kept = {split: set(table["image_id"]) for split, table in tables.items()}
+    assert not kept["train"] & {"train0", "train3", "train1", "same1"} and {"train4", "smaller4"} <= kept["train"]
+    assert {"same0", "again3"} <= kept["test"]
+    without_leaks = set(pd.read_csv(out / "clean" / "test_without_leaks.csv")["image_id"])
+    assert without_leaks == set(test["image_id"]) - {"same0", "again3"}
+
+
+def test_a_mistake_gets_one_message_and_exit_code_2(script, planted, tmp_path):
+    wrong = tmp_path / "wrong.csv"
+    wrong.write_text("image_id,label,prediction,p_negative_smile,p_positive_smile,p_not_smile\nnobody,0,0,1,0,0\n")
+    full = tmp_path / "full"
+    full.mkdir()
+    (full / "mine.txt").write_text("mine")
+    out = ["--output_dir", tmp_path / "out"]
+    for words, message in (
+        (["--data_dir", tmp_path / "nowhere", *out], "no data that can be read"),
+        (["--data_dir", planted, "--output_dir", planted], "would write over the data"),
+        (["--data_dir", planted, *out, "--backbone", tmp_path / "nowhere"], "no such folder"),
+        (["--data_dir", planted, *out, "--predictions", tmp_path / "no.csv"], "cannot be read"),
+        (["--data_dir", planted, *out, "--predictions", wrong], "not in the test split"),
+        (["--data_dir", planted, *out, "--contact_sheets", full], "name another --contact_sheets"),
+        (["--data_dir", planted, *out, "--cluster_similarity", "2"], "2 is no similarity"),
+    ):
+        code, _, stderr = script(*words)
+        assert code == 2, words
+        assert message in stderr and stderr.count("error: ") == 1 and "Traceback" not in stderr, stderr
+    assert [path.name for path in full.iterdir()] == ["mine.txt"]
+
+
+def test_help_comes_without_the_heavy_libraries():
+    command = """
+import runpy, sys
+sys.argv[1:] = ["--help"]
+try:
+    runpy.run_path("scripts/audit_data.py", run_name="__main__")
+except SystemExit:
+    print(sorted({"torch", "pandas", "numpy"} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", command], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert "--write_clean" in done.stdout and done.stdout.splitlines()[-1] == "[]", done.stderr
+
+
+def test_the_real_data(real_data):
+    scan = scan_images(*read_folder(real_data))
+    audit = run_audit(scan)
+    found = audit.summary["duplicates"]
+    assert found["same_bytes"]["groups"] == 1
+    # A plain script with imagehash.dhash gives the same numbers.
+    assert found["equal_hash"] == {
+        "groups": 6,
+        "images": 14,
+        "groups_in_train_and_test": 1,
+        "groups_with_differing_labels": 2,
+    }
+    assert found["all"]["groups"] == 15
+    assert found["all"]["groups_in_train_and_test"] == 10
+    assert found["all"]["groups_with_differing_labels"] == 3

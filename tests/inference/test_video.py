@@ -1,0 +1,98 @@
+"""A clip of drawn faces: followed, timed, in bounded memory."""
+
+import csv
+import tracemalloc
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hf_smile.data.sample import draw_face
+from hf_smile.errors import SmileDataError
+from hf_smile.inference.classifier import SmileClassifier
+from hf_smile.inference.faces import Face
+from hf_smile.inference.video import FaceTracker, _Timeline, analyse_video
+
+cv2 = pytest.importorskip("cv2")
+
+SETTINGS = {"input_size": [3, 32, 32], "crop_pct": 1.0, "mean": [0.5] * 3, "std": [0.5] * 3}
+
+
+class BrightnessIsSmile:
+    """In place of a trained network: the brighter the picture, the surer of a genuine smile."""
+
+    pretrained_cfg = SETTINGS
+
+    def __call__(self, pixel_values):
+        light = pixel_values.mean(axis=(1, 2, 3))
+        return np.stack([light * 0, 20 * light, -20 * light], axis=1)
+
+
+class WholeFrame:
+    """In place of a detector, which finds drawn faces only at times: one face, moving a little."""
+
+    def detect(self, image):
+        return [Face((10, 0, 10 + image.height, image.height), 1.0)]
+
+
+def write_clip(path, seconds: int, smile: tuple[int, int], fps: int = 4) -> None:
+    """A drawn face that is lit while it smiles."""
+    faces = [np.asarray(draw_face(i, np.random.default_rng(3), size=48)) for i in (2, 1)]
+    frames = [(faces[0] * 0.3).astype(np.uint8), (255 - (255 - faces[1]) * 0.3).astype(np.uint8)]
+    frames = [np.ascontiguousarray(np.pad(frame, ((0, 0), (8, 8), (0, 0)))[..., ::-1]) for frame in frames]
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), fps, (64, 48))
+    for index in range(seconds * fps):
+        writer.write(frames[smile[0] <= index / fps < smile[1]])
+    writer.release()
+
+
+@pytest.fixture
+def classifier() -> SmileClassifier:
+    return SmileClassifier(BrightnessIsSmile(), WholeFrame())
+
+
+def test_ten_minutes_show_the_smile_where_it_was_drawn_in_bounded_memory(classifier, tmp_path):
+    write_clip(tmp_path / "clip.avi", seconds=600, smile=(200, 260))
+    tracemalloc.start()
+    n = analyse_video(classifier, tmp_path / "clip.avi", tmp_path / "out", fps=1)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert n == 600
+    with (tmp_path / "out" / "timeline.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    smiling = [float(row["seconds"]) for row in rows if row["label"] == "positive smile"]
+    assert (min(smiling), max(smiling), len(smiling)) == (200.0, 259.0, 60)
+    assert {row["face"] for row in rows} == {"1"}
+    (still,) = (tmp_path / "out" / "peaks").iterdir()
+    assert 200 <= float(still.name.split("s_")[0]) < 260
+    assert Image.open(tmp_path / "out" / "timeline.png").width > 500
+    assert peak < 60e6
+
+
+def test_a_timeline_of_any_length_keeps_its_size():
+    timeline = _Timeline(0.2)
+    for second in range(0, 36_000, 5):
+        timeline.add(second, [0.0, 1.0, 0.0] if second >= 18_000 else [0.0, 0.0, 1.0])
+    seconds, probabilities = timeline.points()
+    assert len(seconds) <= 2000 and seconds[-1] == pytest.approx(36_000, rel=0.01)
+    assert seconds[probabilities[:, 1] > 0.5].min() == pytest.approx(18_000, abs=2 * timeline.bin_seconds)
+
+
+def test_faces_keep_their_numbers_when_they_move_and_lose_them_when_they_go():
+    tracker = FaceTracker()
+    first = tracker.follow(0.0, [(0, 0, 40, 40), (100, 0, 140, 40)])
+    moved = tracker.follow(0.2, [(95, 3, 135, 43), (6, 0, 46, 40)])
+    assert [track.number for track in first] == [1, 2] and [track.number for track in moved] == [2, 1]
+    assert tracker.follow(0.4, []) == []
+    assert [track.number for track in tracker.follow(0.6, [(6, 0, 46, 40)])] == [1]
+    assert [track.number for track in tracker.follow(9.0, [(6, 0, 46, 40)])] == [3]
+
+
+def test_what_is_no_clip_is_told(classifier, tmp_path):
+    (tmp_path / "text.mp4").write_text("no film")
+    for name, words in (("missing.mp4", "no such file"), ("text.mp4", "is it a video")):
+        with pytest.raises(SmileDataError, match=words):
+            analyse_video(classifier, tmp_path / name, tmp_path / "out")
+    with pytest.raises(SmileDataError, match="fps"):
+        analyse_video(classifier, tmp_path / "text.mp4", tmp_path / "out", fps=0)
+    assert not (tmp_path / "out").exists()
