@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from hf_smile.data.images import MAX_FILE_BYTES, to_rgb, decode_image
+from hf_smile.data.images import MAX_FILE_BYTES, decode_image, to_rgb
 from hf_smile.errors import SmileDataError, SmileModelError
 from hf_smile.inference.preprocessing import Preprocessor
 from hf_smile.inference.runtimes import Runtime, load_runtime

@@ -156,7 +156,7 @@ def _duplicate_lines(duplicates: Mapping[str, Any]) -> str:
         "similar": "similar features"
         + (f" (cosine {duplicates['similarity_threshold']} or more)" if "similarity_threshold" in duplicates else ""),
         "all": "**all together**",
-        "equal_hash": "for comparison: equal 64-bit difference hash",
+        "equal_hash": "for comparison: equal 64-bit difference hash, of either kind",
     }
     columns = ("groups", "images", "groups_in_train_and_test", "groups_with_differing_labels")
     rows = [[words, *(f"{duplicates[name][column]:,}" for column in columns)] for name, words in names.items()]

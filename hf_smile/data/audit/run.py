@@ -68,7 +68,7 @@ class Audit:
     duplicates: pd.DataFrame
     """Of `list_groups`."""
     equal_hashes: pd.DataFrame
-    """Groups of equal 64-bit difference hash, whether or not they are one picture; also of `list_groups`."""
+    """Groups of equal 64-bit difference hash of either kind, whether or not they are one picture; also of `list_groups`."""
     odd: pd.DataFrame
     """`image_id`, `split`, `label`, `what` (in words)."""
     cluster: np.ndarray
@@ -143,7 +143,8 @@ def run_audit(
     forest = NO_LINKS if rows is None else similarity_forest(rows)
     links = duplicate_links(kept, forest.at_least(duplicate_similarity))
     duplicates = list_groups(readable, links)
-    equal_hashes = list_groups(readable, {"equal hash": link_equal(readable["dhash"].to_numpy())})
+    equal = [link_equal(readable[name].to_numpy()) for name in ("dhash", "dhash_bilinear")]
+    equal_hashes = list_groups(readable, {"equal hash": equal[0] + equal[1]})
     odd = odd_pictures(readable, limits)
 
     largest = None if rows is None else largest_cluster_by_threshold(forest, count)
