@@ -68,7 +68,7 @@ class Audit:
     duplicates: pd.DataFrame
     """Of `list_groups`."""
     equal_hashes: pd.DataFrame
-    """Groups of equal 64-bit difference hash of either kind, whether or not they are one picture; also of `list_groups`."""
+    """Groups of equal 64-bit difference hash of either kind, one picture or not; also of `list_groups`."""
     odd: pd.DataFrame
     """`image_id`, `split`, `label`, `what` (in words)."""
     cluster: np.ndarray
