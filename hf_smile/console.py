@@ -31,6 +31,12 @@ def run_script(main: Callable[[], None]) -> None:
         if is_main_process():
             print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except OSError as error:  # no such folder, no permission, no space left
+        if error.filename is None or error.strerror is None:
+            raise
+        if is_main_process():
+            print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+        sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)

@@ -26,7 +26,10 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--image_size", type=int, default=224, help="size of the pictured samples (default: 224)")
     parser.add_argument("--export_imagefolder", metavar="DIR", help="also write train/0..2 and test/0..2 into DIR")
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if arguments.image_size < 1 or arguments.seed < 0:
+        parser.error("--image_size must be at least 1, and --seed at least 0")
+    return arguments
 
 
 def main() -> None:
@@ -34,7 +37,11 @@ def main() -> None:
 
     if arguments.draw_sample:
         from hf_smile.data.sample import draw_sample_dataset
+        from hf_smile.errors import SmileDataError
 
+        for name in ("train.csv", "test.csv", "happy_images.zip"):
+            if (path := Path(arguments.data_dir, name)).exists():
+                raise SmileDataError(f"{path} is there already; name a new folder with --data_dir")
         draw_sample_dataset(arguments.data_dir)
         print(f"Drew the sample data set into {arguments.data_dir}")
         if arguments.output_dir is None:

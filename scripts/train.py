@@ -18,20 +18,21 @@ def main() -> None:
     from hf_smile.modeling.backbone import parameter_table
     from hf_smile.training.arguments import parse_arguments, to_recipe
     from hf_smile.training.device import start_all_processes, use_all_cores
-    from hf_smile.training.run_folder import finish_run, open_run, start_run
+    from hf_smile.training.run_folder import finish_run, mark_finished, open_run, start_run
     from hf_smile.training.trainer import SmileTrainer, softmax
 
     data, augmentation, backbone, args = arguments = parse_arguments(sys.argv[1:])
     start_all_processes()
     logging.set_verbosity_error()
+    logging.disable_progress_bar()
     use_all_cores()
     is_main = args.process_index == 0
     if not is_main:
         datasets.disable_progress_bars()
 
-    recipe = to_recipe(arguments)
+    recipe = to_recipe(arguments) | {"processes": args.world_size * max(1, args.n_gpu)}
     with args.main_process_first(desc="opening the run"):
-        checkpoint = open_run(args.output_dir, recipe, overwrite=args.overwrite and is_main)
+        checkpoint = open_run(args.output_dir, recipe, args.overwrite)
         splits = load_smile_dataset(
             data.data_dir, data.validation_size, args.seed, data.on_bad_image, f"{args.output_dir}/bad_images.csv"
         )
@@ -48,7 +49,7 @@ def main() -> None:
     )
     if is_main:
         print(parameter_table(model), flush=True)
-        start_run(args.output_dir, recipe)
+        start_run(args.output_dir, recipe, args.overwrite)
         if checkpoint:
             print(f"Going on from {checkpoint}", flush=True)
 
@@ -64,8 +65,10 @@ def main() -> None:
             metrics,
             backbone=backbone.backbone,
             selected_by=str(args.metric_for_best_model),
+            pretrained=backbone.pretrained,
             plain_timm=backbone.head_hidden_size is None,
         )
+        mark_finished(args.output_dir, metrics)
         scores = f"accuracy {metrics['accuracy']:.4f}, macro F1 {metrics['macro_f1']:.4f}"
         print(f"\nTest {scores}, {len(probabilities):,} images")
         print(f"Model, card, metrics and pictures (accuracy.png, loss.png, confusion_matrix.png): {args.output_dir}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import unicodedata
 from pathlib import Path, PurePosixPath
 
 import pandas as pd
@@ -14,6 +15,7 @@ from hf_smile.labels import parse_label
 
 _ID_COLUMNS = ("image_id", "id", "image", "filename", "file_name")
 _LABEL_COLUMNS = ("label", "class")
+_RESERVED_COLUMNS = ("image", "where", "digest")
 
 
 def read_annotations(path: str | Path, problems: Problems) -> pd.DataFrame:
@@ -44,6 +46,9 @@ def read_annotations(path: str | Path, problems: Problems) -> pd.DataFrame:
         missing = [name for name in ("image_id", "label") if name not in columns]
         if missing:
             problems.append(f"{path.name}:{header_line}: no column {missing[0]!r}; the header has {', '.join(header)}")
+            return pd.DataFrame({"image_id": [], "label": [], "where": []})
+        if taken := [name for name in columns if columns.count(name) > 1 or name in _RESERVED_COLUMNS]:
+            problems.append(f"{path.name}:{header_line}: column {taken[0]!r} is there twice, or its name is reserved")
             return pd.DataFrame({"image_id": [], "label": [], "where": []})
         if not rows:
             problems.append(f"{path.name}: empty file: it has a header and no rows")
@@ -84,7 +89,7 @@ def normalize_image_id(text: str) -> str:
     >>> normalize_image_id(" happy_images/05684c70.JPG ")
     '05684c70'
     """
-    name = PurePosixPath(text.strip().replace("\\", "/")).name
+    name = PurePosixPath(unicodedata.normalize("NFC", text.strip()).replace("\\", "/")).name
     stem, dot, suffix = name.rpartition(".")
     return stem if dot and f".{suffix.lower()}" in IMAGE_SUFFIXES else name
 

@@ -69,9 +69,11 @@ def load_smile_dataset(
     """
     if not 0 < validation_size < 1:
         raise SmileDataError(f"validation_size is {validation_size}; it must lie between 0 and 1, for example 0.1")
+    if on_bad_image not in ("error", "skip"):
+        raise SmileDataError(f"on_bad_image is {on_bad_image!r}; it must be 'error' or 'skip'")
     folder = Path(data_dir)
     if (folder / "dataset_dict.json").is_file():
-        splits = _standardize(DatasetDict.load_from_disk(folder), folder)
+        splits = _standardize(_load_prepared(folder), folder)
     elif not folder.exists():
         splits = _load_from_hub(str(data_dir))
     else:
@@ -217,6 +219,15 @@ def _build_split(split: str, table: pd.DataFrame, images: ImageSource) -> Datase
     )
 
 
+def _load_prepared(folder: Path) -> DatasetDict:
+    if (folder / "train.csv").is_file():
+        raise SmileDataError(f"{folder} holds train.csv and a prepared data set; keep them in folders of their own")
+    try:
+        return DatasetDict.load_from_disk(folder)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SmileDataError(f"{folder}: the prepared data set is damaged ({error}); prepare it again") from None
+
+
 def _load_from_hub(data_dir: str) -> DatasetDict:
     not_found = SmileDataError(f"{data_dir}: no such folder.\n{EXPECTED_LAYOUT}")
     is_hub_id = re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", data_dir) is not None
@@ -248,17 +259,35 @@ def _standardize(splits: DatasetDict, where: str | Path) -> DatasetDict:
             )
         if "image_id" not in dataset.column_names:
             dataset = dataset.add_column("image_id", [f"{split}-{row:07d}" for row in range(len(dataset))])
-        standard[split] = _standardize_labels(dataset, where)
+        standard[split] = _standardize_labels(dataset.cast_column("image", Image()), where)
+    _check_ids(standard, where)
     return standard
 
 
+def _check_ids(splits: DatasetDict, where: str | Path) -> None:
+    """An id is one image, in one split, and can be the name of a file."""
+    seen: dict[str, str] = {}
+    problems = Problems()
+    for split, dataset in splits.items():
+        for image_id in dataset["image_id"]:
+            if not isinstance(image_id, str) or not image_id or image_id in (".", "..") or {"/", "\\"} & set(image_id):
+                problems.append(f"split {split}: image_id {image_id!r} can't be the name of a file")
+            elif image_id in seen:
+                problems.append(f"split {split}: image_id {image_id!r} is in {seen[image_id]} already")
+            else:
+                seen[image_id] = split
+    problems.raise_if_any(where)
+
+
 def _standardize_labels(dataset: Dataset, where: str | Path) -> Dataset:
-    feature = dataset.features["label"]
-    names = getattr(feature, "names", None)
+    names = getattr(dataset.features["label"], "names", None)
+    found = dataset.unique("label")
+    if any(raw is None or (names and not 0 <= raw < len(names)) for raw in found):
+        raise SmileDataError(f"{where}: there are images without a label; leave them out of the data set")
     if names == list(LABEL_NAMES):
         return dataset
     try:
-        ids = {raw: parse_label(str(names[raw] if names else raw)) for raw in dataset.unique("label")}
+        ids = {raw: parse_label(str(names[raw] if names else raw)) for raw in found}
     except ValueError as error:
         raise SmileDataError(f"{where}: {error}") from None
     labels = [ids[raw] for raw in dataset["label"]]

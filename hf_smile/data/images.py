@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import stat
+import unicodedata
 import warnings
 import zipfile
 from collections.abc import Iterator
@@ -96,7 +97,8 @@ class ImageSource:
             raise SmileDataError(f"{self.path}: no such folder or zip file")
         self.names: dict[str, list[str]] = {}
         for name in names:
-            pure = PurePosixPath(name)
+            # Old Windows tools write backslashes into zips, and Macs write letters and accents apart.
+            pure = PurePosixPath(unicodedata.normalize("NFC", name.replace("\\", "/")))
             if pure.suffix.lower() in IMAGE_SUFFIXES and not pure.name.startswith("._"):
                 self.names.setdefault(pure.stem, []).append(name)
 
@@ -120,7 +122,10 @@ class ImageSource:
         try:
             if self._zip is None:
                 file = self.path / names[0]
-                _check_size(file.stat().st_size)
+                status = file.stat()
+                if not stat.S_ISREG(status.st_mode):
+                    raise SmileDataError("not a regular file")
+                _check_size(status.st_size)
                 return file.read_bytes()
             info = self._zip.getinfo(names[0])
             _check_size(info.file_size)

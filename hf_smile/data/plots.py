@@ -11,7 +11,7 @@ from datasets import Dataset, DatasetDict
 from timm.data import IMAGENET_DEFAULT_MEAN
 
 from hf_smile.data.images import decode_image
-from hf_smile.data.transforms import AugmentationArguments, training_transform
+from hf_smile.data.transforms import AugmentationArguments, encoded_bytes, training_transform
 from hf_smile.figures import CLASS_COLORS, new_figure, save_figure
 from hf_smile.labels import LABEL_NAMES, NUM_LABELS
 
@@ -76,7 +76,7 @@ def plot_samples(
             for axes, row in zip(grid[label_id], [*chosen, *[None] * per_class], strict=False):
                 axes.axis("off")
                 if row is not None:
-                    pixels = transform(decode_image(dataset[int(row)]["image"]["bytes"]))
+                    pixels = transform(decode_image(encoded_bytes(dataset[int(row)]["image"])))
                     axes.imshow((pixels.permute(1, 2, 0) + mean).clamp(0, 1).numpy())
             grid[label_id, 0].set_title(label, loc="left", fontsize=10, color=CLASS_COLORS[label], fontweight="bold")
     save_figure(figure, path)

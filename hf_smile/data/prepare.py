@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from pathlib import Path
 
 import datasets
@@ -10,6 +11,8 @@ from datasets import DatasetDict
 from tqdm.auto import tqdm
 
 from hf_smile.console import is_main_process
+from hf_smile.data.images import IMAGE_SUFFIXES
+from hf_smile.data.transforms import encoded_bytes
 from hf_smile.errors import SmileDataError
 
 
@@ -25,17 +28,17 @@ def save_prepared(splits: DatasetDict, output_dir: str | Path) -> None:
     for split in splits:
         if (folder / split).exists() and not (folder / split / "state.json").exists():
             raise SmileDataError(f"{folder / split} is there already and no prepared data; name another --output_dir")
+    if (folder / "train.csv").exists():
+        raise SmileDataError(f"{folder} holds the data as collected; name another --output_dir")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = folder.with_name(f"{folder.name}.part")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    splits.save_to_disk(unfinished)
     folder.mkdir(exist_ok=True)
-    (folder / _MARK).unlink(missing_ok=True)
-    for split in splits:
-        shutil.rmtree(folder / split, ignore_errors=True)
-        (unfinished / split).replace(folder / split)
-    (unfinished / _MARK).replace(folder / _MARK)
-    unfinished.rmdir()
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".preparing-") as unfinished:
+        splits.save_to_disk(unfinished)
+        (folder / _MARK).unlink(missing_ok=True)
+        for split in splits:
+            shutil.rmtree(folder / split, ignore_errors=True)
+            Path(unfinished, split).replace(folder / split)
+        Path(unfinished, _MARK).replace(folder / _MARK)
 
 
 _MARK = "dataset_dict.json"  # what makes a folder a prepared one, so it comes last
@@ -60,6 +63,7 @@ def export_imagefolder(splits: DatasetDict, output_dir: str | Path) -> None:
             for label_id in range(dataset.features["label"].num_classes):
                 (target / str(label_id)).mkdir(parents=True, exist_ok=True)
             for row in dataset.cast_column("image", datasets.Image(decode=False)):
-                suffix = Path(row["image"]["path"] or "").suffix or ".jpg"
-                (target / str(row["label"]) / f"{row['image_id']}{suffix}").write_bytes(row["image"]["bytes"])
+                suffix = Path(row["image"]["path"] or "").suffix.lower()
+                name = f"{row['image_id']}{suffix if suffix in IMAGE_SUFFIXES else '.jpg'}"
+                (target / str(row["label"]) / name).write_bytes(encoded_bytes(row["image"]))
                 progress.update()

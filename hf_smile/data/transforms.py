@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -127,7 +128,7 @@ class BatchTransform:
 
     def _transform_one(self, image: dict[str, Any], image_id: str) -> torch.Tensor:
         try:
-            picture = decode_image(image["bytes"])
+            picture = decode_image(encoded_bytes(image))
         except SmileDataError as error:
             raise SmileDataError(f"image {image_id!r}: {error}") from None
         if self.seed is None:
@@ -136,6 +137,20 @@ class BatchTransform:
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(int.from_bytes(hashlib.blake2b(key, digest_size=7).digest(), "big"))
             return self.transform(picture)
+
+
+def encoded_bytes(image: dict[str, Any]) -> bytes:
+    """The file of an undecoded `datasets.Image`: its bytes, or what its path holds (as in a Hub image folder).
+
+    Raises:
+        SmileDataError: the file can't be read.
+    """
+    if image["bytes"] is not None:
+        return image["bytes"]
+    try:
+        return Path(image["path"]).read_bytes()
+    except OSError as error:
+        raise SmileDataError(f"can't be read: {error}") from None
 
 
 def collate(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:

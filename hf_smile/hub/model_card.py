@@ -18,7 +18,7 @@ _TEMPLATE = """\
 # {{ model_name }}
 
 Tells from a picture of one face whether it is not smiling, smiling for real (positive, genuine) or smiling for show
-(negative, posed). Fine-tuned from `{{ base_model_name }}` with hf_smile.
+(negative, posed). {{ origin }} with hf_smile.
 
 ![Confusion matrix on the test split](confusion_matrix.png)
 
@@ -57,7 +57,13 @@ The checkpoint was chosen on a validation split by {{ selected_by }}; the test s
 
 
 def write_model_card(
-    output_dir: str | Path, metrics: dict[str, float], *, backbone: str, selected_by: str, plain_timm: bool
+    output_dir: str | Path,
+    metrics: dict[str, float],
+    *,
+    backbone: str,
+    selected_by: str,
+    pretrained: bool,
+    plain_timm: bool,
 ) -> None:
     """Write `README.md` beside the model.
 
@@ -65,11 +71,12 @@ def write_model_card(
         output_dir: folder of the model; its name becomes the model's.
         metrics: of the test split, as `compute_metrics` gives them.
         backbone: what was fine-tuned: a Hub id, a folder or a timm name.
+        pretrained: whether the backbone came with its weights.
         selected_by: name of the validation metric that chose the checkpoint.
         plain_timm: whether timm loads the folder too (it does not with a hidden layer in the head).
     """
     name = Path(output_dir).resolve().name
-    is_hub_id = backbone.count("/") == 1 and not Path(backbone).exists()
+    is_hub_id = pretrained and backbone.count("/") == 1 and not Path(backbone).exists()
     card_data = ModelCardData(
         library_name="transformers",
         pipeline_tag="image-classification",
@@ -89,11 +96,12 @@ def write_model_card(
             if metrics[metric] == metrics[metric]  # NaN where the split lacks a class
         ],
     )
+    label = backbone if is_hub_id else Path(backbone).name
     card = ModelCard.from_template(
         card_data,
         template_str=_TEMPLATE,
         model_name=name,
-        base_model_name=Path(backbone).name if not is_hub_id else backbone,
+        origin=f"Fine-tuned from `{label}`" if pretrained else f"`{label}`, trained from random weights",
         timm=f';\nso does `timm.create_model("local-dir:{name}", pretrained=True)`'
         if plain_timm
         else "\nonce `hf_smile` is imported",

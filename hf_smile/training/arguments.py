@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
@@ -98,13 +99,19 @@ class SmileTrainingArguments(TrainingArguments):
     report_to: str = "none"
 
     def __post_init__(self) -> None:
-        for name in ("eval_strategy", "save_strategy", "logging_strategy"):
-            if getattr(self, name) != "epoch":
-                raise SmileError(f"{name} is fixed to 'epoch': the history and the checkpoints are kept per epoch")
-        if not 0 <= self.ema_decay < 1:
-            raise SmileError(f"ema_decay is {self.ema_decay}; it must be at least 0 and below 1")
+        for name, (fixed, reason) in _FIXED.items():
+            if getattr(self, name) != fixed:
+                raise SmileError(f"{name} is fixed to {fixed!r}: {reason}")
+        for name, (low, high) in _RANGES.items():
+            value = getattr(self, name)
+            if value is not None and not low <= value <= high:
+                raise SmileError(f"{name} is {value}; it must lie between {low:g} and {high:g}")
+        if self.max_steps <= 0 and not self.num_train_epochs > 0:
+            raise SmileError(f"num_train_epochs is {self.num_train_epochs}; it must be above 0")
         metric = str(self.metric_for_best_model).removeprefix("eval_")
-        if metric not in (known := ("loss", *compute_metrics(np.eye(NUM_LABELS), range(NUM_LABELS)))):
+        names = compute_metrics(np.eye(NUM_LABELS), range(NUM_LABELS))
+        known = ["loss", *(name for name in names if not name.startswith("support_"))]
+        if metric not in known:
             raise SmileError(f"metric_for_best_model is {metric!r}; it must be one of {', '.join(known)}")
         if self.greater_is_better is None:
             self.greater_is_better = metric not in ("loss", "nll", "brier", "ece")
@@ -112,9 +119,37 @@ class SmileTrainingArguments(TrainingArguments):
         self.dataloader_pin_memory = torch.cuda.is_available()
         try:
             super().__post_init__()
-        except ValueError as error:
+        except (ValueError, ImportError) as error:
             raise SmileError(str(error)) from None
 
+
+_PER_EPOCH = "the history and the checkpoints are kept per epoch"
+_NEEDED = "the metrics of every epoch need it so"
+_FIXED: dict[str, tuple[Any, str]] = {
+    "eval_strategy": ("epoch", _PER_EPOCH),
+    "save_strategy": ("epoch", _PER_EPOCH),
+    "logging_strategy": ("epoch", _PER_EPOCH),
+    "remove_unused_columns": (False, "the images would be among them"),
+    "prediction_loss_only": (False, _NEEDED),
+    "batch_eval_metrics": (False, _NEEDED),
+    "load_best_model_at_end": (True, "the model that is saved is the best one"),
+    "resume_from_checkpoint": (None, "a run goes on by itself when it is started again with the same output_dir"),
+    "push_to_hub": (False, "publishing is not part of training; upload the output folder when you have read its card"),
+    "neftune_noise_alpha": (None, "it is for language models"),
+}
+_RANGES = {
+    "seed": (0, 2**32 - 1),
+    "learning_rate": (0, 1e3),
+    "weight_decay": (0, 1e3),
+    "label_smoothing_factor": (0, 1),
+    "ema_decay": (0, 0.999999),
+    "num_train_epochs": (-float("inf"), 1e6),  # NaN lies nowhere
+    "per_device_train_batch_size": (1, 1e6),
+    "per_device_eval_batch_size": (1, 1e6),
+    "gradient_accumulation_steps": (1, 1e6),
+    "dataloader_num_workers": (0, 1024),
+    "early_stopping_patience": (1, 1e6),
+}
 
 Arguments = tuple[DataArguments, AugmentationArguments, ModelArguments, SmileTrainingArguments]
 _ARGUMENT_TYPES = (DataArguments, AugmentationArguments, ModelArguments, SmileTrainingArguments)
@@ -170,7 +205,7 @@ def to_recipe(arguments: Arguments) -> dict[str, Any]:
                 v.value if isinstance(v, Enum) else v for v in (getattr(group, setting.name), setting.default)
             )
             changed = value != default and not (value is False and default is None)
-            if isinstance(value, (str, int, float, bool)) and (setting.name in ours or changed):
+            if isinstance(value, (str, int, float, bool, dict)) and (setting.name in ours or changed):
                 recipe[setting.name] = value
     return {name: value for name, value in recipe.items() if name not in _NOT_IN_RECIPE}
 
@@ -207,9 +242,13 @@ def _read_recipe(path: Path) -> list[str]:
     known = {setting.name for group in _ARGUMENT_TYPES for setting in fields(group)}
     words = []
     for name, value in recipe.items():
+        if name == "processes":  # in the recipe that a run leaves; how many there are is up to the launcher
+            continue
         if name not in known:
             raise SmileError(_unknown_setting(str(name), str(path)))
-        if value is not None:
+        if isinstance(value, dict):
+            words += [f"--{name}", json.dumps(value)]
+        elif value is not None:
             words += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
     return words
 

@@ -53,7 +53,8 @@ def history_table(log_history: list[dict[str, Any]]) -> pd.DataFrame:
 def best_epoch(table: pd.DataFrame, args: TrainingArguments) -> int:
     """Index of the row whose checkpoint is chosen: the best value of `metric_for_best_model`, the first of equals."""
     values = table[f"validation_{str(args.metric_for_best_model).removeprefix('eval_')}"]
-    return int(values.argmax() if args.greater_is_better else values.argmin())
+    signed = values if args.greater_is_better else -values
+    return int(signed.fillna(float("-inf")).argmax())  # a metric is NaN where a class is absent
 
 
 def write_history(table: pd.DataFrame, output_dir: Path) -> None:

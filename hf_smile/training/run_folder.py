@@ -22,13 +22,14 @@ from hf_smile.evaluation.predictions import write_predictions
 
 RECIPE = "recipe.yaml"
 RESULT = "test_metrics.json"
+BAD_IMAGES = "bad_images.csv"
 
 _LEFT_BY_A_RUN = (
     RECIPE,
     RESULT,
     "README.md",
     "accuracy.png",
-    "bad_images.csv",
+    BAD_IMAGES,
     "config.json",
     "confusion_matrix.png",
     "loss.png",
@@ -42,6 +43,7 @@ _MAY_CHANGE = {
     "num_train_epochs",
     "max_steps",
     "early_stopping_patience",
+    "use_cpu",
     "data_dir",
     "output_dir",
     "dataloader_num_workers",
@@ -59,13 +61,14 @@ def open_run(output_dir: str | Path, recipe: dict[str, Any], overwrite: bool = F
     Args:
         output_dir: folder of the run; made if it is not there.
         recipe: the settings of the run.
-        overwrite: remove what an earlier run left.
+        overwrite: start afresh; what an earlier run left is removed by `start_run`, when all else is known to be right.
 
     Returns:
         The newest whole checkpoint of an interrupted run with the same settings; None for a fresh start.
 
     Raises:
-        SmileError: the folder holds a finished run, or one with other settings.
+        SmileError: the folder holds a finished run, one with other settings, or files of the same names that are
+            something else.
 
     >>> open_run("outputs/model", recipe)  # doctest: +SKIP
     PosixPath('outputs/model/checkpoint-272')
@@ -73,10 +76,14 @@ def open_run(output_dir: str | Path, recipe: dict[str, Any], overwrite: bool = F
     folder = Path(output_dir)
     if folder.exists() and not folder.is_dir():
         raise SmileError(f"{folder} is a file; name a folder with --output_dir")
+    if not (folder / RECIPE).exists() and (foreign := [name for name in _LEFT_BY_A_RUN if (folder / name).exists()]):
+        raise SmileError(f"{folder} holds a {foreign[0]} that is no run's; name another --output_dir")
     if overwrite:
-        clear_run(folder)
+        return None
     checkpoint = last_whole_checkpoint(folder)
     earlier = _read_recipe(folder / RECIPE)
+    if earlier is None and checkpoint is not None:
+        raise SmileError(f"{folder} holds checkpoints without a readable {RECIPE}; start afresh with --overwrite")
     if earlier is not None and (checkpoint is not None or (folder / RESULT).exists()):
         changed = sorted(name for name in {*earlier, *recipe} - _MAY_CHANGE if earlier.get(name) != recipe.get(name))
         if changed:
@@ -93,12 +100,17 @@ def open_run(output_dir: str | Path, recipe: dict[str, Any], overwrite: bool = F
     return checkpoint
 
 
-def start_run(output_dir: str | Path, recipe: dict[str, Any]) -> None:
-    """Write the settings (`recipe.yaml`) and the versions of everything used (`versions.json`)."""
+def start_run(output_dir: str | Path, recipe: dict[str, Any], overwrite: bool = False) -> None:
+    """Write the settings (`recipe.yaml`) and the versions of everything used (`versions.json`).
+
+    With `overwrite`, what an earlier run left is removed first.
+    """
     folder = Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
+    if overwrite:
+        clear_run(folder)
     (folder / RESULT).unlink(missing_ok=True)
-    (folder / RECIPE).write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
+    _write_whole(folder / RECIPE, yaml.safe_dump(recipe, sort_keys=False))
     versions: dict[str, Any] = {"python": platform.python_version()}
     versions |= {package: version(package) for package in _PACKAGES}
     versions["platform"] = platform.platform()
@@ -110,7 +122,7 @@ def start_run(output_dir: str | Path, recipe: dict[str, Any]) -> None:
 def finish_run(
     output_dir: str | Path, image_ids: Sequence[str], label_ids: Sequence[int], probabilities: np.ndarray
 ) -> dict[str, float]:
-    """Write what the test split says: predictions, confusion matrix and, last, `test_metrics.json`.
+    """Write what the test split says: `test_predictions.csv` and `confusion_matrix.png`.
 
     Args:
         output_dir: folder of the run.
@@ -125,16 +137,17 @@ def finish_run(
     metrics = compute_metrics(probabilities, label_ids)
     write_predictions(folder / "test_predictions.csv", image_ids, label_ids, probabilities)
     plot_confusion_matrix(label_ids, probabilities.argmax(axis=1), folder / "confusion_matrix.png", "Test split")
-    unfinished = folder / f"{RESULT}.part"  # the file marks a finished run, so it must appear whole or not at all
-    unfinished.write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
-    unfinished.replace(folder / RESULT)
     return metrics
+
+
+def mark_finished(output_dir: str | Path, metrics: dict[str, float]) -> None:
+    """Write `test_metrics.json`, which marks a finished run and so comes last."""
+    _write_whole(Path(output_dir) / RESULT, json.dumps(metrics, indent=2) + "\n")
 
 
 def last_whole_checkpoint(folder: Path) -> Path | None:
     """The newest `checkpoint-<step>` whose saving was not interrupted; its `trainer_state.json` is written last."""
-    checkpoints = [path for path in folder.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdigit()]
-    for path in sorted(checkpoints, key=lambda path: int(path.name.removeprefix("checkpoint-")), reverse=True):
+    for path in reversed(_checkpoints(folder)):
         try:
             json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -145,11 +158,25 @@ def last_whole_checkpoint(folder: Path) -> Path | None:
 
 
 def clear_run(folder: Path) -> None:
-    """Remove what a run leaves, and nothing else."""
-    for path in folder.glob("checkpoint-*"):
+    """Remove what a run leaves, and nothing else. The list of bad images is of the run that now begins."""
+    for path in _checkpoints(folder):
         shutil.rmtree(path)
     for name in _LEFT_BY_A_RUN:
-        (folder / name).unlink(missing_ok=True)
+        if name != BAD_IMAGES:
+            (folder / name).unlink(missing_ok=True)
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    """Folders `checkpoint-<step>`, the oldest first."""
+    found = [path for path in folder.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdigit()]
+    return sorted(found, key=lambda path: int(path.name.removeprefix("checkpoint-")))
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """Write a file that is there whole or not at all, whenever the run is killed."""
+    unfinished = path.with_name(f"{path.name}.part")
+    unfinished.write_text(text, encoding="utf-8")
+    unfinished.replace(path)
 
 
 def _goes_on(earlier: dict[str, Any], recipe: dict[str, Any]) -> bool:

@@ -35,6 +35,7 @@ from hf_smile.data.transforms import (
     evaluation_transform,
     training_transform,
 )
+from hf_smile.errors import SmileModelError
 from hf_smile.evaluation.metric import SmileMetric
 from hf_smile.training.arguments import SmileTrainingArguments
 from hf_smile.training.callbacks import EarlyStopping, EpochReport
@@ -92,7 +93,7 @@ class SmileTrainer(Trainer):
         if args.ema_decay:
             self.ema = ModelEmaV3(self.model, decay=args.ema_decay, use_warmup=True)
             self.add_callback(_UpdateAverage(self))
-        self._train_hits = torch.zeros(2, dtype=torch.float64)  # right answers, answers
+        self._train_hits = torch.zeros(2, dtype=torch.int64)  # right answers, answers
 
     def train(self, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> TrainOutput:
         """Train, or go on from a checkpoint. One that early stopping ended is not trained any further."""
@@ -101,6 +102,11 @@ class SmileTrainer(Trainer):
             state = TrainerState.load_from_json(str(Path(resume_from_checkpoint) / TRAINER_STATE_NAME))
             if EarlyStopping(patience).is_reached(self.args, state):
                 self.state = state
+                # Where it was saved may have been moved since.
+                best = Path(self.args.output_dir) / f"checkpoint-{state.best_global_step}"
+                if not (best / "model.safetensors").is_file():
+                    raise SmileModelError(f"{best}: the best checkpoint is gone; start afresh with --overwrite")
+                state.best_model_checkpoint = str(best)
                 self._load_best_model()
                 return TrainOutput(state.global_step, float("nan"), {})
         return super().train(resume_from_checkpoint, *args, **kwargs)
@@ -149,7 +155,7 @@ class SmileTrainer(Trainer):
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         folder = Path(output_dir or str(self.args.output_dir))
-        if self.ema is not None:
+        if self.ema is not None and folder.name.startswith("checkpoint-"):
             folder.mkdir(parents=True, exist_ok=True)
             raw = {name: value.contiguous() for name, value in self.model.state_dict().items()}
             save_file(raw, folder / RAW_WEIGHTS)

@@ -66,6 +66,8 @@ def test_further_columns_of_a_file_with_header_are_kept(read):
         ("image_id,emotion\na,0\n", "train.csv:1: no column 'label'; the header has image_id, emotion"),
         ("person,label\na,0\n", "train.csv:1: no column 'image_id'"),
         ("image_id,label\n", "train.csv: empty file"),
+        ("image_id,label,label\na,0,2\n", "train.csv:1: column 'label' is there twice"),
+        ("image_id,label,image\na,0,x\n", "train.csv:1: column 'image' is there twice, or its name is reserved"),
         ("", "train.csv: empty file"),
         ("\n\n", "train.csv: empty file"),
         ("a,0\nb,NOT smile\n".encode("utf-16"), "train.csv:1: wrong encoding: not UTF-8"),

@@ -215,3 +215,68 @@ def test_the_real_data_set_loads_whole(real_data):
     splits = load_smile_dataset(real_data)
     assert Counter(splits["test"]["label"]) == {2: 1128, 1: 340, 0: 143}
     assert len(splits["train"]) + len(splits["validation"]) == 4831
+
+
+@pytest.fixture
+def make_prepared(tmp_path):
+    """A ready-made data set of 30 images in train and in test, with `columns` changed."""
+
+    def make(names: list[str] | None = None, **columns: list) -> Path:
+        splits = {}
+        for split in ("train", "test"):
+            rows = {"image": [{"bytes": jpeg(), "path": None}] * 30, "label": [0, 1, 2] * 10}
+            rows["image_id"] = [f"{split}{row}" for row in range(30)]
+            label = datasets.ClassLabel(names=names or list(LABEL_NAMES))
+            features = datasets.Features(image=datasets.Image(), label=label, image_id=datasets.Value("string"))
+            splits[split] = datasets.Dataset.from_dict(rows | columns, features=features)
+        datasets.DatasetDict(splits).save_to_disk(tmp_path / "theirs")
+        return tmp_path / "theirs"
+
+    return make
+
+
+@pytest.mark.parametrize("names", [None, ["NOT smile", "negative smile", "positive smile"]])
+def test_images_without_a_label_are_no_class_of_their_own(make_prepared, names):
+    with pytest.raises(SmileDataError, match="images without a label"):
+        load_smile_dataset(make_prepared(names, label=[-1, 0, 1] * 10))
+
+
+@pytest.mark.parametrize(
+    ("image_id", "message"),
+    [("../../evil", "can't be the name of a file"), ("0", "image_id '0' is in train already")],
+)
+def test_ids_of_ready_made_data_are_checked(make_prepared, image_id, message):
+    ids = [f"{row}" for row in range(29)]
+    with pytest.raises(SmileDataError, match=message):
+        load_smile_dataset(make_prepared(image_id=[*ids, image_id]))
+
+
+def test_a_damaged_prepared_folder_is_said(make_prepared):
+    folder = make_prepared()
+    shutil.rmtree(folder / "test")
+    with pytest.raises(SmileDataError, match="is damaged"):
+        load_smile_dataset(folder)
+
+
+def test_a_data_set_on_the_hub_in_image_folders_can_be_trained_on(sample_dir, tmp_path, monkeypatch):
+    from hf_smile.data.transforms import BatchTransform, evaluation_transform
+
+    export_imagefolder(load_smile_dataset(sample_dir), tmp_path / "sorted")
+    theirs = datasets.load_dataset("imagefolder", data_dir=str(tmp_path / "sorted"))
+    monkeypatch.setattr(datasets, "load_dataset", lambda name: theirs)
+    splits = load_smile_dataset("somebody/faces").cast_column("image", datasets.Image(decode=False))
+    rows = splits["test"].with_transform(BatchTransform(evaluation_transform({"input_size": (3, 64, 64)})))
+    assert rows[0]["pixel_values"].shape == (3, 64, 64)
+    export_imagefolder(splits, tmp_path / "again")
+    assert len(list((tmp_path / "again").rglob("*.jpg"))) == 128
+
+
+def test_the_folder_of_the_collected_data_is_not_prepared_into(write_data):
+    folder = write_data()
+    with pytest.raises(SmileDataError, match="holds the data as collected"):
+        save_prepared(load_smile_dataset(folder, 0.25), folder)
+
+
+def test_what_to_do_with_bad_images_is_one_of_two(sample_dir):
+    with pytest.raises(SmileDataError, match="must be 'error' or 'skip'"):
+        load_smile_dataset(sample_dir, on_bad_image="ignore")

@@ -114,6 +114,15 @@ def test_images_are_found_by_id_in_subfolders_and_by_any_suffix(make_source):
     )
 
 
+def test_names_from_old_windows_tools_and_from_macs_are_found(tmp_path):
+    with zipfile.ZipFile(tmp_path / "images.zip", "w") as archive:
+        archive.writestr("happy\\a.jpg", b"1")
+        archive.writestr("u\u0308.jpg", b"2")
+    source = ImageSource(tmp_path / "images.zip")
+    assert source.read("a") == b"1"
+    assert source.read("\u00fc") == b"2"
+
+
 def test_other_files_are_no_images(make_source):
     source = make_source({"a.jpg": b"1", "readme.txt": b"", "b.gif": b"", "._c.jpg": b"", "__pycache__/d.py": b""})
     assert list(source.names) == ["a"]

@@ -40,6 +40,21 @@ def test_it_draws_the_sample_data_set(tmp_path):
     ]
 
 
+def test_it_does_not_draw_over_data_that_are_there(tmp_path):
+    (tmp_path / "train.csv").write_text("mine")
+    done = run("--draw_sample", "--data_dir", tmp_path)
+    assert done.returncode == 2
+    assert "train.csv is there already" in done.stderr
+    assert (tmp_path / "train.csv").read_text() == "mine"
+
+
+def test_a_place_that_can_not_be_written_to_is_said(sample_dir, tmp_path):
+    (tmp_path / "file").write_text("")
+    done = run("--data_dir", sample_dir, "--output_dir", tmp_path / "file" / "below")
+    assert done.returncode == 2
+    assert done.stderr.count("error: ") == 1 and "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize(
     ("train", "message"),
     [

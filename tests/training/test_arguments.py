@@ -44,8 +44,10 @@ def test_every_recipe_is_valid_and_begins_with_what_it_takes_and_gives(path):
 
 
 def test_the_resolved_recipe_gives_the_same_settings_again(recipe):
-    arguments = parse_arguments(["--use_cpu", "--rotation", "7", "--label_smoothing_factor", "0.1", "--seed", "5"])
-    again = parse_arguments([recipe(yaml.safe_dump(to_recipe(arguments)))])
+    words = ["--use_cpu", "--rotation", "7", "--label_smoothing_factor", "0.1", "--seed", "5"]
+    arguments = parse_arguments([*words, "--lr_scheduler_kwargs", '{"num_cycles": 2}'])
+    again = parse_arguments([recipe(yaml.safe_dump(to_recipe(arguments) | {"processes": 2}))])
+    assert again[3].lr_scheduler_kwargs == {"num_cycles": 2}
     assert to_recipe(again) == to_recipe(arguments)
     assert again[3].label_smoothing_factor == 0.1
 
@@ -61,6 +63,17 @@ def test_the_resolved_recipe_gives_the_same_settings_again(recipe):
         (["--metric_for_best_model", "f1"], "metric_for_best_model is 'f1'; it must be one of loss, accuracy"),
         (["--save_strategy", "steps"], "save_strategy is fixed to 'epoch'"),
         (["--lr_scheduler_type", "zigzag"], "zigzag"),
+        (["--num_train_epochs", "0"], "num_train_epochs is 0.0"),
+        (["--num_train_epochs", "nan"], "num_train_epochs is nan"),
+        (["--per_device_train_batch_size", "0"], "per_device_train_batch_size is 0"),
+        (["--per_device_eval_batch_size", "-1"], "per_device_eval_batch_size is -1"),
+        (["--gradient_accumulation_steps", "0"], "gradient_accumulation_steps is 0"),
+        (["--learning_rate", "-1"], "learning_rate is -1.0"),
+        (["--seed", "-1"], "seed is -1"),
+        (["--dataloader_num_workers", "-1"], "dataloader_num_workers is -1"),
+        (["--resume_from_checkpoint", "x"], "resume_from_checkpoint is fixed"),
+        (["--remove_unused_columns", "true"], "remove_unused_columns is fixed"),
+        (["--metric_for_best_model", "support_not_smile"], "metric_for_best_model is 'support_not_smile'"),
         (["no_such.yaml"], "no_such.yaml: no such recipe"),
     ],
 )

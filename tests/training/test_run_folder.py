@@ -54,8 +54,37 @@ def test_overwrite_removes_what_a_run_left_and_nothing_else(tmp_path):
     start_run(tmp_path, RECIPE)
     add_checkpoint(tmp_path, 1)
     (tmp_path / "notes.txt").write_text("mine")
-    assert open_run(tmp_path, RECIPE | {"learning_rate": 9}, overwrite=True) is None
-    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+    (tmp_path / "checkpoint-best-of-mine").mkdir()
+    before = sorted(path.name for path in tmp_path.iterdir())
+    other = RECIPE | {"learning_rate": 9}
+    assert open_run(tmp_path, other, overwrite=True) is None
+    assert sorted(path.name for path in tmp_path.iterdir()) == before, (
+        "nothing goes before all else is known to be right"
+    )
+    start_run(tmp_path, other, overwrite=True)
+    left = {"checkpoint-best-of-mine", "notes.txt", "recipe.yaml", "versions.json"}
+    assert {path.name for path in tmp_path.iterdir()} == left
+    assert "learning_rate: 9" in (tmp_path / "recipe.yaml").read_text()
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_files_that_are_no_run_s_are_not_touched(tmp_path, overwrite):
+    (tmp_path / "README.md").write_text("mine")
+    with pytest.raises(SmileError, match=r"holds a README\.md that is no run's"):
+        open_run(tmp_path, RECIPE, overwrite)
+
+
+def test_another_number_of_processes_is_another_run(tmp_path):
+    start_run(tmp_path, RECIPE | {"processes": 1})
+    add_checkpoint(tmp_path, 1)
+    with pytest.raises(SmileError, match="processes 1 -> 2"):
+        open_run(tmp_path, RECIPE | {"processes": 2})
+
+
+def test_checkpoints_without_settings_are_not_gone_on_with(tmp_path):
+    add_checkpoint(tmp_path, 1)
+    with pytest.raises(SmileError, match="without a readable recipe"):
+        open_run(tmp_path, RECIPE)
 
 
 def test_a_file_in_the_place_of_the_folder_is_said(tmp_path):

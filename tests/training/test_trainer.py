@@ -23,7 +23,7 @@ def make_trainer(splits, tmp_path):
     def make(model=None, **options) -> SmileTrainer:
         settings = {"num_train_epochs": 2, "per_device_train_batch_size": 16, "use_cpu": True}
         settings |= {"disable_tqdm": True, "ema_decay": 0, "label_smoothing_factor": 0}
-        args = SmileTrainingArguments(output_dir=str(tmp_path), **(settings | options))
+        args = SmileTrainingArguments(**({"output_dir": str(tmp_path)} | settings | options))
         torch.manual_seed(args.seed)
         model = model or build_model("test_resnet", pretrained=False, image_size=32)
         return SmileTrainer(model, args, splits)
@@ -90,13 +90,17 @@ def test_the_best_checkpoint_by_the_chosen_metric_is_the_one_kept(make_trainer):
 
 
 def test_early_stopping_ends_a_run_and_a_restart_does_not_train_on(make_trainer, tmp_path):
-    options = {"num_train_epochs": 8, "early_stopping_patience": 1, "learning_rate": 1e-9, "save_total_limit": None}
+    options = {"num_train_epochs": 8, "early_stopping_patience": 1, "metric_for_best_model": "nll"}
+    options |= {"learning_rate": 0.5, "lr_scheduler_type": "constant", "save_total_limit": None}
     trainer = make_trainer(**options)
     trainer.train()
-    assert trainer.state.epoch == 2
-    last = tmp_path / f"checkpoint-{trainer.state.global_step}"
-    assert json.loads((last / "trainer_state.json").read_text())["epoch"] == 2
-    again = make_trainer(**options)
+    assert trainer.state.epoch < 8
+    moved = tmp_path.with_name(f"{tmp_path.name}_moved")
+    tmp_path.rename(moved)
+    last = moved / f"checkpoint-{trainer.state.global_step}"
+    assert json.loads((last / "trainer_state.json").read_text())["epoch"] == trainer.state.epoch
+    again = make_trainer(**options, output_dir=str(moved))
+    assert not equal(weights(again.model), weights(trainer.model))
     again.train(resume_from_checkpoint=str(last))
     assert again.state.global_step == trainer.state.global_step
     assert equal(weights(again.model), weights(trainer.model))

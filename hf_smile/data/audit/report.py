@@ -153,12 +153,13 @@ def _duplicate_lines(duplicates: Mapping[str, Any]) -> str:
         "same_bytes": "same bytes",
         "same_picture": f"same picture (difference hash within {HASH_BITS} bits, thumbnails correlate to "
         f"{THUMBNAIL_CORRELATION})",
-        "similar": "similar features"
-        + (f" (cosine {duplicates['similarity_threshold']} or more)" if "similarity_threshold" in duplicates else ""),
+        "similar": f"similar features (cosine {duplicates.get('similarity_threshold')} or more)",
         "all": "**all together**",
         "equal_hash": "for comparison: equal 64-bit difference hash, of either kind",
     }
     columns = ("groups", "images", "groups_in_train_and_test", "groups_with_differing_labels")
+    if "similarity_threshold" not in duplicates:  # there were no features
+        del names["similar"]
     rows = [[words, *(f"{duplicates[name][column]:,}" for column in columns)] for name, words in names.items()]
     return (
         _table(["", "groups", "images", "in train and test", "labels differ"], rows)
