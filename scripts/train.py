@@ -13,6 +13,7 @@ def main() -> None:
     from transformers.utils import logging
 
     from hf_smile.data.dataset import load_smile_dataset
+    from hf_smile.errors import SmileError
     from hf_smile.hub.model_card import write_model_card
     from hf_smile.modeling import build_model
     from hf_smile.modeling.backbone import parameter_table
@@ -53,7 +54,10 @@ def main() -> None:
         if checkpoint:
             print(f"Going on from {checkpoint}", flush=True)
 
-    trainer = SmileTrainer(model, args, splits, augmentation)
+    try:
+        trainer = SmileTrainer(model, args, splits, augmentation)
+    except (ValueError, RuntimeError, ImportError) as error:  # a setting that transformers checks only here
+        raise SmileError(str(error)) from None
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     trainer.save_model()
 

@@ -80,6 +80,7 @@ def load_smile_dataset(
         tables, images = read_folder(folder)
         tables = _check_images(tables, images, folder, on_bad_image, Path(bad_image_list))
         splits = DatasetDict({split: _build_split(split, table, images) for split, table in tables.items()})
+    _check_classes(splits)
     return _with_validation(splits, validation_size, seed)
 
 
@@ -293,6 +294,16 @@ def _standardize_labels(dataset: Dataset, where: str | Path) -> Dataset:
     labels = [ids[raw] for raw in dataset["label"]]
     dataset = dataset.remove_columns("label").add_column("label", labels)
     return dataset.cast_column("label", ClassLabel(names=list(LABEL_NAMES)))
+
+
+def _check_classes(splits: DatasetDict) -> None:
+    """One class is nothing to learn; a class that is missing is likely a mistake, and said."""
+    for split in ("train", "test"):
+        missing = [name for label, name in enumerate(LABEL_NAMES) if label not in splits[split].unique("label")]
+        if split == "train" and len(missing) >= len(LABEL_NAMES) - 1:
+            raise SmileDataError(f"train holds one class only; there is no image of {' and '.join(map(repr, missing))}")
+        if missing and is_main_process():
+            print(f"Note: no image of {' and '.join(map(repr, missing))} in {split}", file=sys.stderr)
 
 
 def _with_validation(splits: DatasetDict, validation_size: float, seed: int) -> DatasetDict:

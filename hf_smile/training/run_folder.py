@@ -188,6 +188,6 @@ def _read_recipe(path: Path) -> dict[str, Any] | None:
         recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
         raise SmileError(f"{path}: can't be read ({error}); start afresh with --overwrite") from None
     return recipe if isinstance(recipe, dict) else None

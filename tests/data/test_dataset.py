@@ -139,6 +139,7 @@ def test_labels_of_a_ready_made_data_set_are_brought_to_ours(tmp_path):
         ({"images": {"t1.jpg": b"no image"}}, r"test\.csv:2: image 't1': not a JPEG, PNG, WebP or BMP image"),
         ({"images": {"t1.jpg": jpeg()[:300]}}, r"test\.csv:2: image 't1': will not decode"),
         ({"images": {"t1.png": jpeg()}}, r"image 't1': two files have this id"),
+        ({"train": "00,0\n01,0\n02,0\n"}, "train holds one class only"),
         ({"train": "00,0\n10,1\n20,2\n"}, "too few images in train for a validation split"),
     ],
 )

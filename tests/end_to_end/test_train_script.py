@@ -131,6 +131,8 @@ def test_real_data_and_a_pretrained_backbone_start(real_data, real_backbone, tmp
         (["--data_dir", "{sample}", "--backbone", "resnet51", "--no_pretrained"], "timm knows no model 'resnet51'"),
         (["--data_dir", "{sample}"], "could not be fetched from the Hugging Face Hub"),
         (["--data_dir", "{sample}", "--output_dir", "{file}"], "is a file"),
+        (["--data_dir", "{sample}", "--output_dir", "{file}/below"], "Not a directory"),
+        (["--data_dir", "{sample}", *TINY, "--report_to", "nonsense"], "nonsense"),
     ],
 )
 def test_a_mistake_gets_one_message_and_exit_code_2(words, message, sample_dir, tmp_path):
