@@ -23,7 +23,7 @@ quickstart: install  ## draw the sample data, fine-tune on them, show the result
 	$(BIN)/accelerate launch --quiet --num_processes 1 scripts/train.py recipes/quickstart.yaml --overwrite
 
 test: install  ## run the whole test suite
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 quality: install  ## lint, types, and which way imports go
 	$(BIN)/ruff check .
