@@ -47,12 +47,14 @@ def main() -> None:
         if arguments.output_dir is None:
             return
 
+    import gc
+
     import datasets
+    import pyarrow
 
     from hf_smile.data.dataset import load_smile_dataset
     from hf_smile.data.plots import class_table, plot_class_distribution, plot_samples
     from hf_smile.data.prepare import export_imagefolder, save_prepared
-    from hf_smile.data.transforms import AugmentationArguments
 
     output_dir = Path(arguments.output_dir or "data/prepared")
     splits = load_smile_dataset(
@@ -64,10 +66,6 @@ def main() -> None:
     )
     save_prepared(splits, output_dir)
     plot_class_distribution(splits, output_dir / "class_distribution.png")
-    encoded = splits["train"].cast_column("image", datasets.Image(decode=False))
-    plot_samples(
-        encoded, AugmentationArguments(), output_dir / "samples.png", arguments.image_size, seed=arguments.seed
-    )
     if arguments.export_imagefolder:
         export_imagefolder(splits, arguments.export_imagefolder)
 
@@ -78,6 +76,15 @@ def main() -> None:
             for label in table.index
         )
         print(f"{split}: {len(dataset):,} images: {', '.join(shares)}")
+
+    # torch takes most of a gigabyte, so the checked images leave the memory before it enters.
+    del splits, dataset
+    gc.collect()
+    pyarrow.default_memory_pool().release_unused()
+    from hf_smile.data.transforms import AugmentationArguments
+
+    train = datasets.load_from_disk(output_dir)["train"].cast_column("image", datasets.Image(decode=False))
+    plot_samples(train, AugmentationArguments(), output_dir / "samples.png", arguments.image_size, seed=arguments.seed)
     print(f"The prepared data set, class_distribution.png and samples.png are in {output_dir}")
 
 

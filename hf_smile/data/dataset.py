@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -169,7 +170,7 @@ def _check_images(
     bad: list[tuple[str, str, str]] = []
     total = sum(map(len, tables.values()))
     progress = tqdm(total=total, desc="Checking images", unit=" images", delay=1, disable=not is_main_process())
-    with ThreadPoolExecutor() as pool, progress:
+    with ThreadPoolExecutor(os.cpu_count()) as pool, progress:
         for split, table in tables.items():
             digests: list[str] = []
             ids = iter(table["image_id"])

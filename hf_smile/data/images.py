@@ -10,6 +10,7 @@ import warnings
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -66,6 +67,20 @@ def to_rgb(image: Image.Image) -> Image.Image:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert("RGB")
+
+
+def encoded_bytes(image: dict[str, Any]) -> bytes:
+    """The file of an undecoded `datasets.Image`: its bytes, or what its path holds (as in a Hub image folder).
+
+    Raises:
+        SmileDataError: the file can't be read.
+    """
+    if image["bytes"] is not None:
+        return image["bytes"]
+    try:
+        return Path(image["path"]).read_bytes()
+    except OSError as error:
+        raise SmileDataError(f"can't be read: {error}") from None
 
 
 class ImageSource:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-import torch
 from datasets import Dataset, DatasetDict
-from timm.data import IMAGENET_DEFAULT_MEAN
 
-from hf_smile.data.images import decode_image
-from hf_smile.data.transforms import AugmentationArguments, encoded_bytes, training_transform
+from hf_smile.data.images import decode_image, encoded_bytes
 from hf_smile.figures import CLASS_COLORS, new_figure, save_figure
 from hf_smile.labels import LABEL_NAMES, NUM_LABELS
+
+if TYPE_CHECKING:
+    from hf_smile.data.transforms import AugmentationArguments
 
 
 def class_table(splits: DatasetDict) -> pd.DataFrame:
@@ -61,6 +62,11 @@ def plot_samples(
     seed: int = 42,
 ) -> None:
     """A grid of training images as the model is given them: one row a class, augmented and labelled."""
+    import torch
+    from timm.data import IMAGENET_DEFAULT_MEAN
+
+    from hf_smile.data.transforms import training_transform
+
     mean = torch.tensor(IMAGENET_DEFAULT_MEAN)
     config = {"input_size": (3, image_size, image_size), "mean": IMAGENET_DEFAULT_MEAN, "std": (1, 1, 1)}
     transform = training_transform(config, augmentation)

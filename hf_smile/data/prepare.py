@@ -11,8 +11,7 @@ from datasets import DatasetDict
 from tqdm.auto import tqdm
 
 from hf_smile.console import is_main_process
-from hf_smile.data.images import IMAGE_SUFFIXES
-from hf_smile.data.transforms import encoded_bytes
+from hf_smile.data.images import IMAGE_SUFFIXES, encoded_bytes
 from hf_smile.errors import SmileDataError
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,7 +12,7 @@ from PIL import Image
 from timm.data import create_transform, resolve_data_config
 from torchvision.transforms import InterpolationMode, v2
 
-from hf_smile.data.images import decode_image
+from hf_smile.data.images import decode_image, encoded_bytes
 from hf_smile.errors import SmileDataError
 
 Batch = dict[str, list[Any]]
@@ -137,20 +136,6 @@ class BatchTransform:
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(int.from_bytes(hashlib.blake2b(key, digest_size=7).digest(), "big"))
             return self.transform(picture)
-
-
-def encoded_bytes(image: dict[str, Any]) -> bytes:
-    """The file of an undecoded `datasets.Image`: its bytes, or what its path holds (as in a Hub image folder).
-
-    Raises:
-        SmileDataError: the file can't be read.
-    """
-    if image["bytes"] is not None:
-        return image["bytes"]
-    try:
-        return Path(image["path"]).read_bytes()
-    except OSError as error:
-        raise SmileDataError(f"can't be read: {error}") from None
 
 
 def collate(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
