@@ -63,7 +63,7 @@ def out_of_fold_probabilities(
         splitter.split(features, labels, groups), total=folds, desc="Linear probe", unit=" folds", delay=1
     ):
         inverse = 1 / (REGULARIZATION * len(train))  # scikit-learn weighs against the sum of the losses
-        probe = make_pipeline(StandardScaler(), LogisticRegression(C=inverse, max_iter=1000))
+        probe = make_pipeline(StandardScaler(), LogisticRegression(C=inverse, tol=1e-3, max_iter=1000))
         probe.fit(features[train], labels[train])
         probabilities[np.ix_(held_out, probe.classes_)] = probe.predict_proba(features[held_out])
     return probabilities / probabilities.sum(axis=1, keepdims=True)  # the probe computes in float32

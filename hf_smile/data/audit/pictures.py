@@ -163,7 +163,7 @@ def _plot_noise(audit: Audit, path: Path) -> None:
     assert audit.noise is not None
     joint = audit.noise.joint
     rows = joint / np.maximum(joint.sum(axis=1, keepdims=True), 1e-12)
-    figure = new_figure(6.4, 4.6)
+    figure = new_figure(6.8, 4.8)
     axes = figure.add_subplot()
     axes.imshow(rows, cmap="Blues", vmin=0, vmax=1)
     for i, j in np.ndindex(rows.shape):
@@ -172,7 +172,9 @@ def _plot_noise(audit: Audit, path: Path) -> None:
         axes.text(j, i, f"{rows[i, j]:.1%}\n{images:,} images", ha="center", va="center", color=color, fontsize=10)
     axes.set_xticks(range(len(LABEL_NAMES)), LABEL_NAMES)
     axes.set_yticks(range(len(LABEL_NAMES)), LABEL_NAMES)
-    axes.set(xlabel="likely label", ylabel="given label", title="Label noise at most, share of the given label")
+    axes.set(
+        xlabel="likely label", ylabel="given label", title="Estimated label noise (the probe's own mistakes included)"
+    )
     save_figure(figure, path)
 
 

@@ -239,7 +239,7 @@ def _label_lines(labels: Mapping[str, Any]) -> str:
         f"Where it is sure of another class, the label is suspicious: {labels['suspicious']:,} are ({share:.1%}). Of "
         "labels changed on purpose it finds "
         f"{labels['share_of_planted_errors_found']:.1%}; guessing would find {share:.1%}.\n\n"
-        + _table(["given label", "estimated noise (at most)", "suspicious labels"], rows)
+        + _table(["given label", "estimated noise", "suspicious labels"], rows)
         + "\n\nThe estimate takes the probe's own mistakes for noise: the weaker the probe, the further it is above "
         "the truth. Trust the order of the list more than its length.\n\n![label noise](label_noise.png)"
     )

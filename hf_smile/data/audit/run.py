@@ -35,7 +35,8 @@ from hf_smile.errors import SmileDataError
 from hf_smile.labels import LABEL_NAMES, NUM_LABELS
 
 DUPLICATE_SIMILARITY = 0.95
-"""Cosine similarity from which two images count as one picture."""
+"""Cosine similarity from which two images count as one picture. With tf_efficientnet_lite0, all 5 links above it among
+6,442 faces join one picture to itself; of the 10 next below, 2 do."""
 
 
 _QUANTILES = {"min": 0.0, "p5": 0.05, "median": 0.5, "p95": 0.95, "max": 1.0}
