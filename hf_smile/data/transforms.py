@@ -9,10 +9,11 @@ from typing import Any
 
 import torch
 from PIL import Image
-from timm.data import create_transform, resolve_data_config
+from timm.data import resolve_data_config
 from torchvision.transforms import InterpolationMode, v2
 
 from hf_smile.data.images import decode_image, encoded_bytes
+from hf_smile.data.preprocessing import Preprocessor
 from hf_smile.errors import SmileDataError
 
 Batch = dict[str, list[Any]]
@@ -50,10 +51,13 @@ def evaluation_transform(pretrained_cfg: dict[str, Any]) -> Callable[[Image.Imag
         pretrained_cfg: timm's data settings of the backbone (size, crop, interpolation, mean, std), as
             `model.config.pretrained_cfg` holds them.
 
+    Raises:
+        SmileModelError: the settings are such as `Preprocessor` refuses.
+
     >>> evaluation_transform({"input_size": (3, 224, 224)})(Image.new("RGB", (167, 167))).shape
     torch.Size([3, 224, 224])
     """
-    return create_transform(**resolve_data_config(pretrained_cfg), is_training=False)
+    return v2.Compose([Preprocessor(pretrained_cfg), torch.from_numpy])
 
 
 def training_transform(pretrained_cfg: dict[str, Any], augmentation: AugmentationArguments) -> v2.Compose:

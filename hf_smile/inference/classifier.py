@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from hf_smile.data.images import MAX_FILE_BYTES, decode_image, to_rgb
+from hf_smile.data.preprocessing import Preprocessor
 from hf_smile.errors import SmileDataError, SmileModelError
-from hf_smile.inference.preprocessing import Preprocessor
 from hf_smile.inference.runtimes import Runtime, load_runtime
 from hf_smile.labels import LABEL_NAMES, NEGATIVE_SMILE, POSITIVE_SMILE, label_slug
 

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from hf_smile.data.images import decode_image
+from hf_smile.data.preprocessing import Preprocessor
 from hf_smile.errors import SmileModelError
-from hf_smile.inference.preprocessing import Preprocessor
 from hf_smile.inference.runtimes import ONNX_FILES, OnnxRuntime, TorchRuntime
 from hf_smile.labels import LABEL_NAMES
 

@@ -1,4 +1,4 @@
-"""PIL image -> `pixel_values` with Pillow and NumPy alone: what evaluation does, to the last digit, without torch."""
+"""PIL image -> `pixel_values` with Pillow and NumPy alone: for evaluation and prediction alike, and without torch."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ _DEFAULTS: dict[str, Any] = {
 
 
 class Preprocessor:
-    """The same transform as `hf_smile.data.transforms.evaluation_transform`: resize, centre crop, scale, normalise.
+    """The transform of a backbone's own image processor, to the last digit: resize, centre crop, scale, normalise.
 
-    Every colour value is one of 256, so normalisation is a table of 3 x 256 numbers, computed in float32 in the very
-    order torchvision computes: (value / 255 - mean) / std. Threads may share one preprocessor.
+    It does what `timm.data.create_transform(..., is_training=False)` does. Every colour value is one of 256, so
+    normalisation is a table of 3 x 256 numbers, computed in float32 in the very order torchvision computes:
+    (value / 255 - mean) / std. Threads may share one preprocessor.
 
     Args:
         pretrained_cfg: timm's data settings of the backbone (size, crop, interpolation, mean, std), as `config.json`
@@ -42,15 +43,16 @@ class Preprocessor:
     def __init__(self, pretrained_cfg: dict[str, Any]) -> None:
         config = _DEFAULTS | {name: pretrained_cfg[name] for name in _DEFAULTS if pretrained_cfg.get(name)}
         channels, height, width = config["input_size"]
-        if channels != 3 or config["crop_mode"] != "center" or not 0 < config["crop_pct"] <= 1:
+        if channels != 3 or config["crop_mode"] not in ("center", "squash") or not 0 < config["crop_pct"] <= 1:
             raise SmileModelError(
                 f"the model takes {channels} channels, crop_mode {config['crop_mode']!r} and crop_pct "
-                f"{config['crop_pct']}; images are prepared for 3 channels, 'center' and at most 1 only"
+                f"{config['crop_pct']}; images are prepared for 3 channels, 'center' or 'squash', and at most 1"
             )
         try:
             self._interpolation = Image.Resampling[config["interpolation"].upper()]
         except KeyError:
             raise SmileModelError(f"unknown interpolation {config['interpolation']!r} in pretrained_cfg") from None
+        self._squash = config["crop_mode"] == "squash"
         self.height, self.width = int(height), int(width)
         self._scale_size = math.floor(height / config["crop_pct"]), math.floor(width / config["crop_pct"])
         values = np.arange(256, dtype=np.float32) / np.float32(255)
@@ -73,6 +75,8 @@ class Preprocessor:
 
     def _size_before_crop(self, width: int, height: int) -> tuple[int, int]:
         target_height, target_width = self._scale_size
+        if self._squash:
+            return target_width, target_height
         if target_height == target_width:
             # torchvision's Resize: the shorter side becomes the target, the longer one is cut to whole pixels.
             if width <= height:

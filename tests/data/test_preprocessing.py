@@ -1,4 +1,4 @@
-"""What the model is given to see at inference, against what it saw in evaluation."""
+"""What the model is given to see, against timm's own transform."""
 
 import io
 import subprocess
@@ -7,11 +7,11 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
+from timm.data import create_transform, resolve_data_config
 
 from hf_smile.data.images import decode_image
-from hf_smile.data.transforms import evaluation_transform
+from hf_smile.data.preprocessing import Preprocessor
 from hf_smile.errors import SmileModelError
-from hf_smile.inference.preprocessing import Preprocessor
 
 IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 SETTINGS = [
@@ -19,9 +19,14 @@ SETTINGS = [
     {"input_size": [3, 224, 224], "crop_pct": 1.0, "interpolation": "bicubic"} | IMAGENET,
     {"input_size": [3, 97, 97], "crop_pct": 0.875, "interpolation": "bilinear"} | IMAGENET,
     {"input_size": [3, 64, 96], "crop_pct": 0.9, "interpolation": "lanczos"} | IMAGENET,
+    {"input_size": [3, 80, 80], "crop_pct": 0.9, "crop_mode": "squash", "interpolation": "bicubic"} | IMAGENET,
     {"crop_mode": None, "std": None},
 ]
 SIZES = [(167, 167), (160, 160), (224, 224), (55, 55), (515, 515), (1, 1), (300, 161), (161, 300), (97, 640), (223, 7)]
+
+
+def timm_transform(settings):
+    return create_transform(**resolve_data_config(settings), is_training=False)
 
 
 def noise(size: tuple[int, int]) -> Image.Image:
@@ -30,9 +35,9 @@ def noise(size: tuple[int, int]) -> Image.Image:
 
 @pytest.mark.parametrize("settings", SETTINGS)
 @pytest.mark.parametrize("size", SIZES)
-def test_it_is_the_transform_of_evaluation_to_the_last_bit(settings, size):
+def test_it_is_the_transform_of_timm_to_the_last_bit(settings, size):
     image = noise(size)
-    expected = evaluation_transform(settings)(image).numpy()
+    expected = timm_transform(settings)(image).numpy()
     ours = Preprocessor(settings)(image)
     assert ours.dtype == np.float32
     assert ours.tobytes() == expected.tobytes()
@@ -40,7 +45,7 @@ def test_it_is_the_transform_of_evaluation_to_the_last_bit(settings, size):
 
 def test_random_sizes_agree_to_the_last_bit():
     rng = np.random.default_rng(0)
-    preprocessor, expected = Preprocessor(SETTINGS[0]), evaluation_transform(SETTINGS[0])
+    preprocessor, expected = Preprocessor(SETTINGS[0]), timm_transform(SETTINGS[0])
     for size in rng.integers(2, 400, (60, 2)).tolist():
         assert np.array_equal(preprocessor(noise(size)), expected(noise(size)).numpy()), size
 
@@ -53,7 +58,7 @@ def test_images_of_every_mode_agree_to_the_last_bit(mode):
     file = io.BytesIO()
     image.save(file, "JPEG" if mode == "CMYK" else "PNG")
     decoded = decode_image(file.getvalue())
-    expected = evaluation_transform(SETTINGS[0])(decoded).numpy()
+    expected = timm_transform(SETTINGS[0])(decoded).numpy()
     assert Preprocessor(SETTINGS[0])(decoded).tobytes() == expected.tobytes()
 
 
@@ -64,7 +69,7 @@ def test_settings_it_does_not_know_are_refused_and_not_guessed(settings):
 
 
 def test_it_needs_no_torch():
-    code = "import sys, hf_smile.inference.preprocessing; sys.exit('torch' in sys.modules)"
+    code = "import sys, hf_smile.data.preprocessing; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
