@@ -20,7 +20,8 @@ install: .venv/.installed  ## install the package and its tools into .venv
 
 quickstart: install  ## draw the sample data, fine-tune on them, show the result
 	test -f data/sample/train.csv || $(BIN)/python scripts/prepare_data.py --draw_sample --data_dir data/sample
-	$(BIN)/accelerate launch --quiet --num_processes 1 scripts/train.py recipes/quickstart.yaml --overwrite
+	$(BIN)/accelerate launch --quiet --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
+		scripts/train.py recipes/quickstart.yaml --overwrite
 
 test: install  ## run the whole test suite
 	$(BIN)/python -m pytest -n 2 --dist loadfile

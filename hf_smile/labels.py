@@ -38,4 +38,5 @@ def parse_label(text: str) -> int:
     try:
         return _SPELLINGS[text.strip().lower()]
     except KeyError:
-        raise ValueError(f"unknown label {text!r}; expected one of {', '.join(map(repr, LABEL_NAMES))}") from None
+        names, ids = ", ".join(map(repr, LABEL_NAMES)), ", ".join(map(str, ID2LABEL))
+        raise ValueError(f"unknown label {text!r}; expected one of {names} (or {ids})") from None

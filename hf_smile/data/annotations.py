@@ -11,7 +11,7 @@ import pandas as pd
 
 from hf_smile.data.images import IMAGE_SUFFIXES
 from hf_smile.errors import Problems
-from hf_smile.labels import parse_label
+from hf_smile.labels import LABEL_NAMES, parse_label
 
 _ID_COLUMNS = ("image_id", "id", "image", "filename", "file_name")
 _LABEL_COLUMNS = ("label", "class")
@@ -38,6 +38,9 @@ def read_annotations(path: str | Path, problems: Problems) -> pd.DataFrame:
     rows = _read_rows(path, problems)
     if not rows:
         return pd.DataFrame({"image_id": [], "label": [], "where": []})
+    if misread := _misread(rows):
+        problems.append(f"{path.name}: {misread}")
+        return pd.DataFrame({"image_id": [], "label": [], "where": []})
     columns = _read_header(rows[0][1])
     if columns is None:
         columns = ["image_id", "label"]
@@ -52,9 +55,15 @@ def read_annotations(path: str | Path, problems: Problems) -> pd.DataFrame:
             return pd.DataFrame({"image_id": [], "label": [], "where": []})
         if not rows:
             problems.append(f"{path.name}: empty file: it has a header and no rows")
+    if _are_swapped(rows, columns):
+        problems.append(
+            f"{path.name}: the labels stand where the ids should; swap the two columns, "
+            "or mend the header line (without one the columns are image_id,label)"
+        )
+        return pd.DataFrame({"image_id": [], "label": [], "where": []})
 
     records: list[dict[str, object]] = []
-    seen: dict[str, int] = {}
+    seen: dict[str, tuple[int, int | None]] = {}
     for line, row in rows:
         where = f"{path.name}:{line}"
         if len(row) != len(columns):
@@ -63,15 +72,21 @@ def read_annotations(path: str | Path, problems: Problems) -> pd.DataFrame:
             continue
         record: dict[str, object] = {**dict(zip(columns, row, strict=True)), "where": where}
         image_id = normalize_image_id(str(record["image_id"]))
+        label: int | None = None
+        try:
+            label = parse_label(str(record["label"]))
+            records.append(record | {"image_id": image_id, "label": label})
+        except ValueError as error:
+            problems.append(f"{where}: {error}")
         if not image_id:
             problems.append(f"{where}: empty id")
         elif image_id in seen:
-            problems.append(f"{where}: id {image_id!r} is there twice, first in line {seen[image_id]}")
-        seen.setdefault(image_id, line)
-        try:
-            records.append(record | {"image_id": image_id, "label": parse_label(str(record["label"]))})
-        except ValueError as error:
-            problems.append(f"{where}: {error}")
+            first_line, first_label = seen[image_id]
+            contradicted = ""
+            if first_label is not None and label not in (None, first_label):
+                contradicted = f" with another label, {LABEL_NAMES[first_label]!r}"
+            problems.append(f"{where}: id {image_id!r} is there twice, first in line {first_line}{contradicted}")
+        seen.setdefault(image_id, (line, label))
     return pd.DataFrame.from_records(records, columns=[*columns, "where"])
 
 
@@ -115,6 +130,30 @@ def _read_rows(path: Path, problems: Problems) -> list[tuple[int, list[str]]]:
     if not rows:
         problems.append(f"{path.name}: empty file")
     return rows
+
+
+def _misread(rows: list[tuple[int, list[str]]]) -> str | None:
+    """What is wrong with a file whose lines all hold the separator that spreadsheets write instead of commas."""
+    if len(rows[0][1]) == 1:
+        for sign, name in ((";", "semicolons"), ("\t", "tabs")):
+            if all(any(sign in cell for cell in row) for _, row in rows):
+                return f"the cells are separated by {name}; save the file with commas (CSV, comma separated)"
+    return None
+
+
+def _are_swapped(rows: list[tuple[int, list[str]]], columns: list[str]) -> bool:
+    """Whether no label is one, and most of the ids are. An id may well be 0, 1 or 2."""
+    cells = [dict(zip(columns, row, strict=True)) for _, row in rows if len(row) == len(columns)]
+    labels_as_ids = sum(_is_label(row["image_id"]) for row in cells)
+    return 2 * labels_as_ids > len(cells) and not any(_is_label(row["label"]) for row in cells)
+
+
+def _is_label(text: str) -> bool:
+    try:
+        parse_label(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _read_header(row: list[str]) -> list[str] | None:

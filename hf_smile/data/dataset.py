@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +22,19 @@ from hf_smile.console import is_main_process
 from hf_smile.data.annotations import check_disjoint, read_annotations
 from hf_smile.data.images import ImageSource, decode_image
 from hf_smile.errors import Problems, SmileDataError
+from hf_smile.hub_id import missing_folder
 from hf_smile.labels import LABEL_NAMES, parse_label
 
 DEFAULT_DATA_DIR = "data/happy_images"
 EXPECTED_LAYOUT = """\
 Point --data_dir at a folder that holds one of these:
   train.csv, test.csv and happy_images.zip (or a folder happy_images/)   the data as they were collected
-  train/ and test/ with one folder per class                             an image folder
+  train/ and test/ with one folder per class                             an image folder; validation/ too, if you like
   dataset_dict.json                                                      what scripts/prepare_data.py wrote
 or at the id of a data set on the Hugging Face Hub (owner/name).
 No data at hand? Draw the sample: python scripts/prepare_data.py --draw_sample --data_dir data/sample"""
 
+_SPLIT_ALIASES = {"val": "validation", "valid": "validation"}
 _IMAGE_PLACES = ("happy_images", "images", "happy_images.zip", "images.zip")
 
 
@@ -82,7 +85,12 @@ def load_smile_dataset(
         tables = _check_images(tables, images, folder, on_bad_image, Path(bad_image_list))
         splits = DatasetDict({split: _build_split(split, table, images) for split, table in tables.items()})
     _check_classes(splits)
-    return _with_validation(splits, validation_size, seed)
+    if "validation" not in splits:
+        splits |= _split_validation(splits["train"], validation_size, seed)
+    elif is_main_process():
+        own = f"{data_dir} has a validation split of its own ({len(splits['validation']):,} images)"
+        print(f"Note: {own}; validation_size and seed do not change it", file=sys.stderr)
+    return DatasetDict({split: splits[split] for split in ("train", "validation", "test")})
 
 
 def read_folder(folder: Path) -> tuple[dict[str, pd.DataFrame], ImageSource]:
@@ -114,7 +122,16 @@ def _read_csv_layout(folder: Path) -> tuple[dict[str, pd.DataFrame], ImageSource
     tables = {split: read_annotations(folder / f"{split}.csv", problems) for split in ("train", "test")}
     check_disjoint(tables["train"], tables["test"], problems)
     problems.raise_if_any(folder)
-    return tables, ImageSource(_find_images(folder))
+    images = ImageSource(_find_images(folder))
+    if not images:
+        raise SmileDataError(images.why_empty)
+    ids = [*tables["train"]["image_id"], *tables["test"]["image_id"]]
+    if not any(image_id in images for image_id in ids):
+        raise SmileDataError(
+            f"{images.path}: none of the {len(ids):,} images of train.csv and test.csv is in there; "
+            f"train.csv begins with {ids[0]!r}, and there is {next(iter(images.names))!r}"
+        )
+    return tables, images
 
 
 def _find_images(folder: Path) -> Path:
@@ -130,20 +147,27 @@ def _find_images(folder: Path) -> Path:
 
 
 def _read_imagefolder_layout(folder: Path) -> tuple[dict[str, pd.DataFrame], ImageSource]:
-    """`train/<class>/<image_id>.jpg`; the class folder is named by label or id."""
+    """`train/<class>/<image>`; the class folder is named by label or id.
+
+    The image id is the file's name without suffix; where files share one, the path with underscores.
+    """
     problems = Problems()
     images = ImageSource(folder)
     records: dict[str, list[dict[str, Any]]] = {"train": [], "validation": [], "test": []}
-    for image_id, names in images.names.items():
+    found, images.names = images.names, {}
+    for file_name, names in found.items():
         for name in names:
-            split, *class_folder = Path(name).parts[:-1]
+            folders = Path(name).parts[:-1]
+            split = _SPLIT_ALIASES.get(folders[0], folders[0]) if folders else ""
             if split not in records:
                 continue
-            if len(class_folder) != 1:
-                problems.append(f"{name}: expected {split}/<class>/<image>")
+            if len(folders) != 2:
+                problems.append(f"{name}: expected {folders[0]}/<class>/<image>")
                 continue
+            image_id = file_name if len(names) == 1 else "_".join([*folders, file_name])
+            images.names.setdefault(image_id, []).append(name)
             try:
-                records[split].append({"image_id": image_id, "label": parse_label(class_folder[0]), "where": name})
+                records[split].append({"image_id": image_id, "label": parse_label(folders[1]), "where": name})
             except ValueError as error:
                 problems.append(f"{name}: {error}")
     for split in ("train", "test"):
@@ -231,11 +255,8 @@ def _load_prepared(folder: Path) -> DatasetDict:
 
 
 def _load_from_hub(data_dir: str) -> DatasetDict:
-    not_found = SmileDataError(f"{data_dir}: no such folder.\n{EXPECTED_LAYOUT}")
-    is_hub_id = re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", data_dir) is not None
-    # A path that starts in an existing folder is a typing mistake, not the name of somebody's data set.
-    if not is_hub_id or data_dir == DEFAULT_DATA_DIR or Path(data_dir).parent.is_dir():
-        raise not_found
+    if message := missing_folder(data_dir):
+        raise SmileDataError(f"{message}.\n{EXPECTED_LAYOUT}")
     try:
         loaded = datasets.load_dataset(data_dir)
     except Exception as error:  # the Hub client, fsspec and the builders each raise errors of their own
@@ -247,7 +268,8 @@ def _load_from_hub(data_dir: str) -> DatasetDict:
 
 
 def _standardize(splits: DatasetDict, where: str | Path) -> DatasetDict:
-    """Check the columns of ready-made splits, and bring their labels to our ids."""
+    """Check the columns of ready-made splits, and bring their names and labels to ours."""
+    splits = DatasetDict({_SPLIT_ALIASES.get(str(split), split): dataset for split, dataset in splits.items()})
     if missing := [split for split in ("train", "test") if split not in splits]:
         raise SmileDataError(f"{where}: no split {missing[0]!r}; it has {', '.join(splits)}")
     standard = DatasetDict()
@@ -307,13 +329,20 @@ def _check_classes(splits: DatasetDict) -> None:
             print(f"Note: no image of {' and '.join(map(repr, missing))} in {split}", file=sys.stderr)
 
 
-def _with_validation(splits: DatasetDict, validation_size: float, seed: int) -> DatasetDict:
-    if "validation" not in splits:
-        try:
-            parts = splits["train"].train_test_split(validation_size, stratify_by_column="label", seed=seed)
-        except ValueError as error:
-            raise SmileDataError(
-                f"too few images in train for a validation split of {validation_size:.0%}, stratified by class: {error}"
-            ) from None
-        splits["train"], splits["validation"] = parts["train"], parts["test"]
-    return DatasetDict({split: splits[split] for split in ("train", "validation", "test")})
+def _split_validation(train: Dataset, validation_size: float, seed: int) -> DatasetDict:
+    """`train` and `validation`, stratified by class."""
+    counts = Counter(LABEL_NAMES[label] for label in train["label"])
+    size = ceil(validation_size * len(train))
+    label, fewest = min(counts.items(), key=lambda item: item[1])
+    if fewest < 2:
+        raise SmileDataError(
+            f"train holds 1 image of {label!r}, and it takes 2 of each class, one of them for validation; add images"
+        )
+    if not len(counts) <= size <= len(train) - len(counts):
+        raise SmileDataError(
+            f"validation_size {validation_size:g} takes {size} of the {len(train)} images in train, but validation and "
+            f"what is left of train need {len(counts)} each, one of every class; "
+            f"set a {'larger' if size < len(counts) else 'smaller'} --validation_size, or add images"
+        )
+    parts = train.train_test_split(validation_size, stratify_by_column="label", seed=seed)
+    return DatasetDict(train=parts["train"], validation=parts["test"])

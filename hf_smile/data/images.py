@@ -111,17 +111,31 @@ class ImageSource:
         else:
             raise SmileDataError(f"{self.path}: no such folder or zip file")
         self.names: dict[str, list[str]] = {}
+        self._inner_zips: list[str] = []
         for name in names:
             # Old Windows tools write backslashes into zips, and Macs write letters and accents apart.
             pure = PurePosixPath(unicodedata.normalize("NFC", name.replace("\\", "/")))
             if pure.suffix.lower() in IMAGE_SUFFIXES and not pure.name.startswith("._"):
                 self.names.setdefault(pure.stem, []).append(name)
+            elif pure.suffix.lower() == ".zip":
+                self._inner_zips.append(name)
 
     def __len__(self) -> int:
         return len(self.names)
 
     def __contains__(self, image_id: object) -> bool:
         return image_id in self.names
+
+    @property
+    def why_empty(self) -> str:
+        """What to say of a source without images.
+
+        >>> ImageSource("empty.zip").why_empty  # doctest: +SKIP
+        'empty.zip: no image in there (.jpg, .jpeg, .png, .webp, .bmp)'
+        """
+        if self._inner_zips:
+            return f"{self.path}: no image in there, but another zip ({self._inner_zips[0]}); unpack that one first"
+        return f"{self.path}: no image in there ({', '.join(IMAGE_SUFFIXES)})"
 
     def read(self, image_id: str) -> bytes:
         """The encoded bytes of an image.

@@ -27,7 +27,7 @@ Tells from a picture of one face whether it is not smiling, smiling for real (po
 ```python
 from transformers import pipeline
 
-classify = pipeline("image-classification", model="{{ model_name }}")
+classify = pipeline("image-classification", model="{{ folder }}")
 classify("face.jpg")
 ```
 
@@ -68,7 +68,8 @@ def write_model_card(
     """Write `README.md` beside the model.
 
     Args:
-        output_dir: folder of the model; its name becomes the model's.
+        output_dir: folder of the model; its name becomes the model's. The examples load from it as given, or by its
+            name where it is absolute: cards are published, and where somebody keeps their files is nobody's business.
         metrics: of the test split, as `compute_metrics` gives them.
         backbone: what was fine-tuned: a Hub id, a folder or a timm name.
         pretrained: whether the backbone came with its weights.
@@ -76,6 +77,7 @@ def write_model_card(
         plain_timm: whether timm loads the folder too (it does not with a hidden layer in the head).
     """
     name = Path(output_dir).resolve().name
+    folder = name if Path(output_dir).is_absolute() else Path(output_dir).as_posix()
     is_hub_id = pretrained and backbone.count("/") == 1 and not Path(backbone).exists()
     card_data = ModelCardData(
         library_name="transformers",
@@ -101,8 +103,9 @@ def write_model_card(
         card_data,
         template_str=_TEMPLATE,
         model_name=name,
+        folder=folder,
         origin=f"Fine-tuned from `{label}`" if pretrained else f"`{label}`, trained from random weights",
-        timm=f';\nso does `timm.create_model("local-dir:{name}", pretrained=True)`'
+        timm=f';\nso does `timm.create_model("local-dir:{folder}", pretrained=True)`'
         if plain_timm
         else "\nonce `hf_smile` is imported",
         results=_results_table(metrics),

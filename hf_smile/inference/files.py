@@ -60,7 +60,7 @@ def find_images(paths: Sequence[str]) -> tuple[int, Iterator[NamedImage]]:
             sources.append(source)
     total = sum(len(source) if isinstance(source, ImageSource) else 1 for source in sources)
     if not total:
-        raise SmileDataError(f"{', '.join(paths)}: no image in there")
+        raise SmileDataError("\n".join(source.why_empty for source in sources if isinstance(source, ImageSource)))
     return total, chain.from_iterable(map(_images_of, sources))
 
 

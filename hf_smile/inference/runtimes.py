@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hf_smile.errors import SmileModelError
+from hf_smile.hub_id import missing_folder
 from hf_smile.labels import LABEL_NAMES
 
 ONNX_FILES = {"onnx": "onnx/model.onnx", "onnx-int8": "onnx/model_quantized.onnx"}
@@ -121,8 +121,8 @@ def _find_onnx(model: str, runtime: str) -> Path:
         if not Path(model, name).is_file():
             raise SmileModelError(f"{model}: the folder holds no {name}; {mend}")
         return Path(model, name)
-    if not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", model):
-        raise SmileModelError(f"{model}: no such folder")
+    if message := missing_folder(model):
+        raise SmileModelError(message)
     from huggingface_hub import hf_hub_download
 
     try:

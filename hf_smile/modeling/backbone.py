@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ from transformers import TimmWrapperConfig, TimmWrapperForImageClassification
 from transformers.utils import logging as transformers_logging
 
 from hf_smile.errors import SmileModelError
+from hf_smile.hub_id import missing_folder
 from hf_smile.labels import ID2LABEL, LABEL2ID, NUM_LABELS
 from hf_smile.modeling.head import SmileTimmConfig, SmileTimmForImageClassification
 
@@ -119,8 +119,9 @@ def _load_config(backbone: str, pretrained: bool) -> dict[str, Any]:
     is_timm_name = "/" not in backbone
     if is_timm_name or not pretrained:
         return _config_of_timm_name(backbone.removeprefix("timm/"), pretrained)
-    if not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", backbone):
-        raise SmileModelError(f"{backbone}: no such folder")
+    # A folder timm/ beside the scripts, such as a clone of it, does not make the names of timm's models paths.
+    if not backbone.startswith("timm/") and (message := missing_folder(backbone)):
+        raise SmileModelError(message)
     return _read_config(backbone)
 
 

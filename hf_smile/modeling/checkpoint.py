@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import datasets
@@ -14,6 +13,7 @@ from transformers import AutoModelForImageClassification, TimmWrapperForImageCla
 from hf_smile.console import is_main_process
 from hf_smile.data.transforms import BatchTransform, collate, evaluation_transform
 from hf_smile.errors import SmileModelError
+from hf_smile.hub_id import missing_folder
 from hf_smile.labels import ID2LABEL
 from hf_smile.modeling.backbone import quiet_transformers
 
@@ -27,8 +27,8 @@ def load_model(model: str) -> TimmWrapperForImageClassification:
     >>> load_model("outputs/model").config.id2label  # doctest: +SKIP
     {0: 'negative smile', 1: 'positive smile', 2: 'NOT smile'}
     """
-    if not Path(model).is_dir() and not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", model):
-        raise SmileModelError(f"{model}: no such folder")
+    if not Path(model).is_dir() and (message := missing_folder(model)):
+        raise SmileModelError(message)
     try:
         with quiet_transformers():
             loaded = AutoModelForImageClassification.from_pretrained(model, use_safetensors=True)

@@ -60,8 +60,14 @@ def test_further_columns_of_a_file_with_header_are_kept(read):
         ("a,negative smile\n,NOT smile\n", "train.csv:2: empty id"),
         (".jpg,NOT smile\n", "train.csv:1: empty id"),
         ("a,0\nb,1\na.jpg,0\n", "train.csv:3: id 'a' is there twice, first in line 1"),
+        ("a,0\nb,1\na,1\n", "train.csv:3: id 'a' is there twice, first in line 1 with another label, 'negative smile'"),
         ("a,0\nb\n", "train.csv:2: 1 column where 2 are expected"),
-        ("a;negative smile\n", "train.csv:1: 1 column where 2 are expected"),
+        ("a;negative smile\nb;NOT smile\n", "train.csv: the cells are separated by semicolons; save"),
+        ("image_id;label;note\na;0;well, yes\n", "train.csv: the cells are separated by semicolons; save"),
+        ("image_id\tlabel\na\t0\nb\t2\n", "train.csv: the cells are separated by tabs; save"),
+        ("a,0\nb;1\n", "train.csv:2: 1 column where 2 are expected"),
+        ("negative smile,a\nNOT smile,b\nNOT smile,c\n", "train.csv: the labels stand where the ids should"),
+        ("image_id,label\n0,a\n2,b\n", "train.csv: the labels stand where the ids should"),
         ("a,0,x\n", "train.csv:1: 3 columns where 2 are expected"),
         ("image_id,emotion\na,0\n", "train.csv:1: no column 'label'; the header has image_id, emotion"),
         ("person,label\na,0\n", "train.csv:1: no column 'image_id'"),
@@ -79,6 +85,13 @@ def test_each_problem_is_reported_with_file_and_line(read, content, problem):
     _, problems = read(content)
     assert len(problems) == 1
     assert problems[0].startswith(problem)
+
+
+def test_ids_that_are_numbers_do_not_pass_for_labels(read):
+    table, problems = read("0,2\n1,0\n2,1\n")
+    assert problems == [] and list(table["image_id"]) == ["0", "1", "2"]
+    _, problems = read("".join(f"{i},happy\n" for i in range(10)))
+    assert problems[0].startswith("train.csv:1: unknown label 'happy'")
 
 
 def test_a_mistyped_label_in_the_first_line_is_no_header(read):

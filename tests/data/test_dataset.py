@@ -92,11 +92,60 @@ def test_folder_zip_and_image_folder_give_the_same_data(sample_dir, tmp_path):
         assert len(found["train"]) == len(expected["train"])
 
 
-def test_a_prepared_folder_gives_back_the_same_splits(sample_dir, tmp_path):
+@pytest.mark.parametrize("name", ["validation", "val", "valid"])
+def test_files_of_an_image_folder_may_share_their_names(tmp_path, name):
+    for split in ("train", name, "test"):
+        for label_id, color in enumerate(("red", "green", "blue")):
+            (tmp_path / split / str(label_id)).mkdir(parents=True)
+            (tmp_path / split / str(label_id) / "001.jpg").write_bytes(jpeg(color))
+    (tmp_path / "train" / "0" / "one_of_a_kind.png").write_bytes(jpeg())
+    splits = load_smile_dataset(tmp_path)
+    assert ids(splits) == {
+        "train": {"train_0_001", "train_1_001", "train_2_001", "one_of_a_kind"},
+        "validation": {f"{name}_0_001", f"{name}_1_001", f"{name}_2_001"},
+        "test": {"test_0_001", "test_1_001", "test_2_001"},
+    }
+    row = splits["test"].filter(lambda image_id: image_id == "test_2_001", input_columns="image_id")[0]
+    assert row["label"] == 2 and row["image"].getpixel((0, 0))[2] > 200
+    save_prepared(splits, tmp_path / "prepared")
+    assert ids(load_smile_dataset(tmp_path / "prepared")) == ids(splits)
+
+
+def test_two_files_of_one_name_in_one_class_are_said(tmp_path):
+    for name in ("train/0/a.jpg", "train/0/a.png", "train/1/b.jpg", "test/0/c.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(jpeg())
+    with pytest.raises(SmileDataError, match=r"two files have this id: train/0/a\.jpg and train/0/a\.png"):
+        load_smile_dataset(tmp_path)
+
+
+def test_a_zip_without_images_is_told_once(write_data):
+    folder = write_data()
+    with zipfile.ZipFile(folder / "happy_images.zip", "w") as archive:
+        pass
+    with pytest.raises(SmileDataError) as caught:
+        load_smile_dataset(folder)
+    assert str(caught.value) == f"{folder / 'happy_images.zip'}: no image in there (.jpg, .jpeg, .png, .webp, .bmp)"
+    with zipfile.ZipFile(folder / "happy_images.zip", "w") as archive:
+        archive.writestr("again/faces.zip", b"")
+    with pytest.raises(SmileDataError, match=r"no image in there, but another zip \(again/faces\.zip\)"):
+        load_smile_dataset(folder)
+
+
+def test_a_validation_split_by_another_name_is_used(sample_dir, tmp_path):
+    splits = load_smile_dataset(sample_dir)
+    validation = splits.pop("validation")
+    datasets.DatasetDict(splits, valid=validation).save_to_disk(tmp_path / "theirs")
+    assert ids(load_smile_dataset(tmp_path / "theirs"))["validation"] == set(validation["image_id"])
+
+
+def test_a_prepared_folder_gives_back_the_same_splits(sample_dir, tmp_path, capsys):
     splits = load_smile_dataset(sample_dir, seed=3)
     for _ in range(2):  # the second replaces the first
         save_prepared(splits, tmp_path / "prepared")
-    assert ids(load_smile_dataset(tmp_path / "prepared")) == ids(splits)
+    capsys.readouterr()
+    assert ids(load_smile_dataset(tmp_path / "prepared", validation_size=0.3)) == ids(splits)
+    assert "a validation split of its own (10 images); validation_size and seed" in capsys.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["prepared"]
 
 
@@ -140,7 +189,11 @@ def test_labels_of_a_ready_made_data_set_are_brought_to_ours(tmp_path):
         ({"images": {"t1.jpg": jpeg()[:300]}}, r"test\.csv:2: image 't1': will not decode"),
         ({"images": {"t1.png": jpeg()}}, r"image 't1': two files have this id"),
         ({"train": "00,0\n01,0\n02,0\n"}, "train holds one class only"),
-        ({"train": "00,0\n10,1\n20,2\n"}, "too few images in train for a validation split"),
+        (
+            {"train": "00,0\n10,1\n11,1\n20,2\n21,2\n"},
+            "train holds 1 image of 'negative smile', and it takes 2 of each",
+        ),
+        ({"train": "a,0\nb,1\n", "test": "c,0\n"}, r"none of the 3 images .*begins with 'a', and there is '00'"),
     ],
 )
 def test_every_problem_is_told_with_its_place(write_data, data, message):
@@ -201,9 +254,27 @@ def test_a_missing_folder_is_told_the_ways_on(data_dir, tmp_path, monkeypatch):
     assert "--draw_sample" in str(caught.value)
 
 
+@pytest.mark.parametrize("data_dir", ["data/prepard", "outputs/prepared", "my/faecs"])
+def test_a_mistyped_folder_is_not_asked_of_the_hub(data_dir, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my").mkdir()
+    monkeypatch.setattr(datasets, "load_dataset", lambda name: pytest.fail("asked the Hub"))
+    with pytest.raises(SmileDataError, match=rf"{data_dir}: no such folder \(and not looked for on the Hub"):
+        load_smile_dataset(data_dir)
+
+
 def test_a_hub_id_that_cannot_be_reached_is_said(monkeypatch):
     with pytest.raises(SmileDataError, match="not loaded from the Hub either"):
         load_smile_dataset("nobody-here/no-such-data")
+
+
+@pytest.mark.parametrize(
+    ("size", "message"), [(0.1, "takes 2 of the 12 .* larger"), (0.9, "takes 11 of the 12 .* smaller")]
+)
+def test_a_split_without_room_for_every_class_names_the_way_on(write_data, size, message):
+    with pytest.raises(SmileDataError, match=f"validation_size {size} {message} --validation_size") as caught:
+        load_smile_dataset(write_data(), size)
+    assert "test_size" not in str(caught.value)
 
 
 @pytest.mark.parametrize("size", [0, 1, -0.1, 5])

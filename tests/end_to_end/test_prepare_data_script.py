@@ -60,7 +60,7 @@ def test_a_place_that_can_not_be_written_to_is_said(sample_dir, tmp_path):
     [
         (None, "no data that can be read"),
         ("a,happy\n", "train.csv:1: unknown label 'happy'"),
-        ("a,0\nb,1\nc,2\n", "image 'a': image missing"),
+        ("a,0\nb,1\nc,2\n", "no image in there"),
     ],
 )
 def test_a_mistake_gets_one_message_and_exit_code_2(train, message, tmp_path):

@@ -73,7 +73,8 @@ def test_all_problems_are_reported_together_with_their_lines(tmp_path):
         read_predictions(path)
     assert str(error.value).splitlines() == [
         f"9 problems in {path}:",
-        "  p.csv:3: unknown label 'smirk'; expected one of 'negative smile', 'positive smile', 'NOT smile'",
+        "  p.csv:3: unknown label 'smirk'; "
+        "expected one of 'negative smile', 'positive smile', 'NOT smile' (or 0, 1, 2)",
         "  p.csv:4: image_id '1.jpg' is there twice, first in line 2",
         "  p.csv:5: probabilities must sum to 1; 0.1, 0.7, 0.1 sum to 0.9",
         "  p.csv:6: probabilities must be numbers; got 0.1, much, 0.2",

@@ -150,6 +150,8 @@ def test_mistakes_are_told_with_their_mend(model_dir, tmp_path, classifier):
     for runtime in ("torch", "onnx"):
         with pytest.raises(SmileModelError, match="no such folder"):
             SmileClassifier.from_pretrained(tmp_path / "nowhere", runtime=runtime)
+        with pytest.raises(SmileModelError, match="not looked for on the Hub"):
+            SmileClassifier.from_pretrained("outputs/modle", runtime=runtime)
     with pytest.raises(SmileModelError, match=r"export_onnx\.py --model"):
         SmileClassifier.from_pretrained(tmp_path, runtime="onnx")
     Path(tmp_path, "onnx").mkdir()

@@ -13,6 +13,8 @@ from matplotlib.cbook import get_sample_data
 from PIL import Image
 
 from hf_smile import cli
+from hf_smile.errors import SmileDataError
+from hf_smile.inference.files import find_images
 from hf_smile.labels import LABEL_NAMES
 
 
@@ -119,6 +121,13 @@ def test_wrong_use_is_exit_code_2_and_one_message(run, model_dir, faces, tmp_pat
     code, out, err = run(*(text.format(model=model_dir, tmp=tmp_path, face=face) for text in arguments))
     assert code == 2 and not [line for line in out.splitlines() if "label" not in line]
     assert err.count("error: ") == 1 and "Traceback" not in err
+
+
+def test_a_zip_in_a_zip_is_told_to_be_unpacked(tmp_path):
+    with zipfile.ZipFile(tmp_path / "outer.zip", "w") as archive:
+        archive.writestr("inner.zip", b"")
+    with pytest.raises(SmileDataError, match=r"outer\.zip: no image in there, but another zip \(inner\.zip\)"):
+        find_images([str(tmp_path / "outer.zip")])
 
 
 def test_info_tells_what_the_model_takes(run, model_dir):

@@ -109,6 +109,7 @@ def test_a_bare_name_with_pretrained_weights_asks_the_hub():
     [
         ("resnet51", {"pretrained": False}, "timm knows no model 'resnet51'"),
         ("./nowhere/at/all", {}, "no such folder"),
+        ("outputs/mobilenet", {}, "outputs/mobilenet: no such folder .and not looked for on the Hub"),
         ("test_resnet", {"pretrained": False, "image_size": 8}, "must be at least 32"),
         ("test_resnet", {"pretrained": False, "head_hidden_size": 0}, "must be at least 1"),
         ("vit_tiny_patch16_224", {"pretrained": False, "image_size": 96}, "takes images of 224 pixels only"),

@@ -49,6 +49,8 @@ def test_a_run_leaves_its_history_and_no_pickle_beside_the_model(make_trainer, t
         assert table[column].between(0, 10).all()
     assert {"validation_precision_not_smile", "validation_micro_precision_at_50"} <= set(table.columns)
     assert (tmp_path / "accuracy.png").stat().st_size > 5000 and (tmp_path / "loss.png").stat().st_size > 5000
+    modes = {path.stat().st_mode for path in tmp_path.rglob("*.safetensors")}
+    assert modes == {(tmp_path / "config.json").stat().st_mode}
     assert not list(tmp_path.rglob("training_args.bin"))
     assert not [path for path in tmp_path.glob("*") if path.suffix in (".bin", ".pt", ".pth")]
 

@@ -1,0 +1,27 @@
+"""Folder or id on the Hub? Told apart without asking the Hub, which takes half a minute where it is out of reach."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
+_LOCAL = ("data", "outputs")  # where the project's own commands write
+
+
+def missing_folder(text: str) -> str | None:
+    """What to say of a path that is not there; None where it may be an id on the Hub (`owner/name`).
+
+    A path that begins in a folder which is there, or in `data/` or `outputs/`, is a mistyped folder.
+
+    >>> missing_folder("outputs/modle")
+    'outputs/modle: no such folder (and not looked for on the Hub, because outputs/ is a local folder)'
+    >>> missing_folder("somebody/faces") is None
+    True
+    """
+    if not _HUB_ID.fullmatch(text):
+        return f"{text}: no such folder"
+    owner = text.partition("/")[0]
+    if owner in _LOCAL or Path(owner).is_dir():
+        return f"{text}: no such folder (and not looked for on the Hub, because {owner}/ is a local folder)"
+    return None

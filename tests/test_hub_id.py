@@ -1,0 +1,20 @@
+"""What may be an id on the Hub, and what is a mistyped folder."""
+
+import pytest
+
+from hf_smile.hub_id import missing_folder
+
+
+@pytest.mark.parametrize("text", ["somebody/faces", "timm/resnet50.a1_in1k", "my/faces"])
+def test_an_id_on_the_hub_may_be_one(text, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert missing_folder(text) is None
+
+
+@pytest.mark.parametrize(
+    "text", ["faces", "./my/faces", "/my/faces", "my/faces/all", "data/faces", "outputs/model", "my/faces"]
+)
+def test_a_path_is_none(text, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my").mkdir()
+    assert str(missing_folder(text)).startswith(f"{text}: no such folder")
