@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hf_smile.console import run_script
@@ -35,7 +36,12 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--batch_size", type=int, default=64, help="images at a time (default: %(default)s)")
     parser.add_argument("--compare", metavar="FILE.csv", help="predictions of another model for the same images")
     parser.add_argument("--group_by", metavar="COLUMN", help="a further column of the annotations, to report by group")
+    parser.add_argument(
+        "--heat_maps", action="store_true", help="with --model: draw where it looks, averaged by class (a few minutes)"
+    )
     args = parser.parse_args()
+    if args.heat_maps and not args.model:
+        parser.error("--heat_maps needs --model")
     if args.batch_size < 1:
         parser.error(f"--batch_size is {args.batch_size}; it must be at least 1")
     return args
@@ -60,6 +66,31 @@ def predict(args: argparse.Namespace) -> Predictions:
     )
 
 
+def draw_heat_maps(args: argparse.Namespace) -> str:
+    """Write `heat_maps.png`, add it to `report.md`, and say whether the maps can be trusted."""
+    import datasets
+    import numpy as np
+
+    from hf_smile.data.dataset import load_smile_dataset
+    from hf_smile.inference.classifier import SmileClassifier
+    from hf_smile.inference.heat_maps import check_sanity, mean_heat_maps, plot_heat_maps
+
+    classifier = SmileClassifier.from_pretrained(args.model)
+    split = load_smile_dataset(args.data_dir, args.validation_size, args.seed)[args.split]
+    split = split.cast_column("image", datasets.Image(decode=False))
+    labels = np.array(split["label"])
+    rows = np.concatenate([np.flatnonzero(labels == label)[:100] for label in np.unique(labels)])
+    images = [image["bytes"] for image in split.select(rows)["image"]]
+    plot_heat_maps(mean_heat_maps(classifier, images, labels[rows].tolist()), Path(args.output_dir, "heat_maps.png"))
+    sanity = str(check_sanity(classifier, images[:: max(1, len(images) // 30)]))
+    with Path(args.output_dir, "report.md").open("a", encoding="utf-8") as report:
+        report.write(
+            "\n## Where it looks\n\nHiResCAM of the score of each image's own label, averaged over up to 100 images a"
+            f" class. {sanity}\n\n![Mean heat map of each class](heat_maps.png)\n"
+        )
+    return sanity
+
+
 def main() -> None:
     args = parse_arguments()
     from hf_smile.evaluation.predictions import read_predictions
@@ -82,6 +113,8 @@ def main() -> None:
     print(f"Accuracy {100 * accuracy['value']:.1f} % (95 % interval {low:.1f} to {high:.1f}), {report['n']:,} images")
     if "comparison" in report:
         print(report["comparison"]["sentence"])
+    if args.heat_maps:
+        print(draw_heat_maps(args))
     print(f"The whole report: {args.output_dir}/report.md")
 
 

@@ -1,0 +1,163 @@
+"""Heat maps of many faces: the mean map of each class, and whether the maps can be trusted at all."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from tqdm.auto import tqdm
+
+from hf_smile.figures import new_figure, save_figure
+from hf_smile.inference.classifier import ImageInput, SmileClassifier
+from hf_smile.inference.explain import deletion_curve, explain
+from hf_smile.inference.runtimes import TorchRuntime
+from hf_smile.labels import LABEL_NAMES
+
+
+@dataclass(frozen=True)
+class MeanHeatMap:
+    """What spoke for one class, averaged over faces that carry its label: an average shows nobody's face."""
+
+    label: str
+    images: int
+    face: NDArray[np.uint8]
+    """(H, W, 3), the mean of the crops."""
+    heat: NDArray[np.float32]
+    """(H, W), the mean of the heat maps."""
+    upper_share: float
+    """Mean share of the heat on the upper half of the crop, where the eyes are."""
+    upper_share_error: float
+    """Standard error of that mean."""
+
+
+@dataclass(frozen=True)
+class SanityCheck:
+    """Whether heat maps depend on what the network learned, and show pixels that matter."""
+
+    images: int
+    hottest_deleted: float
+    """Mean probability of the explained class while the hottest pixels are deleted first; lower is better."""
+    random_deleted: float
+    """The same for pixels in random order."""
+    wins: float
+    """Share of the images on which deleting the hottest first lowers the score faster than random order."""
+    correlation_with_random_weights: float
+    """Mean absolute rank correlation with the map of a network of random weights; near 0 is good, 1 is bad."""
+
+    def __str__(self) -> str:
+        return (
+            f"On {self.images} images, deleting the hottest pixels first leaves the explained class a mean probability"
+            f" of {self.hottest_deleted:.2f}, deleting pixels at random {self.random_deleted:.2f}; it is lower on"
+            f" {100 * self.wins:.0f} % of them. The maps' rank correlation with those of a network of random weights is"
+            f" {self.correlation_with_random_weights:.2f}."
+        )
+
+
+def mean_heat_maps(
+    classifier: SmileClassifier, images: Sequence[ImageInput], label_ids: Sequence[int]
+) -> list[MeanHeatMap]:
+    """The mean map of every class that occurs, each of the score of the image's own label.
+
+    Args:
+        classifier: on the runtime `torch`.
+        images: face crops, as for `explain`.
+        label_ids: (N,), their labels.
+
+    Raises:
+        SmileModelError, SmileDataError: as `explain`.
+
+    >>> mean_heat_maps(classifier, ["a.jpg", "b.jpg"], [0, 1])[0].upper_share  # doctest: +SKIP
+    0.58
+    """
+    by_class: dict[int, list[tuple[NDArray[np.float32], NDArray[np.float32], float]]] = {}
+    rows = zip(images, label_ids, strict=True)
+    for image, label_id in tqdm(rows, total=len(images), desc="Heat maps", unit=" images", delay=1):
+        one = explain(classifier, image, LABEL_NAMES[label_id])
+        total = one.heat.sum()
+        heat = one.heat / total if total else one.heat  # every face counts alike
+        by_class.setdefault(label_id, []).append((np.asarray(one.image, np.float32), heat, one.upper_share))
+    result = []
+    for label_id, maps in sorted(by_class.items()):
+        faces, heats, shares = zip(*maps, strict=True)
+        result.append(
+            MeanHeatMap(
+                LABEL_NAMES[label_id],
+                len(maps),
+                np.mean(faces, axis=0).round().astype(np.uint8),
+                np.mean(heats, axis=0),
+                float(np.mean(shares)),
+                float(np.std(shares) / np.sqrt(len(shares))),
+            )
+        )
+    return result
+
+
+def check_sanity(classifier: SmileClassifier, images: Sequence[ImageInput], seed: int = 0) -> SanityCheck:
+    """Hold the maps of the predicted classes against random order and random weights.
+
+    Sources: Petsiuk et al. (2018), "RISE" (deletion); Adebayo et al. (2018), "Sanity Checks for Saliency Maps"
+    (randomised weights).
+
+    Args:
+        classifier: on the runtime `torch`.
+        images: face crops, one at least.
+        seed: of the random order and the random weights.
+
+    >>> check_sanity(classifier, images).wins  # doctest: +SKIP
+    0.96
+    """
+    rng = np.random.default_rng(seed)
+    untrained = _with_random_weights(classifier, seed)
+    rows = []
+    for image in tqdm(images, desc="Checking heat maps", unit=" images", delay=1):
+        explanation = explain(classifier, image)
+        hottest = explanation.heat.ravel().argsort()[::-1]
+        hot = deletion_curve(classifier, explanation, hottest).mean()
+        random = deletion_curve(classifier, explanation, rng.permutation(len(hottest))).mean()
+        other = explain(untrained, image, explanation.label).heat
+        rows.append((hot, random, hot < random, abs(_rank_correlation(explanation.heat, other))))
+    hot, random, wins, correlation = np.mean(rows, axis=0).tolist()
+    return SanityCheck(len(rows), hot, random, wins, correlation)
+
+
+def plot_heat_maps(maps: Sequence[MeanHeatMap], path: str | Path) -> None:
+    """One picture: the mean face of every class, and under it the mean heat map over that face."""
+    figure = new_figure(2.6 * len(maps), 5.6)
+    axes = figure.subplots(2, len(maps), squeeze=False)
+    for (top, bottom), one in zip(axes.T, maps, strict=True):
+        top.imshow(one.face)
+        top.set_title(f"{one.label}\n{one.images:,} images")
+        bottom.imshow(Image.fromarray(one.face).convert("L"), cmap="gray")
+        bottom.imshow(one.heat, cmap="inferno", alpha=0.6)
+        bottom.axhline((len(one.heat) - 1) / 2, color="white", linewidth=0.8, linestyle=":")
+        bottom.set_xlabel(f"eyes {100 * one.upper_share:.0f} %, mouth {100 * (1 - one.upper_share):.0f} %")
+        for axis in (top, bottom):
+            axis.set_xticks([])
+            axis.set_yticks([])
+    save_figure(figure, path)
+
+
+def _with_random_weights(classifier: SmileClassifier, seed: int) -> SmileClassifier:
+    assert isinstance(classifier.runtime, TorchRuntime)
+    runtime = copy.copy(classifier.runtime)
+    runtime.model = copy.deepcopy(classifier.runtime.model)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for module in runtime.model.modules():
+            if hasattr(module, "reset_parameters"):
+                module.reset_parameters()
+    return SmileClassifier(runtime)
+
+
+def _rank_correlation(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
+    from scipy.stats import spearmanr
+
+    if a.std() == 0 or b.std() == 0:  # a map of no heat is like no other
+        return 0.0
+    return float(spearmanr(a, b, axis=None).statistic)

@@ -1,0 +1,109 @@
+"""Heat maps: on the right half, dependent on what was learned, and about pixels that matter."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from hf_smile.data.preprocessing import Preprocessor
+from hf_smile.errors import SmileModelError
+from hf_smile.inference.classifier import SmileClassifier
+from hf_smile.labels import LABEL_NAMES
+
+pytest.importorskip("captum")
+from hf_smile.inference.explain import Explanation, deletion_curve, explain
+from hf_smile.inference.heat_maps import check_sanity, mean_heat_maps, plot_heat_maps
+
+
+def picture(label_id: int, rng: np.random.Generator, at_top: bool) -> Image.Image:
+    """Noise with a red (0), green (1) or blue (2) patch in its upper or lower half."""
+    pixels = rng.integers(60, 140, (64, 64, 3))
+    top, left = rng.integers(2, 12) + (0 if at_top else 38), rng.integers(4, 46)
+    pixels[top : top + 12, left : left + 12, label_id] = 255
+    return Image.fromarray(pixels.astype(np.uint8))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> SmileClassifier:
+    """A small network that has learned the colours: some seconds."""
+    from hf_smile.modeling import build_model
+
+    torch.manual_seed(0)
+    model = build_model("test_resnet", pretrained=False, image_size=64)
+    preprocess = Preprocessor(model.config.pretrained_cfg)
+    rng = np.random.default_rng(0)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    model.train()
+    for _ in range(40):
+        labels = rng.integers(0, 3, 24)
+        inputs = torch.from_numpy(np.stack([preprocess(picture(label, rng, rng.random() < 0.5)) for label in labels]))
+        loss = torch.nn.functional.cross_entropy(model(pixel_values=inputs).logits, torch.from_numpy(labels))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    folder = tmp_path_factory.mktemp("trained")
+    model.save_pretrained(folder)
+    return SmileClassifier.from_pretrained(folder, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def pictures() -> list[Image.Image]:
+    rng = np.random.default_rng(7)
+    return [picture(i % 3, rng, at_top=i % 2 == 1) for i in range(12)]
+
+
+def test_the_heat_lies_on_the_half_with_the_patch(trained, pictures):
+    shares = [explain(trained, image, LABEL_NAMES[i % 3]).upper_share for i, image in enumerate(pictures)]
+    assert np.mean(shares[0::2]) < 0.4 < 0.6 < np.mean(shares[1::2])
+
+
+def test_an_explanation_is_of_the_prediction_and_changes_no_weight(trained, pictures):
+    before = trained.predict(pictures)
+    explanation = explain(trained, pictures[0])
+    assert explanation.label == before[0].label
+    assert explanation.heat.shape == (64, 64) and explanation.heat.min() >= 0 and explanation.heat.max() == 1
+    assert explanation.upper_share + explanation.lower_share == pytest.approx(1)
+    assert np.array_equal(explanation.image, pictures[0])
+    assert explanation.overlay().size == (64, 64)
+    assert trained.predict(pictures) == before
+    curve = deletion_curve(trained, explanation, np.arange(64 * 64), steps=4)
+    assert len(curve) == 5 and curve[0] == pytest.approx(before[0].probabilities[explanation.label], abs=1e-5)
+
+
+@pytest.mark.parametrize("name", ["test_efficientnet", "test_convnext", "test_mambaout"])
+def test_other_cnns_have_maps_too(tmp_path, name, pictures):
+    from hf_smile.modeling import build_model
+
+    build_model(name, pretrained=False, image_size=64).save_pretrained(tmp_path)
+    explanation = explain(SmileClassifier.from_pretrained(tmp_path, device="cpu"), pictures[0])
+    assert explanation.heat.shape == (64, 64) and np.isfinite(explanation.heat).all()
+
+
+def test_shares_of_maps_that_are_plain_to_see():
+    image = Image.new("RGB", (5, 5))
+    heat = np.zeros((5, 5), np.float32)
+    assert Explanation("NOT smile", heat, image).upper_share == 0.5
+    heat[2] = 1
+    assert Explanation("NOT smile", heat, image).upper_share == pytest.approx(0.5)
+    heat[:2] = 1
+    assert Explanation("NOT smile", heat, image).upper_share == pytest.approx(2.5 / 3)
+
+
+def test_what_can_not_be_explained_is_told(model_dir, trained, pictures):
+    with pytest.raises(SmileModelError, match="torch"):
+        explain(SmileClassifier.from_pretrained(model_dir, runtime="onnx"), pictures[0])
+    with pytest.raises(SmileModelError, match="unknown label"):
+        explain(trained, pictures[0], "grin")
+
+
+def test_mean_maps_and_their_sanity_check(trained, pictures, tmp_path):
+    labels = [i % 3 for i in range(len(pictures))]
+    maps = mean_heat_maps(trained, pictures[:11], labels[:11])
+    assert [(one.label, one.images) for one in maps] == list(zip(LABEL_NAMES, (4, 4, 3), strict=True))
+    assert maps[0].face.shape == (64, 64, 3) and maps[0].heat.shape == (64, 64)
+    plot_heat_maps(maps, tmp_path / "maps.png")
+    assert Image.open(tmp_path / "maps.png").width > 600
+
+    sanity = check_sanity(trained, pictures)
+    assert sanity.images == 12 and sanity.wins > 0.8 and sanity.correlation_with_random_weights < 0.6
+    assert sanity.hottest_deleted < sanity.random_deleted and "12 images" in str(sanity)
