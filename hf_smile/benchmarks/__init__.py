@@ -1,0 +1,1 @@
+"""How fast it is: everything side by side in one process, alternating, and ratios first."""

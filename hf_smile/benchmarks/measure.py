@@ -1,0 +1,105 @@
+"""Time several ways of doing one thing against each other, and show the result as JSON, table and bar chart."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+
+from tqdm.auto import tqdm
+
+from hf_smile.errors import SmileError
+from hf_smile.figures import new_figure, save_figure
+
+
+@dataclass(frozen=True)
+class Row:
+    """The speed of one contender."""
+
+    images_per_second: float
+    """Median over the rounds."""
+    slowest: float
+    fastest: float
+
+
+def alternate(contenders: Mapping[str, Callable[[], int]], rounds: int, desc: str) -> dict[str, Row]:
+    """Run every contender once a round, so that what else happens on the machine meets all of them alike.
+
+    Args:
+        contenders: by name, what to run; each returns how many images it went through.
+        rounds: how often. One round before is not counted: caches and thread pools get warm in it.
+        desc: of the progress bar.
+
+    Raises:
+        SmileError: `rounds` is not positive.
+
+    >>> alternate({"nothing": lambda: 1}, rounds=3, desc="Nothing")["nothing"].images_per_second > 0
+    True
+    """
+    if rounds < 1:
+        raise SmileError(f"--rounds is {rounds}; it must be at least 1")
+    speeds: dict[str, list[float]] = {name: [] for name in contenders}
+    with tqdm(total=(rounds + 1) * len(contenders), desc=desc, unit=" runs") as bar:
+        for round_number in range(rounds + 1):
+            for name, run in contenders.items():
+                start = time.perf_counter()
+                images = run()
+                if round_number:
+                    speeds[name].append(images / (time.perf_counter() - start))
+                bar.update()
+    return {name: Row(median(values), min(values), max(values)) for name, values in speeds.items()}
+
+
+def write_results(rows: Mapping[str, Row], ratios: Mapping[str, float], path: str | Path, title: str) -> str:
+    """Write `path` (JSON, `{"rows": [...], "ratios": {...}}`), and beside it a Markdown table and a bar chart.
+
+    Args:
+        rows: what was measured, by name.
+        ratios: `"a/b"` -> how many times as fast a is as b.
+        path: ends in `.json`; its stem names the other two files.
+        title: of table and chart: what was measured on what.
+
+    Returns:
+        The Markdown table.
+
+    Raises:
+        SmileError: the path does not end in `.json`.
+    """
+    path = Path(path)
+    if path.suffix != ".json":
+        raise SmileError(f"--output is {path}; it must end in .json")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = {
+        "title": title,
+        "rows": [{"name": name} | asdict(row) for name, row in rows.items()],
+        "ratios": dict(ratios),
+    }
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    lines = [title, "", "| | times as fast |", "| --- | ---: |"]
+    lines += [f"| {name.replace('/', ' / ')} | {ratio:.2f} |" for name, ratio in ratios.items()]
+    lines += ["", "| | images/s | slowest and fastest round |", "| --- | ---: | ---: |"]
+    for name, row in rows.items():
+        lines.append(f"| {name} | {row.images_per_second:.1f} | {row.slowest:.1f} to {row.fastest:.1f} |")
+    table = "\n".join(lines) + "\n"
+    path.with_suffix(".md").write_text(table, encoding="utf-8")
+    _plot(rows, path.with_suffix(".png"), title)
+    return table
+
+
+def _plot(rows: Mapping[str, Row], path: Path, title: str) -> None:
+    figure = new_figure(7, 1.2 + 0.4 * len(rows))
+    axis = figure.subplots()
+    values = [row.images_per_second for row in rows.values()]
+    below = [row.images_per_second - row.slowest for row in rows.values()]
+    above = [row.fastest - row.images_per_second for row in rows.values()]
+    bars = axis.barh(list(rows), values, xerr=[below, above], color="#0072B2", ecolor="#555555", capsize=3)
+    axis.bar_label(bars, fmt="%.1f", padding=8)
+    axis.invert_yaxis()
+    axis.margins(x=0.15)
+    axis.set_xlabel("images per second, median of the rounds; lines from the slowest to the fastest")
+    axis.set_title(title, fontsize=9)
+    axis.spines[["top", "right"]].set_visible(False)
+    save_figure(figure, path)

@@ -1,0 +1,83 @@
+"""Prediction: transformers' pipeline against ours on torch, ONNX Runtime and ONNX Runtime int8."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from hf_smile.benchmarks.measure import Row, alternate
+from hf_smile.data.images import decode_image
+from hf_smile.data.preprocessing import Preprocessor
+from hf_smile.data.sample import draw_face
+from hf_smile.inference.classifier import SmileClassifier
+from hf_smile.inference.onnx_export import export_onnx, write_int8
+from hf_smile.inference.runtimes import RUNTIMES
+
+
+def benchmark_predict(
+    model_dir: str | Path, images: Sequence[Path], batch_sizes: Sequence[int] = (1, 16), rounds: int = 5
+) -> tuple[dict[str, Row], dict[str, float]]:
+    """From files to probabilities, decoding included.
+
+    Args:
+        model_dir: a model with `onnx/model.onnx` and `onnx/model_quantized.onnx`.
+        images: the files every contender reads.
+        batch_sizes: images at a time.
+        rounds: of which the median is taken.
+
+    Returns:
+        Rows by name, `onnx-int8, batch 16` for one, and ratios such as `onnx_int8/pipeline`, at the last batch size
+        where the name says no other.
+
+    >>> rows, ratios = benchmark_predict("outputs/model", sorted(Path("faces").glob("*.jpg")))  # doctest: +SKIP
+    >>> ratios["onnx_int8/pipeline"]  # doctest: +SKIP
+    4.1
+    """
+    from transformers import pipeline
+
+    plain = pipeline("image-classification", model=str(model_dir), device="cpu")
+    ours = {runtime: SmileClassifier.from_pretrained(model_dir, runtime, device="cpu") for runtime in RUNTIMES}
+    files = [str(path) for path in images]
+
+    def run_pipeline(batch_size: int) -> Callable[[], int]:
+        return lambda: len(plain(files, batch_size=batch_size))
+
+    def run_ours(classifier: SmileClassifier, batch_size: int) -> Callable[[], int]:
+        return lambda: len(classifier.predict(files, batch_size=batch_size))
+
+    rows: dict[str, Row] = {}
+    ratios: dict[str, float] = {}
+    for batch_size in batch_sizes:
+        contenders = {"pipeline": run_pipeline(batch_size)}
+        contenders |= {runtime: run_ours(classifier, batch_size) for runtime, classifier in ours.items()}
+        measured = alternate(contenders, rounds, f"Batch {batch_size}")
+        rows |= {f"{name}, batch {batch_size}": row for name, row in measured.items()}
+        where = "" if batch_size == batch_sizes[-1] else f", batch {batch_size}"
+        for runtime in RUNTIMES:
+            speedup = measured[runtime].images_per_second / measured["pipeline"].images_per_second
+            ratios[f"{runtime.replace('-', '_')}/pipeline{where}"] = speedup
+    return rows, ratios
+
+
+def make_model(folder: Path, backbone: str, image_size: int | None, images: Sequence[Path]) -> None:
+    """A network of random weights, float32 and int8: how fast it runs does not depend on what it has learned."""
+    from hf_smile.modeling import build_model
+
+    model = build_model(backbone, pretrained=False, image_size=image_size)
+    model.save_pretrained(folder)
+    path, _ = export_onnx(folder)
+    preprocess = Preprocessor(model.config.pretrained_cfg)
+    batch = np.stack([preprocess(decode_image(image.read_bytes())) for image in images[:16]])
+    write_int8(path, path.with_name("model_quantized.onnx"), iter([batch]))
+
+
+def draw_images(folder: Path, n: int, size: int = 200) -> list[Path]:
+    """`n` drawn faces as JPEG files of `size` x `size` pixels."""
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    paths = [folder / f"{i:05}.jpg" for i in range(n)]
+    for i, path in enumerate(paths):
+        draw_face(i % 3, rng, size=size).save(path, quality=90)
+    return paths
