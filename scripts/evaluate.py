@@ -44,6 +44,8 @@ def parse_arguments() -> argparse.Namespace:
         parser.error("--heat_maps needs --model")
     if args.batch_size < 1:
         parser.error(f"--batch_size is {args.batch_size}; it must be at least 1")
+    if args.split == "validation" and args.validation_size == 0:
+        parser.error("there is no validation split with --validation_size 0")
     return args
 
 
@@ -52,12 +54,21 @@ def predict(args: argparse.Namespace) -> Predictions:
     import numpy as np
 
     from hf_smile.data.dataset import load_smile_dataset
+    from hf_smile.errors import SmileDataError
     from hf_smile.evaluation.predictions import COLUMNS, Predictions
+    from hf_smile.evaluation.report import check_group_column, open_output
     from hf_smile.modeling import load_model, predict_probabilities
 
     model = load_model(args.model)
-    split = load_smile_dataset(args.data_dir, args.validation_size, args.seed)[args.split]
+    splits = load_smile_dataset(args.data_dir, args.validation_size, args.seed)
+    if args.split not in splits:
+        raise SmileDataError(f"there is no {args.split} split with --validation_size {args.validation_size:g}")
+    split = splits[args.split]
     further = [name for name in split.column_names if name not in ("image", *COLUMNS)]
+    # What can go wrong after the prediction had better go wrong before it.
+    if args.group_by:
+        check_group_column(args.group_by, further)
+    open_output(args.output_dir)
     return Predictions(
         image_ids=list(split["image_id"]),
         label_ids=np.array(split["label"]),

@@ -25,6 +25,8 @@ def parse_arguments() -> argparse.Namespace:
     args = parser.parse_args()
     if bool(args.quantize) != bool(args.calibration_data):
         parser.error("--quantize int8 and --calibration_data DIR go together")
+    if args.quantize and args.validation_size == 0:
+        parser.error("--quantize is checked on the validation split; name a --validation_size above 0")
     return args
 
 

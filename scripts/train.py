@@ -17,10 +17,12 @@ def main() -> None:
     from hf_smile.hub.model_card import write_model_card
     from hf_smile.modeling import build_model
     from hf_smile.modeling.backbone import parameter_table
+    from hf_smile.modeling.calibrate import require_output_layer
+    from hf_smile.training.after import fold_after_training
     from hf_smile.training.arguments import parse_arguments, to_recipe
     from hf_smile.training.device import start_all_processes, use_all_cores
     from hf_smile.training.run_folder import finish_run, mark_finished, open_run, start_run
-    from hf_smile.training.trainer import SmileTrainer, softmax
+    from hf_smile.training.trainer import SmileTrainer
 
     data, augmentation, backbone, args = arguments = parse_arguments(sys.argv[1:])
     start_all_processes()
@@ -47,7 +49,11 @@ def main() -> None:
         image_size=backbone.image_size,
         head_hidden_size=backbone.head_hidden_size,
         freeze_backbone=backbone.freeze_backbone,
+        freeze_stages=backbone.freeze_stages,
+        drop_path=backbone.drop_path,
     )
+    if args.temperature is not None or args.prior_adjustment:
+        require_output_layer(model)  # better known now than after the training
     if is_main:
         print(parameter_table(model), flush=True)
         start_run(args.output_dir, recipe, args.overwrite)
@@ -59,22 +65,24 @@ def main() -> None:
     except (ValueError, RuntimeError, ImportError) as error:  # a setting that transformers checks only here
         raise SmileError(str(error)) from None
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    folded = fold_after_training(trainer, splits, args.temperature, args.prior_adjustment)
     trainer.save_model()
 
-    probabilities = softmax(trainer.predict(trainer.test_dataset).predictions)
+    logits = trainer.predict(trainer.test_dataset).predictions
     if is_main:
-        metrics = finish_run(args.output_dir, splits["test"]["image_id"], splits["test"]["label"], probabilities)
+        metrics = finish_run(args.output_dir, splits, logits, folded)
         write_model_card(
             args.output_dir,
             metrics,
             backbone=backbone.backbone,
-            selected_by=str(args.metric_for_best_model),
+            selected_by=args.select_best,
+            test_time_flip=args.test_time_flip,
             pretrained=backbone.pretrained,
             plain_timm=backbone.head_hidden_size is None,
         )
         mark_finished(args.output_dir, metrics)
         scores = f"accuracy {metrics['accuracy']:.4f}, macro F1 {metrics['macro_f1']:.4f}"
-        print(f"\nTest {scores}, {len(probabilities):,} images")
+        print(f"\nTest {scores}, {len(logits):,} images")
         print(f"Model, card, metrics and pictures (accuracy.png, loss.png, confusion_matrix.png): {args.output_dir}")
 
 

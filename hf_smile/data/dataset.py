@@ -54,16 +54,16 @@ def load_smile_dataset(
         data_dir: folder with `train.csv`, `test.csv` and a zip or folder of images; an image folder
             (`train/<class>/`, `test/<class>/`); a folder that `scripts/prepare_data.py` wrote; or the id of a data
             set on the Hub.
-        validation_size: share of train, 0 to 1, that becomes the validation split, stratified by class. Not used
-            where the data bring a validation split of their own.
+        validation_size: share of train, 0 to 1, that becomes the validation split, stratified by class; 0 makes
+            none. Not used where the data bring a validation split of their own.
         seed: of the validation split.
         on_bad_image: `error`, or `skip` to leave out images that are missing or will not decode, say how many, and
             write their list.
         bad_image_list: the CSV file that `skip` writes (`where,image_id,problem`).
 
     Returns:
-        Splits `train`, `validation` and `test` with the features `image`, `label` (`ClassLabel` of 3), `image_id`,
-        and any further columns of the annotations.
+        Splits `train`, `validation` (if any) and `test` with the features `image`, `label` (`ClassLabel` of 3),
+        `image_id`, and any further columns of the annotations.
 
     Raises:
         SmileDataError: every problem found, the first 20 with file and line.
@@ -71,7 +71,7 @@ def load_smile_dataset(
     >>> load_smile_dataset("data/sample")["test"].features["label"].names  # doctest: +SKIP
     ['negative smile', 'positive smile', 'NOT smile']
     """
-    if not 0 < validation_size < 1:
+    if not 0 <= validation_size < 1:
         raise SmileDataError(f"validation_size is {validation_size}; it must lie between 0 and 1, for example 0.1")
     if on_bad_image not in ("error", "skip"):
         raise SmileDataError(f"on_bad_image is {on_bad_image!r}; it must be 'error' or 'skip'")
@@ -85,12 +85,12 @@ def load_smile_dataset(
         tables = _check_images(tables, images, folder, on_bad_image, Path(bad_image_list))
         splits = DatasetDict({split: _build_split(split, table, images) for split, table in tables.items()})
     _check_classes(splits)
-    if "validation" not in splits:
+    if "validation" not in splits and validation_size:
         splits |= _split_validation(splits["train"], validation_size, seed)
-    elif is_main_process():
+    elif "validation" in splits and is_main_process():
         own = f"{data_dir} has a validation split of its own ({len(splits['validation']):,} images)"
         print(f"Note: {own}; validation_size and seed do not change it", file=sys.stderr)
-    return DatasetDict({split: splits[split] for split in ("train", "validation", "test")})
+    return DatasetDict({split: splits[split] for split in ("train", "validation", "test") if split in splits})
 
 
 def read_folder(folder: Path) -> tuple[dict[str, pd.DataFrame], ImageSource]:

@@ -32,9 +32,10 @@ class AugmentationArguments:
     )
     brightness: float = field(default=0.2, metadata={"help": "change brightness by up to this share"})
     contrast: float = field(default=0.2, metadata={"help": "change contrast by up to this share"})
+    random_erasing: float = field(default=0.0, metadata={"help": "probability of a blank rectangle, 0 to 1"})
 
     def __post_init__(self) -> None:
-        for name in ("horizontal_flip", "vertical_flip", "brightness", "contrast"):
+        for name in ("horizontal_flip", "vertical_flip", "brightness", "contrast", "random_erasing"):
             if not 0 <= getattr(self, name) <= 1:
                 raise SmileDataError(f"{name} is {getattr(self, name)}; it must lie between 0 and 1")
         if not 0 < self.crop_scale <= 1:
@@ -63,7 +64,8 @@ def evaluation_transform(pretrained_cfg: dict[str, Any]) -> Callable[[Image.Imag
 def training_transform(pretrained_cfg: dict[str, Any], augmentation: AugmentationArguments) -> v2.Compose:
     """PIL image -> augmented `pixel_values (3, H, W) float32`. Draws from torch's default random generator.
 
-    Corners that a rotation or shear leaves empty take the backbone's mean colour, which is zero after normalisation.
+    Corners that a rotation or shear leaves empty take the backbone's mean colour, which is zero after normalisation;
+    so does a rectangle that random erasing blanks (Zhong et al., AAAI 2020, https://arxiv.org/abs/1708.04896).
 
     >>> transform = training_transform({"input_size": (3, 160, 160)}, AugmentationArguments(rotation=30))
     >>> transform(Image.new("RGB", (167, 167))).shape
@@ -95,6 +97,8 @@ def training_transform(pretrained_cfg: dict[str, Any], augmentation: Augmentatio
     if augmentation.brightness or augmentation.contrast:
         steps.append(v2.ColorJitter(brightness=augmentation.brightness, contrast=augmentation.contrast))
     steps += [v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(config["mean"], config["std"])]
+    if augmentation.random_erasing:
+        steps.append(v2.RandomErasing(augmentation.random_erasing))
     return v2.Compose(steps)
 
 
@@ -103,6 +107,7 @@ class BatchTransform:
 
     With a `seed` every draw depends on seed, epoch and image id alone. The pictures are then the same however many
     processes and workers load them, and a run that was interrupted goes on with the very ones it would have seen.
+    An image that comes several times an epoch says so in a column `repeat`, from 0, and is drawn anew each time.
 
     Args:
         transform: PIL image -> `pixel_values (3, H, W) float32`.
@@ -126,17 +131,20 @@ class BatchTransform:
         self._epoch[0] = epoch
 
     def __call__(self, batch: Batch) -> Batch:
-        pixel_values = [self._transform_one(*row) for row in zip(batch["image"], batch["image_id"], strict=True)]
+        repeats = batch.get("repeat", [0] * len(batch["image"]))
+        rows = zip(batch["image"], batch["image_id"], repeats, strict=True)
+        pixel_values = [self._transform_one(*row) for row in rows]
         return {"pixel_values": pixel_values, "labels": batch["label"]}
 
-    def _transform_one(self, image: dict[str, Any], image_id: str) -> torch.Tensor:
+    def _transform_one(self, image: dict[str, Any], image_id: str, repeat: int) -> torch.Tensor:
         try:
             picture = decode_image(encoded_bytes(image))
         except SmileDataError as error:
             raise SmileDataError(f"image {image_id!r}: {error}") from None
         if self.seed is None:
             return self.transform(picture)
-        key = f"{self.seed}/{int(self._epoch)}/{image_id}".encode()
+        again = f"/{repeat}" if repeat else ""
+        key = f"{self.seed}/{int(self._epoch)}/{image_id}{again}".encode()
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(int.from_bytes(hashlib.blake2b(key, digest_size=7).digest(), "big"))
             return self.transform(picture)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from hf_smile.errors import SmileDataError
-from hf_smile.evaluation.intervals import CONFIDENCE, N_RESAMPLES, bootstrap_intervals, chunk_sizes
+from hf_smile.evaluation.intervals import CONFIDENCE, N_RESAMPLES, chunk_sizes, confidence_intervals
 from hf_smile.evaluation.metrics import check_inputs, compute_metrics, weighted_metrics
 
 MAX_GROUPS = 20
@@ -62,7 +62,7 @@ def metrics_by_group(
     result = {}
     for code in np.argsort(-counts, kind="stable"):
         part = rows[codes == code], labels[codes == code]
-        intervals = bootstrap_intervals(*part, n_resamples, confidence, seed)
+        intervals = confidence_intervals(*part, n_resamples, confidence, seed)
         result[names[code]] = Group(int(counts[code]), compute_metrics(*part), intervals)
     return result
 

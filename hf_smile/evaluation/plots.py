@@ -9,11 +9,13 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from hf_smile.evaluation.calibration import reliability_bins
-from hf_smile.evaluation.metrics import CALIBRATION_BINS, FloatArray, check_inputs
+from hf_smile.evaluation.intervals import wilson_interval
+from hf_smile.evaluation.metrics import CALIBRATION_BINS, check_inputs
 from hf_smile.figures import CLASS_COLORS, new_figure, save_figure
-from hf_smile.labels import LABEL_NAMES, NUM_LABELS
+from hf_smile.labels import LABEL_NAMES, NUM_LABELS, label_slug
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.ticker import Formatter
 
@@ -71,7 +73,7 @@ def plot_reliability(
         path: the PNG to write.
     """
     bins = reliability_bins(probabilities, label_ids)
-    low, high = _wilson(bins.accuracy, bins.n_images)
+    low, high = wilson_interval(bins.accuracy, bins.n_images)
 
     figure = new_figure(6.0, 5.6)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
@@ -162,7 +164,7 @@ def plot_coverage(
     answered = np.flatnonzero(np.append(confidence[1:] != confidence[:-1], True)) + 1
     accuracy = hits[answered - 1] / answered
     coverage = answered / len(labels)
-    low, high = _wilson(accuracy, answered)
+    low, high = wilson_interval(accuracy, answered)
 
     figure = new_figure(6.6, 4.4)
     axes = figure.subplots()
@@ -192,12 +194,41 @@ def plot_coverage(
     save_figure(figure, path)
 
 
-def _wilson(share: FloatArray, n: np.ndarray) -> tuple[FloatArray, FloatArray]:
-    """95 % interval of a share of n images (Wilson, 1927), which holds for few images, too."""
-    z = 1.96
-    center = (share + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2)) / (1 + z**2 / n)
-    return center - half, center + half
+def plot_trade_off(
+    table: pd.DataFrame, chosen: float, path: str | Path, title: str = "What a more balanced decision costs and gives"
+) -> None:
+    """Accuracy against macro F1, and the recall of each class, along the strength of the prior adjustment.
+
+    Args:
+        table: of `hf_smile.evaluation.decision.trade_off`, on validation images.
+        chosen: the strength that the model decides by; a dotted line marks it.
+        path: the PNG to write.
+    """
+    figure = new_figure(10.0, 4.4)
+    left, right = figure.subplots(1, 2)
+    left.plot(table["accuracy"], table["macro_f1"], "o-", color=_BLUE, markersize=4, label="by strength")
+    for row in table[table["strength"] % 0.5 == 0].itertuples():
+        point = float(row.accuracy), float(row.macro_f1)
+        left.annotate(f"{row.strength:g}", point, (7, 5), textcoords="offset points", color=_INK, fontsize=9)
+    now = table.iloc[(table["strength"] - chosen).abs().argmin()]
+    left.plot(now["accuracy"], now["macro_f1"], "o", color=_INK, markersize=9, label="this model")
+    left.set_xlabel("accuracy")
+    left.set_ylabel("macro F1")
+    left.set_title(title)
+    left.legend(frameon=False)
+    for label_id, name in enumerate(LABEL_NAMES):
+        recall = table[f"recall_{label_slug(name)}"]
+        right.plot(table["strength"], recall, _LINE_STYLES[label_id], color=CLASS_COLORS[name], label=name)
+    right.axvline(chosen, color=_GREY, linestyle=":", label="this model")
+    right.set_ylim(-0.02, 1.02)
+    right.set_xlabel("strength of the prior adjustment")
+    right.set_ylabel("recall (share of the class that is found)")
+    right.set_title("Which class gains and which loses")
+    right.legend(frameon=False)
+    for axis in (left.xaxis, left.yaxis, right.yaxis):
+        axis.set_major_formatter(_percent_format())
+    _clean(left, right)
+    save_figure(figure, path)
 
 
 def _percent_format() -> Formatter:

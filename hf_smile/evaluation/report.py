@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from hf_smile.errors import SmileDataError
 from hf_smile.evaluation.calibration import ece_if_calibrated
 from hf_smile.evaluation.comparison import compare, p_text
 from hf_smile.evaluation.groups import MIN_IMAGES, Gap, largest_gap, metrics_by_group
-from hf_smile.evaluation.intervals import CONFIDENCE, N_RESAMPLES, bootstrap_intervals
+from hf_smile.evaluation.intervals import CONFIDENCE, N_RESAMPLES, confidence_intervals
 from hf_smile.evaluation.metrics import compute_metrics
 from hf_smile.evaluation.plots import plot_confusion_matrix, plot_coverage, plot_precision_recall, plot_reliability
 from hf_smile.evaluation.predictions import Predictions, align, write_predictions
@@ -63,14 +64,13 @@ def write_report(
     probabilities, label_ids = predictions.probabilities, predictions.label_ids
     # What a user can get wrong comes first, so that no half a report is left behind.
     other = align(predictions, compare_with, name, compare_name) if compare_with is not None else None
-    grouping = _group_column(predictions, group_by) if group_by else None
-    try:
-        output_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SmileDataError(f"the folder {output_dir} cannot be made: {error.strerror}") from None
+    if group_by:
+        check_group_column(group_by, predictions.further_columns)
+    grouping = predictions.further_columns[group_by] if group_by else None
+    open_output(output_dir)
     groups = metrics_by_group(probabilities, label_ids, grouping, n_resamples, seed=seed) if grouping else {}
 
-    intervals = bootstrap_intervals(probabilities, label_ids, n_resamples, seed=seed)
+    intervals = confidence_intervals(probabilities, label_ids, n_resamples, seed=seed)
     content: dict[str, Any] = {
         "title": title,
         "n": len(predictions),
@@ -82,7 +82,8 @@ def write_report(
     parts = [
         f"# {title}",
         f"{_count(len(predictions), 'image')}. The numbers in brackets, and in the columns beside a value, are its"
-        f" {_share(CONFIDENCE, 0)} interval ({n_resamples:,} bootstrap resamples, seed {seed}).",
+        f" {_share(CONFIDENCE, 0)} interval (Wilson's for accuracy, precision and recall; else"
+        f" {n_resamples:,} bootstrap resamples, seed {seed}).",
         _headline(content["metrics"]),
         _two_questions(content["metrics"]),
         _per_class(content["metrics"]),
@@ -121,19 +122,36 @@ def write_report(
     plot_precision_recall(probabilities, label_ids, output_dir / "precision_recall.png")
     plot_reliability(probabilities, label_ids, output_dir / "reliability.png")
     plot_coverage(probabilities, label_ids, output_dir / "coverage.png")
-    metrics_json = json.dumps(_nan_to_none(content), indent=2, ensure_ascii=False, allow_nan=False)
-    (output_dir / "metrics.json").write_text(metrics_json + "\n", encoding="utf-8")
+    (output_dir / "metrics.json").write_text(to_json(content), encoding="utf-8")
     (output_dir / "report.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
     return content
 
 
-def _group_column(predictions: Predictions, name: str) -> list[str]:
-    if name not in predictions.further_columns:
-        there = ", ".join(predictions.further_columns) or "none"
+def check_group_column(name: str, further_columns: Collection[str]) -> None:
+    """Whether there is such a column to group by; ask before predicting anything.
+
+    Raises:
+        SmileDataError: there is none.
+    """
+    if name not in further_columns:
+        there = ", ".join(further_columns) or "none"
         raise SmileDataError(
             f"there is no column {name!r} to group by; the further columns of the predictions are: {there}"
         )
-    return predictions.further_columns[name]
+
+
+def open_output(output_dir: str | Path) -> None:
+    """Make the folder of the report, and see that it can be written to; ask before predicting anything.
+
+    Raises:
+        SmileDataError: it cannot.
+    """
+    try:
+        Path(output_dir).mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=output_dir):
+            pass
+    except OSError as error:
+        raise SmileDataError(f"the folder {output_dir} cannot be made or written to: {error.strerror}") from None
 
 
 def _values(metrics: Mapping[str, float], intervals: Mapping[str, tuple[float, float]]) -> dict[str, dict[str, float]]:
@@ -286,7 +304,18 @@ def _cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|")
 
 
+def to_json(content: Any) -> str:
+    """The text of a JSON file; NaN, which JSON does not know, becomes null.
+
+    >>> to_json({"auc": math.nan})
+    '{\\n  "auc": null\\n}\\n'
+    """
+    return json.dumps(_nan_to_none(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
 def _nan_to_none(content: Any) -> Any:
     if isinstance(content, dict):
         return {key: _nan_to_none(value) for key, value in content.items()}
+    if isinstance(content, list):
+        return [_nan_to_none(value) for value in content]
     return None if isinstance(content, float) and math.isnan(content) else content

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import timm
+import torch
 from torch import nn
 from transformers import TimmWrapperConfig, TimmWrapperForImageClassification
 from transformers.utils import logging as transformers_logging
@@ -16,6 +17,7 @@ from hf_smile.errors import SmileModelError
 from hf_smile.hub_id import missing_folder
 from hf_smile.labels import ID2LABEL, LABEL2ID, NUM_LABELS
 from hf_smile.modeling.head import SmileTimmConfig, SmileTimmForImageClassification
+from hf_smile.modeling.layers import freeze_stages as freeze
 
 DEFAULT_BACKBONE = "timm/resnet50.a1_in1k"
 
@@ -27,6 +29,8 @@ def build_model(
     image_size: int | None = None,
     head_hidden_size: int | None = None,
     freeze_backbone: bool = False,
+    freeze_stages: int | None = None,
+    drop_path: float = 0.0,
 ) -> TimmWrapperForImageClassification:
     """Put a classifier of three classes on a timm backbone.
 
@@ -37,6 +41,10 @@ def build_model(
         image_size: side of the input in pixels; the backbone's own when None.
         head_hidden_size: units of a hidden dense layer in the head; None for a linear head.
         freeze_backbone: train the head alone.
+        freeze_stages: freeze the stem and this many stages of the backbone; None freezes nothing.
+        drop_path: chance that a training step leaves out a residual branch, growing to this from the first to the
+            last (stochastic depth; Huang et al., ECCV 2016, https://arxiv.org/abs/1603.09382). It leaves no trace
+            in the saved model.
 
     Returns:
         `pixel_values (N, 3, H, W)` -> `logits (N, 3)`. With a linear head it is a plain `timm_wrapper` model, which
@@ -64,6 +72,8 @@ def build_model(
     labels = {"num_labels": NUM_LABELS, "id2label": ID2LABEL, "label2id": LABEL2ID}
     # An empty dict instead of None: timm's own loader of a saved folder fails on null.
     settings = config | {"pretrained_cfg": pretrained_cfg, "model_args": {}} | labels
+    if drop_path:
+        settings["model_args"] = _drop_path_args(config["architecture"], drop_path)
     model_class: type[TimmWrapperForImageClassification] = TimmWrapperForImageClassification
     config_class: type[TimmWrapperConfig] = TimmWrapperConfig
     if head_hidden_size is not None:
@@ -74,10 +84,25 @@ def build_model(
     model_config = config_class.from_dict(settings, **labels)
 
     model = _load_weights(model_class, model_config, backbone if pretrained else None)
+    model.config.model_args = {}
+    if freeze_stages is not None:
+        freeze(model, freeze_stages)
     if freeze_backbone:
         model.requires_grad_(False)
         model.timm_model.get_classifier().requires_grad_(True)
     return model
+
+
+def _drop_path_args(architecture: str, drop_path: float) -> dict[str, Any]:
+    if not 0 <= drop_path < 1:
+        raise SmileModelError(f"drop_path is {drop_path}; it must be at least 0 and below 1")
+    model_args: dict[str, Any] = {"drop_path_rate": drop_path}
+    try:
+        with torch.device("meta"):  # without weights, to see whether it is taken
+            timm.create_model(architecture, **model_args)
+    except TypeError:
+        raise SmileModelError(f"{architecture} knows no drop path; leave --drop_path out") from None
+    return model_args
 
 
 def parameter_table(model: nn.Module) -> str:

@@ -12,7 +12,6 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, NoReturn
 
-import numpy as np
 import torch
 import yaml
 from transformers import HfArgumentParser, TrainingArguments
@@ -20,9 +19,8 @@ from transformers import HfArgumentParser, TrainingArguments
 from hf_smile.data.dataset import DEFAULT_DATA_DIR
 from hf_smile.data.transforms import AugmentationArguments
 from hf_smile.errors import SmileError
-from hf_smile.evaluation.metrics import compute_metrics
-from hf_smile.labels import NUM_LABELS
 from hf_smile.modeling import DEFAULT_BACKBONE
+from hf_smile.modeling.imbalance import IMBALANCE, LOSSES
 
 
 @dataclass
@@ -30,7 +28,12 @@ class DataArguments:
     """Where the data are, and how they are split."""
 
     data_dir: str = field(default=DEFAULT_DATA_DIR, metadata={"help": "folder with the data, or a data set on the Hub"})
-    validation_size: float = field(default=0.1, metadata={"help": "share of train that becomes the validation split"})
+    validation_size: float = field(
+        default=0.1,
+        metadata={
+            "help": "share of train that becomes the validation split; 0 (with --select_best last) trains on all of it"
+        },
+    )
     on_bad_image: str = field(
         default="error",
         metadata={"help": "image missing or broken: stop, or leave it out and list it", "choices": ["error", "skip"]},
@@ -52,6 +55,10 @@ class ModelArguments:
         default=None, metadata={"help": "hidden units of a two-layer head; linear when left out"}
     )
     freeze_backbone: bool = field(default=False, metadata={"help": "train the head alone"})
+    freeze_stages: int | None = field(
+        default=None, metadata={"help": "freeze the stem and this many stages of the backbone; nothing when left out"}
+    )
+    drop_path: float = field(default=0.0, metadata={"help": "leave out residual branches with up to this probability"})
 
 
 def _default_workers() -> int:
@@ -63,8 +70,8 @@ def _default_workers() -> int:
 class SmileTrainingArguments(TrainingArguments):
     """`transformers.TrainingArguments` with our defaults and what the Trainer lacks. Any of its fields may be set.
 
-    >>> SmileTrainingArguments(output_dir="outputs/model", use_cpu=True).metric_for_best_model
-    'accuracy'
+    >>> SmileTrainingArguments(output_dir="outputs/model", use_cpu=True, select_best="nll").metric_for_best_model
+    'nll'
     """
 
     output_dir: str = field(default="outputs/model", metadata={"help": "where the run leaves all it makes"})
@@ -72,24 +79,70 @@ class SmileTrainingArguments(TrainingArguments):
     ema_decay: float = field(
         default=0.995, metadata={"help": "average the weights exponentially with this decay, which is saved; 0 is off"}
     )
+    select_best: str = field(
+        default="accuracy",
+        metadata={
+            "help": "validation metric that chooses the checkpoint; last: no choosing, the last epoch is kept",
+            "choices": ["accuracy", "macro_f1", "balanced_accuracy", "nll", "last"],
+        },
+    )
     early_stopping_patience: int | None = field(
         default=None, metadata={"help": "stop after this many epochs without a better validation metric"}
     )
+    test_time_flip: bool = field(
+        default=False, metadata={"help": "evaluate, and test, on the mean logits of an image and its mirror image"}
+    )
+
+    temperature: float | None = field(
+        default=None,
+        metadata={"help": "divide the logits of the saved model by this; fitted on validation, if any, when left out"},
+    )
+    prior_adjustment: float = field(
+        default=0.0,
+        metadata={
+            "help": "let the saved model name rare classes more readily: minus this times the log of their share"
+        },
+    )
+
+    imbalance: str = field(
+        default="none", metadata={"help": "what is done about classes of unequal size", "choices": list(IMBALANCE)}
+    )
+    logit_adjustment_tau: float = field(
+        default=1.0, metadata={"help": "strength of --imbalance logit_adjustment: times the log prior"}
+    )
+    loss: str = field(
+        default="cross_entropy",
+        metadata={"help": "gce is generalized cross-entropy, against noisy labels", "choices": list(LOSSES)},
+    )
+    mixup: float = field(
+        default=0.0, metadata={"help": "blend images of a batch, by shares of Beta(this, this); 0 is off"}
+    )
+    cutmix: float = field(
+        default=0.0,
+        metadata={"help": "paste rectangles between images of a batch, by shares of Beta(this, this); 0 is off"},
+    )
+    layer_decay: float = field(
+        default=1.0, metadata={"help": "each layer learns this times as fast as the one above it; 1 is off"}
+    )
+    warmup_frozen_epochs: int = field(default=0, metadata={"help": "first epochs that train the head alone"})
 
     num_train_epochs: float = field(default=15, metadata={"help": "number of passes over the training images"})
     per_device_train_batch_size: int = field(default=32, metadata={"help": "images per step and device"})
     per_device_eval_batch_size: int = field(default=64, metadata={"help": "images per evaluation step and device"})
     learning_rate: float = field(default=5e-4, metadata={"help": "the highest learning rate"})
-    lr_scheduler_type: str = field(default="cosine", metadata={"help": "shape of the learning rate over the run"})
+    lr_scheduler_type: str = field(
+        default="cosine",
+        metadata={
+            "help": "shape of the learning rate over the run; with --warmup_steps 0.25, cosine is the one-cycle shape"
+        },
+    )
     warmup_steps: float = field(default=0.1, metadata={"help": "steps, or share of the run below 1, of rising rate"})
     weight_decay: float = field(default=0.01, metadata={"help": "of AdamW"})
     label_smoothing_factor: float = field(default=0.05, metadata={"help": "of the training loss, against noisy labels"})
-    metric_for_best_model: str | None = field(
-        default="accuracy", metadata={"help": "validation metric that chooses the checkpoint, for example macro_f1"}
-    )
     dataloader_num_workers: int = field(default_factory=_default_workers, metadata={"help": "loading processes"})
 
-    greater_is_better: bool | None = None  # follows from the metric
+    metric_for_best_model: str | None = None  # these three follow from select_best
+    greater_is_better: bool | None = None
     load_best_model_at_end: bool = True
     eval_strategy: str = "epoch"
     save_strategy: str = "epoch"
@@ -108,13 +161,21 @@ class SmileTrainingArguments(TrainingArguments):
                 raise SmileError(f"{name} is {value}; it must lie between {low:g} and {high:g}")
         if self.max_steps <= 0 and not self.num_train_epochs > 0:
             raise SmileError(f"num_train_epochs is {self.num_train_epochs}; it must be above 0")
-        metric = str(self.metric_for_best_model).removeprefix("eval_")
-        names = compute_metrics(np.eye(NUM_LABELS), range(NUM_LABELS))
-        known = ["loss", *(name for name in names if not name.startswith("support_"))]
-        if metric not in known:
-            raise SmileError(f"metric_for_best_model is {metric!r}; it must be one of {', '.join(known)}")
-        if self.greater_is_better is None:
-            self.greater_is_better = metric not in ("loss", "nll", "brier", "ece")
+        if self.metric_for_best_model not in (None, self.select_best):
+            raise SmileError(
+                f"metric_for_best_model is {self.metric_for_best_model!r}, but select_best is {self.select_best!r}; "
+                "leave it out, and choose with --select_best"
+            )
+        if self.select_best == "last":
+            if self.early_stopping_patience is not None:
+                raise SmileError("early_stopping_patience needs a metric to watch; select_best is 'last'")
+            self.metric_for_best_model = None
+            self.load_best_model_at_end = False
+        else:
+            self.metric_for_best_model = self.select_best
+            self.greater_is_better = self.select_best != "nll"
+        if self.loss != "cross_entropy" and self.imbalance == "focal":
+            raise SmileError(f"the focal loss takes the place of {self.loss}; choose --loss or --imbalance focal")
         self.dataloader_persistent_workers = self.dataloader_num_workers > 0
         self.dataloader_pin_memory = torch.cuda.is_available()
         try:
@@ -132,7 +193,8 @@ _FIXED: dict[str, tuple[Any, str]] = {
     "remove_unused_columns": (False, "the images would be among them"),
     "prediction_loss_only": (False, _NEEDED),
     "batch_eval_metrics": (False, _NEEDED),
-    "load_best_model_at_end": (True, "the model that is saved is the best one"),
+    "load_best_model_at_end": (True, "select_best says which model is saved"),
+    "greater_is_better": (None, "it follows from select_best"),
     "resume_from_checkpoint": (None, "a run goes on by itself when it is started again with the same output_dir"),
     "push_to_hub": (False, "publishing is not part of training; upload the output folder when you have read its card"),
     "neftune_noise_alpha": (None, "it is for language models"),
@@ -142,7 +204,14 @@ _RANGES = {
     "learning_rate": (0, 1e3),
     "weight_decay": (0, 1e3),
     "label_smoothing_factor": (0, 1),
+    "logit_adjustment_tau": (0, 10),
+    "mixup": (0, 100),
+    "cutmix": (0, 100),
+    "layer_decay": (0.01, 1),
+    "warmup_frozen_epochs": (0, 1e6),
     "ema_decay": (0, 0.999999),
+    "temperature": (0.05, 20),
+    "prior_adjustment": (0, 2),
     "num_train_epochs": (-float("inf"), 1e6),  # NaN lies nowhere
     "per_device_train_batch_size": (1, 1e6),
     "per_device_eval_batch_size": (1, 1e6),
@@ -188,6 +257,12 @@ def parse_arguments(argv: Sequence[str]) -> Arguments:
     )
     if unknown:
         raise SmileError(_unknown_setting(unknown[0].removeprefix("--"), "the command line"))
+    data, _, _, training = parsed
+    if data.validation_size == 0 and training.select_best != "last":
+        raise SmileError(
+            f"validation_size 0 leaves nothing to choose the checkpoint on by {training.select_best}; "
+            "add --select_best last"
+        )
     return tuple(parsed)
 
 
@@ -223,6 +298,7 @@ _NOT_IN_RECIPE = {
     "remove_unused_columns",
     "report_to",
     "do_eval",
+    "metric_for_best_model",
     "greater_is_better",
     "dataloader_pin_memory",
     "dataloader_persistent_workers",

@@ -1,4 +1,4 @@
-"""What happens at the end of an epoch: a line to read, the history on disk, and whether to go on."""
+"""What happens between epochs: a line to read, the history on disk, whether to go on, and what is frozen."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ProgressCallback
+from transformers.trainer_utils import IntervalStrategy
 
 from hf_smile.training.history import best_epoch, history_table, write_history
 
@@ -55,23 +56,31 @@ class EpochReport(ProgressCallback):
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any
     ) -> None:
-        """Nothing: the epoch's line follows when its evaluation is done."""
+        """Where there is an evaluation, the epoch's line follows when it is done."""
+        if args.eval_strategy == IntervalStrategy.NO and "loss" in logs:
+            self._report_epoch(args, state)
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         super().on_evaluate(args, state, control, **kwargs)
+        self._report_epoch(args, state)
+
+    def _report_epoch(self, args: TrainingArguments, state: TrainerState) -> None:
         if not state.is_world_process_zero or (self.training_bar is None and self.show_bar):
             return
         table = history_table(state.log_history)
         if table.empty:
             return
         last = table.iloc[-1]
-        line = (
-            f"epoch {last['epoch']:g}/{args.num_train_epochs:g}"
-            f" | train loss {last['train_loss']:.3f}, accuracy {last['train_accuracy']:.3f}"
-            f" | validation loss {last['validation_loss']:.3f}, accuracy {last['validation_accuracy']:.3f},"
-            f" macro F1 {last['validation_macro_f1']:.3f}"
-            f" | {time.perf_counter() - self.epoch_start:.0f} s"
-        )
+        parts = [
+            f"epoch {last['epoch']:g}/{args.num_train_epochs:g}",
+            f"train loss {last['train_loss']:.3f}, accuracy {last['train_accuracy']:.3f}",
+        ]
+        if "validation_loss" in last:
+            parts.append(
+                f"validation loss {last['validation_loss']:.3f}, accuracy {last['validation_accuracy']:.3f},"
+                f" macro F1 {last['validation_macro_f1']:.3f}"
+            )
+        line = " | ".join([*parts, f"{time.perf_counter() - self.epoch_start:.0f} s"])
         if self.training_bar is not None:
             self.training_bar.write(line, file=sys.stdout)
         else:
@@ -104,3 +113,22 @@ class EarlyStopping(TrainerCallback):
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if self.is_reached(args, state):
             control.should_training_stop = True
+
+
+class FrozenWarmUp(TrainerCallback):
+    """Train the head alone in the first `epochs` epochs, then all that is not frozen for good.
+
+    The optimizer knows all of it from the start. It passes over what has no gradient, so that an interrupted run goes
+    on in either part.
+    """
+
+    def __init__(self, model: PreTrainedModel, epochs: int) -> None:
+        self.epochs = epochs
+        head = set(model.timm_model.get_classifier().parameters())
+        self.backbone = [p for p in model.parameters() if p.requires_grad and p not in head]
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        for parameter in self.backbone:
+            parameter.requires_grad_(int(state.epoch or 0) >= self.epochs)

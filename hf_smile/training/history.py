@@ -27,8 +27,8 @@ def history_table(log_history: list[dict[str, Any]]) -> pd.DataFrame:
     """One row an epoch from the Trainer's log, without timings, so that equal runs have equal histories.
 
     Returns:
-        Columns `epoch`, `step`, `learning_rate`, `train_loss`, `train_accuracy`, `validation_loss`, and
-        `validation_<metric>` for every metric.
+        Columns `epoch`, `step`, `learning_rate`, `train_loss`, `train_accuracy`, and, where there is a validation
+        split, `validation_loss` and `validation_<metric>` for every metric.
     """
     rows: dict[int, dict[str, Any]] = {}
     for entry in log_history:
@@ -44,15 +44,17 @@ def history_table(log_history: list[dict[str, Any]]) -> pd.DataFrame:
             for name, value in entry.items()
             if name.startswith("eval_") and not name.endswith(_NOT_HISTORY)
         }
-    whole = [row for row in rows.values() if "validation_loss" in row and "train_loss" in row]
+    validated = any("validation_loss" in row for row in rows.values())
+    whole = [row for row in rows.values() if "train_loss" in row and ("validation_loss" in row or not validated)]
+    first = [name for name in _FIRST_COLUMNS if validated or not name.startswith("validation_")]
     # A log that comes from a checkpoint has its keys sorted; sorting them always keeps equal histories equal.
     metrics = sorted({name for row in whole for name in row} - set(_FIRST_COLUMNS))
-    return pd.DataFrame(whole, columns=[*_FIRST_COLUMNS, *metrics])
+    return pd.DataFrame(whole, columns=[*first, *metrics])
 
 
 def best_epoch(table: pd.DataFrame, args: TrainingArguments) -> int:
     """Index of the row whose checkpoint is chosen: the best value of `metric_for_best_model`, the first of equals."""
-    values = table[f"validation_{str(args.metric_for_best_model).removeprefix('eval_')}"]
+    values = table[f"validation_{args.metric_for_best_model}"]
     signed = values if args.greater_is_better else -values
     return int(signed.fillna(float("-inf")).argmax())  # a metric is NaN where a class is absent
 
@@ -61,7 +63,7 @@ def write_history(table: pd.DataFrame, output_dir: Path) -> None:
     """Write `training_history.csv`, `accuracy.png` and `loss.png` to `output_dir`."""
     output_dir.mkdir(parents=True, exist_ok=True)
     table.to_csv(output_dir / "training_history.csv", index=False)
-    for name, title in (("accuracy", "Accuracy"), ("loss", "Loss (cross-entropy, nats)")):
+    for name, title in (("accuracy", "Accuracy"), ("loss", "Loss")):
         _plot_curves(table, name, title, output_dir / f"{name}.png")
 
 
@@ -69,8 +71,9 @@ def _plot_curves(table: pd.DataFrame, name: str, title: str, path: Path) -> None
     figure = new_figure()
     axes = figure.add_subplot()
     for split, color, marker in (("train", "#E69F00", "o"), ("validation", "#0072B2", "s")):
-        axes.plot(table["epoch"], table[f"{split}_{name}"], color=color, marker=marker, label=split)
-    axes.set(xlabel="epoch", ylabel=title, title=f"{title.split(' (')[0]} over the training")
+        if f"{split}_{name}" in table:
+            axes.plot(table["epoch"], table[f"{split}_{name}"], color=color, marker=marker, label=split)
+    axes.set(xlabel="epoch", ylabel=title, title=f"{title} over the training")
     axes.locator_params(axis="x", integer=True)
     axes.grid(alpha=0.3)
     axes.legend()

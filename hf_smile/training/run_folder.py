@@ -6,19 +6,23 @@ import json
 import os
 import platform
 import shutil
-from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 import yaml
+from datasets import DatasetDict
+from scipy.special import softmax
 
 from hf_smile.errors import SmileError
 from hf_smile.evaluation.metrics import compute_metrics
-from hf_smile.evaluation.plots import plot_confusion_matrix
+from hf_smile.evaluation.plots import plot_confusion_matrix, plot_trade_off
 from hf_smile.evaluation.predictions import write_predictions
+from hf_smile.evaluation.report import to_json
+from hf_smile.training.after import Folded, describe
 
 RECIPE = "recipe.yaml"
 RESULT = "test_metrics.json"
@@ -34,12 +38,17 @@ _LEFT_BY_A_RUN = (
     "confusion_matrix.png",
     "loss.png",
     "model.safetensors",
+    "prior_adjustment.png",
     "test_predictions.csv",
     "training_history.csv",
+    "validation_predictions.csv",
     "versions.json",
 )
+_AFTER_TRAINING = {"temperature", "prior_adjustment"}
 _MAY_CHANGE = {
-    # A run may go on for longer, on moved data, or on another machine. All else would make it another run.
+    # A run may go on for longer, on moved data, or on another machine; what is folded into the model when the training
+    # is done may be folded anew. All else would make it another run.
+    *_AFTER_TRAINING,
     "num_train_epochs",
     "max_steps",
     "early_stopping_patience",
@@ -95,9 +104,21 @@ def open_run(output_dir: str | Path, recipe: dict[str, Any], overwrite: bool = F
         if (folder / RESULT).exists() and not _goes_on(earlier, recipe):
             raise SmileError(
                 f"{folder} holds a finished run; its results are in {folder / RESULT}.\n"
-                "Name another --output_dir, start afresh with --overwrite, or go on with more --num_train_epochs."
+                "Name another --output_dir, start afresh with --overwrite, go on with more --num_train_epochs, or\n"
+                "let it decide otherwise with another --prior_adjustment or --temperature, without training anew."
             )
     return checkpoint
+
+
+def is_finished(output_dir: str | Path, recipe: dict[str, Any]) -> bool:
+    """Whether a run with these settings is finished there, be it on other processes or from data that moved."""
+    folder = Path(output_dir)
+    if not (folder / RESULT).is_file():
+        return False
+    earlier = _read_recipe(folder / RECIPE) or {}
+    matters = {"num_train_epochs", "max_steps", "early_stopping_patience", *_AFTER_TRAINING}
+    may_differ = {"processes", *_MAY_CHANGE} - matters
+    return all(earlier.get(name) == recipe.get(name) for name in {*earlier, *recipe} - may_differ)
 
 
 def start_run(output_dir: str | Path, recipe: dict[str, Any], overwrite: bool = False) -> None:
@@ -119,30 +140,38 @@ def start_run(output_dir: str | Path, recipe: dict[str, Any], overwrite: bool = 
     (folder / "versions.json").write_text(json.dumps(versions, indent=2) + "\n", encoding="utf-8")
 
 
-def finish_run(
-    output_dir: str | Path, image_ids: Sequence[str], label_ids: Sequence[int], probabilities: np.ndarray
-) -> dict[str, float]:
-    """Write what the test split says: `test_predictions.csv` and `confusion_matrix.png`.
+def finish_run(output_dir: str | Path, splits: DatasetDict, logits: np.ndarray, folded: Folded) -> dict[str, Any]:
+    """Write what validation and test say: predictions of both, `confusion_matrix.png`, `prior_adjustment.png`.
 
     Args:
         output_dir: folder of the run.
-        image_ids: (N,).
-        label_ids: (N,).
-        probabilities: (N, 3).
+        splits: of `load_smile_dataset`.
+        logits: (N, 3) of the saved model on the test split.
+        folded: what `fold_after_training` put into it.
 
     Returns:
-        The metrics of `hf_smile.evaluation.metrics.compute_metrics`.
+        The metrics of `hf_smile.evaluation.metrics.compute_metrics` on the test split, and what
+        `hf_smile.training.after.describe` adds to them.
     """
     folder = Path(output_dir)
-    metrics = compute_metrics(probabilities, label_ids)
-    write_predictions(folder / "test_predictions.csv", image_ids, label_ids, probabilities)
-    plot_confusion_matrix(label_ids, probabilities.argmax(axis=1), folder / "confusion_matrix.png", "Test split")
-    return metrics
+    predicted = {"test": softmax(logits.astype(np.float64), axis=1)}
+    if folded.validation_logits is not None:
+        predicted["validation"] = folded.stages(folded.validation_logits)["saved"]
+    for split, probabilities in predicted.items():
+        ids, label_ids = splits[split]["image_id"], splits[split]["label"]
+        write_predictions(folder / f"{split}_predictions.csv", ids, label_ids, probabilities)
+    label_ids = splits["test"]["label"]
+    path = folder / "confusion_matrix.png"
+    plot_confusion_matrix(label_ids, predicted["test"].argmax(axis=1), path, "Test split")
+    after = describe(folded, splits, logits)
+    if table := after["decision"]["trade_off"]:
+        plot_trade_off(pd.DataFrame(table), folded.prior_adjustment, folder / "prior_adjustment.png")
+    return {**compute_metrics(predicted["test"], label_ids), **after}
 
 
-def mark_finished(output_dir: str | Path, metrics: dict[str, float]) -> None:
-    """Write `test_metrics.json`, which marks a finished run and so comes last."""
-    _write_whole(Path(output_dir) / RESULT, json.dumps(metrics, indent=2) + "\n")
+def mark_finished(output_dir: str | Path, metrics: dict[str, Any]) -> None:
+    """Write `test_metrics.json`, which marks a finished run and so comes last. An undefined number is null there."""
+    _write_whole(Path(output_dir) / RESULT, to_json(metrics))
 
 
 def last_whole_checkpoint(folder: Path) -> Path | None:
@@ -180,7 +209,8 @@ def _write_whole(path: Path, text: str) -> None:
 
 
 def _goes_on(earlier: dict[str, Any], recipe: dict[str, Any]) -> bool:
-    return any((recipe.get(name) or 0) > (earlier.get(name) or 0) for name in ("num_train_epochs", "max_steps"))
+    longer = any((recipe.get(name) or 0) > (earlier.get(name) or 0) for name in ("num_train_epochs", "max_steps"))
+    return longer or any((recipe.get(name) or 0) != (earlier.get(name) or 0) for name in _AFTER_TRAINING)
 
 
 def _read_recipe(path: Path) -> dict[str, Any] | None:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from datasets import DatasetDict
 from safetensors.torch import load_file, save_file
+from timm.data import Mixup
 from timm.utils import ModelEmaV3
 from torch import nn
 from torch.nn import functional as F
@@ -27,7 +28,7 @@ from transformers import (
 )
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
-from transformers.trainer_utils import TrainOutput
+from transformers.trainer_utils import IntervalStrategy, TrainOutput
 
 from hf_smile.data.transforms import (
     AugmentationArguments,
@@ -36,10 +37,13 @@ from hf_smile.data.transforms import (
     evaluation_transform,
     training_transform,
 )
-from hf_smile.errors import SmileModelError
+from hf_smile.errors import SmileError, SmileModelError
 from hf_smile.evaluation.metric import SmileMetric
+from hf_smile.labels import NUM_LABELS
+from hf_smile.modeling.imbalance import BalancedSampler, RepeatedImages, training_loss
+from hf_smile.modeling.layers import keep_frozen_in_eval_mode, layer_decay_groups
 from hf_smile.training.arguments import SmileTrainingArguments
-from hf_smile.training.callbacks import EarlyStopping, EpochReport
+from hf_smile.training.callbacks import EarlyStopping, EpochReport, FrozenWarmUp
 
 RAW_WEIGHTS = "raw_weights.safetensors"
 """In a checkpoint: the weights that go on training. Those in `model.safetensors` are their average."""
@@ -49,9 +53,10 @@ class SmileTrainer(Trainer):
     """Fine-tunes a model of `build_model` on the splits of `load_smile_dataset`.
 
     Beyond `transformers.Trainer`: augmentation that does not depend on how the data are loaded; accuracy of the
-    training batches beside their loss; label smoothing in training only; an exponential average of the weights
-    (`ema_decay`), which is what is evaluated and saved; early stopping that an interruption does not reset; no
-    pickled arguments beside the model.
+    training batches beside their loss (of mixed images: towards the label with the larger share); remedies against
+    classes of unequal size, label smoothing, mixup and cutmix, in training only; layers that learn slower or later;
+    an exponential average of the weights (`ema_decay`), which is what is evaluated and saved; early stopping that an
+    interruption does not reset; no pickled arguments beside the model.
 
     >>> trainer = SmileTrainer(build_model(), training_args, load_smile_dataset("data/sample"))  # doctest: +SKIP
     >>> trainer.train()  # doctest: +SKIP
@@ -59,6 +64,7 @@ class SmileTrainer(Trainer):
 
     args: SmileTrainingArguments
     model: PreTrainedModel
+    optimizer: torch.optim.Optimizer | None
 
     def __init__(
         self,
@@ -73,16 +79,36 @@ class SmileTrainer(Trainer):
         )
         evaluate = BatchTransform(evaluation_transform(pretrained_cfg))
         encoded = splits.cast_column("image", datasets.Image(decode=False))  # decoding is our images.py's job
+        label_ids = np.asarray(splits["train"]["label"])
+        self.training_loss = training_loss(
+            args.imbalance,
+            np.bincount(label_ids, minlength=NUM_LABELS),
+            loss=args.loss,
+            tau=args.logit_adjustment_tau,
+            smoothing=args.label_smoothing_factor,
+        )
+        self.mixup: Mixup | None = None
+        if args.mixup or args.cutmix:
+            self.mixup = Mixup(args.mixup, args.cutmix, label_smoothing=0, num_classes=NUM_LABELS)
+        self.balanced_sampler: BalancedSampler | None = None
+        train: Any = encoded["train"].with_transform(self.augment)
+        if args.imbalance == "oversample":
+            self.balanced_sampler = BalancedSampler(label_ids, args.seed)
+            train = RepeatedImages(encoded["train"], self.augment)
+        if "validation" not in splits:
+            if args.select_best != "last":
+                raise SmileError(f"select_best is {args.select_best!r}, and there is no validation split to choose on")
+            args.eval_strategy = IntervalStrategy.NO
         # Convolutions run faster this way on CPUs and on GPUs; the values stay the same.
         model.to(memory_format=torch.channels_last)
         super().__init__(
             model=model,
             args=args,
             data_collator=collate,
-            train_dataset=encoded["train"].with_transform(self.augment),
-            eval_dataset=encoded["validation"].with_transform(evaluate),
+            train_dataset=train,
+            eval_dataset=encoded["validation"].with_transform(evaluate) if "validation" in splits else None,
             compute_metrics=_compute_metrics,
-            callbacks=[_SetEpoch(self.augment)],
+            callbacks=[_SetEpoch(self.augment, self.balanced_sampler)],
         )
         self.test_dataset = encoded["test"].with_transform(evaluate)
         self.remove_callback(ProgressCallback)
@@ -90,6 +116,8 @@ class SmileTrainer(Trainer):
         self.add_callback(EpochReport(args))
         if args.early_stopping_patience is not None:
             self.add_callback(EarlyStopping(args.early_stopping_patience))
+        if args.warmup_frozen_epochs:
+            self.add_callback(FrozenWarmUp(model, args.warmup_frozen_epochs))
         self.ema: ModelEmaV3 | None = None
         if args.ema_decay:
             self.ema = ModelEmaV3(self.model, decay=args.ema_decay, use_warmup=True)
@@ -110,23 +138,55 @@ class SmileTrainer(Trainer):
                 state.best_model_checkpoint = str(best)
                 self._load_best_model()
                 return TrainOutput(state.global_step, float("nan"), {})
-        return super().train(resume_from_checkpoint, *args, **kwargs)
+        output = super().train(resume_from_checkpoint, *args, **kwargs)
+        if self.ema is not None:  # no checkpoint was chosen: the last average is the model
+            self.model.load_state_dict(self.ema.module.state_dict())
+            self.ema = None
+        return output
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """With `layer_decay`, groups of parameters that learn the slower the farther they are from the head."""
+        args = self.args
+        if self.optimizer is None and args.layer_decay < 1:
+            groups = layer_decay_groups(self.model, args.learning_rate, args.weight_decay, args.layer_decay)
+            optimizer_class, options = self.get_optimizer_cls_and_kwargs(args, self.model)
+            self.optimizer = optimizer_class(groups, **options)
+        return super().create_optimizer(model)
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler | None:
+        return self.balanced_sampler or super()._get_train_sampler(train_dataset)
 
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """Cross-entropy of `logits (N, 3)` and `labels (N,)`; smoothed in training, plain in evaluation."""
+        """In training the loss of the settings; in evaluation plain cross-entropy of `logits (N, 3)`, `labels (N,)`."""
         labels = inputs["labels"]
+        pixel_values = inputs["pixel_values"].contiguous(memory_format=torch.channels_last)
         if model.training:
-            _keep_frozen_in_eval_mode(model)
-        outputs = model(pixel_values=inputs["pixel_values"].contiguous(memory_format=torch.channels_last))
-        smoothing = self.args.label_smoothing_factor if model.training else 0.0
-        loss = F.cross_entropy(outputs.logits.float(), labels, label_smoothing=smoothing)
-        if model.training:
-            hits = (outputs.logits.argmax(dim=1) == labels).sum()
+            keep_frozen_in_eval_mode(model)
+            targets = F.one_hot(labels, NUM_LABELS).float() if self.mixup is None else self._mix(pixel_values, labels)
+            outputs = model(pixel_values=pixel_values)
+            loss = self.training_loss(outputs.logits, targets)
+            hits = (outputs.logits.argmax(dim=1) == targets.argmax(dim=1)).sum()
             self._train_hits = self._train_hits.to(hits.device)
             self._train_hits += torch.stack([hits, torch.full_like(hits, len(labels))])
+        else:
+            outputs = model(pixel_values=pixel_values)
+            if self.args.test_time_flip:
+                outputs.logits = (outputs.logits + model(pixel_values=pixel_values.flip(3)).logits) / 2
+            loss = F.cross_entropy(outputs.logits.float(), labels)
         return (loss, outputs) if return_outputs else loss
+
+    def _mix(self, pixel_values: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Mix a batch in place, the last of an odd number left out; returns the share of each class, `(N, 3)`.
+
+        timm draws from NumPy's generator, which checkpoints hold. Sources: Zhang et al., "mixup", ICLR 2018
+        (https://arxiv.org/abs/1710.09412); Yun et al., "CutMix", ICCV 2019 (https://arxiv.org/abs/1905.04899).
+        """
+        assert self.mixup is not None
+        even = len(labels) // 2 * 2
+        _, targets = self.mixup(pixel_values[:even], labels[:even])
+        return torch.cat([targets, F.one_hot(labels[even:], NUM_LABELS).float()])
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Put the training accuracy since the last log beside the training loss."""
@@ -178,13 +238,16 @@ class SmileTrainer(Trainer):
 
 
 class _SetEpoch(TrainerCallback):
-    def __init__(self, transform: BatchTransform) -> None:
+    def __init__(self, transform: BatchTransform, sampler: BalancedSampler | None) -> None:
         self.transform = transform
+        self.sampler = sampler
 
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self.transform.set_epoch(int(state.epoch or 0))
+        if self.sampler is not None:  # accelerate does not reach it when it skips batches on several processes
+            self.sampler.set_epoch(int(state.epoch or 0))
 
 
 class _UpdateAverage(TrainerCallback):
@@ -194,14 +257,6 @@ class _UpdateAverage(TrainerCallback):
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if self.trainer.ema is not None:
             self.trainer.ema.update(self.trainer.model, step=state.global_step)
-
-
-def _keep_frozen_in_eval_mode(model: nn.Module) -> None:
-    """Frozen layers are no longer trained, so their batch statistics and dropout must rest as well."""
-    for module in model.modules():
-        own = list(module.parameters(recurse=False))
-        if own and not any(parameter.requires_grad for parameter in own):
-            module.eval()
 
 
 def softmax(logits: Any) -> np.ndarray:

@@ -277,10 +277,15 @@ def test_a_split_without_room_for_every_class_names_the_way_on(write_data, size,
     assert "test_size" not in str(caught.value)
 
 
-@pytest.mark.parametrize("size", [0, 1, -0.1, 5])
+@pytest.mark.parametrize("size", [1, -0.1, 5])
 def test_validation_size_is_a_share(sample_dir, size):
     with pytest.raises(SmileDataError, match="must lie between 0 and 1"):
         load_smile_dataset(sample_dir, validation_size=size)
+
+
+def test_without_a_validation_split_train_keeps_its_images(sample_dir):
+    splits = load_smile_dataset(sample_dir, validation_size=0)
+    assert {split: len(dataset) for split, dataset in splits.items()} == {"train": 96, "test": 32}
 
 
 def test_the_real_data_set_loads_whole(real_data):

@@ -56,6 +56,7 @@ def test_without_augmentation_training_sees_what_evaluation_sees(face):
         ("crop_scale", 0.5),
         ("brightness", 0.5),
         ("contrast", 0.5),
+        ("random_erasing", 1.0),
     ],
 )
 def test_each_setting_changes_the_picture_and_keeps_its_size(face, setting, value):
@@ -81,6 +82,7 @@ def test_flips_flip(face):
         ("shear", 90),
         ("crop_scale", 0),
         ("brightness", 3),
+        ("random_erasing", 2),
     ],
 )
 def test_a_setting_out_of_range_is_said(setting, value):
@@ -108,6 +110,16 @@ def test_draws_depend_on_seed_epoch_and_image_alone():
     assert not torch.equal(transform(rows("b"))["pixel_values"][0], together[1])
     transform.set_epoch(0)
     assert torch.equal(transform(rows("b"))["pixel_values"][0], together[1])
+
+
+def test_an_image_that_comes_again_in_an_epoch_is_drawn_anew():
+    transform = BatchTransform(training_transform(CONFIG, AugmentationArguments()), seed=1)
+    once, first, second = (
+        *transform(rows("a"))["pixel_values"],
+        *transform(rows("a", "a") | {"repeat": [0, 1]})["pixel_values"],
+    )
+    assert torch.equal(first, once)
+    assert not torch.equal(second, once)
 
 
 def test_draws_leave_torch_s_own_generator_alone():

@@ -58,6 +58,24 @@ def test_it_reports_on_predictions_and_compares_them(predictions_file, tmp_path)
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (["--group_by", "person", "--output_dir", "{folder}/report"], "there is no column 'person' to group by"),
+        (["--output_dir", "{folder}/model/config.json/report"], "cannot be made or written to: Not a directory"),
+    ],
+)
+def test_what_can_be_known_before_predicting_is_told_before(words, message, sample_dir, tmp_path):
+    from hf_smile.modeling import build_model
+
+    build_model("test_resnet", pretrained=False, image_size=32).save_pretrained(tmp_path / "model")
+    words = [word.format(folder=tmp_path) for word in words]
+    done = evaluate("--model", tmp_path / "model", "--data_dir", sample_dir, *words)
+    assert done.returncode == 2
+    assert message in done.stderr and "Predicting" not in done.stderr
+    assert not (tmp_path / "report").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
         (["--predictions", "none.csv"], "none.csv cannot be read: No such file or directory"),
         (["--predictions", "{predictions}", "--compare", "none.csv"], "none.csv cannot be read"),
         (["--predictions", "{predictions}", "--group_by", "person"], "person"),

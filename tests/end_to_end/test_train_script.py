@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -39,8 +40,9 @@ def finished(sample_dir, tmp_path_factory):
 
 def test_a_run_leaves_everything_a_user_was_promised(finished, sample_dir):
     folder, done = finished
-    promised = """README.md accuracy.png config.json confusion_matrix.png loss.png model.safetensors recipe.yaml
-        test_metrics.json test_predictions.csv training_history.csv versions.json"""
+    promised = """README.md accuracy.png config.json confusion_matrix.png loss.png model.safetensors
+        prior_adjustment.png recipe.yaml test_metrics.json test_predictions.csv training_history.csv
+        validation_predictions.csv versions.json"""
     assert set(promised.split()) <= {path.name for path in folder.iterdir()}
     metrics = json.loads((folder / "test_metrics.json").read_text())
     with (folder / "test_predictions.csv").open() as file:
@@ -52,7 +54,15 @@ def test_a_run_leaves_everything_a_user_was_promised(finished, sample_dir):
     assert f"Test accuracy {metrics['accuracy']:.4f}" in done.stdout
     assert "parameters" in done.stdout and "trainable" in done.stdout
     assert "epoch 3/3 | train loss" in done.stdout
-    assert "Article 5(1)(f)" in (folder / "README.md").read_text()
+    card = (folder / "README.md").read_text()
+    for promise in (
+        "Is it a smile?",
+        "Is the smile genuine?",
+        "Temperature scaling",
+        "prior_adjustment.png",
+        "5(1)(f)",
+    ):
+        assert promise in card
 
 
 def test_the_saved_model_gives_the_reported_probabilities(finished, sample_dir):
@@ -94,15 +104,30 @@ def test_a_killed_run_started_again_ends_as_one_left_alone(finished, sample_dir,
     assert again.returncode == 0, again.stderr
     assert "Going on from" in again.stdout
     assert history(tmp_path) == history(folder)
-    for name in ("test_metrics.json", "test_predictions.csv", "model.safetensors"):
+    for name in ("test_metrics.json", "test_predictions.csv", "validation_predictions.csv", "model.safetensors"):
         assert (tmp_path / name).read_bytes() == (folder / name).read_bytes(), name
+
+
+def test_a_finished_run_decides_otherwise_without_training_anew(finished, sample_dir, tmp_path):
+    folder, _ = finished
+    shutil.copytree(folder, tmp_path / "copy")
+    words = [*TINY, "--data_dir", sample_dir, "--num_train_epochs", "3", "--ema_decay", "0.9"]
+    before = (folder / "model.safetensors").read_bytes()
+    for strength, same in (("1", False), ("0", True)):  # there and back: it is folded once, not upon the last time
+        done = run(*words, "--output_dir", tmp_path / "copy", "--prior_adjustment", strength)
+        assert done.returncode == 0, done.stderr
+        assert "epoch 1/3" not in done.stdout
+        assert ((tmp_path / "copy" / "model.safetensors").read_bytes() == before) == same
+        assert ("not calibrated for one like train" in (tmp_path / "copy" / "README.md").read_text()) != same
+    for name in ("test_metrics.json", "test_predictions.csv", "validation_predictions.csv"):
+        assert (tmp_path / "copy" / name).read_bytes() == (folder / name).read_bytes(), name
 
 
 def test_two_processes_train_one_model(sample_dir, tmp_path):
     accelerate = (str(Path(sys.executable).with_name("accelerate")), "launch", "--cpu", "--num_processes", "2")
-    done = run(
-        *TINY, "--data_dir", sample_dir, "--num_train_epochs", "2", "--output_dir", tmp_path, launcher=accelerate
-    )
+    words = [*TINY, "--data_dir", sample_dir, "--num_train_epochs", "2", "--output_dir", tmp_path]
+    words += ["--imbalance", "oversample", "--mixup", "0.2", "--warmup_frozen_epochs", "1", "--layer_decay", "0.9"]
+    done = run(*words, launcher=accelerate)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("Test accuracy") == 1
     with (tmp_path / "training_history.csv").open() as file:
@@ -110,6 +135,17 @@ def test_two_processes_train_one_model(sample_dir, tmp_path):
         assert [int(row["step"]) for row in csv.DictReader(file)] == [3, 6]
     with (tmp_path / "test_predictions.csv").open() as file:
         assert len({row["image_id"] for row in csv.DictReader(file)}) == 32
+
+
+def test_a_run_on_all_of_train_chooses_nothing(sample_dir, tmp_path):
+    words = [*TINY, "--data_dir", sample_dir, "--num_train_epochs", "1", "--output_dir", tmp_path]
+    done = run(*words, "--validation_size", "0", "--select_best", "last", "--test_time_flip")
+    assert done.returncode == 0, done.stderr
+    assert "train: 96 images, test: 32 images" in done.stdout
+    assert "epoch 1/1 | train loss" in done.stdout and "validation loss" not in done.stdout
+    card = (tmp_path / "README.md").read_text()
+    assert "no checkpoint was chosen; the test split was looked at once" in card and "mirror image" in card
+    assert json.loads((tmp_path / "test_metrics.json").read_text())["accuracy"] > 0
 
 
 def test_real_data_and_a_pretrained_backbone_start(real_data, real_backbone, tmp_path):

@@ -2,10 +2,16 @@ import math
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 
 from hf_smile.errors import SmileDataError
 from hf_smile.evaluation import intervals
-from hf_smile.evaluation.intervals import bootstrap_intervals, bootstrap_samples, paired_bootstrap_difference
+from hf_smile.evaluation.intervals import (
+    bootstrap_samples,
+    confidence_intervals,
+    paired_bootstrap_difference,
+    wilson_interval,
+)
 from hf_smile.evaluation.metrics import compute_metrics
 
 
@@ -14,7 +20,7 @@ def test_intervals_hold_the_true_value_in_95_of_100_cases(simulate):
     held = {"accuracy": 0, "macro_f1": 0}
     n_sets = 400
     for seed in range(n_sets):
-        found = bootstrap_intervals(*simulate(300, seed), n_resamples=400, seed=seed)
+        found = confidence_intervals(*simulate(300, seed), n_resamples=400, seed=seed)
         for name in held:
             held[name] += found[name][0] <= true[name] <= found[name][1]
     assert 0.93 <= held["accuracy"] / n_sets <= 0.97
@@ -23,7 +29,7 @@ def test_intervals_hold_the_true_value_in_95_of_100_cases(simulate):
 
 def test_every_metric_has_an_interval_around_its_value(simulate):
     probabilities, label_ids = simulate(400, seed=1, overconfidence=1.7)
-    metrics, found = compute_metrics(probabilities, label_ids), bootstrap_intervals(probabilities, label_ids)
+    metrics, found = compute_metrics(probabilities, label_ids), confidence_intervals(probabilities, label_ids)
     assert found.keys() == metrics.keys()
     for name, (low, high) in found.items():
         assert low < metrics[name] < high, name
@@ -33,14 +39,14 @@ def test_the_interval_of_the_ece_makes_up_for_its_bias(simulate):
     # A resample of a calibrated model looks miscalibrated; the interval must not lie above the value for that.
     for seed in range(20):
         probabilities, label_ids = simulate(300, seed)
-        low, high = bootstrap_intervals(probabilities, label_ids, n_resamples=200)["ece"]
+        low, high = confidence_intervals(probabilities, label_ids, n_resamples=200)["ece"]
         assert 0 <= low < high < 2 * compute_metrics(probabilities, label_ids)["ece"]
 
 
 def test_the_seed_decides(simulate):
     case = simulate(100, seed=2)
-    assert bootstrap_intervals(*case, n_resamples=100, seed=1) == bootstrap_intervals(*case, n_resamples=100, seed=1)
-    assert bootstrap_intervals(*case, n_resamples=100, seed=1) != bootstrap_intervals(*case, n_resamples=100, seed=2)
+    assert confidence_intervals(*case, n_resamples=100, seed=1) == confidence_intervals(*case, n_resamples=100, seed=1)
+    assert confidence_intervals(*case, n_resamples=100, seed=1) != confidence_intervals(*case, n_resamples=100, seed=2)
 
 
 def test_chunks_add_up_to_all_resamples(simulate, monkeypatch):
@@ -53,18 +59,32 @@ def test_chunks_add_up_to_all_resamples(simulate, monkeypatch):
 
 def test_resamples_without_a_class_are_left_out():
     probabilities = [[0.1, 0.1, 0.8]] * 30 + [[0.3, 0.6, 0.1], [0.6, 0.3, 0.1], [0.5, 0.3, 0.2]]
-    low, high = bootstrap_intervals(probabilities, [2] * 30 + [1, 0, 1], n_resamples=300)["genuine_auc"]
+    low, high = confidence_intervals(probabilities, [2] * 30 + [1, 0, 1], n_resamples=300)["genuine_auc"]
     assert 0 <= low <= high <= 1
 
 
 def test_a_metric_that_is_never_defined_has_no_interval():
-    found = bootstrap_intervals([[0.1, 0.1, 0.8]] * 5, [2] * 5, n_resamples=50)
+    found = confidence_intervals([[0.1, 0.1, 0.8]] * 5, [2] * 5, n_resamples=50)
     assert all(math.isnan(end) for end in found["genuine_auc"])
-    assert found["accuracy"] == (1.0, 1.0)
 
 
-def test_one_image_has_an_interval_of_no_width():
-    assert bootstrap_intervals([[0.7, 0.2, 0.1]], [1], n_resamples=50)["accuracy"] == (0.0, 0.0)
+def test_five_right_of_five_do_not_prove_it_always_right():
+    found = confidence_intervals([[0.1, 0.1, 0.8]] * 5, [2] * 5, n_resamples=50)
+    assert found["accuracy"] == found["recall_not_smile"] == pytest.approx((0.5655, 1.0), abs=1e-4)
+    assert found["precision_negative_smile"] == (0.0, 1.0), "no such answer, so nothing is known"
+
+
+@pytest.mark.parametrize(("hits", "n"), [(0, 12), (3, 7), (40, 40), (1, 1), (900, 1611)])
+def test_shares_get_wilson_s_interval(hits, n):
+    low, high = wilson_interval(hits / n, n)
+    expected = binomtest(hits, n).proportion_ci(0.95, "wilson")
+    assert (low, high) == (pytest.approx(expected.low), pytest.approx(expected.high))
+
+
+@pytest.mark.parametrize(("share", "n"), [(0.9, 15), (0.98, 40), (0.5, 15)])
+def test_wilson_s_interval_holds_a_rare_class_s_true_recall(share, n):
+    low, high = wilson_interval(np.random.default_rng(0).binomial(n, share, 20_000) / n, np.full(20_000, n))
+    assert 0.93 <= ((low <= share) & (share <= high)).mean() <= 0.99
 
 
 def test_pairing_narrows_the_interval_of_a_difference(simulate):
@@ -75,7 +95,7 @@ def test_pairing_narrows_the_interval_of_a_difference(simulate):
     difference = paired_bootstrap_difference(a, b, label_ids)
     assert difference.value == pytest.approx(6 / 300)
     assert 0 < difference.low < difference.value < difference.high
-    low, high = bootstrap_intervals(a, label_ids)["accuracy"]
+    low, high = confidence_intervals(a, label_ids)["accuracy"]
     assert difference.high - difference.low < (high - low) / 2
     assert paired_bootstrap_difference(a, a, label_ids, "macro_f1") == (0.0, 0.0, 0.0)
 

@@ -70,10 +70,11 @@ def test_a_report_on_one_image_says_what_cannot_be_told(tmp_path):
 def test_a_mistake_leaves_no_half_report(predictions, tmp_path):
     with pytest.raises(SmileDataError, match=r"no column 'sex' to group by; the further columns .* are: age"):
         write_report(tmp_path / "report", predictions, group_by="sex")
+    assert not (tmp_path / "report").exists()
     with pytest.raises(SmileDataError, match=r"image_id '0\.jpg' is missing in other\.csv"):
         write_report(tmp_path / "report", predictions, compare_with=predictions.take([1]), compare_name="other.csv")
     (tmp_path / "report").write_text("a file")
-    with pytest.raises(SmileDataError, match=r"the folder .*report cannot be made: File exists"):
+    with pytest.raises(SmileDataError, match=r"the folder .*report cannot be made or written to: File"):
         write_report(tmp_path / "report", predictions)
 
 

@@ -5,7 +5,15 @@ import json
 import pytest
 
 from hf_smile.errors import SmileError
-from hf_smile.training.run_folder import RESULT, clear_run, last_whole_checkpoint, open_run, start_run
+from hf_smile.training.run_folder import (
+    RESULT,
+    clear_run,
+    is_finished,
+    last_whole_checkpoint,
+    mark_finished,
+    open_run,
+    start_run,
+)
 
 RECIPE = {"learning_rate": 0.1, "num_train_epochs": 3, "data_dir": "here"}
 
@@ -48,6 +56,26 @@ def test_a_finished_run_is_not_repeated_but_may_go_on(tmp_path):
     with pytest.raises(SmileError, match="holds a finished run"):
         open_run(tmp_path, RECIPE)
     assert open_run(tmp_path, RECIPE | {"num_train_epochs": 5}) == checkpoint
+
+
+def test_a_finished_run_is_recognised_by_its_settings(tmp_path):
+    start_run(tmp_path, RECIPE | {"processes": 1})
+    assert not is_finished(tmp_path, RECIPE)
+    mark_finished(tmp_path, {"accuracy": 0.5, "genuine_auc": float("nan")})
+    assert json.loads((tmp_path / RESULT).read_text())["genuine_auc"] is None
+    assert is_finished(tmp_path, RECIPE | {"data_dir": "moved", "processes": 2})
+    assert not is_finished(tmp_path, RECIPE | {"num_train_epochs": 5})
+    assert not is_finished(tmp_path, RECIPE | {"prior_adjustment": 0.5})
+
+
+def test_a_finished_run_may_decide_otherwise(tmp_path):
+    start_run(tmp_path, RECIPE | {"prior_adjustment": 0.0})
+    checkpoint = add_checkpoint(tmp_path, 1)
+    (tmp_path / RESULT).write_text("{}")
+    assert open_run(tmp_path, RECIPE | {"prior_adjustment": 0.5}) == checkpoint
+    assert open_run(tmp_path, RECIPE | {"prior_adjustment": 0.0, "temperature": 1.5}) == checkpoint
+    with pytest.raises(SmileError, match="another --prior_adjustment"):
+        open_run(tmp_path, RECIPE | {"prior_adjustment": 0.0})
 
 
 def test_overwrite_removes_what_a_run_left_and_nothing_else(tmp_path):

@@ -1,13 +1,19 @@
-"""Training in this process: averaged weights, frozen layers, early stopping, and what a checkpoint holds."""
+"""Training in this process: each setting, what a checkpoint holds, and going on from one."""
 
 import json
 
+import numpy as np
 import pytest
+import timm
 import torch
+from datasets import DatasetDict
 from safetensors.torch import load_file
+from transformers import AutoModelForImageClassification
 
 from hf_smile.data.dataset import load_smile_dataset
+from hf_smile.errors import SmileError
 from hf_smile.modeling import build_model
+from hf_smile.modeling.imbalance import IMBALANCE
 from hf_smile.training.arguments import SmileTrainingArguments
 from hf_smile.training.history import best_epoch, history_table
 from hf_smile.training.trainer import RAW_WEIGHTS, SmileTrainer
@@ -18,15 +24,19 @@ def splits(sample_dir):
     return load_smile_dataset(sample_dir, validation_size=0.25)
 
 
+def new_trainer(splits, output_dir, model=None, **options) -> SmileTrainer:
+    settings = {"num_train_epochs": 2, "per_device_train_batch_size": 16, "use_cpu": True}
+    settings |= {"disable_tqdm": True, "ema_decay": 0, "label_smoothing_factor": 0}
+    args = SmileTrainingArguments(**({"output_dir": str(output_dir)} | settings | options))
+    torch.manual_seed(args.seed)
+    model = model or build_model("test_resnet", pretrained=False, image_size=32)
+    return SmileTrainer(model, args, splits)
+
+
 @pytest.fixture
 def make_trainer(splits, tmp_path):
-    def make(model=None, **options) -> SmileTrainer:
-        settings = {"num_train_epochs": 2, "per_device_train_batch_size": 16, "use_cpu": True}
-        settings |= {"disable_tqdm": True, "ema_decay": 0, "label_smoothing_factor": 0}
-        args = SmileTrainingArguments(**({"output_dir": str(tmp_path)} | settings | options))
-        torch.manual_seed(args.seed)
-        model = model or build_model("test_resnet", pretrained=False, image_size=32)
-        return SmileTrainer(model, args, splits)
+    def make(model=None, splits=splits, **options) -> SmileTrainer:
+        return new_trainer(splits, model=model, **({"output_dir": tmp_path} | options))
 
     return make
 
@@ -83,7 +93,7 @@ def test_a_frozen_backbone_does_not_change_its_batch_statistics_either(make_trai
 
 
 def test_the_best_checkpoint_by_the_chosen_metric_is_the_one_kept(make_trainer):
-    trainer = make_trainer(num_train_epochs=3, metric_for_best_model="nll", learning_rate=0.05)
+    trainer = make_trainer(num_train_epochs=3, select_best="nll", learning_rate=0.05)
     trainer.train()
     table = history_table(trainer.state.log_history)
     best = table["validation_nll"].min()
@@ -92,7 +102,7 @@ def test_the_best_checkpoint_by_the_chosen_metric_is_the_one_kept(make_trainer):
 
 
 def test_early_stopping_ends_a_run_and_a_restart_does_not_train_on(make_trainer, tmp_path):
-    options = {"num_train_epochs": 8, "early_stopping_patience": 1, "metric_for_best_model": "nll"}
+    options = {"num_train_epochs": 8, "early_stopping_patience": 1, "select_best": "nll"}
     options |= {"learning_rate": 0.5, "lr_scheduler_type": "constant", "save_total_limit": None}
     trainer = make_trainer(**options)
     trainer.train()
@@ -116,3 +126,135 @@ def test_label_smoothing_is_for_training_only(make_trainer):
     plain.model.train(), smoothed.model.train()
     difference = plain.compute_loss(plain.model, batch) - smoothed.compute_loss(smoothed.model, batch)
     assert abs(difference.item()) > 1e-4
+
+
+@pytest.fixture(scope="module")
+def plain(splits, tmp_path_factory) -> SmileTrainer:
+    """A run of two steps with every setting off."""
+    trainer = new_trainer(splits, tmp_path_factory.mktemp("plain"), max_steps=2)
+    trainer.train()
+    return trainer
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        *({"imbalance": name} for name in IMBALANCE if name != "none"),
+        {"loss": "gce"},
+        {"mixup": 0.3},
+        {"cutmix": 1.0},
+        {"layer_decay": 0.7},
+        {"warmup_frozen_epochs": 1},
+    ],
+    ids=lambda options: str(next(iter(options.values()))) if "imbalance" in options else next(iter(options)),
+)
+def test_each_setting_trains_in_a_way_of_its_own(make_trainer, plain, options):
+    trainer = make_trainer(max_steps=2, **options)
+    trainer.train()
+    assert not equal(weights(plain.model), weights(trainer.model))
+    assert all(value.isfinite().all() for value in weights(trainer.model).values())
+    table = history_table(trainer.state.log_history)
+    assert table["train_accuracy"].between(0.1, 1).all() and table["train_loss"].between(0, 5).all()
+    assert table["learning_rate"][0] == history_table(plain.state.log_history)["learning_rate"][0]
+
+
+EVERYTHING = {"imbalance": "oversample", "mixup": 0.4, "cutmix": 1.0, "layer_decay": 0.7, "ema_decay": 0.9}
+
+
+def new_model():
+    torch.manual_seed(0)
+    return build_model("test_resnet", pretrained=False, image_size=32, drop_path=0.5)
+
+
+def test_a_run_that_goes_on_ends_as_one_left_alone(make_trainer, tmp_path):
+    options = EVERYTHING | {"warmup_frozen_epochs": 2, "num_train_epochs": 3, "save_total_limit": None}
+    trainer = make_trainer(new_model(), **options)
+    trainer.train()
+    again = make_trainer(new_model(), output_dir=str(tmp_path / "again"), **options)
+    again.train(resume_from_checkpoint=str(tmp_path / "checkpoint-5"))  # the first epoch's
+    assert history_table(again.state.log_history).equals(history_table(trainer.state.log_history))
+    assert equal(weights(again.model), weights(trainer.model))
+
+
+def test_a_run_goes_on_in_the_middle_of_an_epoch(make_trainer, tmp_path):
+    options = {"imbalance": "oversample", "mixup": 0.4, "ema_decay": 0.9, "select_best": "last"}
+    options |= {"lr_scheduler_type": "constant", "warmup_steps": 0}
+    whole = make_trainer(max_steps=10, **options)
+    assert len(whole.get_train_dataloader()) == 5
+    whole.train()
+    make_trainer(max_steps=7, output_dir=str(tmp_path / "half"), **options).train()
+    again = make_trainer(max_steps=10, output_dir=str(tmp_path / "half"), **options)
+    again.train(resume_from_checkpoint=str(tmp_path / "half" / "checkpoint-7"))
+    assert equal(weights(again.model), weights(whole.model))
+
+
+def test_the_backbone_waits_while_the_head_warms_up(make_trainer, tmp_path):
+    options = {"warmup_frozen_epochs": 1, "num_train_epochs": 2, "save_total_limit": None, "learning_rate": 0.01}
+    model = build_model("test_resnet", pretrained=False, image_size=32, freeze_stages=1)
+    before = weights(model)
+    trainer = make_trainer(model, **options, select_best="last")
+    trainer.train()
+    first, last = (load_file(tmp_path / f"checkpoint-{step}" / "model.safetensors") for step in (5, 10))
+    assert {name for name in before if not torch.equal(before[name], first[name])} == {"fc.weight", "fc.bias"}
+    changed = {name for name in before if not torch.equal(before[name], last[name])}
+    assert {"layer4.0.conv1.weight", "layer4.0.bn1.running_mean", "fc.weight"} <= changed
+    assert not [name for name in changed if name.startswith(("conv1", "bn1", "layer1"))]
+
+
+def test_drop_path_trains_and_leaves_no_trace_in_the_saved_model(make_trainer, tmp_path):
+    model = new_model()
+    assert any(isinstance(module, timm.layers.DropPath) for module in model.modules())
+    trainer = make_trainer(model, num_train_epochs=1)
+    trainer.train()
+    trainer.save_model()
+    assert json.loads((tmp_path / "config.json").read_text())["model_args"] == {}
+    pixel_values = torch.rand(2, 3, 32, 32)
+    with torch.no_grad():
+        expected = trainer.model.eval()(pixel_values).logits
+        loaded = AutoModelForImageClassification.from_pretrained(tmp_path)
+        plain = timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()
+        assert torch.allclose(loaded.eval()(pixel_values).logits, expected, atol=1e-5)
+        assert torch.allclose(plain(pixel_values), expected, atol=1e-5)
+
+
+def test_the_middle_image_of_an_odd_batch_is_not_mixed(make_trainer):
+    trainer = make_trainer(mixup=1.0)
+    pixel_values = torch.rand(5, 3, 8, 8)
+    before = pixel_values.clone()
+    np.random.seed(0)
+    targets = trainer._mix(pixel_values, torch.tensor([0, 1, 2, 2, 1]))
+    assert targets.sum(dim=1).tolist() == pytest.approx([1] * 5)
+    assert torch.equal(pixel_values[4], before[4]) and targets[4].tolist() == [0, 1, 0]
+    share = targets[0, 0].item()  # of the first image; the rest is the fourth
+    assert 0 < share < 1
+    assert torch.allclose(pixel_values[0], share * before[0] + (1 - share) * before[3], atol=1e-5)
+
+
+def test_evaluation_can_average_an_image_and_its_mirror_image(make_trainer):
+    plain = make_trainer(build_model("test_vit", pretrained=False))
+    flipped = make_trainer(plain.model, test_time_flip=True)
+    logits = flipped.predict(flipped.test_dataset).predictions
+    images = torch.stack([row["pixel_values"] for row in plain.test_dataset])
+    with torch.no_grad():
+        model = plain.model.eval()
+        expected = (model(images).logits + model(images.flip(3)).logits) / 2
+    assert np.allclose(logits, expected.numpy(), atol=1e-5)
+    assert not np.allclose(logits, plain.predict(plain.test_dataset).predictions, atol=1e-5)
+
+
+def test_without_a_validation_split_the_last_average_is_the_model(make_trainer, splits, tmp_path):
+    without = DatasetDict({split: splits[split] for split in ("train", "test")})
+    trainer = make_trainer(splits=without, select_best="last", ema_decay=0.9)
+    trainer.train()
+    trainer.save_model()
+    checkpoint = tmp_path / f"checkpoint-{trainer.state.global_step}"
+    averaged = load_file(checkpoint / "model.safetensors")
+    assert equal(weights(trainer.model), averaged) and equal(load_file(tmp_path / "model.safetensors"), averaged)
+    table = history_table(trainer.state.log_history)
+    assert list(table.columns) == ["epoch", "step", "learning_rate", "train_loss", "train_accuracy"]
+    assert len(table) == 2
+    assert (tmp_path / "training_history.csv").read_text().startswith("epoch,step")
+    assert (tmp_path / "loss.png").stat().st_size > 5000
+    assert len(trainer.predict(trainer.test_dataset).predictions) == 32
+    with pytest.raises(SmileError, match="select_best is 'accuracy', and there is no validation split"):
+        make_trainer(splits=without)

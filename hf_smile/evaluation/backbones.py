@@ -1,0 +1,81 @@
+"""Backbones side by side: a table for programs, one for people, and a picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from hf_smile.figures import new_figure, save_figure
+
+METRICS = {"accuracy": "accuracy", "macro_f1": "macro F1", "balanced_accuracy": "balanced accuracy"}
+_STYLES = (("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "D"))
+
+
+def write_comparison(output_dir: str | Path, backbones: pd.DataFrame, scores: pd.DataFrame, title: str) -> pd.DataFrame:
+    """Write `comparison.csv`, `comparison.md` and `comparison.png`.
+
+    Args:
+        output_dir: made if it is not there.
+        backbones: one row a backbone: `backbone`, `parameters`, `image_size`, `images_per_second`.
+        scores: one row a backbone, seed and split: `backbone`, `seed`, `split` and the metrics `accuracy`, `macro_f1`
+            and `balanced_accuracy`.
+        title: heading of table and picture.
+
+    Returns:
+        What `comparison.csv` holds: the columns of `backbones`, `split`, `seeds` (how many), and `<metric>_mean` and
+        `<metric>_std` (standard deviation over the seeds; empty for one seed).
+    """
+    output_dir = Path(output_dir)
+    output_dir.mkdir(parents=True, exist_ok=True)
+    grouped = scores.groupby(["backbone", "split"], sort=False)
+    columns = {f"{name}_{kind}": grouped[name].agg(kind) for name in METRICS for kind in ("mean", "std")}
+    summary = pd.DataFrame({"seeds": grouped.size(), **columns}).reset_index()
+    table = backbones.merge(summary, on="backbone", how="left")
+    table.to_csv(output_dir / "comparison.csv", index=False)
+    (output_dir / "comparison.md").write_text(_markdown(table, title), encoding="utf-8")
+    _plot(table, scores, title, output_dir / "comparison.png")
+    return table
+
+
+def _markdown(table: pd.DataFrame, title: str) -> str:
+    lines = [f"# {title}", "", "Mean over the seeds ± their standard deviation.", ""]
+    lines.append(f"| backbone | parameters | pixels | images/s | split | seeds | {' | '.join(METRICS.values())} |")
+    lines.append(f"| --- | ---: | ---: | ---: | --- | ---: |{' ---: |' * len(METRICS)}")
+    for row in table.to_dict("records"):
+        cells = [
+            f"{100 * row[f'{name}_mean']:.1f}"
+            + ("" if np.isnan(row[f"{name}_std"]) else f" ± {100 * row[f'{name}_std']:.1f}")
+            + " %"
+            for name in METRICS
+        ]
+        lines.append(
+            f"| {row['backbone']} | {row['parameters'] / 1e6:.1f} M | {row['image_size']} |"
+            f" {row['images_per_second']:.0f} | {row['split']} | {row['seeds']} | {' | '.join(cells)} |"
+        )
+    return "\n".join([*lines, "", "![The same as a picture](comparison.png)", ""])
+
+
+def _plot(table: pd.DataFrame, scores: pd.DataFrame, title: str, path: Path) -> None:
+    """Every seed a small mark, their mean a large one; one line a backbone and split."""
+    lines = list(zip(table["backbone"], table["split"], strict=True))
+    figure = new_figure(8.0, 1.8 + 0.6 * len(lines))
+    axes = figure.subplots()
+    for offset, (name, label), (color, marker) in zip((-0.2, 0.0, 0.2), METRICS.items(), _STYLES, strict=True):
+        for line, (backbone, split) in enumerate(lines):
+            values = scores.loc[(scores["backbone"] == backbone) & (scores["split"] == split), name]
+            axes.plot(values, [line + offset] * len(values), marker, color=color, markersize=4, alpha=0.5)
+        means = table[f"{name}_mean"]
+        axes.plot(means, np.arange(len(lines)) + offset, marker, color=color, markersize=9, linestyle="", label=label)
+    labels = [
+        f"{backbone}\n{split}, {n / 1e6:.1f} M" for (backbone, split), n in zip(lines, table["parameters"], strict=True)
+    ]
+    axes.set_yticks(range(len(lines)), labels)
+    axes.invert_yaxis()
+    axes.set_xlabel("large: mean over the seeds; small: each seed")
+    axes.set_title(title)
+    axes.grid(axis="x", color="#dddddd", linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False)
+    save_figure(figure, path)

@@ -1,0 +1,117 @@
+"""How readily the model names a rare class: the decision rule, and what it trades for what.
+
+A classifier that is right as often as possible all but never names a class of one image in ten. Dividing each class's
+probability by its share of the training images to the power of s moves the decision towards the rare ones. With s = 0
+the highest probability decides. With s = 1 the classes count as if they were equally frequent, which favours the mean
+recall (Menon et al., 2021, "Long-tail learning via logit adjustment", post-hoc; Saerens et al., 2002, "Adjusting the
+Outputs of a Classifier to New a Priori Probabilities").
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+
+from hf_smile.evaluation.metrics import FloatArray, check_inputs, compute_metrics, weighted_metrics
+from hf_smile.labels import LABEL_NAMES, NUM_LABELS, label_slug
+
+STRENGTHS = tuple(round(0.1 * step, 1) for step in range(16))
+"""0 to 1.5; beyond, even the mean recall falls."""
+TRADED = ("accuracy", "macro_f1", "balanced_accuracy", *(f"recall_{label_slug(name)}" for name in LABEL_NAMES))
+
+
+def class_shares(label_ids: ArrayLike) -> FloatArray:
+    """Share of each class (3,) among label ids (N,).
+
+    >>> class_shares([2, 2, 0, 1])
+    array([0.25, 0.25, 0.5 ])
+    """
+    labels = np.asarray(label_ids, dtype=np.int64)
+    return np.bincount(labels, minlength=NUM_LABELS) / len(labels)
+
+
+def prior_shift(shares: ArrayLike, strength: float) -> FloatArray:
+    """What the adjustment adds to the logits: (3,), minus `strength` times the logarithm of `shares` (3,).
+
+    A class that no training image has gets nothing added: dividing by a share of 0 would make it the only answer.
+
+    >>> prior_shift([0.1, 0.2, 0.7], 0.5).round(2)
+    array([1.15, 0.8 , 0.18])
+    """
+    shares = np.asarray(shares, dtype=np.float64)
+    return -strength * np.log(np.where(shares > 0, shares, 1.0))
+
+
+def adjust_prior(probabilities: ArrayLike, shares: ArrayLike, strength: float) -> FloatArray:
+    """Probabilities divided by `shares ** strength`, summing to one again.
+
+    Calibrated ones stay calibrated, but for another population: one where class k is `shares[k] ** -strength` times
+    as frequent as before, with faces of a class as they are here.
+
+    Args:
+        probabilities: (N, 3), each row summing to one.
+        shares: (3,) of the classes in train.
+        strength: s, 0 to leave all as it is.
+
+    Returns:
+        (N, 3).
+
+    >>> adjust_prior([[0.1, 0.2, 0.7]], [0.1, 0.2, 0.7], 1.0).round(3)
+    array([[0.333, 0.333, 0.333]])
+    """
+    adjusted = np.asarray(probabilities, dtype=np.float64) * np.exp(prior_shift(shares, strength))
+    return adjusted / adjusted.sum(axis=1, keepdims=True)
+
+
+def trade_off(
+    probabilities: ArrayLike, label_ids: ArrayLike, shares: ArrayLike, strengths: ArrayLike = STRENGTHS
+) -> pd.DataFrame:
+    """What every strength of the adjustment gives: draw it from validation images, never from test.
+
+    Args:
+        probabilities: (N, 3), each row summing to one, without an adjustment.
+        label_ids: (N,) true label ids.
+        shares: (3,) of the classes in train.
+        strengths: (S,).
+
+    Returns:
+        One row a strength: `strength`, `accuracy`, `macro_f1`, `balanced_accuracy` and `recall_<class>`.
+
+    Raises:
+        SmileDataError: the inputs are empty, differ in length, or are not probabilities and label ids.
+
+    >>> trade_off([[0.3, 0.1, 0.6]], [0], [0.1, 0.2, 0.7], [0, 1])[["strength", "accuracy"]].values.tolist()
+    [[0.0, 0.0], [1.0, 1.0]]
+    """
+    rows, labels = check_inputs(probabilities, label_ids)
+    table = []
+    for strength in np.asarray(strengths, dtype=np.float64).tolist():
+        metrics = compute_metrics(adjust_prior(rows, shares, strength), labels)
+        table.append({"strength": strength, **{name: metrics[name] for name in TRADED}})
+    return pd.DataFrame(table)
+
+
+def best_strength(table: pd.DataFrame, metric: str) -> float:
+    """The strength of `trade_off` that is best by `metric`, one of its columns; the smallest of equals.
+
+    >>> best_strength(trade_off([[0.3, 0.1, 0.6]], [0], [0.1, 0.2, 0.7]), "accuracy")
+    0.4
+    """
+    return float(table["strength"][table[metric].argmax()])
+
+
+def ece_where_it_is_meant(probabilities: ArrayLike, label_ids: ArrayLike, shares: ArrayLike, strength: float) -> float:
+    """Calibration error of adjusted probabilities in the population that they are meant for.
+
+    Each image counts `shares[label] ** -strength` times, which makes the classes as frequent as they are there.
+
+    Args:
+        probabilities: (N, 3), adjusted with `strength`.
+        label_ids: (N,) true label ids.
+        shares: (3,) of the classes in train.
+        strength: s.
+    """
+    rows, labels = check_inputs(probabilities, label_ids)
+    weights = np.exp(prior_shift(shares, strength))[labels]
+    return float(weighted_metrics(rows, labels, weights[:, None])["ece"][0])

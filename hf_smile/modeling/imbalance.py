@@ -1,0 +1,189 @@
+"""Classes of unequal size: what the loss, or the drawing of the training images, does about them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import datasets
+import numpy as np
+import torch
+from torch.nn import functional as F
+from torch.utils.data import WeightedRandomSampler
+
+from hf_smile.labels import NUM_LABELS
+
+IMBALANCE = ("none", "class_weights", "oversample", "focal", "logit_adjustment")
+LOSSES = ("cross_entropy", "gce")
+
+Penalty = Callable[[torch.Tensor], torch.Tensor]
+Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+def cross_entropy(log_p: torch.Tensor) -> torch.Tensor:
+    """`-log p`, as a penalty for `softmax_loss`."""
+    return -log_p
+
+
+def focal(log_p: torch.Tensor, gamma: float = 2.0) -> torch.Tensor:
+    """`-(1 - p)^gamma log p`: less of what is known already. `gamma` 0 is cross-entropy, 2 the authors' choice.
+
+    Source: Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017 (https://arxiv.org/abs/1708.02002).
+    """
+    return -((1 - log_p.exp()) ** gamma) * log_p
+
+
+def generalized_cross_entropy(log_p: torch.Tensor, q: float = 0.7) -> torch.Tensor:
+    """`(1 - p^q) / q`: bounded, so that a wrong label can pull only so much. Near 0, `q` gives cross-entropy.
+
+    Source: Zhang and Sabuncu, "Generalized Cross Entropy Loss for Training Deep Neural Networks with Noisy Labels",
+    NeurIPS 2018 (https://arxiv.org/abs/1805.07836); 0.7 is the authors' choice.
+    """
+    return -torch.expm1(q * log_p) / q
+
+
+def softmax_loss(
+    logits: torch.Tensor,
+    targets: torch.Tensor,
+    *,
+    penalty: Penalty = cross_entropy,
+    weights: torch.Tensor | None = None,
+    shift: torch.Tensor | None = None,
+    smoothing: float = 0.0,
+) -> torch.Tensor:
+    """Mean over the images of `sum_c weights_c targets_c penalty(log p_c)`, where `p = softmax(logits + shift)`.
+
+    Args:
+        logits: (N, C).
+        targets: label ids (N,) int64, or the share of each class (N, C), as mixup makes them.
+        penalty: of the log-probability of a class, element by element.
+        weights: (C,) factor of each class; 1 when None.
+        shift: (C,) added to the logits; 0 when None.
+        smoothing: this share of each target is spread evenly over the classes.
+
+    >>> softmax_loss(torch.zeros(1, 3), torch.tensor([2])).exp()
+    tensor(3.)
+    """
+    logits = logits.float()
+    classes = logits.shape[1]
+    if targets.ndim == 1:
+        targets = F.one_hot(targets, classes)
+    targets = (1 - smoothing) * targets.float() + smoothing / classes
+    if weights is not None:
+        targets = targets * weights.to(logits.device)
+    if shift is not None:
+        logits = logits + shift.to(logits.device)
+    return (targets * penalty(logits.log_softmax(dim=1))).sum(dim=1).mean()
+
+
+def class_weights(counts: np.ndarray) -> torch.Tensor:
+    """Weights of inverse class frequency with mean 1 over the images.
+
+    Source: King and Zeng, "Logistic Regression in Rare Events Data", 2001; scikit-learn's `class_weight="balanced"`.
+
+    Args:
+        counts: (C,) images of each class. One that is absent counts as one image.
+
+    >>> class_weights(np.array([10, 20, 70]))
+    tensor([3.3333, 1.6667, 0.4762])
+    """
+    inverse = 1 / np.maximum(counts, 1)
+    return torch.tensor(inverse * counts.sum() / (inverse * counts).sum(), dtype=torch.float32)
+
+
+def log_prior(counts: np.ndarray) -> torch.Tensor:
+    """Logarithm of each class's share of the images; an absent class counts as one image.
+
+    >>> log_prior(np.array([25, 25, 50])).exp()
+    tensor([0.2500, 0.2500, 0.5000])
+    """
+    counts = np.maximum(counts, 1)
+    return torch.tensor(np.log(counts / counts.sum()), dtype=torch.float32)
+
+
+def training_loss(
+    imbalance: str, counts: np.ndarray, *, loss: str = "cross_entropy", tau: float = 1.0, smoothing: float = 0.0
+) -> Loss:
+    """The loss of a run.
+
+    Args:
+        imbalance: `class_weights`; `focal`; `logit_adjustment`, which adds `tau` times the log prior to the logits
+            while training, so that the logits themselves come out as for classes of equal size (Menon et al.,
+            "Long-tail learning via logit adjustment", ICLR 2021, https://arxiv.org/abs/2007.07314); `none` or
+            `oversample`, which leave the loss alone.
+        counts: (C,) training images of each class.
+        loss: `cross_entropy`, or `gce` against noisy labels. `focal` is a loss itself and takes its place.
+        tau: strength of `logit_adjustment`; 0 is off, 1 the theory's.
+        smoothing: of the labels.
+
+    Returns:
+        `logits (N, C)` and targets, `(N,)` or `(N, C)`, -> their mean loss.
+
+    >>> training_loss("focal", np.array([1, 1, 1]))(torch.zeros(1, 3), torch.tensor([0]))
+    tensor(0.4883)
+    """
+    penalty: Penalty = {"cross_entropy": cross_entropy, "gce": generalized_cross_entropy}[loss]
+    if imbalance == "focal":
+        penalty = focal
+    weights = class_weights(counts) if imbalance == "class_weights" else None
+    shift = tau * log_prior(counts) if imbalance == "logit_adjustment" else None
+
+    def loss_of(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return softmax_loss(logits, targets, penalty=penalty, weights=weights, shift=shift, smoothing=smoothing)
+
+    return loss_of
+
+
+class BalancedSampler(WeightedRandomSampler):
+    """As many draws an epoch as there are images, with replacement, every class equally often on average.
+
+    The draws depend on seed and epoch alone: each process of a run makes the same ones and takes its share of them,
+    and a run that goes on draws what it would have drawn. The k-th draw of image i is the number `i + k * N`, for
+    `RepeatedImages`.
+
+    Args:
+        label_ids: (N,) of the training images.
+        seed: of the run.
+
+    >>> sorted(draw % 3 for draw in BalancedSampler(np.array([0, 2, 2]), seed=1))
+    [0, 0, 1]
+    """
+
+    def __init__(self, label_ids: np.ndarray, seed: int) -> None:
+        weights = class_weights(np.bincount(label_ids, minlength=NUM_LABELS))[label_ids]
+        super().__init__(weights.tolist(), len(label_ids), generator=torch.Generator())
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw anew. The Trainer, and accelerate's data loader, tell the epoch, from 0."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        assert self.generator is not None
+        self.generator.manual_seed(self.seed + self.epoch)
+        drawn_before = [0] * self.num_samples
+        for image in super().__iter__():
+            yield image + drawn_before[image] * self.num_samples
+            drawn_before[image] += 1
+
+
+class RepeatedImages:
+    """A data set whose row `i + k * N` is row i for the k-th time in an epoch, with an augmentation of its own.
+
+    Args:
+        dataset: N encoded images, as `load_smile_dataset` gives them.
+        transform: a `BatchTransform`.
+    """
+
+    def __init__(self, dataset: datasets.Dataset, transform: Callable[[dict[str, list[Any]]], Any]) -> None:
+        self.dataset = dataset
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitems__(self, draws: list[int]) -> list[dict[str, Any]]:
+        rows = self.dataset[[draw % len(self) for draw in draws]]
+        batch = self.transform(rows | {"repeat": [draw // len(self) for draw in draws]})
+        return [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]

@@ -1,0 +1,123 @@
+"""What a backbone is worth before it is fine-tuned: a linear probe on its pooled features, its size and its speed."""
+
+from __future__ import annotations
+
+import time
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from datasets import Dataset
+
+from hf_smile.errors import SmileDataError
+from hf_smile.evaluation.metrics import compute_metrics
+from hf_smile.labels import NUM_LABELS
+from hf_smile.modeling.backbone import build_model
+
+PENALTIES = (2.0, 0.2, 0.02)
+"""Weights of the squared coefficients of the probe, beside its mean loss, that are tried, the strongest first."""
+
+
+class Backbone(NamedTuple):
+    """Size and speed of a backbone with three classes on it."""
+
+    parameters: int
+    image_size: int
+    """Side of the input in pixels."""
+    images_per_second: float
+    """Through the network in batches, on this machine; reading and decoding not counted."""
+
+
+def describe_backbone(
+    backbone: str, *, pretrained: bool = True, image_size: int | None = None, batch_size: int = 16, repeats: int = 3
+) -> Backbone:
+    """Count the parameters of a backbone and measure its speed, on a GPU where there is one.
+
+    Args:
+        backbone, pretrained, image_size: as in `build_model`.
+        batch_size: images at a time.
+        repeats: batches; the fastest counts, since whatever else the machine does can only make it slower.
+
+    Raises:
+        SmileModelError: the backbone can't be had.
+
+    >>> describe_backbone("resnet18", pretrained=False).parameters  # doctest: +SKIP
+    11178051
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = build_model(backbone, pretrained=pretrained, image_size=image_size)
+    model = model.to(device, memory_format=torch.channels_last).eval()
+    shape = model.config.pretrained_cfg["input_size"]
+    pixel_values = torch.randn(batch_size, *shape).to(device, memory_format=torch.channels_last)
+    fastest = float("inf")
+    with torch.inference_mode():
+        for _ in range(1 + repeats):  # the first one warms up, and is never the fastest
+            start = time.perf_counter()
+            model(pixel_values=pixel_values).logits.cpu()  # waits for the GPU
+            fastest = min(fastest, time.perf_counter() - start)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    return Backbone(parameters, shape[-1], batch_size / fastest)
+
+
+def split_rows(train: Dataset, validation_size: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of `train` that train and those that validate: the very split that `load_smile_dataset` makes.
+
+    Raises:
+        SmileDataError: too few images for a validation split.
+    """
+    rows = train.select_columns("label").add_column("row", np.arange(len(train)))
+    try:
+        parts = rows.train_test_split(validation_size, stratify_by_column="label", seed=seed)
+    except ValueError as error:
+        raise SmileDataError(
+            f"too few images in train for a validation split of {validation_size:.0%}: {error}"
+        ) from None
+    return np.array(parts["train"]["row"]), np.array(parts["test"]["row"])
+
+
+def probe(
+    features: np.ndarray,
+    label_ids: np.ndarray,
+    validation_features: np.ndarray,
+    validation_label_ids: np.ndarray,
+    *further: np.ndarray,
+) -> list[np.ndarray]:
+    """Logistic regression on standardised features; of three penalties the one with the best validation likelihood.
+
+    Args:
+        features: (N, F) to fit on.
+        label_ids: (N,).
+        validation_features: (M, F).
+        validation_label_ids: (M,).
+        further: (K, F) each, features of further images.
+
+    Returns:
+        Probabilities of the validation images (M, 3), then of each array of `further` (K, 3).
+
+    Raises:
+        SmileDataError: the labels hold one class only.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import StandardScaler
+    from threadpoolctl import threadpool_limits
+
+    if len(np.unique(label_ids)) < 2:
+        raise SmileDataError("a probe needs images of two classes at least")
+    scaler = StandardScaler().fit(features)
+    scaled = [scaler.transform(rows) for rows in (features, validation_features, *further)]
+    # Each fit begins where the one with the stronger penalty ended.
+    model = LogisticRegression(tol=1e-3, max_iter=1000, warm_start=True)
+    best: tuple[float, list[np.ndarray]] = (float("inf"), [])
+    with threadpool_limits(1):  # products this small take longer on many threads, which wait for each other
+        for penalty in PENALTIES:
+            model.C = 1 / (penalty * len(label_ids))  # scikit-learn weighs against the sum of the losses
+            model.fit(scaled[0], label_ids)
+            found = []
+            for rows in scaled[1:]:
+                probabilities = np.zeros((len(rows), NUM_LABELS))
+                probabilities[:, model.classes_] = model.predict_proba(rows)
+                found.append(probabilities / probabilities.sum(axis=1, keepdims=True))  # it computes in float32
+            nll = compute_metrics(found[0], validation_label_ids)["nll"]
+            if nll < best[0]:
+                best = nll, found
+    return best[1]

@@ -1,0 +1,113 @@
+"""After the last step and before the model is saved: the temperature, the decision rule, and what they change."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from datasets import DatasetDict
+from scipy.special import softmax
+
+from hf_smile.evaluation.calibration import fit_temperature
+from hf_smile.evaluation.decision import STRENGTHS, class_shares, ece_where_it_is_meant, prior_shift, trade_off
+from hf_smile.evaluation.metrics import FloatArray, compute_metrics
+from hf_smile.modeling.calibrate import fold_into_output_layer, output_layer
+from hf_smile.training.trainer import SmileTrainer
+
+
+class Folded(NamedTuple):
+    """What went into the last layer, and the validation split as the model saw it before."""
+
+    temperature: float
+    temperature_is: str
+    """Where it comes from, in words: "fitted on the validation split"."""
+    prior_adjustment: float
+    shares: FloatArray
+    """(3,) of the classes in train."""
+    validation_logits: FloatArray | None
+    """(N, 3) before anything was folded; None without a validation split."""
+
+    def undo(self, logits: FloatArray) -> FloatArray:
+        """The logits (N, 3) of the model as it was trained, from those of the saved one."""
+        return (logits - prior_shift(self.shares, self.prior_adjustment)) * self.temperature
+
+    def stages(self, trained: FloatArray) -> dict[str, FloatArray]:
+        """Probabilities (N, 3) `as_trained`, `with_temperature` and as `saved`, from logits of the trained model."""
+        scaled = trained / self.temperature
+        saved = scaled + prior_shift(self.shares, self.prior_adjustment)
+        return {
+            "as_trained": softmax(trained, axis=1),
+            "with_temperature": softmax(scaled, axis=1),
+            "saved": softmax(saved, axis=1),
+        }
+
+
+def fold_after_training(
+    trainer: SmileTrainer, splits: DatasetDict, temperature: float | None = None, prior_adjustment: float = 0.0
+) -> Folded:
+    """Fit the temperature on the validation split and fold it, and the prior adjustment, into the model in memory.
+
+    No checkpoint is touched: a run that is killed after this and started again begins from one, and folds once.
+
+    Args:
+        trainer: done with training.
+        splits: of `load_smile_dataset`, those of the trainer.
+        temperature: one that is known already, from cross-validation for example; None to fit it.
+        prior_adjustment: the strength of `hf_smile.evaluation.decision`.
+
+    Raises:
+        SmileModelError: a temperature or an adjustment is asked for, and the model has no layer to take it.
+        SmileDataError: the logits are not finite.
+    """
+    shares = class_shares(splits["train"]["label"])
+    logits = None
+    if trainer.eval_dataset is not None:
+        logits = trainer.predict(trainer.eval_dataset).predictions.astype(np.float64)
+    if temperature is not None:
+        source = "given as a setting"
+    elif logits is None:
+        temperature, source = 1.0, "not fitted, for want of a validation split"
+    elif output_layer(trainer.model) is None:
+        temperature, source = 1.0, "not fitted, because no single linear layer gives the logits of this backbone"
+    else:
+        temperature = fit_temperature(logits, splits["validation"]["label"])
+        source = "fitted on the validation split"
+    if temperature != 1 or prior_adjustment:
+        fold_into_output_layer(trainer.model, temperature, prior_shift(shares, prior_adjustment))
+    return Folded(temperature, source, prior_adjustment, shares, logits)
+
+
+def describe(folded: Folded, splits: DatasetDict, logits: FloatArray) -> dict[str, Any]:
+    """What the folding changed, for `test_metrics.json` and the model card.
+
+    Args:
+        folded: what was folded.
+        splits: of `load_smile_dataset`.
+        logits: (N, 3) of the saved model on the test split.
+
+    Returns:
+        `calibration`: the temperature, and by split and stage `ece` and `nll`. `decision`: the strength of the prior
+        adjustment, the class shares, and the `trade_off` on the validation split, a list that is empty without one.
+    """
+    trained = {"test": folded.undo(logits)}
+    if folded.validation_logits is not None:
+        trained = {"validation": folded.validation_logits} | trained
+    calibration: dict[str, Any] = {"temperature": folded.temperature, "temperature_is": folded.temperature_is}
+    table: list[dict[str, float]] = []
+    for split, scores in trained.items():
+        stages, label_ids = folded.stages(scores), splits[split]["label"]
+        calibration[split] = {
+            stage: {name: compute_metrics(probabilities, label_ids)[name] for name in ("ece", "nll")}
+            for stage, probabilities in stages.items()
+        }
+        ece = ece_where_it_is_meant(stages["saved"], label_ids, folded.shares, folded.prior_adjustment)
+        calibration[split]["ece_where_it_is_meant"] = ece
+        if split == "validation":
+            strengths = sorted({*STRENGTHS, folded.prior_adjustment})
+            table = trade_off(stages["with_temperature"], label_ids, folded.shares, strengths).to_dict("records")
+    decision = {
+        "prior_adjustment": folded.prior_adjustment,
+        "class_shares": folded.shares.tolist(),
+        "trade_off": table,
+    }
+    return {"calibration": calibration, "decision": decision}
