@@ -88,6 +88,9 @@ class SmileTrainingArguments(TrainingArguments):
         default="accuracy", metadata={"help": "validation metric that chooses the checkpoint, for example macro_f1"}
     )
     dataloader_num_workers: int = field(default_factory=_default_workers, metadata={"help": "loading processes"})
+    push_to_hub: bool = field(default=False, metadata={"help": "publish the finished run as hub_model_id"})
+    hub_model_id: str | None = field(default=None, metadata={"help": "where to publish: owner/name"})
+    hub_private_repo: bool = field(default=False, metadata={"help": "publish where nobody else sees it"})
 
     greater_is_better: bool | None = None  # follows from the metric
     load_best_model_at_end: bool = True
@@ -113,6 +116,10 @@ class SmileTrainingArguments(TrainingArguments):
         known = ["loss", *(name for name in names if not name.startswith("support_"))]
         if metric not in known:
             raise SmileError(f"metric_for_best_model is {metric!r}; it must be one of {', '.join(known)}")
+        if self.push_to_hub and not self.hub_model_id:
+            raise SmileError("push_to_hub needs hub_model_id: owner/name")
+        self.publish_to = self.hub_model_id if self.push_to_hub else None
+        self.push_to_hub = False  # the Trainer would push every checkpoint, with its optimizer; we push the result
         if self.greater_is_better is None:
             self.greater_is_better = metric not in ("loss", "nll", "brier", "ece")
         self.dataloader_persistent_workers = self.dataloader_num_workers > 0
@@ -134,7 +141,7 @@ _FIXED: dict[str, tuple[Any, str]] = {
     "batch_eval_metrics": (False, _NEEDED),
     "load_best_model_at_end": (True, "the model that is saved is the best one"),
     "resume_from_checkpoint": (None, "a run goes on by itself when it is started again with the same output_dir"),
-    "push_to_hub": (False, "publishing is not part of training; upload the output folder when you have read its card"),
+    "hub_token": (None, "the token comes from HF_TOKEN or `hf auth login`, which keep it out of the command line"),
     "neftune_noise_alpha": (None, "it is for language models"),
 }
 _RANGES = {
@@ -213,6 +220,9 @@ def to_recipe(arguments: Arguments) -> dict[str, Any]:
 _NOT_IN_RECIPE = {
     # Secrets, what holds for one start only, and what is the same in every run or follows from the rest.
     "hub_token",
+    "hub_model_id",
+    "hub_private_repo",
+    "push_to_hub",
     "overwrite",
     "local_rank",
     "disable_tqdm",
