@@ -5,7 +5,7 @@ QUICKSTART := outputs/quickstart
 # Threads that spin while they wait slow everything down where cores are shared.
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: help install quickstart test quality format clean
+.PHONY: help install quickstart demo test quality format clean
 
 help:  ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -22,6 +22,11 @@ quickstart: install  ## draw the sample data, fine-tune on them, show the result
 	test -f data/sample/train.csv || $(BIN)/python scripts/prepare_data.py --draw_sample --data_dir data/sample
 	$(BIN)/accelerate launch --quiet --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
 		scripts/train.py recipes/quickstart.yaml --overwrite
+
+demo: install  ## run the demo on the quick start's model, training it first if it is not there
+	test -f $(QUICKSTART)/model.safetensors || $(MAKE) quickstart
+	test -f $(QUICKSTART)/onnx/model.onnx || $(BIN)/python scripts/export_onnx.py --model $(QUICKSTART)
+	HF_SMILE_MODEL=$(QUICKSTART) $(BIN)/python space/app.py
 
 test: install  ## run the whole test suite
 	$(BIN)/python -m pytest -n 2 --dist loadfile

@@ -14,6 +14,8 @@ def main() -> None:
 
     from hf_smile.data.dataset import load_smile_dataset
     from hf_smile.errors import SmileError
+    from hf_smile.hub.connection import check_login
+    from hf_smile.hub.model import publish_model
     from hf_smile.hub.model_card import write_model_card
     from hf_smile.modeling import build_model
     from hf_smile.modeling.backbone import parameter_table
@@ -33,6 +35,8 @@ def main() -> None:
     if not is_main:
         datasets.disable_progress_bars()
 
+    if args.publish_to and is_main:
+        check_login(args.publish_to)  # now rather than after hours
     recipe = to_recipe(arguments) | {"processes": args.world_size * max(1, args.n_gpu)}
     with args.main_process_first(desc="opening the run"):
         checkpoint = open_run(args.output_dir, recipe, args.overwrite)
@@ -84,6 +88,8 @@ def main() -> None:
         scores = f"accuracy {metrics['accuracy']:.4f}, macro F1 {metrics['macro_f1']:.4f}"
         print(f"\nTest {scores}, {len(logits):,} images")
         print(f"Model, card, metrics and pictures (accuracy.png, loss.png, confusion_matrix.png): {args.output_dir}")
+        if args.publish_to:
+            print(f"Published: {publish_model(args.output_dir, args.publish_to, args.hub_private_repo)}")
 
 
 if __name__ == "__main__":

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
+import socket
+import subprocess
+import sys
 import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -36,3 +43,68 @@ def real_backbone() -> Path:
     if not REAL_BACKBONE.is_dir():
         pytest.skip(f"no pretrained backbone at {REAL_BACKBONE}")
     return REAL_BACKBONE
+
+
+@pytest.fixture(scope="session")
+def demo_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny network, trained for seconds so that its verdicts differ from face to face, with a card and metrics."""
+    import numpy as np
+    import torch
+
+    from hf_smile.data.preprocessing import Preprocessor
+    from hf_smile.data.sample import draw_face
+    from hf_smile.inference.onnx_export import export_onnx
+    from hf_smile.modeling import build_model
+
+    torch.manual_seed(0)
+    model = build_model("test_resnet", pretrained=False, image_size=64).train()
+    preprocess, rng = Preprocessor(model.config.pretrained_cfg), np.random.default_rng(0)
+    labels = torch.arange(24) % 3
+    faces = torch.from_numpy(np.stack([preprocess(draw_face(int(label), rng, size=64)) for label in labels]))
+    optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
+    for _ in range(40):
+        loss = torch.nn.functional.cross_entropy(model(pixel_values=faces).logits, labels, label_smoothing=0.3)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    folder = tmp_path_factory.mktemp("models") / "demo_model"
+    model.eval().save_pretrained(folder)
+    export_onnx(folder)
+    card = "# demo\n\n## Results\n\nSome.\n\n## Limits and responsible use\n\n- Proves nothing.\n"
+    (folder / "README.md").write_text(card)
+    metrics = {"accuracy": 0.875, "precision_not_smile": 1.0, "recall_not_smile": 0.75, "support_not_smile": 32.0}
+    (folder / "test_metrics.json").write_text(json.dumps(metrics))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def demo_url(demo_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The demo, running on that model."""
+    folder = tmp_path_factory.mktemp("demo")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    settings = {"HF_SMILE_MODEL": str(demo_model), "GRADIO_SERVER_PORT": port, "TMPDIR": str(folder)}
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(
+            [sys.executable, ROOT / "space" / "app.py"], env=os.environ | settings, stdout=log, stderr=log
+        )
+        try:
+            url = f"http://127.0.0.1:{port}"
+            _wait_for(url, process, folder / "log")
+            yield url
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
+def _wait_for(url: str, process: subprocess.Popen, log: Path) -> None:
+    for _ in range(600):
+        try:
+            urllib.request.urlopen(url, timeout=5).close()
+            return
+        except OSError:
+            if process.poll() is not None:
+                break
+            time.sleep(0.1)
+    pytest.fail(f"the demo did not start: {log.read_text()}")

@@ -6,32 +6,26 @@ import math
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from hf_smile.evaluation.decision import TRADED, best_strength
+from hf_smile.evaluation.intervals import confidence_intervals
+from hf_smile.evaluation.predictions import read_predictions
+from hf_smile.hub.card_sections import (
+    calibration_section,
+    decision_section,
+    metric_name,
+    recipe_section,
+    results_section,
+)
+from hf_smile.hub.finished_run import read_metrics, read_recipe
 from hf_smile.labels import LABEL_NAMES, label_slug
-
-_REPORTED = {
-    "accuracy": "accuracy",
-    "macro_f1": "macro F1",
-    "balanced_accuracy": "balanced accuracy",
-    "smile_auc": "AUC of smile or none",
-    "genuine_auc": "AUC of genuine or posed smile",
-    "ece": "calibration error (15 bins)",
-}
-_STAGES = {
-    "as_trained": "as trained",
-    "with_temperature": "with the temperature",
-    "saved": "with the prior adjustment, as saved",
-}
 
 _TEMPLATE = """\
 ---
 {{ card_data }}
 ---
 
-# {{ model_name }}
+# {{ title }}
 
 Tells from a picture of one face whether it is not smiling, smiling for real (positive, genuine) or smiling for show
 (negative, posed). {{ origin }} with hf_smile.
@@ -40,21 +34,58 @@ Tells from a picture of one face whether it is not smiling, smiling for real (po
 
 ## How to load it
 
+{% if not plain_timm -%}
+Its head has a hidden layer, which `hf_smile.modeling` knows; timm does not load it.
+
+{% endif -%}
+With a pipeline of transformers:
+
 ```python
 {{ import_first }}from transformers import pipeline
 
-classify = pipeline("image-classification", model="{{ folder }}")
+classify = pipeline("image-classification", model="{{ source }}")
 classify("face.jpg")
 ```
 
-`AutoModelForImageClassification.from_pretrained` and `AutoImageProcessor.from_pretrained` load it as well{{ timm }}.
+With the classes of transformers:
+
+```python
+{{ import_first }}from transformers import AutoImageProcessor, AutoModelForImageClassification
+
+model = AutoModelForImageClassification.from_pretrained("{{ source }}")
+processor = AutoImageProcessor.from_pretrained("{{ source }}")
+```
+
+{% if plain_timm -%}
+With timm:
+
+```python
+import timm
+
+model = timm.create_model("{{ 'hf-hub' if published else 'local-dir' }}:{{ source }}", pretrained=True)
+```
+
+{% endif -%}
+With hf_smile, which finds the faces of a photo as well:
+
+```python
+from hf_smile.inference.classifier import SmileClassifier
+
+classifier = SmileClassifier.from_pretrained("{{ source }}"{{ onnx }})
+for prediction in classifier.predict_photo("group.jpg", faces="all"):
+    print(prediction.box, prediction.label, prediction.p_smile, prediction.p_genuine_given_smile)
+```
 
 ## Results on the test split
 
 {{ results }}
 
+{% if published -%}
+![Precision and recall of each class](precision_recall.png)
+
+{% endif -%}
 {{ chosen }}; the test split was looked at once, at the end.{{ flipped }}
-`test_metrics.json` holds every metric, `test_predictions.csv` and `validation_predictions.csv` every prediction.
+`test_metrics.json` holds every metric{{ predictions }}.
 
 ## How sure it is
 
@@ -66,6 +97,9 @@ classify("face.jpg")
 
 ## Training
 
+{% if recipe %}{{ recipe }}
+
+{% endif -%}
 `recipe.yaml` holds all settings, `versions.json` the versions of everything used, `training_history.csv` each epoch.
 
 ![Accuracy](accuracy.png) ![Loss](loss.png)
@@ -75,6 +109,12 @@ classify("face.jpg")
 - A still image cannot prove a smile genuine. The labels are opinions, and many of them can be disputed.
 - The model has seen faces of one data set only. How it does on other people, ages, cultures, cameras and light was
   not measured.
+- Whom the data leave out: age, gender, skin colour, culture and health of the people in them were not recorded, so
+  nobody can tell which groups are missing or few, and no group has numbers of its own. Faces that move in other ways
+  (after a stroke, with facial palsy or Parkinson's disease), covered faces, profiles and children were not looked at
+  apart.
+- Out of scope: telling emotions, moods, honesty or character; watching people; hiring, teaching, policing, lending,
+  insuring, medicine; anything that decides about a person, and anything done to people who do not know of it.
 - Do not use it for decisions about people. Inferring the emotions of people at work or in education is prohibited in
   the European Union (Regulation (EU) 2024/1689, the AI Act, Article 5(1)(f)).
 """
@@ -102,126 +142,128 @@ def write_model_card(
         test_time_flip: whether the predictions are those of an image and its mirror image.
         plain_timm: whether timm loads the folder too (it does not with a hidden layer in the head).
     """
-    name = Path(output_dir).resolve().name
-    folder = name if Path(output_dir).is_absolute() else Path(output_dir).as_posix()
+    card = _make_card(
+        Path(output_dir),
+        metrics,
+        backbone=backbone,
+        selected_by=selected_by,
+        pretrained=pretrained,
+        plain_timm=plain_timm,
+        test_time_flip=test_time_flip,
+    )
+    card.save(Path(output_dir) / "README.md")
+
+
+def published_model_card(
+    output_dir: str | Path, repo_id: str, license: str | None = None, dataset: str | None = None
+) -> ModelCard:
+    """The card as it goes to the Hub: it loads the model from there, and names licence and data set.
+
+    Args:
+        output_dir: folder of a finished run.
+        repo_id: where the model goes, `owner/name`.
+        license: of the weights, as the Hub spells it, for example `apache-2.0`; left out if None.
+        dataset: id of the data set on the Hub; None for one that is not there.
+
+    Raises:
+        SmileModelError: the folder holds no finished run.
+
+    >>> published_model_card("outputs/model", "me/smile").data.license  # doctest: +SKIP
+    """
+    folder = Path(output_dir)
+    recipe = read_recipe(folder)
+    return _make_card(
+        folder,
+        read_metrics(folder),
+        backbone=recipe.get("backbone", "a timm model"),
+        selected_by=recipe.get("select_best", "accuracy"),
+        pretrained=recipe.get("pretrained", True),
+        plain_timm=recipe.get("head_hidden_size") is None,
+        test_time_flip=recipe.get("test_time_flip", False),
+        repo_id=repo_id,
+        license=license,
+        dataset=dataset,
+    )
+
+
+def _make_card(
+    folder: Path,
+    metrics: dict[str, Any],
+    *,
+    backbone: str,
+    selected_by: str,
+    pretrained: bool,
+    plain_timm: bool,
+    test_time_flip: bool,
+    repo_id: str | None = None,
+    license: str | None = None,
+    dataset: str | None = None,
+) -> ModelCard:
+    name = folder.resolve().name
+    path = folder / "test_predictions.csv"
+    predictions = read_predictions(path) if path.exists() else None
+    intervals = confidence_intervals(predictions.probabilities, predictions.label_ids) if predictions else {}
+    recipe = read_recipe(folder) if (folder / "recipe.yaml").exists() else {}
+    calibration, numbers = metrics["calibration"], _defined_numbers(metrics)
     is_hub_id = pretrained and backbone.count("/") == 1 and not Path(backbone).exists()
+    label = backbone if is_hub_id else Path(backbone).name
     card_data = ModelCardData(
         library_name="transformers",
         pipeline_tag="image-classification",
-        tags=["timm", "face", "smile"],
+        tags=["timm", "face", "smile"] + ["onnx"] * (folder / "onnx").is_dir(),
+        license=license,
+        datasets=[dataset] if dataset else None,
         base_model=backbone if is_hub_id else None,
-        model_name=name,
+        model_name=repo_id.split("/")[-1] if repo_id else name,
         eval_results=[
             EvalResult(
                 task_type="image-classification",
-                dataset_type="image-folder",
-                dataset_name="test split",
+                dataset_type=dataset or "image-folder",
+                dataset_name=dataset or Path(recipe.get("data_dir", "test split")).name,
                 dataset_split="test",
                 metric_type=metric,
-                metric_value=round(metrics[metric], 4),
+                metric_name=metric_name(metric, intervals),
+                metric_value=round(value, 4),
             )
-            for metric in _REPORTED
-            if not math.isnan(metrics[metric])  # as it is where the split lacks a class
+            for metric, value in numbers.items()
+            if not metric.startswith("support_") and not math.isnan(value)
         ],
     )
-    label = backbone if is_hub_id else Path(backbone).name
-    card = ModelCard.from_template(
+    return ModelCard.from_template(
         card_data,
         template_str=_TEMPLATE,
-        model_name=name,
-        folder=folder,
+        published=repo_id is not None,
+        title=repo_id or name,
+        source=repo_id or (name if folder.is_absolute() else folder.as_posix()),
         origin=f"Fine-tuned from `{label}`" if pretrained else f"`{label}`, trained from random weights",
-        timm=f';\nso does `timm.create_model("local-dir:{folder}", pretrained=True)`'
-        if plain_timm
-        else ",\nonce `hf_smile.modeling` is imported: it knows the hidden layer of the head",
+        plain_timm=plain_timm,
         import_first="" if plain_timm else "import hf_smile.modeling\n",
-        results=_results_table(metrics),
-        calibration=_calibration(metrics["calibration"]),
-        decision=_decision(metrics["decision"], metrics["calibration"]),
+        onnx=', runtime="onnx"' if (folder / "onnx" / "model.onnx").exists() else "",
+        results=results_section(numbers, intervals),
         chosen="The weights are those of the last epoch; no checkpoint was chosen"
         if selected_by == "last"
         else f"The checkpoint was chosen on a validation split by {selected_by}",
         flipped=" Predictions are the mean of\neach image and its mirror image; without that, they differ a little."
         if test_time_flip
         else "",
+        predictions=_WITHHELD if repo_id else _KEPT["validation" in calibration],
+        calibration=calibration_section(calibration, metrics["ece"], predictions, picture=repo_id is not None),
+        decision=decision_section(metrics["decision"], calibration),
+        recipe=recipe_section(recipe),
     )
-    card.save(Path(output_dir) / "README.md")
 
 
-def _results_table(metrics: dict[str, Any]) -> str:
-    overall = ["| | value |", "| --- | --- |"]
-    overall += [f"| {text} | {_number(metrics[name], 4)} |" for name, text in _REPORTED.items()]
-    questions = [
-        "**Is it a smile?** " + _pairs(metrics["smile_auc"], "a smiling face and one that does not smile"),
-        "**Is the smile genuine?** " + _pairs(metrics["genuine_auc"], "a genuine smile and a posed one"),
-    ]
-    classes = ["| class | precision | recall | F1 | images |", "| --- | --- | --- | --- | --- |"]
-    for label in LABEL_NAMES:
-        support = metrics[f"support_{label_slug(label)}"]
-        values = [
-            metrics[f"{name}_{label_slug(label)}"] if support else math.nan for name in ("precision", "recall", "f1")
-        ]
-        classes.append(f"| {label} | {' | '.join(map(_number, values))} | {support:.0f} |")
-    return "\n".join([*overall, "", "\n\n".join(questions), "", *classes])
+_WITHHELD = ". The predictions are not published: they carry the ids of people's\npictures"
+_KEPT = {
+    True: ", `test_predictions.csv` and `validation_predictions.csv` every prediction",
+    False: ", `test_predictions.csv` every prediction",
+}
 
 
-def _pairs(auc: float, pair: str) -> str:
-    if math.isnan(auc):
-        return f"Cannot be told: the split does not hold both {pair}."
-    return f"Of {pair}, drawn at random, it tells which is which {100 * auc:.0f} times in 100; guessing does 50 times."
-
-
-def _calibration(calibration: dict[str, Any]) -> str:
-    splits = [split for split in ("validation", "test") if split in calibration]
-    names = [f"{split} {text}" for split in splits for text in ("calibration error", "NLL")]
-    lines = [f"| | {' | '.join(names)} |", "| --- |" + " --- |" * len(names)]
-    adjusted = calibration["test"]["saved"] != calibration["test"]["with_temperature"]
-    for stage, text in list(_STAGES.items())[: 2 + adjusted]:
-        values = [calibration[split][stage][name] for split in splits for name in ("ece", "nll")]
-        lines.append(f"| {text} | {' | '.join(map(_number, values))} |")
-    temperature = (
-        f"Temperature scaling (Guo et al., 2017): {calibration['temperature']:.3f}, {calibration['temperature_is']}.\n"
-        "The logits are divided by it in the weights of the last layer, so whatever loads the model profits; no\n"
-        "prediction changes."
-    )
-    return "\n".join([temperature, "", *lines])
-
-
-def _decision(decision: dict[str, Any], calibration: dict[str, Any]) -> str:
-    strength, shares = decision["prior_adjustment"], decision["class_shares"]
-    parts = ["The highest probability decides."]
-    if strength:
-        meant = [share ** (1 - strength) if share else 0.0 for share in shares]
-        ece = calibration["test"]["ece_where_it_is_meant"]
-        parts = [
-            "The highest probability decides, after each was divided by its class's share of train to the power of"
-            f" {strength:g}\n(`--prior_adjustment {strength:g}`), so that rare classes are named more readily. **The"
-            " probabilities are therefore those of a\nmore balanced population, not calibrated for one like train**:"
-            f" they are meant for\n{_mixture([value / sum(meant) for value in meant])},\nwhere train has"
-            f" {_mixture(shares)}.\nTest images counted so that their classes are as frequent as there give a"
-            f" calibration error of {_number(ece)}."
-        ]
-    if not decision["trade_off"]:
-        return parts[0]
-    table = pd.DataFrame(decision["trade_off"])
-    accuracy, macro_f1 = (best_strength(table, metric) for metric in ("accuracy", "macro_f1"))
-    parts.append(
-        "What other strengths would give, on the validation split (never choose by the test split): accuracy is highest"
-        f" at\n{accuracy:g}, macro F1 at {macro_f1:g}. The training command with another `--prior_adjustment` changes"
-        " the saved model without training\nanew; every such change is one more look at the test split."
-    )
-    lines = [f"| strength | {' | '.join(name.replace('_', ' ') for name in TRADED)} |"]
-    lines.append("| --- |" + " --- |" * len(TRADED))
-    for row in decision["trade_off"]:
-        mark = "**" if math.isclose(row["strength"], strength, abs_tol=1e-9) else ""
-        lines.append(f"| {mark}{row['strength']:g}{mark} | {' | '.join(_number(row[name]) for name in TRADED)} |")
-    parts += ["\n".join(lines), "![Accuracy against macro F1 along the prior adjustment](prior_adjustment.png)"]
-    return "\n\n".join(parts)
-
-
-def _mixture(shares: list[float]) -> str:
-    return ", ".join(f"{100 * share:.0f} % {name}" for share, name in zip(shares, LABEL_NAMES, strict=True))
-
-
-def _number(value: float, decimals: int = 3) -> str:
-    return "–" if math.isnan(value) else f"{value:.{decimals}f}"
+def _defined_numbers(metrics: dict[str, Any]) -> dict[str, float]:
+    """The metrics that are one number; NaN for the precision, recall and F1 of a class that the split lacks."""
+    numbers = {name: value for name, value in metrics.items() if not isinstance(value, dict)}
+    for slug in map(label_slug, LABEL_NAMES):
+        if not numbers[f"support_{slug}"]:
+            numbers |= {f"{metric}_{slug}": math.nan for metric in ("precision", "recall", "f1")}
+    return numbers

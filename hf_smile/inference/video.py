@@ -116,6 +116,7 @@ def analyse_video(
     output_dir: str | Path,
     fps: float = 5.0,
     on_frame: Callable[[float], None] | None = None,
+    max_seconds: float = float("inf"),
 ) -> int:
     """Follow every face through a clip. One frame is held at a time, and one still for each smiling face in it.
 
@@ -126,6 +127,7 @@ def analyse_video(
             `peaks/<seconds>s_face<number>.jpg`, the moment of each smile at which `p_smile` is highest.
         fps: frames to look at, a second.
         on_frame: told the time of each frame, in seconds.
+        max_seconds: what comes later is not looked at.
 
     Returns:
         The number of frames looked at.
@@ -155,7 +157,7 @@ def analyse_video(
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
         frame: tuple[float, Image.Image] | None = first
-        while frame is not None:
+        while frame is not None and frame[0] <= max_seconds:
             seconds, image = frame
             predictions = [face for face in classifier.predict_photo(image, faces="all") if face.box]
             tracks = tracker.follow(seconds, [face.box for face in predictions if face.box])

@@ -140,6 +140,9 @@ class SmileTrainingArguments(TrainingArguments):
     weight_decay: float = field(default=0.01, metadata={"help": "of AdamW"})
     label_smoothing_factor: float = field(default=0.05, metadata={"help": "of the training loss, against noisy labels"})
     dataloader_num_workers: int = field(default_factory=_default_workers, metadata={"help": "loading processes"})
+    push_to_hub: bool = field(default=False, metadata={"help": "publish the finished run as hub_model_id"})
+    hub_model_id: str | None = field(default=None, metadata={"help": "where to publish: owner/name"})
+    hub_private_repo: bool = field(default=False, metadata={"help": "publish where nobody else sees it"})
 
     metric_for_best_model: str | None = None  # these three follow from select_best
     greater_is_better: bool | None = None
@@ -176,6 +179,10 @@ class SmileTrainingArguments(TrainingArguments):
             self.greater_is_better = self.select_best != "nll"
         if self.loss != "cross_entropy" and self.imbalance == "focal":
             raise SmileError(f"the focal loss takes the place of {self.loss}; choose --loss or --imbalance focal")
+        if self.push_to_hub and not self.hub_model_id:
+            raise SmileError("push_to_hub needs hub_model_id: owner/name")
+        self.publish_to = self.hub_model_id if self.push_to_hub else None
+        self.push_to_hub = False  # the Trainer would push every checkpoint, with its optimizer; we push the result
         self.dataloader_persistent_workers = self.dataloader_num_workers > 0
         self.dataloader_pin_memory = torch.cuda.is_available()
         try:
@@ -196,7 +203,7 @@ _FIXED: dict[str, tuple[Any, str]] = {
     "load_best_model_at_end": (True, "select_best says which model is saved"),
     "greater_is_better": (None, "it follows from select_best"),
     "resume_from_checkpoint": (None, "a run goes on by itself when it is started again with the same output_dir"),
-    "push_to_hub": (False, "publishing is not part of training; upload the output folder when you have read its card"),
+    "hub_token": (None, "the token comes from HF_TOKEN or `hf auth login`, which keep it out of the command line"),
     "neftune_noise_alpha": (None, "it is for language models"),
 }
 _RANGES = {
@@ -288,6 +295,9 @@ def to_recipe(arguments: Arguments) -> dict[str, Any]:
 _NOT_IN_RECIPE = {
     # Secrets, what holds for one start only, and what is the same in every run or follows from the rest.
     "hub_token",
+    "hub_model_id",
+    "hub_private_repo",
+    "push_to_hub",
     "overwrite",
     "local_rank",
     "disable_tqdm",

@@ -1,4 +1,4 @@
-"""A small model with random weights, saved and exported once for all inference tests."""
+"""Models and drawn faces for all inference tests."""
 
 from __future__ import annotations
 
@@ -13,18 +13,9 @@ from hf_smile.data.sample import draw_face
 
 
 @pytest.fixture(scope="session")
-def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def model_dir(demo_model: Path) -> Path:
     """A tiny network whose verdicts differ from face to face, with `onnx/model.onnx` beside it."""
-    import torch
-
-    from hf_smile.inference.onnx_export import export_onnx
-    from hf_smile.modeling import build_model
-
-    folder = tmp_path_factory.mktemp("model")
-    torch.manual_seed(0)
-    build_model("test_resnet", pretrained=False, image_size=64).save_pretrained(folder)
-    export_onnx(folder)
-    return folder
+    return demo_model
 
 
 @pytest.fixture(scope="session")

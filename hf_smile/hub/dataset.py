@@ -1,0 +1,128 @@
+"""The data -> a data set on the Hub. These are faces: private unless somebody decides otherwise."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+from uuid import uuid4
+
+from datasets import DatasetDict
+from huggingface_hub import (
+    CommitInfo,
+    CommitOperationAdd,
+    CommitOperationCopy,
+    CommitOperationDelete,
+    DatasetCard,
+    HfApi,
+)
+
+from hf_smile.data.plots import plot_class_distribution
+from hf_smile.errors import SmileError
+from hf_smile.hub.connection import connect, hub_errors, retry
+from hf_smile.hub.upload import Target, commit_url, list_paths, open_repo, send_commit
+
+_COLUMNS = ("image", "label", "image_id")
+
+
+def check_permission(license: str | None, right_to_publish: bool) -> None:
+    """Refuse to publish faces unless somebody takes responsibility for it.
+
+    Args:
+        license: of the pictures, as the Hub spells it.
+        right_to_publish: whether the user has declared to have it.
+
+    Raises:
+        SmileError: no licence, or no such declaration.
+    """
+    if not license or not right_to_publish:
+        raise SmileError(
+            "these are pictures of people. To publish them, name their licence with --license, and declare with"
+            " --i_have_the_right_to_publish that the people in them and those who took them agreed"
+        )
+
+
+def publishable(splits: DatasetDict) -> DatasetDict:
+    """The splits without further columns, which may tell who is in a picture.
+
+    >>> publishable(load_smile_dataset("data/sample"))["test"].column_names  # doctest: +SKIP
+    ['image', 'label', 'image_id']
+    """
+    return splits.select_columns(list(_COLUMNS))
+
+
+def dataset_sizes(splits: DatasetDict, card: DatasetCard) -> dict[str, int]:
+    """Bytes of the files that `push_dataset` makes, by path; a split beyond 500 MB is cut into several."""
+    sizes = {"README.md": len(str(card).encode()), "class_distribution.png": len(_picture(splits))}
+    for split, dataset in splits.items():
+        with tempfile.TemporaryFile() as file:
+            dataset.to_parquet(file)
+            sizes[f"data/{split}-*.parquet"] = file.tell()
+    return sizes
+
+
+def push_dataset(splits: DatasetDict, card: DatasetCard, target: Target) -> str:
+    """Publish the splits and their card so that nobody ever sees half of them.
+
+    `DatasetDict.push_to_hub` writes the Parquet files and completes the card in a commit of its own. That happens on a
+    branch for the purpose; what it holds then comes to the target in one commit, which moves no data, and the branch
+    goes.
+
+    Args:
+        splits: as `publishable` gives them.
+        card: as `dataset_card` makes it.
+        target: where to.
+
+    Returns:
+        The address of the data set, or of the pull request.
+
+    Raises:
+        SmileError: the Hub cannot be reached or refuses; nothing is published then.
+
+    >>> push_dataset(splits, card, Target("me/faces", "dataset", private=True))  # doctest: +SKIP
+    'https://huggingface.co/datasets/me/faces'
+    """
+    api = connect()
+    staging = f"staging-{uuid4().hex[:8]}"
+    with hub_errors(target.repo_id):
+        open_repo(api, target)
+        retry(
+            lambda: api.create_branch(branch=staging, revision=target.revision or "main", exist_ok=True, **target.where)
+        )
+        try:
+            retry(lambda: _push_card(api, splits, card, target, staging))
+            retry(lambda: splits.push_to_hub(target.repo_id, revision=staging))
+            return commit_url(retry(lambda: _move(api, target, staging)), target)
+        finally:
+            _delete_branch(api, target, staging)
+
+
+def _push_card(api: HfApi, splits: DatasetDict, card: DatasetCard, target: Target, branch: str) -> None:
+    files = {"README.md": str(card).encode(), "class_distribution.png": _picture(splits)}
+    api.create_commit(
+        operations=[CommitOperationAdd(path, content) for path, content in files.items()],
+        commit_message="Write the card",
+        revision=branch,
+        **target.where,
+    )
+
+
+def _move(api: HfApi, target: Target, branch: str) -> CommitInfo:
+    """All that is on `branch` to the target, in one commit."""
+    staged = list_paths(api, target, branch)
+    stale = [path for path in list_paths(api, target) if path.startswith("data/") and path not in staged]
+    copies = [CommitOperationCopy(path, path, src_revision=branch) for path in staged if path != ".gitattributes"]
+    return send_commit(api, target, [*copies, *map(CommitOperationDelete, stale)], "Upload data set with hf_smile")
+
+
+def _delete_branch(api: HfApi, target: Target, branch: str) -> None:
+    try:
+        retry(lambda: api.delete_branch(branch=branch, **target.where))
+    except Exception as error:  # it is in nobody's way, and must not hide why the push failed
+        print(f"Note: delete the branch {branch} of {target.repo_id} by hand: {error}", file=sys.stderr)
+
+
+def _picture(splits: DatasetDict) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        plot_class_distribution(splits, Path(folder, "picture.png"))
+        return Path(folder, "picture.png").read_bytes()

@@ -1,0 +1,111 @@
+"""The folder of a finished run -> a model on the Hub."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import yaml
+
+from hf_smile.errors import SmileError, SmileModelError
+from hf_smile.evaluation.plots import plot_coverage, plot_precision_recall, plot_reliability
+from hf_smile.evaluation.predictions import read_predictions
+from hf_smile.hub.finished_run import read_recipe
+from hf_smile.hub.model_card import published_model_card
+from hf_smile.hub.upload import Files, Target, push_files
+
+_NEEDED = ("config.json", "model.safetensors", "test_metrics.json")
+_TAKEN_ALONG = (
+    "accuracy.png",
+    "confusion_matrix.png",
+    "loss.png",
+    "onnx/model.onnx",
+    "onnx/model_quantized.onnx",
+    "preprocessor_config.json",
+    "prior_adjustment.png",
+    "training_history.csv",
+    "versions.json",
+)
+_MADE = ("README.md", "recipe.yaml", "coverage.png", "precision_recall.png", "reliability.png")
+PUBLISHED = frozenset({*_NEEDED, *_TAKEN_ALONG, *_MADE})
+"""All that a published model may hold. What is not named stays here: predictions and lists of bad images carry the ids
+of people's pictures, and checkpoints the state of the training."""
+
+
+def model_files(
+    output_dir: str | Path, repo_id: str, license: str | None = None, dataset: str | None = None
+) -> dict[str, Path | bytes]:
+    """What goes up of the folder of a run: weights, settings, card, numbers and pictures.
+
+    Args:
+        output_dir: as `scripts/train.py` left it, with the ONNX files if `scripts/export_onnx.py` made them.
+        repo_id: where the model goes; the card loads it from there.
+        license: of the weights, as the Hub spells it, for example `apache-2.0`.
+        dataset: id of the data set on the Hub, if it is there.
+
+    Raises:
+        SmileModelError: the folder holds no finished run.
+
+    >>> sorted(model_files("outputs/model", "me/smile"))  # doctest: +SKIP
+    ['README.md', 'accuracy.png', 'config.json', ...]
+    """
+    folder = Path(output_dir)
+    if missing := [name for name in _NEEDED if not (folder / name).is_file()]:
+        raise SmileModelError(f"{folder} holds no finished run: there is no {missing[0]}")
+    files: dict[str, Path | bytes] = {
+        name: folder / name for name in (*_NEEDED, *_TAKEN_ALONG) if (folder / name).is_file()
+    }
+    files |= _evaluation_pictures(folder / "test_predictions.csv")
+    files["recipe.yaml"] = yaml.safe_dump(read_recipe(folder), sort_keys=False).encode()
+    files["README.md"] = str(published_model_card(folder, repo_id, license, dataset)).encode()
+    return files
+
+
+def left_here(output_dir: str | Path) -> list[str]:
+    """What of the folder of a run does not go up.
+
+    >>> left_here("outputs/model")  # doctest: +SKIP
+    ['checkpoint-272', 'test_predictions.csv', 'validation_predictions.csv']
+    """
+    published = {name.split("/")[0] for name in PUBLISHED}
+    return sorted(path.name for path in Path(output_dir).iterdir() if path.name not in published)
+
+
+def push_model(files: Files, target: Target) -> str:
+    """Publish what `model_files` gathered, in one commit; returns the address.
+
+    Raises:
+        SmileError: the Hub cannot be reached or refuses; nothing is published then.
+    """
+    return push_files(files, target, "Upload model with hf_smile", PUBLISHED.__contains__)
+
+
+def publish_model(output_dir: str | Path, repo_id: str, private: bool = False) -> str:
+    """Publish the folder of a run that has just finished; returns the address.
+
+    Raises:
+        SmileError: the Hub cannot be reached or refuses. The run itself is whole, and the message says how to go on.
+    """
+    try:
+        return push_model(model_files(output_dir, repo_id), Target(repo_id, private=private))
+    except SmileError as error:
+        raise SmileError(
+            f"{error}\nThe run is finished and kept in {output_dir}; publish it later with:"
+            f" python scripts/push_to_hub.py model {output_dir} {repo_id}{' --private' * private}"
+        ) from None
+
+
+def _evaluation_pictures(path: Path) -> dict[str, Path | bytes]:
+    """Pictures of the test split, drawn from its predictions, which stay here."""
+    if not path.is_file():
+        return {}
+    predictions = read_predictions(path)
+    pictures = {
+        "coverage.png": plot_coverage,
+        "precision_recall.png": plot_precision_recall,
+        "reliability.png": plot_reliability,
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        for name, plot in pictures.items():
+            plot(predictions.probabilities, predictions.label_ids, Path(folder, name))
+        return {name: Path(folder, name).read_bytes() for name in pictures}

@@ -1,0 +1,118 @@
+"""Many visitors at once: starts the demo, lets each of them send pictures of their own, and checks every answer."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hf_smile.console import run_script
+from hf_smile.errors import SmileError
+
+if TYPE_CHECKING:
+    from gradio_client import Client
+
+APP = Path(__file__).parent.parent / "space" / "app.py"
+_STARTING = 120  # seconds
+_MEMORY_EVERY = 100  # requests
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default="outputs/quickstart", metavar="DIR", help="default: %(default)s")
+    parser.add_argument("--users", type=int, default=32, help="at the same time (default: %(default)s)")
+    parser.add_argument("--requests", type=int, default=20, help="of each user, one after another (%(default)s)")
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_arguments()
+    import numpy as np
+    import psutil
+
+    from hf_smile.data.sample import draw_face
+    from hf_smile.inference.classifier import SmileClassifier
+
+    with tempfile.TemporaryDirectory() as folder:
+        photos = [Path(folder, f"{user}.png") for user in range(args.users)]
+        for user, path in enumerate(photos):
+            draw_face(user % 3, np.random.default_rng(user), size=160).save(path)
+        classifier = SmileClassifier.from_pretrained(args.model, runtime="onnx")
+        expected = [classifier.predict_photo(path, faces="auto")[0].to_dict() for path in photos]
+        if len({answer["p_smile"] for answer in expected}) < args.users:
+            raise SmileError("two users would get the same answer, so that a mix-up could not be seen; train the model")
+
+        server, url, started = start_demo(args.model, folder)
+        try:
+            memory = psutil.Process(server.pid).memory_info
+            print(f"started in {started:.1f} s", flush=True)
+            latencies, memories = visit(url, photos, expected, args.requests, lambda: memory().rss / 1e6)
+        finally:
+            server.terminate()
+            server.wait()
+    print(f"{len(latencies):,} requests of {args.users} users at once, every answer right")
+    print(f"latency: median {np.median(latencies):.2f} s, 95th percentile {np.percentile(latencies, 95):.2f} s")
+    print(f"memory every {_MEMORY_EVERY} requests, MB: {', '.join(f'{value:.0f}' for value in memories)}")
+
+
+def start_demo(model: str, folder: str) -> tuple[subprocess.Popen, str, float]:
+    """The running demo, its address, and the seconds until it answered."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    settings = {"HF_SMILE_MODEL": model, "GRADIO_SERVER_PORT": str(port), "TMPDIR": folder}
+    begin = time.perf_counter()
+    server = subprocess.Popen([sys.executable, str(APP)], env=os.environ | settings, stdout=subprocess.DEVNULL)
+    while time.perf_counter() - begin < _STARTING and server.poll() is None:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return server, f"http://127.0.0.1:{port}", time.perf_counter() - begin
+        time.sleep(0.05)
+    server.kill()
+    raise SmileError(f"the demo did not start within {_STARTING} s")
+
+
+def visit(
+    url: str, photos: list[Path], expected: list[dict[str, Any]], requests: int, memory: Callable[[], float]
+) -> tuple[list[float], list[float]]:
+    """Seconds of each request, and the memory of the server over time.
+
+    Raises:
+        SmileError: a request failed, or its answer was another one than it should be.
+    """
+    from gradio_client import Client, handle_file
+
+    lock = threading.Lock()
+    latencies: list[float] = []
+    memories: list[float] = []
+    clients = [Client(url, verbose=False) for _ in photos]
+
+    def one_user(client: Client, photo: Path, answer: dict[str, Any]) -> None:
+        for _ in range(requests):
+            begin = time.perf_counter()
+            (verdict,) = client.predict(handle_file(photo), api_name="/predict")
+            seconds = time.perf_counter() - begin
+            if any(abs(verdict[name] - answer[name]) > 1e-5 for name in answer if name.startswith("p_")):
+                raise SmileError(f"{photo.name} got the answer {verdict} instead of {answer}")
+            with lock:
+                latencies.append(seconds)
+                if len(latencies) % _MEMORY_EVERY == 0:
+                    memories.append(memory())
+
+    with ThreadPoolExecutor(len(photos)) as pool:
+        for done in [pool.submit(one_user, *who) for who in zip(clients, photos, expected, strict=True)]:
+            done.result()
+    return latencies, memories
+
+
+if __name__ == "__main__":
+    run_script(main)

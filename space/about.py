@@ -1,0 +1,101 @@
+"""What the About tab says: the card of the model, its numbers, the versions of what runs it."""
+
+from __future__ import annotations
+
+import json
+import re
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from views import WORDS
+
+import hf_smile
+from hf_smile.labels import label_slug
+
+_METRICS = {
+    "accuracy": "right verdicts (accuracy)",
+    "balanced_accuracy": "mean over the three classes of the share found",
+    "macro_f1": "macro F1",
+    "smile_auc": "a smile or none (AUC)",
+    "genuine_auc": "genuine or posed, among smiles (AUC)",
+    "ece": "calibration error (ECE)",
+}
+_PACKAGES = ("gradio", "onnxruntime", "opencv-python-headless", "pillow", "numpy", "torch", "timm", "transformers")
+
+_ABOUT = """\
+## What this is
+
+A classifier that looks at a face and tells **no smile**, a **genuine smile** and a **posed smile** apart. Posed smiles
+raise the corners of the mouth; genuine ones narrow the eyes as well (the Duchenne marker). The percentages are
+the model's probabilities; the calibration error below says how far they can be taken at their word.
+
+## Your pictures
+
+Uploads lie in a folder on this server, and results in its memory, until a few minutes after they were last used.
+Nothing about them is logged, no analytics run, and the page asks no other server for anything.
+"""
+
+
+def about(model: str) -> str:
+    """The text of the tab, as Markdown.
+
+    Args:
+        model: folder, or id on the Hub, whose card and metrics are shown.
+    """
+    card, metrics = _read(model, "README.md"), _read(model, "test_metrics.json")
+    name = Path(model).name if Path(model).is_dir() else model
+    limits = _sections(card, r"limit|responsible|out.of.scope|intended")
+    return "\n\n".join(
+        [
+            _ABOUT,
+            limits or "## Limits and responsible use\n\nThis model comes without a card, so nobody vouches for it.",
+            f"## How good it is\n\n{_metrics_table(json.loads(metrics)) if metrics else 'This model was not tested.'}",
+            f"## Versions\n\nmodel {name}, hf_smile {hf_smile.__version__}, {', '.join(_versions())}",
+        ]
+    )
+
+
+def _read(model: str, name: str) -> str:
+    """A file of the model; empty where it has none."""
+    if Path(model).is_dir():
+        return Path(model, name).read_text(encoding="utf-8") if Path(model, name).is_file() else ""
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download(model, name)).read_text(encoding="utf-8")
+    except (OSError, ValueError):  # not there, or no way to the Hub
+        return ""
+
+
+def _sections(card: str, pattern: str) -> str:
+    """The sections of a card whose headings fit a pattern."""
+    sections = re.split(r"^(?=## )", card, flags=re.MULTILINE)[1:]
+    return "\n".join(text.strip() for text in sections if re.search(pattern, text.splitlines()[0], re.IGNORECASE))
+
+
+def _metrics_table(metrics: dict[str, Any]) -> str:
+    images = sum(metrics.get(f"support_{label_slug(name)}", 0) for name in WORDS)
+    rows = [f"On {images:,.0f} test images:", "", "| measure | value |", "| --- | --- |"]
+    rows += [f"| {words} | {metrics[name]:.3f} |" for name, words in _METRICS.items() if metrics.get(name) is not None]
+    rows += [
+        "",
+        "| class | right of those it names | found of those there are | images |",
+        "| --- | --- | --- | --- |",
+    ]
+    for name, words in WORDS.items():
+        if f"support_{label_slug(name)}" in metrics:
+            slug = label_slug(name)
+            shares = [metrics[f"{metric}_{slug}"] for metric in ("precision", "recall")]
+            cells = " | ".join("–" if share is None else f"{share:.3f}" for share in shares)
+            rows.append(f"| {words} | {cells} | {metrics[f'support_{slug}']:,.0f} |")
+    return "\n".join(rows)
+
+
+def _versions() -> list[str]:
+    installed = []
+    for package in _PACKAGES:
+        try:
+            installed.append(f"{package} {version(package)}")
+        except PackageNotFoundError:  # ONNX needs no torch
+            continue
+    return installed

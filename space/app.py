@@ -1,0 +1,249 @@
+"""The demo: a photo, many photos, a clip, and what to think of the answers. `make demo` runs it.
+
+The environment variable HF_SMILE_MODEL names the model, a folder or an id on the Hub.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import pandas as pd
+import views
+from about import about
+from endpoints import add_endpoints, uploaded
+from engine import FPS, MAX_IMAGES, MAX_SECONDS, Engine, SeenFace
+from samples import write_samples
+
+from hf_smile.errors import SmileDataError, SmileError, SmileModelError
+from hf_smile.inference.classifier import SmilePrediction, load_image
+from hf_smile.inference.files import make_writer
+
+QUICKSTART = "outputs/quickstart"
+MODEL = os.environ.get("HF_SMILE_MODEL", QUICKSTART)
+FORGET_AFTER = 300
+"""Seconds after which an upload is deleted, and what is known about an idle visitor forgotten."""
+MAX_UPLOAD = "30mb"
+_WAITING = 100  # requests; the next one is told to come back later
+_THREADS = 8  # that read and write files, and run what is let in
+# What takes a second must not wait for what takes a minute.
+_QUICK = {"concurrency_id": "quick", "concurrency_limit": 2}
+_LONG = {"concurrency_id": "long", "concurrency_limit": 1}
+_FROM_PAGE = {"preprocess": False, "api_visibility": "private"}  # paths come as they are: Engine reads them itself
+
+_INTRODUCTION = """\
+# Smile: for real or for show?
+
+Give it a face. It says whether there is **no smile**, a **genuine smile** or a **posed smile**, and how sure it is. It
+is often wrong: a picture cannot prove what somebody feels. Do not judge anyone by it.
+"""
+_DRAWN_ONLY = "**This is the quick start's model. It has seen drawn faces only: what it says of people means nothing.**"
+
+THEME = gr.themes.Default(
+    primary_hue=gr.themes.colors.emerald,
+    neutral_hue=gr.themes.colors.slate,
+    radius_size="lg",
+    font=["system-ui", "sans-serif"],  # of the visitor's device: nothing is fetched
+    font_mono=["ui-monospace", "monospace"],
+).set(  # Gradio's own greys are too faint to read
+    body_text_color_subdued="*neutral_600",
+    body_text_color_subdued_dark="*neutral_300",
+    block_label_text_color="*neutral_600",
+    block_label_text_color_dark="*neutral_300",
+    button_primary_background_fill="*primary_700",
+    button_primary_background_fill_dark="*primary_700",
+    button_primary_background_fill_hover="*primary_800",
+    button_primary_background_fill_hover_dark="*primary_800",
+    button_primary_text_color="white",
+    button_primary_text_color_dark="white",
+)
+
+
+def build_page(engine: Engine, samples: Path) -> gr.Blocks:
+    """The page and the API.
+
+    Args:
+        engine: gives the answers.
+        samples: folder for the example pictures.
+    """
+    page = gr.Blocks(title="hf_smile", analytics_enabled=False, delete_cache=(60, FORGET_AFTER))
+    with page:
+        gr.Markdown(_INTRODUCTION + ("\n" + _DRAWN_ONLY if engine.model == QUICKSTART else ""))
+        with gr.Tab("Photo"):
+            _photo_tab(engine, write_samples(samples))
+        with gr.Tab("Many photos"):
+            _batch_tab(engine)
+        with gr.Tab("Video"):
+            _video_tab(engine)
+        with gr.Tab("About"):
+            gr.Markdown(about(engine.model))
+        add_endpoints(engine, _QUICK, _LONG)
+    return page.queue(max_size=_WAITING, api_open=False)
+
+
+def _photo_tab(engine: Engine, samples: dict[str, Path]) -> None:
+    def look(file: dict[str, Any] | None) -> tuple[str, str, list[SeenFace]]:
+        if file is None:
+            return views.message("No photo yet", "Upload one, take one, paste one, or pick an example."), "", []
+        try:
+            photo = load_image(uploaded(file))
+        except SmileDataError as error:
+            return views.message("This picture can't be read", f"{error}.", "problem"), "", []
+        faces = engine.look(photo)
+        return views.photo(photo, faces), views.details(faces, 0), faces
+
+    def choose(faces: list[SeenFace] | None, event: gr.EventData) -> tuple[str, int]:
+        if not faces:
+            return views.message("Forgotten", "This photo was forgotten for privacy. Give it again."), 0
+        return views.details(faces, event.face), event.face
+
+    def explain(faces: list[SeenFace] | None, index: int) -> str:
+        if not faces:
+            return ""
+        try:
+            return views.heat_map(engine.explain(faces[index]))
+        except (SmileModelError, ImportError) as error:
+            return views.message("No heat map", f"{error}.")
+
+    with gr.Row():
+        with gr.Column(min_width=280):
+            photo = gr.Image(
+                label="Your photo", sources=["upload", "webcam", "clipboard"], height=300, elem_id="photo", buttons=[]
+            )
+            files = [[str(path)] for path in samples.values()]
+            gr.Examples(files, photo, example_labels=list(samples), label="Or try one of these")
+        with gr.Column(min_width=280):
+            picture = gr.HTML(look(None)[0], js_on_load=views.CHOOSE_FACE, elem_id="picture")
+            details = gr.HTML(js_on_load=views.SPEAK, elem_id="details")
+            heat = gr.HTML(elem_id="heat")
+    faces, chosen = gr.State(), gr.State(0)
+    shown = photo.change(look, photo, [picture, details, faces], **_QUICK, **_FROM_PAGE)
+    shown.then(lambda: 0, None, chosen, **_FROM_PAGE).then(explain, [faces, chosen], heat, **_QUICK, **_FROM_PAGE)
+    picked = picture.click(choose, faces, [details, chosen], **_FROM_PAGE)
+    picked.then(explain, [faces, chosen], heat, **_QUICK, **_FROM_PAGE)
+
+
+def _batch_tab(engine: Engine) -> None:
+    def look(files: list[dict[str, Any]] | None, progress: gr.Progress = gr.Progress()) -> str:  # noqa: B008
+        if not files:
+            return views.message("No pictures yet", "Choose some first.")
+        try:
+            seen = list(
+                engine.look_at_many(
+                    list(map(uploaded, files)), lambda done, total: progress((done, total), desc="Looking at pictures")
+                )
+            )
+        except SmileDataError as error:
+            return views.message("That was too much", f"{error}.", "problem")
+        predictions = [item.prediction if isinstance(item, SeenFace) else item for item in seen]
+        faces = [item for item in seen if isinstance(item, SeenFace)]
+        faces.sort(key=lambda face: -max((face.prediction.probabilities or {}).values(), default=0.0))
+        return views.batch(predictions, faces) + views.download("verdicts.csv", _csv(predictions))
+
+    files = gr.File(
+        label=f"Up to {MAX_IMAGES} pictures, or a zip of them",
+        file_count="multiple",
+        file_types=["image", ".zip"],
+        elem_id="files",
+        height=200,
+    )
+    button = gr.Button("Look at them", variant="primary")
+    verdicts = gr.HTML(js_on_load=views.SPEAK, elem_id="verdicts")
+    button.click(look, files, verdicts, **_LONG, **_FROM_PAGE)
+
+
+def _csv(predictions: list[SmilePrediction]) -> str:
+    file = io.StringIO()
+    write = make_writer("csv", file)
+    for prediction in predictions:
+        write(prediction)
+    return file.getvalue()
+
+
+def _video_tab(engine: Engine) -> None:
+    def follow(file: dict[str, Any] | None, progress: gr.Progress = gr.Progress()) -> tuple[str, Any]:  # noqa: B008
+        if file is None:
+            return views.message("No clip yet", "Upload one or record one first."), gr.LinePlot(visible=False)
+        try:
+            clip = engine.follow(
+                uploaded(file), lambda seconds: progress(seconds / MAX_SECONDS, desc=f"{seconds:.0f} s looked at")
+            )
+        except SmileDataError as error:
+            return views.message("This clip can't be read", f"{error}.", "problem"), gr.LinePlot(visible=False)
+        data = pd.DataFrame(clip.rows, columns=["seconds", "face", "p_smile"])
+        return views.peaks(clip, MAX_SECONDS), gr.LinePlot(data, visible=bool(clip.rows))
+
+    video = gr.Video(
+        label=f"A clip; the first {MAX_SECONDS:.0f} seconds are looked at, {FPS:.0f} frames of each",
+        sources=["upload", "webcam"],
+        height=300,
+        elem_id="video",
+        buttons=[],
+    )
+    button = gr.Button("Follow the faces", variant="primary")
+    peaks = gr.HTML(js_on_load=views.SPEAK, elem_id="peaks")
+    plot = gr.LinePlot(
+        x="seconds",
+        y="p_smile",
+        color="face",
+        y_lim=[0, 1],
+        y_title="probability of a smile",
+        label="Smile over time",
+        visible=False,
+        elem_id="timeline",
+    )
+    button.click(follow, video, [peaks, plot], **_LONG, **_FROM_PAGE)
+
+
+def forget_idle_visitors(page: gr.Blocks, seconds: float) -> None:
+    """Let go of what Gradio keeps of visitors, their pictures included, that have been idle for `seconds`.
+
+    Gradio itself keeps the last values of 10,000 visitors for as long as it runs.
+    """
+    visitors = page.app.state_holder
+    for visitor, last_used in list(visitors.time_last_used.items()):
+        if time.time() - last_used.timestamp() > seconds:
+            visitors.session_data.pop(visitor, None)
+            visitors.time_last_used.pop(visitor, None)
+
+
+def main() -> None:
+    engine = Engine(MODEL)
+    with tempfile.TemporaryDirectory() as samples:
+        page = build_page(engine, Path(samples))
+        page.launch(
+            theme=THEME,
+            css_paths=Path(__file__).with_name("style.css"),
+            max_file_size=MAX_UPLOAD,
+            max_threads=_THREADS,
+            run_history=False,
+            enable_monitoring=False,
+            ssr_mode=False,
+            footer_links=["api", "settings"],
+            prevent_thread_lock=True,
+            quiet=True,
+        )
+        print(f"The demo runs at {page.local_url} (Ctrl-C ends it)", flush=True)
+        engine.warm_up()
+        threading.Thread(target=_keep_forgetting, args=(page,), daemon=True).start()
+        page.block_thread()
+
+
+def _keep_forgetting(page: gr.Blocks) -> None:
+    while True:
+        time.sleep(60)
+        forget_idle_visitors(page, FORGET_AFTER)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except SmileError as error:
+        sys.exit(f"error: {error}")

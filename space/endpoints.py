@@ -1,0 +1,75 @@
+"""The API: /predict and /predict_batch, with typed JSON."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, TypedDict
+
+import gradio as gr
+from engine import Engine, SeenFace
+from gradio.processing_utils import check_all_files_in_cache
+
+from hf_smile.errors import SmileDataError
+from hf_smile.inference.classifier import SmilePrediction, load_image
+
+
+class Verdict(TypedDict):
+    """What `SmilePrediction.to_dict` gives."""
+
+    source: str | None
+    label: str | None
+    p_negative_smile: float | None
+    p_positive_smile: float | None
+    p_not_smile: float | None
+    p_smile: float | None
+    p_genuine_given_smile: float | None
+    box: list[int] | None
+    detector_score: float | None
+    note: str | None
+    error: str | None
+
+
+def add_endpoints(engine: Engine, quick: dict[str, Any], long: dict[str, Any]) -> None:
+    """Add the endpoints to the page that is being built.
+
+    Args:
+        engine: gives the answers.
+        quick: how many photos may be worked on at a time, as keyword arguments of `gr.api`.
+        long: the same for batches.
+    """
+
+    def predict(photo: gr.FileData) -> list[Verdict]:
+        """Verdicts on the faces of a photo, the largest first; on the whole photo where no face is found."""
+        try:
+            image = load_image(uploaded(photo))
+        except SmileDataError as error:
+            return [_to_json(SmilePrediction(error=str(error)))]
+        return [_to_json(face.prediction) for face in engine.look(image)]
+
+    def predict_batch(files: list[gr.FileData]) -> list[Verdict]:
+        """Verdicts on the faces of many images and zips, file by file. What can't be read has its `error`."""
+        try:
+            seen = list(engine.look_at_many(list(map(uploaded, files))))
+        except SmileDataError as error:
+            raise gr.Error(str(error), print_exception=False) from None
+        return [_to_json(item.prediction if isinstance(item, SeenFace) else item) for item in seen]
+
+    gr.api(predict, api_name="predict", **quick)
+    gr.api(predict_batch, api_name="predict_batch", **long)
+
+
+def uploaded(file: gr.FileData | dict[str, Any]) -> Path:
+    """The path of an uploaded file.
+
+    Raises:
+        gr.Error: it is no uploaded file. Nobody may have other files of the server read.
+    """
+    if not isinstance(file, dict) or not isinstance(file.get("path"), str):
+        raise gr.Error("give the file as {'path': ..., 'meta': {'_type': 'gradio.FileData'}}", print_exception=False)
+    check_all_files_in_cache(file)
+    return Path(file["path"])
+
+
+def _to_json(prediction: SmilePrediction) -> Verdict:
+    row = prediction.to_dict()
+    return Verdict(**(row | {"box": row["box"] and list(row["box"])}))  # type: ignore[typeddict-item]

@@ -1,0 +1,183 @@
+"""The model, loaded once, and what the page and the API ask of it. Knows nothing of Gradio."""
+
+from __future__ import annotations
+
+import csv
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from PIL import Image
+
+from hf_smile.errors import SmileDataError, SmileModelError
+from hf_smile.inference.classifier import NamedImage, SmileClassifier, SmilePrediction, load_image
+from hf_smile.inference.files import find_images
+from hf_smile.inference.video import analyse_video
+
+if TYPE_CHECKING:
+    from hf_smile.inference.explain import Explanation
+
+MAX_FACES = 20
+"""Faces of one photo, the largest first."""
+MAX_IMAGES = 200
+"""Images of one batch."""
+MAX_SECONDS = 30.0
+"""Of a clip; what comes later is not looked at."""
+FPS = 4.0
+"""Frames of a clip to look at, a second."""
+
+
+class SeenFace(NamedTuple):
+    """A verdict, and the part of the photo it is about."""
+
+    prediction: SmilePrediction
+    crop: Image.Image
+
+
+class Clip(NamedTuple):
+    """What was seen in a clip."""
+
+    seconds: float
+    """How far it was looked at."""
+    rows: list[dict[str, Any]]
+    """One a face and frame: `seconds`, `face`, `p_smile`."""
+    peaks: list[tuple[float, int, Image.Image]]
+    """Seconds, number of the face, annotated frame: the moment of each smile at which it is surest."""
+
+
+class Engine:
+    """Answers every visitor with one model. Threads may share it.
+
+    Args:
+        model: folder that `scripts/train.py` made, or an id on the Hub. ONNX Runtime runs it where it is exported.
+
+    Raises:
+        SmileModelError: there is no such model.
+
+    >>> Engine("outputs/quickstart").look(load_image("face.jpg"))[0].prediction.label  # doctest: +SKIP
+    'positive smile'
+    """
+
+    def __init__(self, model: str) -> None:
+        self.model = model
+        try:
+            self.classifier = SmileClassifier.from_pretrained(model, runtime="onnx")
+            self._on_torch: SmileClassifier | None = None
+        except SmileModelError:  # not exported; what else may be wrong, torch says as well
+            self.classifier = self._on_torch = SmileClassifier.from_pretrained(model, runtime="torch")
+        self._lock = threading.Lock()
+
+    def look(self, photo: Image.Image) -> list[SeenFace]:
+        """The faces of a photo; where there is none, the whole photo, and its `note` says so."""
+        return [
+            SeenFace(prediction, photo.crop(prediction.box) if prediction.box else photo)
+            for prediction in self.classifier.predict_photo(photo, faces="auto")[:MAX_FACES]
+        ]
+
+    def look_at_many(
+        self, paths: Sequence[Path], on_image: Callable[[int, int], object] = lambda done, total: None
+    ) -> Iterator[SeenFace | SmilePrediction]:
+        """The faces of images and zips, file by file. A file that can't be read gives one prediction with an `error`.
+
+        Args:
+            paths: uploaded files.
+            on_image: told how many images are done, and of how many.
+
+        Raises:
+            SmileDataError: there are more than `MAX_IMAGES` images.
+        """
+        images = [image for path in paths for image in _images_of(path)]
+        if len(images) > MAX_IMAGES:
+            raise SmileDataError(f"{len(images):,} images are too many: at most {MAX_IMAGES} at a time")
+        for done, image in enumerate(images, start=1):
+            if isinstance(image, SmilePrediction):
+                yield image
+            else:
+                try:
+                    for face in self.look(load_image(image)):
+                        yield face._replace(prediction=replace(face.prediction, source=image.source))
+                except SmileDataError as error:
+                    yield SmilePrediction(source=image.source, error=str(error))
+            on_image(done, len(images))
+
+    def follow(self, clip: Path, on_frame: Callable[[float], None]) -> Clip:
+        """Every face through a clip.
+
+        Args:
+            clip: any file that OpenCV can read; its first `MAX_SECONDS` are looked at.
+            on_frame: told the time of each frame, in seconds.
+
+        Raises:
+            SmileDataError: it is no clip.
+        """
+        seen = 0.0
+
+        def remember(seconds: float) -> None:
+            nonlocal seen
+            seen = seconds
+            on_frame(seconds)
+
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                analyse_video(self.classifier, clip, folder, FPS, remember, MAX_SECONDS)
+            except SmileDataError as error:
+                raise SmileDataError(_without_folder(str(error), clip)) from None
+            with Path(folder, "timeline.csv").open(encoding="utf-8", newline="") as file:
+                rows = [
+                    {
+                        "seconds": float(row["seconds"]),
+                        "face": f"face {row['face']}",
+                        "p_smile": float(row["p_negative_smile"]) + float(row["p_positive_smile"]),
+                    }
+                    for row in csv.DictReader(file)
+                ]
+            peaks = []
+            for path in sorted(Path(folder, "peaks").iterdir()):
+                seconds, face = path.stem.split("s_face")
+                peaks.append((float(seconds), int(face), load_image(path)))
+        return Clip(seen, rows, peaks)
+
+    def explain(self, face: SeenFace) -> Explanation:
+        """Where the network looked. The first call loads it in torch, which takes seconds.
+
+        Raises:
+            SmileModelError: the network has no feature map.
+            ImportError: torch or captum is not installed.
+        """
+        from hf_smile.inference.explain import explain
+
+        return explain(self._torch_classifier(), face.crop, face.prediction.label)
+
+    def warm_up(self) -> threading.Thread:
+        """Load what `explain` needs in the background; what is wrong with it, `explain` says."""
+
+        def load() -> None:
+            with suppress(SmileModelError, ImportError):
+                self._torch_classifier()
+
+        thread = threading.Thread(target=load, daemon=True)
+        thread.start()
+        return thread
+
+    def _torch_classifier(self) -> SmileClassifier:
+        with self._lock:
+            if self._on_torch is None:
+                self._on_torch = SmileClassifier.from_pretrained(self.model, runtime="torch")
+            return self._on_torch
+
+
+def _images_of(path: Path) -> list[NamedImage | SmilePrediction]:
+    """The images of an uploaded file under names without the folder it was put into."""
+    try:
+        _, images = find_images([str(path)])
+    except SmileDataError as error:  # a broken zip, or one without images
+        return [SmilePrediction(source=path.name, error=_without_folder(str(error), path))]
+    return [NamedImage(_without_folder(image.source, path), image.read) for image in images]
+
+
+def _without_folder(text: str, path: Path) -> str:
+    return text.replace(f"{path.parent}/", "")

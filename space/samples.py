@@ -1,0 +1,57 @@
+"""Pictures to try: drawn faces, and photos of the public domain that come inside matplotlib and scikit-image."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from matplotlib.cbook import get_sample_data
+from PIL import Image
+
+from hf_smile.data.sample import draw_face
+from hf_smile.labels import NEGATIVE_SMILE, NOT_SMILE, POSITIVE_SMILE
+
+_DRAWN = {"drawn, genuine": POSITIVE_SMILE, "drawn, posed": NEGATIVE_SMILE, "drawn, no smile": NOT_SMILE}
+_SAME_PERSON = 3  # one seed draws one person, whatever the expression
+
+
+def write_samples(folder: Path) -> dict[str, Path]:
+    """Write the pictures into a folder.
+
+    Returns:
+        Their files by what the page calls them.
+
+    >>> list(write_samples(Path("samples")))[0]  # doctest: +SKIP
+    'Grace Hopper'
+    """
+    files = {}
+    for number, (name, image) in enumerate(_samples()):
+        files[name] = folder / f"sample_{number}.jpg"
+        image.save(files[name], quality=92)
+    return files
+
+
+def _samples() -> Iterator[tuple[str, Image.Image]]:
+    people = [("Grace Hopper", Image.open(get_sample_data("grace_hopper.jpg")).convert("RGB"))]
+    try:
+        from skimage.data import astronaut
+    except ImportError:  # an example less
+        pass
+    else:
+        people.append(("Eileen Collins", Image.fromarray(astronaut())))
+    yield from people
+    if len(people) > 1:
+        yield "both of them", _side_by_side([image for _, image in people], height=480)
+    for name, label_id in _DRAWN.items():
+        yield name, draw_face(label_id, np.random.default_rng(_SAME_PERSON), size=256)
+
+
+def _side_by_side(images: list[Image.Image], height: int) -> Image.Image:
+    scaled = [image.resize((round(image.width * height / image.height), height)) for image in images]
+    both = Image.new("RGB", (sum(image.width for image in scaled), height))
+    left = 0
+    for image in scaled:
+        both.paste(image, (left, 0))
+        left += image.width
+    return both

@@ -1,0 +1,220 @@
+"""What a person reads, as HTML. Pictures travel inside it, so that no result is ever written to disk."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterable, Sequence
+from html import escape
+from typing import TYPE_CHECKING
+
+from PIL import Image
+
+from hf_smile.figures import CLASS_COLORS
+from hf_smile.inference.classifier import SmilePrediction
+from hf_smile.labels import LABEL_NAMES, NOT_SMILE
+
+if TYPE_CHECKING:
+    from engine import Clip, SeenFace
+
+    from hf_smile.inference.explain import Explanation
+
+WORDS = dict(zip(LABEL_NAMES, ("posed smile", "genuine smile", "no smile"), strict=True))
+"""What the page calls the labels."""
+
+_PHOTO_SIDE, _THUMBNAIL_SIDE = 1024, 160
+_SURE_ENOUGH_TO_BE_A_SMILE = 0.5
+_CROWD = 6  # with more faces than that, tags would cover faces: only the chosen one's is shown
+
+CHOOSE_FACE = """
+element.setAttribute('aria-live', 'polite');
+element.addEventListener('click', (event) => {
+    const face = event.target.closest('button.hs-face');
+    if (!face) return;
+    element.querySelectorAll('button.hs-face').forEach((other) => other.setAttribute('aria-pressed', other === face));
+    trigger('click', {face: Number(face.dataset.face)});
+});
+"""
+"""Script of the component that shows `photo`: its click events carry the index of the face."""
+
+SPEAK = "element.setAttribute('aria-live', 'polite');"
+"""Script of a component that screen readers shall read out when it changes."""
+
+
+def percent(probability: float) -> str:
+    """Whole percents that never claim certainty and never break at the end of a line.
+
+    >>> percent(0.731), percent(0.9996)
+    ('73\\xa0%', 'over\\xa099\\xa0%')
+    """
+    if probability > 0.995:
+        return "over\xa099\xa0%"
+    return "under\xa01\xa0%" if probability < 0.005 else f"{100 * probability:.0f}\xa0%"
+
+
+def count(n: int, noun: str) -> str:
+    """A number and what it counts: `1 face`, `2 faces`."""
+    return f"{n} {noun}{'' if n == 1 else 's'}"
+
+
+def verdict(prediction: SmilePrediction) -> str:
+    """A verdict in a few words: `genuine smile, 93 %`."""
+    if prediction.label is None or prediction.probabilities is None:
+        return f"no verdict: {prediction.error}"
+    return f"{WORDS[prediction.label]}, {percent(prediction.probabilities[prediction.label])}"
+
+
+def message(title: str, text: str, kind: str = "hint") -> str:
+    """A state in words; `kind` is `hint` or `problem`."""
+    text = text[:1].upper() + text[1:]
+    return f'<div class="hs-message {kind}"><strong>{escape(title)}</strong><p>{escape(text)}</p></div>'
+
+
+def photo(image: Image.Image, faces: Sequence[SeenFace]) -> str:
+    """The photo, with a button over every face that says its verdict; the first one is chosen."""
+    boxes = []
+    for index, (prediction, _) in enumerate(faces):
+        if prediction.box is None:
+            continue
+        left, top, right, bottom = prediction.box
+        place = (left / image.width, top / image.height, (right - left) / image.width, (bottom - top) / image.height)
+        style = ";".join(
+            f"{name}:{100 * value:.2f}%" for name, value in zip(("left", "top", "width", "height"), place, strict=True)
+        )
+        words = verdict(prediction)
+        tag = words.replace(" smile,", "") if prediction.label != LABEL_NAMES[NOT_SMILE] else words.replace(",", "")
+        # The tag must not leave the photo.
+        sides = f"{'to-left' if left > 0.66 * image.width else ''} {'below' if top < 0.1 * image.height else ''}"
+        boxes.append(
+            f'<button type="button" class="hs-face {sides}" data-face="{index}" '
+            f'aria-pressed="{str(index == 0).lower()}" aria-label="{escape(f"Face {index + 1}: {words}")}" '
+            f'style="{style};--class:{CLASS_COLORS[prediction.label or ""]}"><span>{escape(tag)}</span></button>'
+        )
+    alt = f"Your photo, {count(len(boxes), 'face')} marked" if boxes else "Your photo"
+    crowd = " crowd" if len(boxes) > _CROWD else ""
+    return (
+        f'{_found(len(boxes))}<div class="hs-photo{crowd}"><img src="{data_uri(image, _PHOTO_SIDE)}" alt="{alt}">'
+        f"{''.join(boxes)}</div>"
+    )
+
+
+def _found(faces: int) -> str:
+    if not faces:
+        return message(
+            "No face found",
+            "So the whole picture was classified. That is right for a face cut out closely, or drawn; "
+            "it means nothing for a picture of anything else.",
+        )
+    if faces == 1:
+        return '<p class="hs-status">One face found.</p>'
+    return f'<p class="hs-status">{faces} faces found. Choose one to read more about it.</p>'
+
+
+def details(faces: Sequence[SeenFace], index: int) -> str:
+    """Verdict, three probabilities and two questions about one face."""
+    prediction = faces[index].prediction
+    probabilities, p_smile = prediction.probabilities or {}, prediction.p_smile or 0.0
+    about = "The whole picture" if prediction.box is None else "This face"
+    if len(faces) > 1:
+        about = f"Face {index + 1} of {len(faces)}"
+    bars = "".join(_bar(WORDS[name], probabilities[name], CLASS_COLORS[name]) for name in LABEL_NAMES)
+    genuine = _bar("Genuine, if smiling?", prediction.p_genuine_given_smile or 0.0)
+    remark = "" if p_smile >= _SURE_ENOUGH_TO_BE_A_SMILE else "<p>Only worth something if there is a smile at all.</p>"
+    return (
+        f'<section class="hs-details"><p class="hs-about">{about}</p><h3>{escape(verdict(prediction))}</h3>'
+        f'<div class="hs-bars">{bars}</div>'
+        f'<div class="hs-bars hs-questions">{_bar("Smiling?", p_smile)}{genuine}{remark}</div></section>'
+    )
+
+
+def _bar(name: str, probability: float, color: str = "var(--neutral-500)") -> str:
+    shown = percent(probability)
+    return (
+        f'<div class="hs-bar"><span>{escape(name)}</span><span>{shown}</span>'
+        f'<div role="meter" aria-label="{escape(name)}" aria-valuemin="0" aria-valuemax="100" '
+        f'aria-valuenow="{100 * probability:.0f}" aria-valuetext="{shown}">'
+        f'<div style="width:{100 * probability:.1f}%;background:{color}"></div></div></div>'
+    )
+
+
+def heat_map(explanation: Explanation) -> str:
+    """What the network saw, beside where it looked."""
+    word = WORDS[explanation.label]
+    if not explanation.heat.any():
+        return message("Where the model looked", f"No part of the picture spoke for “{word}” more than another.")
+    upper, lower = percent(explanation.upper_share), percent(explanation.lower_share)
+    return (
+        '<section class="hs-heat"><h4>Where the model looked</h4><div>'
+        f'<figure><img src="{data_uri(explanation.image)}" alt="The face as the model sees it">'
+        "<figcaption>What it saw</figcaption></figure>"
+        f'<figure><img src="{data_uri(explanation.overlay())}" alt="Heat map: {upper} on the upper half, {lower} on '
+        f'the lower half"><figcaption>What spoke for “{word}”</figcaption></figure></div>'
+        f"<p>{upper} of the heat is on the upper half, where the eyes are, {lower} on the lower half with the mouth. "
+        "The brighter, the more it counted.</p></section>"
+    )
+
+
+def batch(predictions: Sequence[SmilePrediction], faces: Sequence[SeenFace]) -> str:
+    """All verdicts of a batch: a gallery and a table, each in the order given."""
+    failed = sum(prediction.error is not None for prediction in predictions)
+    unread = f", {count(failed, 'file')} could not be read" if failed else ""
+    return (
+        f'<p class="hs-status">{count(len(faces), "verdict")}{unread}. The surest come first.</p>'
+        f"{_gallery(faces)}{_table(predictions)}"
+    )
+
+
+def _gallery(faces: Iterable[SeenFace]) -> str:
+    items = []
+    for prediction, crop in faces:
+        words, name = escape(verdict(prediction)), escape(prediction.source or "")
+        color = CLASS_COLORS[prediction.label or ""]
+        items.append(
+            f'<figure style="--class:{color}"><img src="{data_uri(crop, _THUMBNAIL_SIDE)}" alt="{words}: {name}">'
+            f'<figcaption><strong>{words}</strong><span title="{name}">{name}</span></figcaption></figure>'
+        )
+    return f'<div class="hs-gallery">{"".join(items)}</div>' if items else ""
+
+
+def _table(predictions: Iterable[SmilePrediction]) -> str:
+    names = "image", "verdict", "smiling?", "genuine, if so?", "remark"
+    head = "".join(f'<th scope="col">{name}</th>' for name in names)
+    rows = []
+    for prediction in predictions:
+        numbers = prediction.p_smile, prediction.p_genuine_given_smile
+        cells = [prediction.source or "", verdict(prediction), *("" if p is None else percent(p) for p in numbers)]
+        cells.append(prediction.note or "")
+        rows.append(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>")
+    return f'<div class="hs-table"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+
+
+def peaks(clip: Clip, limit: float) -> str:
+    """The moments at which smiles were surest."""
+    seen = f"The first {limit:.0f} seconds were looked at." if clip.seconds > limit - 1 else ""
+    if not clip.rows:
+        return message("No face found", f"No frame of the clip shows a face that we can find. {seen}")
+    if not clip.peaks:
+        return message("No smile", f"No face in the clip smiles. {seen}")
+    items = [
+        f'<figure><img src="{data_uri(frame, 480)}" alt="Frame at {seconds:.1f} seconds, face {face} marked">'
+        f"<figcaption><strong>{seconds:.1f} s</strong><span>face {face}</span></figcaption></figure>"
+        for seconds, face, frame in clip.peaks
+    ]
+    head = f"{count(len(items), 'smile')} in {clip.seconds:.0f} seconds, each at its peak. {seen}"
+    return f'<p class="hs-status">{head}</p><div class="hs-gallery hs-wide">{"".join(items)}</div>'
+
+
+def download(name: str, text: str) -> str:
+    """A link that saves `text` as a file."""
+    content = base64.b64encode(text.encode()).decode()
+    return f'<a class="hs-download" download="{escape(name)}" href="data:text/csv;base64,{content}">Download {name}</a>'
+
+
+def data_uri(image: Image.Image, longest_side: int | None = None) -> str:
+    """The picture as an address that holds it, made smaller where its sides are longer than `longest_side`."""
+    if longest_side:
+        image = image.copy()
+        image.thumbnail((longest_side, longest_side))
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=88)
+    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"

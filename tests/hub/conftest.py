@@ -1,0 +1,121 @@
+"""A Hub on this machine, a run to publish, and what a user types."""
+
+from __future__ import annotations
+
+import os
+import runpy
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hub_server import TOKEN, LoopbackHub, running_hub
+
+ROOT = Path(__file__).parents[2]
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+Push = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(scope="session")
+def served_hub() -> Iterator[LoopbackHub]:
+    with running_hub() as hub:
+        yield hub
+
+
+@pytest.fixture
+def hub(served_hub: LoopbackHub) -> LoopbackHub:
+    """The Hub with nothing on it and nothing wrong with it."""
+    for collection in (served_hub.repos, served_hub.blobs, served_hub.parts, served_hub.faults, served_hub.requests):
+        collection.clear()
+    return served_hub
+
+
+@pytest.fixture
+def hub_here(hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch) -> LoopbackHub:
+    """The client of this process talks to it too."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+    monkeypatch.setattr(
+        constants, "HUGGINGFACE_CO_URL_TEMPLATE", f"{hub.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    )
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    return hub
+
+
+@pytest.fixture
+def run(hub: LoopbackHub, tmp_path: Path) -> Run:
+    """A command in a fresh process with an empty cache, whose Hub is ours."""
+    environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0"}
+    environment |= {"HF_HOME": str(tmp_path / "cache"), "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_TELEMETRY": "1"}
+
+    def run(*words: str | Path, **options: object) -> subprocess.CompletedProcess[str]:
+        settings: dict = {"cwd": ROOT, "capture_output": True, "text": True, "timeout": 240, "env": environment}
+        return subprocess.run([sys.executable, *map(str, words)], **(settings | options))
+
+    return run
+
+
+@pytest.fixture
+def push(hub_here: LoopbackHub, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Push:
+    """`scripts/push_to_hub.py` in this process; gives the exit code, what it printed, and its errors."""
+
+    def push(*words: str | Path) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["push_to_hub.py", *map(str, words)])
+        capsys.readouterr()
+        try:
+            runpy.run_path(str(ROOT / "scripts" / "push_to_hub.py"), run_name="__main__")
+            code = 0
+        except SystemExit as end:
+            code = int(end.code or 0)
+        return code, *capsys.readouterr()
+
+    return push
+
+
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The seconds that the client would have waited, without the waiting."""
+    seconds: list[float] = []
+    monkeypatch.setattr(time, "sleep", seconds.append)
+    return seconds
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run with a tiny network that has learnt nothing, and things of its owner's beside it."""
+    import torch
+    from datasets import Dataset, DatasetDict
+
+    from hf_smile.hub.model_card import write_model_card
+    from hf_smile.modeling import build_model
+    from hf_smile.training.after import Folded
+    from hf_smile.training.run_folder import finish_run, mark_finished, start_run
+
+    folder = tmp_path_factory.mktemp("runs") / "tiny"
+    recipe = {"data_dir": "/home/ann/faces", "backbone": "test_resnet", "pretrained": False, "learning_rate": 0.1}
+    start_run(folder, recipe | {"select_best": "macro_f1"})
+    torch.manual_seed(0)
+    build_model("test_resnet", pretrained=False, image_size=32).save_pretrained(folder)
+    split = Dataset.from_dict({"image_id": [f"ann-{i}" for i in range(60)], "label": [i % 3 for i in range(60)]})
+    validation_logits, logits = np.random.default_rng(0).normal(size=(2, 60, 3))
+    folded = Folded(1.25, "fitted on the validation split", 0.5, np.array([0.1, 0.2, 0.7]), validation_logits)
+    metrics = finish_run(folder, DatasetDict(validation=split, test=split), logits, folded)
+    write_model_card(folder, metrics, backbone="test_resnet", selected_by="macro_f1", pretrained=False, plain_timm=True)
+    mark_finished(folder, metrics)
+    for name in ("bad_images.csv", "training_args.bin", "ann.jpg", ".secret", "checkpoint-2/optimizer.pt"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("ann-1")
+    return folder
+
+
+@pytest.fixture
+def run_folder(finished_run: Path, tmp_path: Path) -> Path:
+    """A copy of it that a test may change."""
+    return Path(shutil.copytree(finished_run, tmp_path / "run"))

@@ -1,0 +1,117 @@
+"""The API as gradio_client and curl use it."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from gradio_client import Client, handle_file
+from gradio_client.exceptions import AppError
+from matplotlib.cbook import get_sample_data
+
+from hf_smile.inference.classifier import SmileClassifier
+
+pytest.importorskip("cv2")
+
+HOPPER = str(get_sample_data("grace_hopper.jpg", asfileobj=False))
+
+
+@pytest.fixture(scope="module")
+def client(demo_url) -> Client:
+    return Client(demo_url, verbose=False)
+
+
+@pytest.fixture(scope="module")
+def classifier(demo_model) -> SmileClassifier:
+    return SmileClassifier.from_pretrained(demo_model, runtime="onnx")
+
+
+def test_predict_gives_what_the_classifier_gives(client, classifier):
+    (verdict,) = client.predict(handle_file(HOPPER), api_name="/predict")
+    (expected,) = classifier.predict_photo(HOPPER, faces="all")
+    assert verdict["label"] == expected.label and verdict["box"] == list(expected.box)
+    assert verdict["p_positive_smile"] == pytest.approx(expected.probabilities["positive smile"])
+    assert verdict["p_smile"] == pytest.approx(expected.p_smile) and verdict["error"] is None
+
+
+def test_a_broken_photo_is_answered_not_raised(client, tmp_path):
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"no image")
+    (verdict,) = client.predict(handle_file(broken), api_name="/predict")
+    assert verdict["label"] is None and "not a JPEG" in verdict["error"]
+
+
+def test_predict_batch_reads_zips_and_names_every_file(client, faces_zip, tmp_path):
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no image")
+    no_zip = tmp_path / "no.zip"
+    no_zip.write_bytes(b"no zip")
+    files = [handle_file(path) for path in (HOPPER, faces_zip, broken, no_zip)]
+    verdicts = client.predict(files, api_name="/predict_batch")
+    sources = [verdict["source"] for verdict in verdicts]
+    assert sources == ["grace_hopper.jpg", "faces.zip/a/0.png", "faces.zip/a/1.png", "broken.png", "no.zip"]
+    assert [bool(verdict["label"]) for verdict in verdicts] == [True, True, True, False, False]
+    assert "not a readable zip" in verdicts[-1]["error"] and "/" not in verdicts[-1]["error"]
+
+
+@pytest.fixture
+def faces_zip(tmp_path) -> Path:
+    import numpy as np
+
+    from hf_smile.data.sample import draw_face
+
+    with zipfile.ZipFile(tmp_path / "faces.zip", "w") as archive:
+        for i in range(2):
+            file = io.BytesIO()
+            draw_face(i, np.random.default_rng(i)).save(file, "PNG")
+            archive.writestr(f"a/{i}.png", file.getvalue())
+    return tmp_path / "faces.zip"
+
+
+def test_more_images_than_allowed_are_refused_in_words(client, tmp_path):
+    path = tmp_path / "many.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for i in range(201):
+            archive.writestr(f"{i}.png", b"")
+    with pytest.raises(AppError, match="201 images are too many: at most 200"):
+        client.predict([handle_file(path)], api_name="/predict_batch")
+
+
+@pytest.mark.parametrize("language", ["python", "bash"])
+def test_the_examples_of_the_readme_run(demo_url, language, tmp_path, demo_model):
+    for name in ("photo.jpg", "one.jpg"):
+        shutil.copy(HOPPER, tmp_path / name)
+    with zipfile.ZipFile(tmp_path / "more.zip", "w") as archive:
+        archive.write(HOPPER, "more.jpg")
+    readme = (Path(__file__).parents[2] / "space" / "README.md").read_text()
+    code = readme.split(f"```{language}\n")[1].split("```")[0].replace("http://127.0.0.1:7860", demo_url)
+    shell = {"python": [sys.executable, "-c"], "bash": ["bash", "-euc"]}[language]
+    done = subprocess.run([*shell, code], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    (expected,) = SmileClassifier.from_pretrained(demo_model, runtime="onnx").predict_photo(HOPPER, faces="all")
+    assert str(list(expected.box)) in done.stdout and expected.label in done.stdout
+
+
+@pytest.mark.parametrize("meta", [{"meta": {"_type": "gradio.FileData"}}, {}])
+def test_files_of_the_server_are_not_read(demo_url, meta):
+    call = f"{demo_url}/gradio_api/call/predict"
+    data = json.dumps({"data": [{"path": HOPPER, **meta}]})
+    event = json.loads(curl("-H", "Content-Type: application/json", "-d", data, call))
+    answer = curl("-N", f"{call}/{event['event_id']}")
+    assert "event: error" in answer and "p_smile" not in answer
+
+
+def test_uploads_have_a_limit(demo_url, tmp_path):
+    large = tmp_path / "large.jpg"
+    large.write_bytes(bytes(31 * 1024 * 1024))
+    assert "exceeded" in curl("-F", f"files=@{large}", f"{demo_url}/gradio_api/upload").lower()
+
+
+def curl(*words: str) -> str:
+    return subprocess.run(["curl", "-sS", "--noproxy", "*", *words], capture_output=True, text=True, timeout=60).stdout

@@ -1,0 +1,114 @@
+"""What the demo is made of, without a browser."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import re
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from hf_smile.errors import SmileModelError
+from hf_smile.inference.classifier import SmilePrediction
+from hf_smile.labels import LABEL_NAMES
+
+pytest.importorskip("cv2")
+pytest.importorskip("gradio")
+
+import about
+import app
+import views
+from engine import Engine, SeenFace
+
+SPACE = Path(app.__file__).parent
+
+
+def face(probabilities=(0.2, 0.7, 0.1), box=(10, 10, 50, 50), **about) -> SeenFace:
+    by_name = dict(zip(LABEL_NAMES, probabilities, strict=True))
+    label = max(by_name, key=by_name.__getitem__)
+    return SeenFace(SmilePrediction(label, by_name, box, **about), Image.new("RGB", (40, 40)))
+
+
+def test_the_front_matter_names_the_installed_gradio_and_what_is_there():
+    front = yaml.safe_load((SPACE / "README.md").read_text().split("---")[1])
+    assert front["sdk"] == "gradio" and front["sdk_version"] == importlib.metadata.version("gradio")
+    assert (SPACE / front["app_file"]).is_file()
+    assert len(front["short_description"]) <= 60
+
+
+def test_names_of_files_are_shown_not_run():
+    html = views.batch([face(source="<script>alert(1)</script>.png").prediction], [face(source="<b>\"'x")])
+    assert "<script>" not in html and "<b>" not in html and "&lt;script&gt;" in html
+
+
+def test_a_probability_is_never_shown_as_certain():
+    assert [views.percent(p).replace("\xa0", " ") for p in (0.0, 0.004, 0.5, 0.9951, 1.0)] == [
+        "under 1 %",
+        "under 1 %",
+        "50 %",
+        "over 99 %",
+        "over 99 %",
+    ]
+
+
+def test_no_smile_makes_the_second_question_idle():
+    assert "Only worth something" in views.details([face((0.1, 0.1, 0.8))], 0)
+    assert "Only worth something" not in views.details([face((0.1, 0.8, 0.1))], 0)
+
+
+def test_in_a_crowd_only_the_chosen_face_has_a_tag():
+    photo = Image.new("RGB", (400, 100))
+    crowd = [face(box=(50 * i, 10, 50 * i + 40, 50)) for i in range(8)]
+    html = views.photo(photo, crowd)
+    assert "8 faces found" in html and "crowd" in html and html.count('aria-pressed="true"') == 1
+    assert "crowd" not in views.photo(photo, crowd[:3])
+
+
+def test_the_samples_are_pictures_of_faces_without_a_download(tmp_path, demo_model):
+    from samples import write_samples
+
+    files = write_samples(tmp_path)
+    engine = Engine(str(demo_model))
+    found = {name: [seen.prediction.box for seen in engine.look(Image.open(path))] for name, path in files.items()}
+    assert all(found["Grace Hopper"]) and len(found["Grace Hopper"]) == 1
+    if importlib.util.find_spec("skimage"):
+        assert len(found["both of them"]) == 2
+    assert {"drawn, genuine", "drawn, posed", "drawn, no smile"} < set(files)
+
+
+def test_a_model_without_onnx_runs_in_torch_and_none_is_told_in_words(demo_model, tmp_path):
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / name).write_bytes((demo_model / name).read_bytes())
+    photo = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))
+    (in_torch,), (in_onnx,) = Engine(str(tmp_path)).look(photo), Engine(str(demo_model)).look(photo)
+    assert in_torch.prediction.probabilities == pytest.approx(in_onnx.prediction.probabilities, abs=1e-4)
+    with pytest.raises(SmileModelError, match="nowhere"):
+        Engine("nowhere")
+
+
+def test_a_model_without_a_card_is_said_to_have_none(tmp_path):
+    text = about.about(str(tmp_path))
+    assert "comes without a card" in text and "not tested" in text
+
+
+def test_idle_visitors_are_forgotten_and_others_are_not(demo_model, tmp_path):
+    page = app.build_page(Engine(str(demo_model)), tmp_path)
+    page.app.configure_app(page)
+    visitors = page.app.state_holder
+    for name in ("idle", "busy"):
+        visitors[name].state_data[1] = "a photo"
+    visitors.time_last_used["idle"] = datetime.now() - timedelta(seconds=301)
+    app.forget_idle_visitors(page, 300)
+    assert list(visitors.session_data) == ["busy"]
+
+
+def test_results_carry_their_pictures_inside(demo_model):
+    photo = Image.new("RGB", (80, 80))
+    faces = Engine(str(demo_model)).look(photo)
+    html = views.photo(photo, faces) + views.batch([faces[0].prediction], faces)
+    assert set(re.findall(r'src="([a-z:/]*)', html)) == {"data:image/jpeg"}
