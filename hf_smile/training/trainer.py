@@ -215,6 +215,8 @@ class SmileTrainer(Trainer):
             self.model.load_state_dict(raw)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        if not self.args.should_save:  # transformers calls this in every process
+            return
         folder = Path(output_dir or str(self.args.output_dir))
         if self.ema is not None and folder.name.startswith("checkpoint-"):
             folder.mkdir(parents=True, exist_ok=True)
