@@ -78,11 +78,12 @@ def predict(args: argparse.Namespace) -> Predictions:
 
 
 def draw_heat_maps(args: argparse.Namespace) -> str:
-    """Write `heat_maps.png`, add it to `report.md`, and say whether the maps can be trusted."""
+    """Write `heat_maps.png`, and say whether the maps can be trusted."""
     import datasets
     import numpy as np
 
     from hf_smile.data.dataset import load_smile_dataset
+    from hf_smile.data.images import encoded_bytes
     from hf_smile.inference.classifier import SmileClassifier
     from hf_smile.inference.heat_maps import check_sanity, mean_heat_maps, plot_heat_maps
 
@@ -91,15 +92,9 @@ def draw_heat_maps(args: argparse.Namespace) -> str:
     split = split.cast_column("image", datasets.Image(decode=False))
     labels = np.array(split["label"])
     rows = np.concatenate([np.flatnonzero(labels == label)[:100] for label in np.unique(labels)])
-    images = [image["bytes"] for image in split.select(rows)["image"]]
+    images = [encoded_bytes(image) for image in split.select(rows)["image"]]
     plot_heat_maps(mean_heat_maps(classifier, images, labels[rows].tolist()), Path(args.output_dir, "heat_maps.png"))
-    sanity = str(check_sanity(classifier, images[:: max(1, len(images) // 30)]))
-    with Path(args.output_dir, "report.md").open("a", encoding="utf-8") as report:
-        report.write(
-            "\n## Where it looks\n\nHiResCAM of the score of each image's own label, averaged over up to 100 images a"
-            f" class. {sanity}\n\n![Mean heat map of each class](heat_maps.png)\n"
-        )
-    return sanity
+    return str(check_sanity(classifier, images[:: max(1, len(images) // 30)]))
 
 
 def main() -> None:
@@ -108,6 +103,7 @@ def main() -> None:
     from hf_smile.evaluation.report import write_report
 
     other = read_predictions(args.compare) if args.compare else None
+    sanity = draw_heat_maps(args) if args.heat_maps else ""
     predictions = read_predictions(args.predictions) if args.predictions else predict(args)
     title = args.predictions or f"{args.model}, {args.split} split of {args.data_dir}"
     report = write_report(
@@ -124,8 +120,13 @@ def main() -> None:
     print(f"Accuracy {100 * accuracy['value']:.1f} % (95 % interval {low:.1f} to {high:.1f}), {report['n']:,} images")
     if "comparison" in report:
         print(report["comparison"]["sentence"])
-    if args.heat_maps:
-        print(draw_heat_maps(args))
+    if sanity:
+        print(sanity)
+        with Path(args.output_dir, "report.md").open("a", encoding="utf-8") as file:
+            file.write(
+                "\n## Where it looks\n\nHiResCAM of the score of each image's own label, averaged over up to 100 images"
+                f" a class. {sanity}\n\n![Mean heat map of each class](heat_maps.png)\n"
+            )
     print(f"The whole report: {args.output_dir}/report.md")
 
 

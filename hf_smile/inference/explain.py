@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from captum.attr import LayerGradientXActivation
 from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
@@ -34,6 +33,8 @@ class Explanation:
     """(H, W), 0 to 1, over the network's input; 0 everywhere where nothing speaks for the class."""
     image: Image.Image
     """What the network saw: the crop, resized to W x H."""
+    pixel_values: NDArray[np.float32]
+    """(3, H, W), the same as the network was given it."""
 
     @property
     def upper_share(self) -> float:
@@ -56,70 +57,106 @@ class Explanation:
         return Image.blend(self.image, Image.fromarray(colors), 0.5)
 
 
-def explain(classifier: SmileClassifier, image: ImageInput, label: str | None = None) -> Explanation:
-    """HiResCAM (Draelos & Carin, 2020, "Use HiResCAM instead of Grad-CAM for faithful explanations") of a face crop.
+class Explainer:
+    """Makes heat maps by HiResCAM.
 
     Gradient times activation, summed over the channels of a feature map. Grad-CAM averages the gradients first and can
-    so show places that the network did not use.
+    so show places that the network did not use. An explainer has a network of its own, because captum hangs its hooks
+    into it; it is for one thread. Source: Draelos & Carin (2020), "Use HiResCAM instead of Grad-CAM for faithful
+    explanations".
 
     Args:
-        classifier: on the runtime `torch`; any timm CNN.
-        image: a face crop, as for `predict`.
-        label: the class to explain; None for the one that is predicted.
+        classifier: on the runtime `torch`; any timm network with feature maps.
 
     Raises:
-        SmileModelError: the classifier runs on ONNX, or its network has no feature map.
-        SmileDataError: the image can't be read.
+        SmileModelError: the classifier runs on ONNX, its network has no feature map, or captum is not installed.
 
-    >>> explain(classifier, "face.jpg").upper_share  # doctest: +SKIP
+    >>> explainer = Explainer(classifier)  # doctest: +SKIP
+    >>> explainer("face.jpg").upper_share  # doctest: +SKIP
     0.61
     """
-    if not isinstance(classifier.runtime, TorchRuntime):
-        raise SmileModelError("explanations need gradients: load the model with runtime='torch'")
-    if label is not None and label not in LABEL_NAMES:
-        raise SmileModelError(f"unknown label {label!r}; choose one of {', '.join(LABEL_NAMES)}")
-    pixel_values = classifier.preprocess(load_image(image))
-    if label is None:
-        label = LABEL_NAMES[int(classifier.probabilities(pixel_values[None]).argmax())]
-    # A copy of the network, because captum hangs its hooks into it while other threads may be predicting.
-    network = _Logits(copy.deepcopy(classifier.runtime.model)).eval().requires_grad_(False)
-    inputs = torch.from_numpy(pixel_values)[None].to(classifier.runtime.device).requires_grad_(True)
-    layer = last_feature_layer(network.model.timm_model, inputs.detach())
-    with torch.enable_grad():
-        maps = LayerGradientXActivation(network, layer).attribute(inputs, LABEL_NAMES.index(label))
-    maps = maps.detach().sum(dim=1, keepdim=True).clamp_min(0)
-    maps = nn.functional.interpolate(maps, inputs.shape[2:], mode="bilinear", align_corners=False)
-    heat = maps[0, 0].float().cpu().numpy()
-    largest = heat.max()
-    return Explanation(label, heat / largest if largest > 0 else heat, classifier.preprocess.visible(pixel_values))
+
+    def __init__(self, classifier: SmileClassifier) -> None:
+        try:
+            from captum.attr import LayerGradientXActivation
+        except ImportError:
+            raise SmileModelError("heat maps need captum: pip install captum") from None
+        if not isinstance(classifier.runtime, TorchRuntime):
+            raise SmileModelError("explanations need gradients: load the model with runtime='torch'")
+        self.classifier = classifier
+        self.device = classifier.runtime.device
+        network = _Logits(copy.deepcopy(classifier.runtime.model)).eval().requires_grad_(False)
+        size = (classifier.preprocess.height, classifier.preprocess.width)
+        layer, self._channel_axis = feature_layer(network.model.timm_model, size)
+        self._attribution = LayerGradientXActivation(network, layer)
+
+    def __call__(self, image: ImageInput, label: str | None = None) -> Explanation:
+        """Explain one face crop.
+
+        Args:
+            image: as for `SmileClassifier.predict`.
+            label: the class to explain; None for the one that is predicted.
+
+        Raises:
+            SmileModelError: there is no such label.
+            SmileDataError: the image can't be read.
+        """
+        if label is not None and label not in LABEL_NAMES:
+            raise SmileModelError(f"unknown label {label!r}; choose one of {', '.join(LABEL_NAMES)}")
+        pixel_values = self.classifier.preprocess(load_image(image))
+        if label is None:
+            label = LABEL_NAMES[int(self.classifier.probabilities(pixel_values[None]).argmax())]
+        inputs = torch.from_numpy(pixel_values)[None].to(self.device).requires_grad_(True)
+        with torch.enable_grad():
+            maps = self._attribution.attribute(inputs, LABEL_NAMES.index(label)).detach()
+        maps = maps.sum(dim=self._channel_axis)[:, None].clamp_min(0)
+        maps = nn.functional.interpolate(maps, inputs.shape[2:], mode="bilinear", align_corners=False)
+        heat = maps[0, 0].float().cpu().numpy()
+        largest = heat.max()
+        heat = heat / largest if largest > 0 else heat
+        return Explanation(label, heat, self.classifier.preprocess.visible(pixel_values), pixel_values)
 
 
-def last_feature_layer(timm_model: nn.Module, inputs: torch.Tensor) -> nn.Module:
-    """The last module, in the order of computation, that gives a map (N, C, h, w) of at least 8 x 8 pixels.
+def explain(classifier: SmileClassifier, image: ImageInput, label: str | None = None) -> Explanation:
+    """The heat map of one face crop: `Explainer(classifier)(image, label)`.
 
-    Coarser maps, which most networks have at their end, tell no eye from a mouth.
+    >>> explain(classifier, "face.jpg").overlay().save("heat.png")  # doctest: +SKIP
+    """
+    return Explainer(classifier)(image, label)
 
-    Found by running the network once, because every timm architecture names its layers otherwise.
+
+def feature_layer(timm_model: Any, size: tuple[int, int]) -> tuple[nn.Module, int]:
+    """The last stage, as timm's `feature_info` names them, whose map has at least 8 x 8 pixels; and its channel axis.
+
+    All that the network computes goes through the end of a stage; a layer inside would miss what its shortcut
+    carries. Coarser maps, which most networks have at their end, tell no eye from a mouth.
 
     Raises:
-        SmileModelError: there is none: a vision transformer, for one.
+        SmileModelError: no stage gives a map: a vision transformer, for one.
     """
-    last: list[nn.Module] = []
+    found: list[tuple[int, nn.Module, int]] = []
+    hooks = []
 
-    def remember(module: nn.Module, _: object, output: object) -> None:
-        if isinstance(output, torch.Tensor) and output.ndim == 4 and min(output.shape[2:]) >= _SMALLEST_MAP:
-            last[:] = [module]
+    def remember(module: nn.Module, channels: int) -> Any:
+        def hook(_: nn.Module, __: object, output: object) -> None:
+            if isinstance(output, torch.Tensor) and output.ndim == 4 and channels in (output.shape[1], output.shape[3]):
+                axis = 1 if output.shape[1] == channels else 3
+                found.append((min(output.shape[2:] if axis == 1 else output.shape[1:3]), module, axis))
 
-    hooks = [module.register_forward_hook(remember) for module in timm_model.modules() if module is not timm_model]
+        return module.register_forward_hook(hook)
+
+    for stage in getattr(timm_model, "feature_info", ()):
+        hooks.append(remember(timm_model.get_submodule(stage["module"]), stage["num_chs"]))
     try:
         with torch.inference_mode():
-            timm_model(inputs)
+            timm_model(next(timm_model.parameters()).new_zeros(1, 3, *size))
     finally:
         for hook in hooks:
             hook.remove()
-    if not last:
+    if not found:
         raise SmileModelError(f"{type(timm_model).__name__} has no feature map to explain; heat maps are for CNNs")
-    return last[0]
+    fine = [one for one in found if one[0] >= _SMALLEST_MAP] or found[:1]
+    return fine[-1][1:]
 
 
 class _Logits(nn.Module):
@@ -148,11 +185,9 @@ def deletion_curve(
     >>> deletion_curve(classifier, explanation, explanation.heat.ravel().argsort()[::-1])[-1]  # doctest: +SKIP
     0.34
     """
-    whole = np.asarray(explanation.image)
-    shown = np.stack([classifier.preprocess(explanation.image)] * (steps + 1))
-    empty = classifier.preprocess(Image.new("RGB", explanation.image.size, tuple(whole.mean(axis=(0, 1)).astype(int))))
-    flat, filling = shown.reshape(steps + 1, 3, -1), empty.reshape(3, -1)
+    shown = np.stack([explanation.pixel_values] * (steps + 1))
+    flat = shown.reshape(steps + 1, 3, -1)
+    mean = flat[0].mean(axis=1, keepdims=True)
     for step in range(1, steps + 1):
-        deleted = pixels[: round(len(pixels) * step / steps)]
-        flat[step][:, deleted] = filling[:, deleted]
+        flat[step][:, pixels[: round(len(pixels) * step / steps)]] = mean
     return classifier.probabilities(shown)[:, LABEL_NAMES.index(explanation.label)]

@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 
 from hf_smile.figures import new_figure, save_figure
 from hf_smile.inference.classifier import ImageInput, SmileClassifier
-from hf_smile.inference.explain import deletion_curve, explain
+from hf_smile.inference.explain import Explainer, deletion_curve
 from hf_smile.inference.runtimes import TorchRuntime
 from hf_smile.labels import LABEL_NAMES
 
@@ -66,19 +66,20 @@ def mean_heat_maps(
 
     Args:
         classifier: on the runtime `torch`.
-        images: face crops, as for `explain`.
+        images: face crops, as for `Explainer`.
         label_ids: (N,), their labels.
 
     Raises:
-        SmileModelError, SmileDataError: as `explain`.
+        SmileModelError, SmileDataError: as `Explainer`.
 
     >>> mean_heat_maps(classifier, ["a.jpg", "b.jpg"], [0, 1])[0].upper_share  # doctest: +SKIP
     0.58
     """
     by_class: dict[int, list[tuple[NDArray[np.float32], NDArray[np.float32], float]]] = {}
+    explain = Explainer(classifier)
     rows = zip(images, label_ids, strict=True)
     for image, label_id in tqdm(rows, total=len(images), desc="Heat maps", unit=" images", delay=1):
-        one = explain(classifier, image, LABEL_NAMES[label_id])
+        one = explain(image, LABEL_NAMES[label_id])
         total = one.heat.sum()
         heat = one.heat / total if total else one.heat  # every face counts alike
         by_class.setdefault(label_id, []).append((np.asarray(one.image, np.float32), heat, one.upper_share))
@@ -113,14 +114,14 @@ def check_sanity(classifier: SmileClassifier, images: Sequence[ImageInput], seed
     0.96
     """
     rng = np.random.default_rng(seed)
-    untrained = _with_random_weights(classifier, seed)
+    explain, explain_untrained = Explainer(classifier), Explainer(_with_random_weights(classifier, seed))
     rows = []
     for image in tqdm(images, desc="Checking heat maps", unit=" images", delay=1):
-        explanation = explain(classifier, image)
+        explanation = explain(image)
         hottest = explanation.heat.ravel().argsort()[::-1]
         hot = deletion_curve(classifier, explanation, hottest).mean()
         random = deletion_curve(classifier, explanation, rng.permutation(len(hottest))).mean()
-        other = explain(untrained, image, explanation.label).heat
+        other = explain_untrained(image, explanation.label).heat
         rows.append((hot, random, hot < random, abs(_rank_correlation(explanation.heat, other))))
     hot, random, wins, correlation = np.mean(rows, axis=0).tolist()
     return SanityCheck(len(rows), hot, random, wins, correlation)

@@ -11,7 +11,7 @@ from hf_smile.inference.classifier import SmileClassifier
 from hf_smile.labels import LABEL_NAMES
 
 pytest.importorskip("captum")
-from hf_smile.inference.explain import Explanation, deletion_curve, explain
+from hf_smile.inference.explain import Explanation, deletion_curve, explain, feature_layer
 from hf_smile.inference.heat_maps import check_sanity, mean_heat_maps, plot_heat_maps
 
 
@@ -70,7 +70,23 @@ def test_an_explanation_is_of_the_prediction_and_changes_no_weight(trained, pict
     assert len(curve) == 5 and curve[0] == pytest.approx(before[0].probabilities[explanation.label], abs=1e-5)
 
 
-@pytest.mark.parametrize("name", ["test_efficientnet", "test_convnext", "test_mambaout"])
+@pytest.mark.parametrize("name", ["test_efficientnet", "test_convnext", "test_mambaout", "resnet26"])
+def test_the_map_is_of_all_that_a_network_computes(name):
+    """Without the layer's output nothing of the logits is left: no shortcut leads around it."""
+    from hf_smile.modeling import build_model
+
+    network = build_model(name, pretrained=False, image_size=64).timm_model.eval()
+    layer, channel_axis = feature_layer(network, (64, 64))
+    seen = []
+    layer.register_forward_hook(lambda module, inputs, output: seen.append(output) or output * 0)
+    with torch.inference_mode():
+        a, b = network(torch.rand(1, 3, 64, 64)), network(torch.rand(1, 3, 64, 64))
+    assert torch.equal(a, b)
+    height_and_width = [size for axis, size in enumerate(seen[0].shape) if axis not in (0, channel_axis)]
+    assert height_and_width == [8, 8]
+
+
+@pytest.mark.parametrize("name", ["test_convnext", "test_mambaout"])
 def test_other_cnns_have_maps_too(tmp_path, name, pictures):
     from hf_smile.modeling import build_model
 
@@ -79,14 +95,23 @@ def test_other_cnns_have_maps_too(tmp_path, name, pictures):
     assert explanation.heat.shape == (64, 64) and np.isfinite(explanation.heat).all()
 
 
+def test_a_vision_transformer_has_no_map(tmp_path, pictures):
+    from hf_smile.modeling import build_model
+
+    build_model("test_vit", pretrained=False).save_pretrained(tmp_path)
+    with pytest.raises(SmileModelError, match="heat maps are for CNNs"):
+        explain(SmileClassifier.from_pretrained(tmp_path, device="cpu"), pictures[0])
+
+
 def test_shares_of_maps_that_are_plain_to_see():
     image = Image.new("RGB", (5, 5))
     heat = np.zeros((5, 5), np.float32)
-    assert Explanation("NOT smile", heat, image).upper_share == 0.5
+    explanation = Explanation("NOT smile", heat, image, np.zeros((3, 5, 5), np.float32))
+    assert explanation.upper_share == 0.5
     heat[2] = 1
-    assert Explanation("NOT smile", heat, image).upper_share == pytest.approx(0.5)
+    assert explanation.upper_share == pytest.approx(0.5)
     heat[:2] = 1
-    assert Explanation("NOT smile", heat, image).upper_share == pytest.approx(2.5 / 3)
+    assert explanation.upper_share == pytest.approx(2.5 / 3)
 
 
 def test_what_can_not_be_explained_is_told(model_dir, trained, pictures):
