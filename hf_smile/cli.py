@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hf_smile.console import run_script
-from hf_smile.errors import SmileDataError, SmileModelError
+from hf_smile.errors import SmileModelError
 
 if TYPE_CHECKING:
     from hf_smile.inference.classifier import SmileClassifier
@@ -41,8 +41,8 @@ def parse_arguments() -> argparse.Namespace:
         "paths", nargs="+", metavar="PATH", help="files, folders, zips, or patterns such as '**/*.jpg'"
     )
     predict.add_argument("--model", required=True, metavar="DIR_OR_HUB_ID", help="what scripts/train.py made")
-    predict.add_argument("--format", default="table", choices=("table", "csv", "jsonl"), help="default: %(default)s")
-    predict.add_argument("--output", metavar="FILE", help="write there instead of to stdout")
+    predict.add_argument("--format", choices=("table", "csv", "jsonl"), help="default: as --output ends, else table")
+    predict.add_argument("--output", metavar="FILE", help="write to this .csv, .jsonl or .txt instead of to stdout")
     predict.add_argument("--runtime", choices=("torch", "onnx", "onnx-int8"), help="default: onnx where it is exported")
     predict.add_argument(
         "--faces",
@@ -64,27 +64,28 @@ def parse_arguments() -> argparse.Namespace:
 
     info = commands.add_parser("info", help="what a model is, and what it takes")
     info.add_argument("model", metavar="DIR")
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.command == "predict" and args.batch_size < 1:
+        predict.error(f"--batch_size is {args.batch_size}; it must be at least 1")
+    return args
 
 
 def predict(args: argparse.Namespace) -> int:
     """Exit code 0, or 1 where an image failed."""
     from tqdm import tqdm
 
-    from hf_smile.inference.files import Annotator, find_images, make_writer, predict_files
+    from hf_smile.inference.files import FORMATS, Annotator, find_images, make_writer, open_output, predict_files
 
+    output = Path(args.output) if args.output else None
+    form = args.format or (FORMATS.get(output.suffix.lower(), "table") if output else "table")
     total, images = find_images(args.paths)
     classifier = load_classifier(args, with_faces=args.faces != "none")
     annotator = Annotator(args.annotate) if args.annotate else None
 
     failed = 0
     with ExitStack() as stack:
-        unfinished = Path(f"{args.output}.part") if args.output else None
-        try:
-            file = stack.enter_context(unfinished.open("w", encoding="utf-8", newline="")) if unfinished else sys.stdout
-        except OSError as error:
-            raise SmileDataError(f"{args.output} can't be written: {error.strerror}") from None
-        write = make_writer(args.format, file)
+        file = stack.enter_context(open_output(output)) if output else sys.stdout
+        write = make_writer(form, file)
         progress = stack.enter_context(tqdm(total=total, unit=" images", file=sys.stderr, disable=None))
         for image, predictions in predict_files(classifier, images, args.faces, args.batch_size):
             for prediction in predictions:
@@ -94,8 +95,6 @@ def predict(args: argparse.Namespace) -> int:
                 annotator.write(image, predictions)
             progress.update()
         file.flush()
-    if unfinished:
-        unfinished.replace(args.output)
     if failed:
         print(f"{failed:,} of {total:,} images could not be classified", file=sys.stderr)
     return 1 if failed else 0
@@ -140,7 +139,8 @@ def info(args: argparse.Namespace) -> int:
             "mean, std": f"{settings['mean']}, {settings['std']}",
         }
     except OSError as error:
-        raise SmileModelError(f"{folder}: {error.strerror}: config.json; give the folder of a trained model") from None
+        what = "the folder holds no readable config.json" if folder.is_dir() else "no such folder"
+        raise SmileModelError(f"{folder}: {what} ({error.strerror}); give the folder of a trained model") from None
     except (ValueError, KeyError, TypeError, AttributeError):
         raise SmileModelError(f"{folder}: config.json does not describe a model of scripts/train.py") from None
     for name in ("model.safetensors", "onnx/model.onnx", "onnx/model_quantized.onnx"):
@@ -152,6 +152,11 @@ def info(args: argparse.Namespace) -> int:
 
 
 def run() -> None:
+    for name in ("stdout", "stderr"):  # closed by the caller, or of an encoding that lacks a letter of a file name
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, PTH123
+        elif hasattr(getattr(sys, name), "reconfigure"):
+            getattr(sys, name).reconfigure(errors="backslashreplace")
     args = parse_arguments()
     try:
         code = {"predict": predict, "video": video, "info": info}[args.command](args)

@@ -32,10 +32,11 @@ def run_script(main: Callable[[], None]) -> None:
             print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except OSError as error:  # no such folder, no permission, no space left
-        if error.filename is None or error.strerror is None:
+        if error.strerror is None:
             raise
         if is_main_process():
-            print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+            where = f"{error.filename}: " if error.filename is not None else ""
+            print(f"error: {where}{error.strerror}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

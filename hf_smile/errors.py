@@ -17,6 +17,17 @@ class SmileModelError(SmileError):
     """Something is wrong with the backbone, the checkpoint or the settings."""
 
 
+def first_line(error: object) -> str:
+    """What an error of a library's says, without its traceback and its advice; its type where it says nothing.
+
+    >>> first_line(ValueError("no such layer\\nSee the documentation ..."))
+    'no such layer'
+    >>> first_line(KeyboardInterrupt())
+    'KeyboardInterrupt'
+    """
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 class Problems(list[str]):
     """What is wrong with the data, collected so that it can be told at once.
 

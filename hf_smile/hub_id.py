@@ -5,8 +5,17 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
+_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]{0,95}")
 _LOCAL = ("data", "outputs")  # where the project's own commands write
+
+
+def is_hub_id(text: str) -> bool:
+    """Whether it is of the form `owner/name`.
+
+    >>> is_hub_id("me/smile"), is_hub_id("../smile")
+    (True, False)
+    """
+    return _HUB_ID.fullmatch(text) is not None and ".." not in text and "--" not in text
 
 
 def missing_folder(text: str) -> str | None:
@@ -19,7 +28,7 @@ def missing_folder(text: str) -> str | None:
     >>> missing_folder("somebody/faces") is None
     True
     """
-    if not _HUB_ID.fullmatch(text):
+    if not is_hub_id(text):
         return f"{text}: no such folder"
     owner = text.partition("/")[0]
     if owner in _LOCAL or Path(owner).is_dir():

@@ -30,8 +30,10 @@ def parse_arguments() -> argparse.Namespace:
     predict.add_argument("--rounds", type=int, default=5, help="the median of so many counts (default: %(default)s)")
     predict.add_argument("--output", metavar="FILE.json", required=True, help="a table and a chart go beside it")
     args = parser.parse_args()
-    if args.n_images < 1 or min(args.batch_sizes) < 1:
-        parser.error("--n_images and --batch_sizes must be at least 1")
+    if min(args.n_images, args.rounds, *args.batch_sizes) < 1:
+        parser.error("--n_images, --rounds and --batch_sizes must be at least 1")
+    if Path(args.output).suffix != ".json":
+        parser.error(f"--output is {args.output}; it must end in .json")
     return args
 
 

@@ -65,6 +65,7 @@ def probe_all(args: argparse.Namespace) -> Iterator[tuple[Facts, list[Scores]]]:
     from tqdm.auto import tqdm
 
     from hf_smile.data.dataset import load_smile_dataset
+    from hf_smile.data.images import encoded_bytes
     from hf_smile.modeling.features import pooled_features
     from hf_smile.modeling.probe import describe_backbone, probe, split_rows
 
@@ -80,7 +81,7 @@ def probe_all(args: argparse.Namespace) -> Iterator[tuple[Facts, list[Scores]]]:
             images = dataset.cast_column("image", datasets.Image(decode=False))["image"]
             progress = tqdm(images, desc=f"{Path(name).name}, {split}", unit=" images", delay=1)
             cache_dir = args.cache_dir or Path(args.output_dir) / "cache"
-            features[split] = pooled_features((image["bytes"] for image in progress), name, cache_dir=cache_dir)
+            features[split] = pooled_features(map(encoded_bytes, progress), name, cache_dir=cache_dir)
         rows = []
         for seed in args.seeds:
             if "validation" in splits:  # the data bring one of their own

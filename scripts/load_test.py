@@ -24,14 +24,21 @@ if TYPE_CHECKING:
 APP = Path(__file__).parent.parent / "space" / "app.py"
 _STARTING = 120  # seconds
 _MEMORY_EVERY = 100  # requests
+_LAST_LINES = 10
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="outputs/quickstart", metavar="DIR", help="default: %(default)s")
-    parser.add_argument("--users", type=int, default=32, help="at the same time (default: %(default)s)")
-    parser.add_argument("--requests", type=int, default=20, help="of each user, one after another (%(default)s)")
+    parser.add_argument("--users", type=_positive, default=32, help="at the same time (default: %(default)s)")
+    parser.add_argument("--requests", type=_positive, default=20, help="of each user, one after another (%(default)s)")
     return parser.parse_args()
+
+
+def _positive(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return number
 
 
 def main() -> None:
@@ -61,7 +68,7 @@ def main() -> None:
             server.wait()
     print(f"{len(latencies):,} requests of {args.users} users at once, every answer right")
     print(f"latency: median {np.median(latencies):.2f} s, 95th percentile {np.percentile(latencies, 95):.2f} s")
-    print(f"memory every {_MEMORY_EVERY} requests, MB: {', '.join(f'{value:.0f}' for value in memories)}")
+    print(f"memory before and every {_MEMORY_EVERY} requests, MB: {', '.join(f'{value:.0f}' for value in memories)}")
 
 
 def start_demo(model: str, folder: str) -> tuple[subprocess.Popen, str, float]:
@@ -71,14 +78,19 @@ def start_demo(model: str, folder: str) -> tuple[subprocess.Popen, str, float]:
         port = free.getsockname()[1]
     settings = {"HF_SMILE_MODEL": model, "GRADIO_SERVER_PORT": str(port), "TMPDIR": folder}
     begin = time.perf_counter()
-    server = subprocess.Popen([sys.executable, str(APP)], env=os.environ | settings, stdout=subprocess.DEVNULL)
+    log = Path(folder, "log")
+    with log.open("w") as file:
+        server = subprocess.Popen([sys.executable, str(APP)], env=os.environ | settings, stdout=file, stderr=file)
     while time.perf_counter() - begin < _STARTING and server.poll() is None:
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 return server, f"http://127.0.0.1:{port}", time.perf_counter() - begin
         time.sleep(0.05)
+    code = server.poll()
     server.kill()
-    raise SmileError(f"the demo did not start within {_STARTING} s")
+    server.wait()
+    how = f"did not start within {_STARTING} s" if code is None else f"ended at once with exit code {code}"
+    raise SmileError("\n".join([f"the demo {how}; the last it said:", *log.read_text().splitlines()[-_LAST_LINES:]]))
 
 
 def visit(
@@ -93,7 +105,7 @@ def visit(
 
     lock = threading.Lock()
     latencies: list[float] = []
-    memories: list[float] = []
+    memories = [memory()]
     clients = [Client(url, verbose=False) for _ in photos]
 
     def one_user(client: Client, photo: Path, answer: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ from hf_smile.console import run_script
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--data_dir", default="data/happy_images", help="folder with the data, or a data set on the Hub"
+        "--data_dir", help="folder with the data, or a data set on the Hub (data/happy_images; data/sample to draw)"
     )
     parser.add_argument("--output_dir", help="where to write the prepared data set and its pictures")
     parser.add_argument("--draw_sample", action="store_true", help="first draw the sample data set into --data_dir")
@@ -27,6 +27,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--image_size", type=int, default=224, help="size of the pictured samples (default: 224)")
     parser.add_argument("--export_imagefolder", metavar="DIR", help="also write train/0..2 and test/0..2 into DIR")
     arguments = parser.parse_args()
+    if arguments.data_dir is None:
+        arguments.data_dir = "data/sample" if arguments.draw_sample else "data/happy_images"
     if arguments.image_size < 1 or arguments.seed < 0:
         parser.error("--image_size must be at least 1, and --seed at least 0")
     return arguments

@@ -22,6 +22,8 @@ The token comes from HF_TOKEN or from `hf auth login`.
 
 
 def parse_arguments() -> argparse.Namespace:
+    from hf_smile.hub.space import HARDWARE
+
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--dry_run", action="store_true", help="list what would go up, and ask nothing of the Hub")
     branch = common.add_mutually_exclusive_group()
@@ -59,7 +61,9 @@ def parse_arguments() -> argparse.Namespace:
     space.add_argument("repo_id", metavar="OWNER/NAME")
     space.add_argument("--model", required=True, metavar="OWNER/NAME", help="the model that it shows")
     space.add_argument("--private", action="store_true", help="nobody but you sees it")
-    space.add_argument("--hardware", metavar="NAME", help="for example cpu-basic (free), cpu-upgrade, t4-small")
+    space.add_argument(
+        "--hardware", choices=HARDWARE, metavar="NAME", help="for example cpu-basic (free), cpu-upgrade, t4-small"
+    )
     space.add_argument(
         "--space_dir", default=Path(__file__).parents[1] / "space", help="folder of the app (default: space)"
     )
@@ -100,8 +104,10 @@ def push_dataset(args: argparse.Namespace, target: Target) -> str:
 
 def push_space(args: argparse.Namespace, target: Target) -> str:
     from hf_smile.hub import space
+    from hf_smile.hub.connection import check_repo_id
     from hf_smile.hub.upload import file_sizes, list_files
 
+    check_repo_id(args.model)
     files = space.space_files(args.space_dir)
     return list_files(file_sizes(files)) if args.dry_run else space.push_space(files, target, args.model, args.hardware)
 

@@ -19,7 +19,7 @@ import pandas as pd
 import views
 from about import about
 from endpoints import add_endpoints, uploaded
-from engine import FPS, MAX_IMAGES, MAX_SECONDS, Engine, SeenFace
+from engine import FORGET_AFTER, FPS, MAX_IMAGES, MAX_SECONDS, Engine, SeenFace, why
 from samples import write_samples
 
 from hf_smile.errors import SmileDataError, SmileError, SmileModelError
@@ -28,8 +28,6 @@ from hf_smile.inference.files import make_writer
 
 QUICKSTART = "outputs/quickstart"
 MODEL = os.environ.get("HF_SMILE_MODEL", QUICKSTART)
-FORGET_AFTER = 300
-"""Seconds after which an upload is deleted, and what is known about an idle visitor forgotten."""
 MAX_UPLOAD = "30mb"
 _WAITING = 100  # requests; the next one is told to come back later
 _THREADS = 8  # that read and write files, and run what is let in
@@ -92,23 +90,25 @@ def _photo_tab(engine: Engine, samples: dict[str, Path]) -> None:
     def look(file: dict[str, Any] | None) -> tuple[str, str, list[SeenFace]]:
         if file is None:
             return views.message("No photo yet", "Upload one, take one, paste one, or pick an example."), "", []
+        path = uploaded(file)
         try:
-            photo = load_image(uploaded(file))
+            photo = load_image(path)
         except SmileDataError as error:
-            return views.message("This picture can't be read", f"{error}.", "problem"), "", []
+            return views.message("This picture can't be read", f"{why(error, path)}.", "problem"), "", []
         faces = engine.look(photo)
         return views.photo(photo, faces), views.details(faces, 0), faces
 
     def choose(faces: list[SeenFace] | None, event: gr.EventData) -> tuple[str, int]:
         if not faces:
             return views.message("Forgotten", "This photo was forgotten for privacy. Give it again."), 0
-        return views.details(faces, event.face), event.face
+        index = _clamped(event.face, faces)
+        return views.details(faces, index), index
 
     def explain(faces: list[SeenFace] | None, index: int) -> str:
         if not faces:
             return ""
         try:
-            return views.heat_map(engine.explain(faces[index]))
+            return views.heat_map(engine.explain(faces[_clamped(index, faces)]))
         except (SmileModelError, ImportError) as error:
             return views.message("No heat map", f"{error}.")
 
@@ -128,6 +128,11 @@ def _photo_tab(engine: Engine, samples: dict[str, Path]) -> None:
     shown.then(lambda: 0, None, chosen, **_FROM_PAGE).then(explain, [faces, chosen], heat, **_QUICK, **_FROM_PAGE)
     picked = picture.click(choose, faces, [details, chosen], **_FROM_PAGE)
     picked.then(explain, [faces, chosen], heat, **_QUICK, **_FROM_PAGE)
+
+
+def _clamped(index: Any, faces: list[SeenFace]) -> int:
+    """The index of a face; 0 for one of an earlier photo, and for what no click of ours sends."""
+    return index if isinstance(index, int) and 0 <= index < len(faces) else 0
 
 
 def _batch_tab(engine: Engine) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 import gradio as gr
-from engine import Engine, SeenFace
+from engine import Engine, SeenFace, why
 from gradio.processing_utils import check_all_files_in_cache
 
 from hf_smile.errors import SmileDataError
@@ -40,10 +40,11 @@ def add_endpoints(engine: Engine, quick: dict[str, Any], long: dict[str, Any]) -
 
     def predict(photo: gr.FileData) -> list[Verdict]:
         """Verdicts on the faces of a photo, the largest first; on the whole photo where no face is found."""
+        path = uploaded(photo)
         try:
-            image = load_image(uploaded(photo))
+            image = load_image(path)
         except SmileDataError as error:
-            return [_to_json(SmilePrediction(error=str(error)))]
+            return [_to_json(SmilePrediction(error=why(error, path)))]
         return [_to_json(face.prediction) for face in engine.look(image)]
 
     def predict_batch(files: list[gr.FileData]) -> list[Verdict]:
@@ -59,15 +60,19 @@ def add_endpoints(engine: Engine, quick: dict[str, Any], long: dict[str, Any]) -
 
 
 def uploaded(file: gr.FileData | dict[str, Any]) -> Path:
-    """The path of an uploaded file.
+    """The path of an uploaded file, or of one that was and is deleted by now.
 
     Raises:
-        gr.Error: it is no uploaded file. Nobody may have other files of the server read.
+        gr.Error: it is no uploaded file. Nobody may have other files of the server read, nor a folder, which may be
+            that of all uploads.
     """
     if not isinstance(file, dict) or not isinstance(file.get("path"), str):
         raise gr.Error("give the file as {'path': ..., 'meta': {'_type': 'gradio.FileData'}}", print_exception=False)
     check_all_files_in_cache(file)
-    return Path(file["path"])
+    path = Path(file["path"])
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        raise gr.Error("that is no uploaded file", print_exception=False)
+    return path
 
 
 def _to_json(prediction: SmilePrediction) -> Verdict:

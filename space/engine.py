@@ -8,14 +8,18 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
+from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from PIL import Image
 
 from hf_smile.errors import SmileDataError, SmileModelError
+from hf_smile.hub_id import missing_folder
 from hf_smile.inference.classifier import NamedImage, SmileClassifier, SmilePrediction, load_image
 from hf_smile.inference.files import find_images
+from hf_smile.inference.runtimes import ONNX_FILES
 from hf_smile.inference.video import analyse_video
 
 if TYPE_CHECKING:
@@ -29,6 +33,10 @@ MAX_SECONDS = 30.0
 """Of a clip; what comes later is not looked at."""
 FPS = 4.0
 """Frames of a clip to look at, a second."""
+FORGET_AFTER = 300
+"""Seconds after which an upload is deleted, and what is known about an idle visitor forgotten."""
+FORGOTTEN = "forgotten after five minutes; upload it again"
+"""What is said of an upload that was deleted while it waited for its turn."""
 
 
 class SeenFace(NamedTuple):
@@ -56,7 +64,7 @@ class Engine:
         model: folder that `scripts/train.py` made, or an id on the Hub. ONNX Runtime runs it where it is exported.
 
     Raises:
-        SmileModelError: there is no such model.
+        SmileModelError: there is no such model, or its ONNX file can't be run.
 
     >>> Engine("outputs/quickstart").look(load_image("face.jpg"))[0].prediction.label  # doctest: +SKIP
     'positive smile'
@@ -64,18 +72,16 @@ class Engine:
 
     def __init__(self, model: str) -> None:
         self.model = model
-        try:
-            self.classifier = SmileClassifier.from_pretrained(model, runtime="onnx")
-            self._on_torch: SmileClassifier | None = None
-        except SmileModelError:  # not exported; what else may be wrong, torch says as well
-            self.classifier = self._on_torch = SmileClassifier.from_pretrained(model, runtime="torch")
+        runtime = "onnx" if _is_exported(model) else "torch"
+        self.classifier = SmileClassifier.from_pretrained(model, runtime)
+        self._on_torch = self.classifier if runtime == "torch" else None
         self._lock = threading.Lock()
 
     def look(self, photo: Image.Image) -> list[SeenFace]:
         """The faces of a photo; where there is none, the whole photo, and its `note` says so."""
         return [
             SeenFace(prediction, photo.crop(prediction.box) if prediction.box else photo)
-            for prediction in self.classifier.predict_photo(photo, faces="auto")[:MAX_FACES]
+            for prediction in self.classifier.predict_photo(photo, faces="auto", max_faces=MAX_FACES)
         ]
 
     def look_at_many(
@@ -84,7 +90,7 @@ class Engine:
         """The faces of images and zips, file by file. A file that can't be read gives one prediction with an `error`.
 
         Args:
-            paths: uploaded files.
+            paths: uploaded files, no folders.
             on_image: told how many images are done, and of how many.
 
         Raises:
@@ -125,7 +131,7 @@ class Engine:
             try:
                 analyse_video(self.classifier, clip, folder, FPS, remember, MAX_SECONDS)
             except SmileDataError as error:
-                raise SmileDataError(_without_folder(str(error), clip)) from None
+                raise SmileDataError(why(error, clip)) from None
             with Path(folder, "timeline.csv").open(encoding="utf-8", newline="") as file:
                 rows = [
                     {
@@ -170,14 +176,48 @@ class Engine:
             return self._on_torch
 
 
+def why(error: SmileDataError, path: Path) -> str:
+    """Why an upload can't be read, without the folder it was put into.
+
+    >>> why(SmileDataError("can't be read: No such file or directory"), Path("gone.jpg"))
+    'forgotten after five minutes; upload it again'
+    """
+    return _without_folder(str(error), path) if path.exists() else FORGOTTEN
+
+
 def _images_of(path: Path) -> list[NamedImage | SmilePrediction]:
     """The images of an uploaded file under names without the folder it was put into."""
     try:
-        _, images = find_images([str(path)])
+        _, images = find_images([escape(str(path))])  # a visitor's path is never a pattern
     except SmileDataError as error:  # a broken zip, or one without images
-        return [SmilePrediction(source=path.name, error=_without_folder(str(error), path))]
-    return [NamedImage(_without_folder(image.source, path), image.read) for image in images]
+        return [SmilePrediction(source=path.name, error=why(error, path))]
+    return [NamedImage(_without_folder(image.source, path), partial(_read, image, path)) for image in images]
+
+
+def _read(image: NamedImage, path: Path) -> bytes:
+    try:
+        return image.read()
+    except SmileDataError as error:
+        raise SmileDataError(why(error, path)) from None
 
 
 def _without_folder(text: str, path: Path) -> str:
     return text.replace(f"{path.parent}/", "")
+
+
+def _is_exported(model: str) -> bool:
+    """Whether there is an ONNX file. Where the Hub does not say that there is none, loading it tells what is wrong."""
+    if Path(model).is_dir():
+        return Path(model, ONNX_FILES["onnx"]).is_file()
+    if missing_folder(model):
+        return True
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import RemoteEntryNotFoundError
+
+    try:
+        hf_hub_download(model, ONNX_FILES["onnx"])
+    except RemoteEntryNotFoundError:
+        return False
+    except (OSError, ValueError):
+        pass
+    return True

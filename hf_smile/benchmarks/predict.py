@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -35,30 +37,41 @@ def benchmark_predict(
     >>> ratios["onnx_int8/pipeline"]  # doctest: +SKIP
     4.1
     """
-    from transformers import pipeline
+    contenders = make_contenders(model_dir, images)
 
-    plain = pipeline("image-classification", model=str(model_dir), device="cpu")
-    ours = {runtime: SmileClassifier.from_pretrained(model_dir, runtime, device="cpu") for runtime in RUNTIMES}
-    files = [str(path) for path in images]
-
-    def run_pipeline(batch_size: int) -> Callable[[], int]:
-        return lambda: len(plain(files, batch_size=batch_size))
-
-    def run_ours(classifier: SmileClassifier, batch_size: int) -> Callable[[], int]:
-        return lambda: len(classifier.predict(files, batch_size=batch_size))
+    def count(name: str, batch_size: int) -> int:
+        return len(contenders[name](batch_size))
 
     rows: dict[str, Row] = {}
     ratios: dict[str, float] = {}
     for batch_size in batch_sizes:
-        contenders = {"pipeline": run_pipeline(batch_size)}
-        contenders |= {runtime: run_ours(classifier, batch_size) for runtime, classifier in ours.items()}
-        measured = alternate(contenders, rounds, f"Batch {batch_size}")
+        runs = {name: partial(count, name, batch_size) for name in contenders}
+        measured = alternate(runs, rounds, f"Batch {batch_size}")
         rows |= {f"{name}, batch {batch_size}": row for name, row in measured.items()}
         where = "" if batch_size == batch_sizes[-1] else f", batch {batch_size}"
         for runtime in RUNTIMES:
             speedup = measured[runtime].images_per_second / measured["pipeline"].images_per_second
             ratios[f"{runtime.replace('-', '_')}/pipeline{where}"] = speedup
     return rows, ratios
+
+
+def make_contenders(
+    model_dir: str | Path, images: Sequence[Path], runtimes: Sequence[str] = RUNTIMES
+) -> dict[str, Callable[[int], list[Any]]]:
+    """`pipeline` and our runtimes: from a batch size to their answers, one an image."""
+    from transformers import pipeline
+
+    files = [str(path) for path in images]
+    plain = pipeline("image-classification", model=str(model_dir), device="cpu")
+
+    def ours(runtime: str) -> Callable[[int], list[Any]]:
+        classifier = SmileClassifier.from_pretrained(model_dir, runtime, device="cpu")
+        return lambda batch_size: classifier.predict(files, batch_size=batch_size)
+
+    return {
+        "pipeline": lambda batch_size: plain(files, batch_size=batch_size),
+        **{runtime: ours(runtime) for runtime in runtimes},
+    }
 
 
 def make_model(folder: Path, backbone: str, image_size: int | None, images: Sequence[Path]) -> None:

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from hf_smile.errors import SmileModelError
+from hf_smile.data.images import MAX_PIXELS
+from hf_smile.errors import SmileDataError, SmileModelError
 
 # What timm fills in where `pretrained_cfg` is silent (timm.data.resolve_data_config).
 _DEFAULTS: dict[str, Any] = {
@@ -60,8 +61,17 @@ class Preprocessor:
         self._table = (values - self._mean) / self._std
 
     def __call__(self, image: Image.Image) -> NDArray[np.float32]:
-        """`pixel_values (3, H, W) float32` of an RGB image of any size."""
+        """`pixel_values (3, H, W) float32` of an RGB image.
+
+        Raises:
+            SmileDataError: the image is so long and thin that it would have over `MAX_PIXELS` pixels before the crop.
+        """
         size = self._size_before_crop(*image.size)
+        if size[0] * size[1] > MAX_PIXELS:  # the shorter side is scaled up, and the longer one with it
+            raise SmileDataError(
+                f"{image.width} x {image.height} pixels are too long and thin: at the size of the model they would be "
+                f"{size[0]} x {size[1]}, more than the limit of {MAX_PIXELS:,}"
+            )
         if size != image.size:
             image = image.resize(size, self._interpolation)
         left, top = round((size[0] - self.width) / 2), round((size[1] - self.height) / 2)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +12,8 @@ from typing import TypeVar
 from huggingface_hub import HfApi, constants, get_token
 from huggingface_hub.errors import HfHubHTTPError, HTTPError, OfflineModeIsEnabled
 
-from hf_smile.errors import SmileError
+from hf_smile.errors import SmileError, first_line
+from hf_smile.hub_id import is_hub_id
 
 T = TypeVar("T")
 
@@ -54,7 +54,7 @@ def check_repo_id(repo_id: str) -> str:
     >>> check_repo_id("me/smile")
     'me/smile'
     """
-    if re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]{0,95}", repo_id) is None or ".." in repo_id or "--" in repo_id:
+    if not is_hub_id(repo_id):
         raise SmileError(f"{repo_id!r} is no id on the Hub; it has the form owner/name")
     return repo_id
 
@@ -86,7 +86,7 @@ def retry(call: Callable[[], T]) -> T:
             if wait is None or not is_transient(error):
                 raise
             wait = max(wait, _asked_wait(error))
-            print(f"The Hub: {_first_line(error)}; trying again in {wait:g} s", file=sys.stderr, flush=True)
+            print(f"The Hub: {first_line(error)}; trying again in {wait:g} s", file=sys.stderr, flush=True)
             time.sleep(wait)
     raise AssertionError
 
@@ -104,18 +104,18 @@ def hub_errors(repo_id: str) -> Iterator[None]:
     except HfHubHTTPError as error:
         code = error.response.status_code
         meaning = _MEANINGS.get(code, "the Hub refused it" if code < 500 else "the Hub is in trouble. Try again later")
-        said = f' (it says: "{_first_line(error.server_message)}")' if error.server_message else ""
+        said = f' (it says: "{first_line(error.server_message)}")' if error.server_message else ""
         raise SmileError(f"{repo_id}: {code}: {meaning}{said}") from None
     except OfflineModeIsEnabled:
         raise SmileError("HF_HUB_OFFLINE is set, so nothing can be published; unset it") from None
     except HTTPError as error:
         raise SmileError(
-            f"{repo_id}: the connection to {constants.ENDPOINT} failed: {_first_line(error)}. Try again later"
+            f"{repo_id}: the connection to {constants.ENDPOINT} failed: {first_line(error)}. Try again later"
         ) from None
     except (RuntimeError, ValueError) as error:
         # Of a file that could not be uploaded, and of metadata that the Hub does not accept.
         if isinstance(error.__cause__, HTTPError):
-            with hub_errors(f"{repo_id}: {_first_line(error)}"):
+            with hub_errors(f"{repo_id}: {first_line(error)}"):
                 raise error.__cause__ from None
         raise SmileError(f"{repo_id}: {error}") from None
 
@@ -124,7 +124,3 @@ def _asked_wait(error: Exception) -> float:
     """Seconds that the server asks for in `Retry-After`, at most a minute of them."""
     asked = error.response.headers.get("Retry-After", "") if isinstance(error, HfHubHTTPError) else ""
     return min(float(asked), 60.0) if asked.isdigit() else 0.0
-
-
-def _first_line(error: object) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import re
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -19,12 +20,15 @@ MODEL_VARIABLE = "HF_SMILE_MODEL"
 HARDWARE = tuple(hardware.value for hardware in SpaceHardware)
 
 _NEEDED = ("README.md", "app.py", "requirements.txt")
+_OURS = frozenset({*_NEEDED, "about.py", "endpoints.py", "engine.py", "samples.py", "style.css", "views.py"})
+"""What the folder of the app holds or once held: what of it a later upload does not hold, it removes."""
 
 
 def space_files(space_dir: str | Path) -> dict[str, Path | bytes]:
     """What goes up: the folder of the app, and the package `hf_smile` as it is installed here.
 
-    The requirements are pinned to the versions that are installed here, and so is Gradio in the front matter.
+    The requirements are pinned to the versions that are installed here, and so are Gradio and Python in the front
+    matter.
 
     Args:
         space_dir: holds `app.py`, `README.md` with the front matter of a Space, and `requirements.txt`.
@@ -47,6 +51,7 @@ def space_files(space_dir: str | Path) -> dict[str, Path | bytes]:
     files["requirements.txt"] = _pin((folder / "requirements.txt").read_text(encoding="utf-8")).encode()
     card = RepoCard.load(folder / "README.md")
     card.data["sdk_version"] = version("gradio")
+    card.data["python_version"] = ".".join(platform.python_version_tuple()[:2])
     files["README.md"] = str(card).encode()
     return files
 
@@ -54,7 +59,8 @@ def space_files(space_dir: str | Path) -> dict[str, Path | bytes]:
 def push_space(files: Files, target: Target, model: str, hardware: str | None = None) -> str:
     """Publish what `space_files` gathered in one commit, and say which model it shows; returns the address.
 
-    A pull request changes neither the model nor the hardware of the Space that runs.
+    A pull request, or another branch than main, changes neither the model nor the hardware of the Space that runs.
+    Files that others have put there stay.
 
     Args:
         files: what to upload.
@@ -74,13 +80,17 @@ def push_space(files: Files, target: Target, model: str, hardware: str | None = 
     api = connect()
     with hub_errors(target.repo_id):
         open_repo(api, target)
-        if not target.create_pr:
+        if target.is_live:
             retry(lambda: api.add_space_variable(target.repo_id, MODEL_VARIABLE, model))
-    url = push_files(files, target, "Upload demo with hf_smile", lambda path: path != ".gitattributes")
-    if hardware and not target.create_pr:
+    url = push_files(files, target, "Upload demo with hf_smile", _is_ours)
+    if hardware and target.is_live:
         with hub_errors(target.repo_id):
             retry(lambda: api.request_space_hardware(target.repo_id, SpaceHardware(hardware)))
     return url
+
+
+def _is_ours(path: str) -> bool:
+    return path.startswith("hf_smile/") or path in _OURS
 
 
 def _pin(requirements: str) -> str:

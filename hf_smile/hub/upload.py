@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi, constants
+from huggingface_hub.errors import HTTPError
 from huggingface_hub.hf_api import RepoFile
 
-from hf_smile.errors import SmileError
+from hf_smile.errors import SmileError, first_line
 from hf_smile.hub.connection import check_repo_id, connect, hub_errors, is_transient, retry
 
 Files = Mapping[str, "Path | bytes"]
@@ -52,6 +54,11 @@ class Target:
     def url(self) -> str:
         prefix = constants.REPO_TYPES_URL_PREFIXES.get(self.repo_type, "")
         return f"{constants.ENDPOINT}/{prefix}{self.repo_id}" + (f"/tree/{self.revision}" if self.revision else "")
+
+    @property
+    def is_live(self) -> bool:
+        """Whether it is the main branch that changes: of a Space, the one that runs."""
+        return not self.create_pr and self.revision in (None, "main")
 
 
 def push_files(files: Files, target: Target, message: str, belongs: Callable[[str], bool]) -> str:
@@ -124,11 +131,12 @@ def send_commit(api: HfApi, target: Target, operations: list[Any], message: str)
             create_pr=target.create_pr,
             **target.where,
         )
-    except Exception as error:
-        # A pull request given again would be a second one.
-        if target.create_pr and is_transient(error) and getattr(error, "response", None) is None:
+    except (HTTPError, json.JSONDecodeError) as error:
+        # A pull request given again would be a second one. Only these two say that nothing was done.
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        if target.create_pr and is_transient(error) and status not in (429, 503):
             raise SmileError(
-                f"{target.repo_id}: the connection broke before the Hub answered ({error}). Look at"
+                f"{target.repo_id}: the Hub did not say whether it did it ({first_line(error)}). Look at"
                 f" {target.url}/discussions whether the pull request is there before you try again"
             ) from None
         raise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from hf_smile.inference.faces import FaceDetector
 
 PHOTO_FACES = ("largest", "all", "auto")
+
+_BATCH_SIZE = 32
 
 
 @dataclass(frozen=True)
@@ -136,14 +138,16 @@ class SmileClassifier:
 
     @overload
     def predict(  # type: ignore[overload-overlap]  # an iterator is an iterable too: first match wins
-        self, images: Iterator[ImageInput], batch_size: int = 32
+        self, images: Iterator[ImageInput], batch_size: int = _BATCH_SIZE
     ) -> Iterator[SmilePrediction]: ...
 
     @overload
-    def predict(self, images: ImageInput | Iterable[ImageInput], batch_size: int = 32) -> list[SmilePrediction]: ...
+    def predict(
+        self, images: ImageInput | Iterable[ImageInput], batch_size: int = _BATCH_SIZE
+    ) -> list[SmilePrediction]: ...
 
     def predict(
-        self, images: ImageInput | Iterable[ImageInput], batch_size: int = 32
+        self, images: ImageInput | Iterable[ImageInput], batch_size: int = _BATCH_SIZE
     ) -> list[SmilePrediction] | Iterator[SmilePrediction]:
         """Classify face crops.
 
@@ -170,26 +174,31 @@ class SmileClassifier:
             return self._predict(images, batch_size)
         return list(self._predict(iter(images), batch_size))
 
-    def predict_photo(self, image: ImageInput, faces: str = "largest") -> list[SmilePrediction]:
+    def predict_photo(
+        self, image: ImageInput, faces: str = "largest", max_faces: int | None = None
+    ) -> list[SmilePrediction]:
         """Find the faces of a photo and classify them, cut out as the training images are cut.
 
         Args:
             image: as for `predict`; turned photos are put upright by their EXIF orientation.
             faces: `largest` takes one face, `all` takes all, the largest first. `auto` takes all, and classifies the
                 whole image where there is none, for files that may be face crops already; `note` says so then.
+            max_faces: of all faces, so many of the largest; None for no limit.
 
         Returns:
             One prediction a face, each with its `box` and `detector_score`. None where there is no face. One with an
             `error` where the image can't be read.
 
         Raises:
-            SmileModelError: `faces` is none of the three, or OpenCV is not installed.
+            SmileModelError: `faces` is none of the three, `max_faces` is not positive, or OpenCV is not installed.
 
         >>> classifier.predict_photo("grace_hopper.jpg")[0].box  # doctest: +SKIP
         (146, 97, 387, 338)
         """
         if faces not in PHOTO_FACES:
             raise SmileModelError(f"faces is {faces!r}; choose one of {', '.join(PHOTO_FACES)}")
+        if max_faces is not None and max_faces < 1:
+            raise SmileModelError(f"max_faces is {max_faces}; it must be at least 1")
         source = source_of(image)
         try:
             photo = load_image(image)
@@ -197,14 +206,17 @@ class SmileClassifier:
             return [SmilePrediction(source=source, error=str(error))]
         found = self.detector.detect(photo)
         if found:
-            found = found[:1] if faces == "largest" else found
-            inputs = np.stack([self.preprocess(photo.crop(face.box)) for face in found])
-            rows = zip(self.probabilities(inputs), found, strict=True)
-            return [verdict(row, box=face.box, detector_score=face.score, source=source) for row, face in rows]
+            found = found[: 1 if faces == "largest" else max_faces]
+            verdicts = self._predict((photo.crop(face.box) for face in found), _BATCH_SIZE)
+            return [
+                replace(crop, box=face.box, detector_score=face.score, source=source)
+                for crop, face in zip(verdicts, found, strict=True)
+            ]
         if faces != "auto":
             return []
-        (whole,) = self.probabilities(self.preprocess(photo)[None])
-        return [verdict(whole, source=source, note="no face found; the whole image was classified")]
+        (whole,) = self._predict(iter([photo]), 1)
+        note = None if whole.error else "no face found; the whole image was classified"
+        return [replace(whole, source=source, note=note)]
 
     @property
     def detector(self) -> FaceDetector:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from hf_smile.errors import SmileModelError
+from hf_smile.errors import SmileModelError, first_line
 
 Box = tuple[int, int, int, int]
 """Left, top, right, bottom in pixels of the photo; right and bottom are just outside."""
@@ -127,7 +127,7 @@ class YuNetDetector:
         try:
             self._network = cv2.FaceDetectorYN.create(str(path), "", (320, 320), threshold)
         except cv2.error as error:
-            raise SmileModelError(f"{path}: OpenCV can't load it: {str(error).strip().splitlines()[0]}") from None
+            raise SmileModelError(f"{path}: OpenCV can't load it: {first_line(error)}") from None
         self._lock = threading.Lock()
         self.smallest_face, self.margin = smallest_face, margin
 
@@ -249,6 +249,6 @@ def _fetch_yunet() -> Path:
         return Path(hf_hub_download(YUNET_REPO, YUNET_FILE))
     except (OSError, ValueError) as error:
         raise SmileModelError(
-            f"YuNet's weights could not be fetched from the Hub ({str(error).splitlines()[0]}); give their file "
+            f"YuNet's weights could not be fetched from the Hub ({first_line(error)}); give their file "
             f"({YUNET_FILE} of {YUNET_REPO}), or take the detector haar, which needs no download"
         ) from None

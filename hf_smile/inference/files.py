@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from glob import glob
 from itertools import chain
@@ -32,6 +34,10 @@ COLUMNS = (
 )
 
 
+FORMATS = {".csv": "csv", ".jsonl": "jsonl", ".txt": "table"}
+"""Format by suffix of the output. No other suffix is taken, so that no picture or model is ever written over."""
+
+
 def find_images(paths: Sequence[str]) -> tuple[int, Iterator[NamedImage]]:
     """The images of files, folders (with their subfolders), zips and glob patterns, in the order given.
 
@@ -46,6 +52,8 @@ def find_images(paths: Sequence[str]) -> tuple[int, Iterator[NamedImage]]:
     """
     sources: list[ImageSource | Path] = []
     for text in paths:
+        if not text:
+            raise SmileDataError("one of the paths is empty (an unset variable of the shell?)")
         # Path.glob takes no absolute patterns.
         found = [text] if Path(text).exists() else sorted(glob(text, recursive=True))  # noqa: PTH207
         if not found:
@@ -61,6 +69,8 @@ def find_images(paths: Sequence[str]) -> tuple[int, Iterator[NamedImage]]:
     total = sum(len(source) if isinstance(source, ImageSource) else 1 for source in sources)
     if not total:
         raise SmileDataError("\n".join(source.why_empty for source in sources if isinstance(source, ImageSource)))
+    for empty in (source for source in sources if isinstance(source, ImageSource) and not source):
+        print(f"Note: {empty.why_empty}", file=sys.stderr)
     return total, chain.from_iterable(map(_images_of, sources))
 
 
@@ -97,6 +107,34 @@ def predict_files(
 
     for prediction in classifier.predict(remembered(), batch_size):
         yield waiting.pop(0), [prediction]
+
+
+@contextmanager
+def open_output(path: Path) -> Iterator[TextIO]:
+    """A text file that gets its name when the block ends well; when it fails, nothing is left of it.
+
+    Raises:
+        SmileDataError: the suffix is none of `FORMATS`, or the file can't be written.
+    """
+    path = path.resolve()  # a link stays a link
+    if path.suffix.lower() not in FORMATS:
+        raise SmileDataError(f"--output {path.name}: the name must end in {', '.join(FORMATS)}")
+    if path.exists() and not path.is_file():
+        raise SmileDataError(f"--output {path.name} is there and no file; name another")
+    if not path.parent.is_dir():
+        raise SmileDataError(f"--output {path.name}: there is no folder {path.parent}; make it first")
+    unfinished = path.with_name(f"{path.name}.part")
+    try:
+        # A file name need not be valid text.
+        file = unfinished.open("w", encoding="utf-8", errors="backslashreplace", newline="")
+    except OSError as error:
+        raise SmileDataError(f"--output {path.name} can't be written: {error.strerror}") from None
+    try:
+        with file:
+            yield file
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def make_writer(form: str, file: TextIO) -> Callable[[SmilePrediction], None]:
@@ -168,17 +206,25 @@ class Annotator:
 
     Args:
         folder: made if it is not there.
+
+    Raises:
+        SmileDataError: it can't be made, or holds the pictures themselves.
     """
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SmileDataError(f"--annotate {folder}: the folder can't be made: {error.strerror}") from None
         self._names: set[str] = set()
 
     def write(self, image: NamedImage, predictions: Sequence[SmilePrediction]) -> None:
         """Annotate one image; one that can't be read is left out."""
         if any(prediction.error for prediction in predictions):
             return
+        if Path(image.source).resolve().parent == self.folder.resolve():
+            raise SmileDataError(f"--annotate {self.folder} holds the pictures themselves; name another folder")
         stem = name = Path(image.source).stem
         number = 1
         while name.lower() in self._names:  # some file systems do not tell A from a

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from hf_smile.errors import SmileModelError
+from hf_smile.errors import SmileModelError, first_line
 from hf_smile.hub_id import missing_folder
 from hf_smile.labels import LABEL_NAMES
 
@@ -39,7 +40,8 @@ def load_runtime(model: str | Path, runtime: str = "torch", device: str | None =
         device: `cpu` or `cuda`; None for a GPU where torch sees one.
 
     Raises:
-        SmileModelError: there is no such model, runtime or device.
+        SmileModelError: there is no such model, runtime or device, or the ONNX file is of other weights than those in
+            its folder.
 
     >>> load_runtime("outputs/model", "onnx")(np.zeros((1, 3, 160, 160), np.float32)).shape  # doctest: +SKIP
     (1, 3)
@@ -48,7 +50,28 @@ def load_runtime(model: str | Path, runtime: str = "torch", device: str | None =
         raise SmileModelError(f"unknown runtime {runtime!r}; choose one of {', '.join(RUNTIMES)}")
     if runtime == "torch":
         return TorchRuntime(str(model), device)
-    return OnnxRuntime(_find_onnx(str(model), runtime), device)
+    loaded = OnnxRuntime(_find_onnx(str(model), runtime), device)
+    _check_weights(loaded, str(model), runtime)
+    return loaded
+
+
+def check_onnx_matches(folder: str | Path) -> None:
+    """Raise if an ONNX file of a model's folder was exported before its `model.safetensors` got its present weights.
+
+    Raises:
+        SmileModelError: a file is of other weights, or broken, or not one of ours; the message says how to mend it.
+
+    >>> check_onnx_matches("outputs/model")  # doctest: +SKIP
+    """
+    for runtime, name in ONNX_FILES.items():
+        if Path(folder, name).is_file():
+            _check_weights(OnnxRuntime(Path(folder, name)), str(folder), runtime)
+
+
+def weights_sha256(folder: str | Path) -> str | None:
+    """SHA-256 of the weights in a model's folder, in hexadecimal; None without a `model.safetensors`."""
+    path = Path(folder, "model.safetensors")
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
 
 
 class TorchRuntime:
@@ -63,7 +86,7 @@ class TorchRuntime:
             self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
             self.model = load_model(model).to(self.device)
         except (RuntimeError, AssertionError) as error:  # torch without CUDA fails by assertion
-            raise SmileModelError(f"device {device!r} can't be used: {str(error).splitlines()[0]}") from None
+            raise SmileModelError(f"device {device!r} can't be used: {first_line(error)}") from None
         self.pretrained_cfg: dict[str, Any] = self.model.config.pretrained_cfg
 
     def __call__(self, pixel_values: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -100,13 +123,15 @@ class OnnxRuntime:
         try:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=[provider])
         except Exception as error:  # ONNX Runtime has some ten error types without a common base
-            raise SmileModelError(f"{path}: ONNX Runtime can't load it: {str(error).splitlines()[0]}") from None
+            raise SmileModelError(f"{path}: ONNX Runtime can't load it: {first_line(error)}") from None
         metadata = self._session.get_modelmeta().custom_metadata_map
         if json.loads(metadata.get("labels", "null")) != list(LABEL_NAMES) or "pretrained_cfg" not in metadata:
             raise SmileModelError(
                 f"{path} was not written by scripts/export_onnx.py: no labels or data settings inside"
             )
         self.pretrained_cfg: dict[str, Any] = json.loads(metadata["pretrained_cfg"])
+        self.weights_sha256: str | None = metadata.get("weights_sha256")
+        """Of the `model.safetensors` that was exported."""
 
     def __call__(self, pixel_values: NDArray[np.float32]) -> NDArray[np.float32]:
         return self._session.run(["logits"], {"pixel_values": pixel_values})[0]
@@ -115,11 +140,9 @@ class OnnxRuntime:
 def _find_onnx(model: str, runtime: str) -> Path:
     """The ONNX file of a model folder, or of a model on the Hub, fetched."""
     name = ONNX_FILES[runtime]
-    quantize = " --quantize int8 --calibration_data DATA_DIR" if runtime == "onnx-int8" else ""
-    mend = f"make it with: python scripts/export_onnx.py --model {model}{quantize}"
     if Path(model).is_dir():
         if not Path(model, name).is_file():
-            raise SmileModelError(f"{model}: the folder holds no {name}; {mend}")
+            raise SmileModelError(f"{model}: the folder holds no {name}; make it with: {_export(model, runtime)}")
         return Path(model, name)
     if message := missing_folder(model):
         raise SmileModelError(message)
@@ -128,8 +151,19 @@ def _find_onnx(model: str, runtime: str) -> Path:
     try:
         return Path(hf_hub_download(model, name))
     except (OSError, ValueError) as error:
-        raise SmileModelError(f"{name} of {model} could not be fetched from the Hub: {_first_line(error)}") from None
+        raise SmileModelError(f"{name} of {model} could not be fetched from the Hub: {first_line(error)}") from None
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+def _check_weights(loaded: OnnxRuntime, model: str, runtime: str) -> None:
+    """Compare with the weights beside the file; a file from the Hub has none beside it, and is taken as it is."""
+    expected = weights_sha256(model)
+    if expected is not None and loaded.weights_sha256 != expected:
+        raise SmileModelError(
+            f"{model}: {ONNX_FILES[runtime]} was exported from other weights than model.safetensors holds; "
+            f"export again with: {_export(model, runtime)}"
+        )
+
+
+def _export(model: str, runtime: str) -> str:
+    quantize = " --quantize int8 --calibration_data DATA_DIR" if runtime == "onnx-int8" else ""
+    return f"python scripts/export_onnx.py --model {model}{quantize}"

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from hf_smile.data.images import MAX_PIXELS
 from hf_smile.errors import SmileDataError
 from hf_smile.figures import CLASS_COLORS, new_figure, save_figure
 from hf_smile.inference.classifier import SmileClassifier, SmilePrediction
@@ -95,19 +96,21 @@ class _Timeline:
 
     def __init__(self, bin_seconds: float) -> None:
         self.bin_seconds = bin_seconds
-        self._sums = np.zeros((_MOST_BINS, len(LABEL_NAMES) + 1))
+        self._sums = np.zeros((_MOST_BINS, len(LABEL_NAMES) + 2))  # of the probabilities, of the times; how many
 
     def add(self, seconds: float, probabilities: list[float]) -> None:
-        while (index := int(seconds / self.bin_seconds)) >= _MOST_BINS:
+        # 0.6 / 0.2 is 2.9999...
+        while (index := int(seconds / self.bin_seconds + 1e-6)) >= _MOST_BINS:
             pairs = self._sums.reshape(_MOST_BINS // 2, 2, -1).sum(axis=1)
             self._sums = np.concatenate([pairs, np.zeros_like(pairs)])
             self.bin_seconds *= 2
-        self._sums[index] += [*probabilities, 1.0]
+        self._sums[index] += [*probabilities, seconds, 1.0]
 
     def points(self) -> tuple[np.ndarray, np.ndarray]:
         """Seconds (K,), and mean probabilities (K, 3), of the bins with a face."""
         (filled,) = np.nonzero(self._sums[:, -1])
-        return (filled + 0.5) * self.bin_seconds, self._sums[filled, :-1] / self._sums[filled, -1:]
+        means = self._sums[filled, :-1] / self._sums[filled, -1:]
+        return means[:, -1], means[:, :-1]
 
 
 def analyse_video(
@@ -133,7 +136,7 @@ def analyse_video(
         The number of frames looked at.
 
     Raises:
-        SmileDataError: the clip can't be read, or `fps` is not positive.
+        SmileDataError: the clip can't be read, its frames are too large, or `fps` is not positive.
 
     >>> analyse_video(classifier, "holiday.mp4", "outputs/holiday")  # doctest: +SKIP
     3000
@@ -144,6 +147,8 @@ def analyse_video(
     first = next(frames)  # a clip that can't be read leaves no folder behind
     folder = Path(output_dir)
     (folder / "peaks").mkdir(parents=True, exist_ok=True)
+    for still in (folder / "peaks").glob("*s_face*.jpg"):  # of a clip before this one
+        still.unlink()
     timeline = _Timeline(1 / fps)
 
     def save_peak(track: _Track) -> None:
@@ -186,8 +191,11 @@ def _remember(track: _Track, seconds: float, image: Image.Image, prediction: Smi
 def read_frames(clip: str | Path, fps: float) -> Iterator[tuple[float, Image.Image]]:
     """Seconds and RGB picture of `fps` frames a second, or of every frame where the clip has fewer.
 
+    The seconds are the clip's own time stamps, which phones space unevenly; where these are missing or run backwards,
+    they go on at the clip's frame rate.
+
     Raises:
-        SmileDataError: there is no such file, or OpenCV sees no frame in it.
+        SmileDataError: there is no such file, OpenCV sees no frame in it, or a frame has over `MAX_PIXELS` pixels.
     """
     try:
         import cv2
@@ -197,17 +205,20 @@ def read_frames(clip: str | Path, fps: float) -> Iterator[tuple[float, Image.Ima
         raise SmileDataError(f"{clip}: no such file")
     capture = cv2.VideoCapture(str(clip))
     try:
+        width, height = (int(capture.get(side)) for side in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
+        if width * height > MAX_PIXELS:
+            raise SmileDataError(f"{clip}: frames of {width} x {height} pixels are over the limit of {MAX_PIXELS:,}")
         own_fps = capture.get(cv2.CAP_PROP_FPS)
         own_fps = own_fps if 0 < own_fps < 1000 else 25.0  # some containers do not say
-        index, due = 0, 0.0
+        seconds, due = -1 / own_fps, 0.0
         while capture.grab():
-            seconds = index / own_fps
+            stamp = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+            seconds = stamp if stamp > max(seconds, -1e-6) else seconds + 1 / own_fps
             if seconds >= due - 1e-6:  # only frames that are looked at are decoded
                 ok, pixels = capture.retrieve()
                 if ok:
                     yield seconds, Image.fromarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB))
-                    due += 1 / fps
-            index += 1
+                    due = max(due + 1 / fps, seconds)  # after a gap, no catching up
         if due == 0.0:
             raise SmileDataError(f"{clip}: OpenCV can read no frame of it; is it a video?")
     finally:

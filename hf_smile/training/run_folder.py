@@ -38,6 +38,8 @@ _LEFT_BY_A_RUN = (
     "confusion_matrix.png",
     "loss.png",
     "model.safetensors",
+    "onnx/model.onnx",
+    "onnx/model_quantized.onnx",
     "prior_adjustment.png",
     "test_predictions.csv",
     "training_history.csv",

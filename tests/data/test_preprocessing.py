@@ -9,9 +9,10 @@ import pytest
 from PIL import Image
 from timm.data import create_transform, resolve_data_config
 
+from hf_smile.data import preprocessing
 from hf_smile.data.images import decode_image
 from hf_smile.data.preprocessing import Preprocessor
-from hf_smile.errors import SmileModelError
+from hf_smile.errors import SmileDataError, SmileModelError
 
 IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 SETTINGS = [
@@ -66,6 +67,21 @@ def test_images_of_every_mode_agree_to_the_last_bit(mode):
 def test_settings_it_does_not_know_are_refused_and_not_guessed(settings):
     with pytest.raises(SmileModelError):
         Preprocessor(settings)
+
+
+@pytest.mark.parametrize("settings", [SETTINGS[0], SETTINGS[3]])
+@pytest.mark.parametrize("size", [(1, 60_000), (60_000, 1)])
+def test_a_thread_of_pixels_is_refused_before_it_fills_the_memory(settings, size):
+    with pytest.raises(SmileDataError, match=rf"{size[0]} x {size[1]} pixels are too long and thin.*50,000,000"):
+        Preprocessor(settings)(Image.new("RGB", size))
+
+
+def test_the_limit_is_on_the_size_before_the_crop(monkeypatch):
+    preprocessor = Preprocessor(SETTINGS[0])
+    monkeypatch.setattr(preprocessing, "MAX_PIXELS", 160 * 320)
+    assert preprocessor(Image.new("RGB", (1000, 2000))).shape == (3, 160, 160)
+    with pytest.raises(SmileDataError, match="160 x 321"):
+        preprocessor(Image.new("RGB", (10, 20)).resize((1000, 2010)))
 
 
 def test_it_needs_no_torch():

@@ -1,3 +1,5 @@
+import csv
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,6 +11,7 @@ from hf_smile.evaluation.predictions import Predictions, align, read_predictions
 HEADER = "image_id,label,prediction,p_negative_smile,p_positive_smile,p_not_smile"
 GOOD = "1.jpg,NOT smile,positive smile,0.1,0.7,0.2"
 TEXT = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"], include_characters="\n"), min_size=1)
+TEXT |= st.text("'=+-@1", min_size=1)
 
 
 def write(path, *lines):
@@ -33,12 +36,24 @@ def test_what_is_written_is_read_back_exactly(tmp_path_factory, image_ids, remar
 
 def test_the_file_reads_as_documented(tmp_path):
     path = tmp_path / "made" / "predictions.csv"
-    write_predictions(path, ["=1.jpg", "-2.jpg"], [2, 0], [[0.25, 0.5, 0.25], [1.0, 0.0, 0.0]], {"age": [31, "old"]})
+    write_predictions(path, ["1=1.jpg", "'2.jpg"], [2, 0], [[0.25, 0.5, 0.25], [1.0, 0.0, 0.0]], {"age": [-31, "old"]})
     assert path.read_text(encoding="utf-8").splitlines() == [
         HEADER + ",age",
-        "=1.jpg,NOT smile,positive smile,0.25,0.5,0.25,31",
-        "-2.jpg,negative smile,negative smile,1.0,0.0,0.0,old",
+        "1=1.jpg,NOT smile,positive smile,0.25,0.5,0.25,-31",
+        "'2.jpg,negative smile,negative smile,1.0,0.0,0.0,old",
     ]
+
+
+def test_no_cell_is_a_formula_to_a_spreadsheet_and_every_text_comes_back(tmp_path):
+    path = tmp_path / "predictions.csv"
+    texts = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "'=1", "''-1", "'plain", "plain=1"]
+    remarks = {"=remark": list(reversed(texts))}
+    write_predictions(path, texts, [0] * len(texts), np.eye(3)[[0] * len(texts)], remarks)
+    with path.open(encoding="utf-8", newline="") as file:
+        cells = [cell for line in csv.reader(file) for cell in line]
+    assert not [cell for cell in cells if cell.startswith(("=", "+", "-", "@", "\t", "\r"))]
+    found = read_predictions(path)
+    assert found.image_ids == texts and found.further_columns == remarks
 
 
 def test_a_file_from_a_spreadsheet_is_read(tmp_path):

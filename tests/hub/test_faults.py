@@ -60,11 +60,19 @@ def test_a_commit_whose_answer_is_lost_is_not_made_twice(publish, hub, waits):
     assert hub.repo("me/smile").history["main"] == ["initial commit", "Upload"]
 
 
-def test_a_pull_request_whose_answer_is_lost_is_not_opened_twice(publish, hub, waits):
-    hub.faults.append(Fault("POST", COMMIT, cut_answer_after=0))
+@pytest.mark.parametrize("fault", [{"cut_answer_after": 0}, {"status": 500}, {"status": 502}, {"status": 504}], ids=str)
+def test_a_pull_request_whose_answer_is_lost_is_not_opened_twice(publish, hub, waits, fault):
+    hub.faults.append(Fault("POST", COMMIT, **fault))
     code, errors = publish(create_pr=True)
     assert code == 2 and "me/smile/discussions" in errors
-    assert "refs/pr/2" not in hub.repo("me/smile").refs
+    assert sum(COMMIT[:-1] in path for _, path, _ in hub.requests) == 1
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_pull_request_that_was_not_even_tried_is_tried_again(publish, hub, waits, status):
+    hub.faults.append(Fault("POST", COMMIT, status))
+    assert publish(create_pr=True)[0] == 0 and len(waits) == 1
+    assert "refs/pr/1" in hub.repo("me/smile").refs
 
 
 def test_the_waits_grow_and_the_hub_s_own_wish_is_kept(publish, hub, waits):

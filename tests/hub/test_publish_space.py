@@ -1,5 +1,6 @@
 """The demo goes up with the package beside it, pinned, and what comes down runs."""
 
+import sys
 from importlib.metadata import version
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from hub_server import Fault
 from huggingface_hub import RepoCard, snapshot_download
 
 import hf_smile
-from hf_smile.hub.space import space_files
+from hf_smile.hub.space import _is_ours, space_files
 
 ROOT = Path(__file__).parents[2]
 
@@ -64,20 +65,44 @@ def test_versions_are_those_that_are_installed_here(space_dir):
     assert lines == ["# what it needs", f"gradio=={version('gradio')}", f"numpy=={version('numpy')}", "pillow==11.0.0"]
     card = RepoCard(files["README.md"].decode())
     assert card.data["sdk_version"] == version("gradio") and card.data["title"] == "Smile"
+    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    assert f"python_version: '{python}'" in str(card), "as text, because 3.10 as a number is 3.1"
 
 
-def test_the_next_push_removes_what_is_gone(push, hub, space_dir):
+def test_the_next_push_removes_what_is_gone_and_keeps_what_is_not_ours(push, hub, space_dir):
     push_space(push, space_dir)
+    tree = hub.repo("me/demo", "spaces").tree()
+    for path in ("hf_smile/old.py", "notes.md", "pictures/me.png"):
+        tree[path] = tree["about.py"]
     (space_dir / "about.py").unlink()
     assert push_space(push, space_dir)[0] == 0
-    assert "about.py" not in hub.repo("me/demo", "spaces").files()
+    files = hub.repo("me/demo", "spaces").files()
+    assert "about.py" not in files and "hf_smile/old.py" not in files
+    assert "notes.md" in files and "pictures/me.png" in files
 
 
-def test_a_pull_request_does_not_touch_the_space_that_runs(push, hub, space_dir):
-    code, out, _ = push_space(push, space_dir, "--create_pr", "--hardware", "t4-small")
-    assert (code, out.splitlines()[-1]) == (0, f"{hub.url}/spaces/me/demo/discussions/1")
+@pytest.mark.parametrize(
+    ("words", "where"),
+    [(["--create_pr"], "discussions/1"), (["--revision", "next"], "tree/next")],
+    ids=["pr", "branch"],
+)
+def test_what_is_not_main_does_not_touch_the_space_that_runs(push, hub, space_dir, words, where):
+    code, out, _ = push_space(push, space_dir, *words, "--hardware", "t4-small")
+    assert (code, out.splitlines()[-1]) == (0, f"{hub.url}/spaces/me/demo/{where}")
     repo = hub.repo("me/demo", "spaces")
     assert repo.variables == {} and repo.hardware == "cpu-basic" and repo.files() == {}
+
+
+def test_main_by_its_name_is_main(push, hub, space_dir):
+    assert push_space(push, space_dir, "--revision", "main", "--hardware", "t4-small")[0] == 0
+    repo = hub.repo("me/demo", "spaces")
+    assert repo.variables == {"HF_SMILE_MODEL": "me/smile"} and repo.hardware == "t4-small"
+
+
+def test_every_file_of_this_project_s_demo_is_known_as_ours():
+    if not (ROOT / "space").is_dir():
+        pytest.skip("there is no space/")
+    assert {path for path in space_files(ROOT / "space") if not _is_ours(path)} == set()
 
 
 def test_a_dry_run_lists_names_and_sizes(push, hub, space_dir):
@@ -96,10 +121,11 @@ def test_a_refusal_publishes_nothing(push, hub, space_dir, path):
 
 @pytest.mark.parametrize(
     ("words", "message"),
-    [(("--hardware", "abacus"), "choose one of cpu-basic"), (("--model", "smile"), "'smile' is no id on the Hub")],
+    [(("--hardware", "abacus"), "choose from 'cpu-basic'"), (("--model", "smile"), "'smile' is no id on the Hub")],
 )
-def test_a_mistake_is_said_before_anything_happens(push, hub, space_dir, words, message):
-    code, _, errors = push_space(push, space_dir, *words)
+@pytest.mark.parametrize("dry", [[], ["--dry_run"]], ids=["", "dry"])
+def test_a_mistake_is_said_before_anything_happens(push, hub, space_dir, words, message, dry):
+    code, _, errors = push_space(push, space_dir, *words, *dry)
     assert code == 2 and message in errors and hub.requests == []
 
 

@@ -1,5 +1,6 @@
 """Face crops in, verdicts out: every kind of input, both runtimes, mistakes, threads, memory."""
 
+import io
 import json
 import subprocess
 import sys
@@ -18,6 +19,12 @@ from hf_smile.labels import LABEL_NAMES
 @pytest.fixture(scope="module")
 def classifier(model_dir) -> SmileClassifier:
     return SmileClassifier.from_pretrained(model_dir, runtime="onnx")
+
+
+def png(image: Image.Image) -> bytes:
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
 
 
 def numbers(predictions) -> np.ndarray:
@@ -94,10 +101,11 @@ def test_a_bad_image_yields_its_error_and_the_rest_goes_on(classifier, faces, tm
         np.zeros((4, 4, 3)),
         NamedImage("zip/1.jpg", unreadable),
         None,
+        png(Image.new("RGB", (1, 60_000))),
         faces[1],
     ]
     predictions = classifier.predict(inputs, batch_size=3)
-    assert [prediction.error is None for prediction in predictions] == [True, *[False] * 8, True]
+    assert [prediction.error is None for prediction in predictions] == [True, *[False] * 9, True]
     assert predictions[1].source == str(tmp_path / "missing.jpg") and "No such file" in predictions[1].error
     assert predictions[1].label is None and predictions[1].p_smile is None and predictions[1].probabilities is None
     assert numbers([predictions[0], predictions[-1]]) == pytest.approx(numbers(classifier.predict(faces[:2])), abs=1e-5)

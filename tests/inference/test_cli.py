@@ -158,3 +158,38 @@ def test_a_reader_that_stops_early_sees_no_traceback(model_dir, face_files):
     )
     answer = subprocess.run(command, shell=True, capture_output=True, text=True)
     assert answer.stdout.startswith("label") and "Traceback" not in answer.stderr
+
+
+@pytest.mark.parametrize("name", ["photo.jpg", "model.safetensors", "folder.csv", "nowhere/verdicts.csv"])
+def test_output_writes_over_nothing_but_results(name, model_dir, face_files, tmp_path, run):
+    (tmp_path / "photo.jpg").write_bytes(face_files[0].read_bytes())
+    (tmp_path / "folder.csv").mkdir()
+    code, _, error = run("predict", tmp_path / "photo.jpg", "--model", model_dir, "--output", tmp_path / name)
+    assert code == 2 and f"--output {Path(name).name}" in error
+    assert (tmp_path / "photo.jpg").read_bytes() == face_files[0].read_bytes()
+
+
+def test_annotate_leaves_the_pictures_alone(model_dir, face_files, run):
+    before = [path.read_bytes() for path in face_files]
+    code, _, error = run("predict", *face_files, "--model", model_dir, "--annotate", face_files[0].parent)
+    assert code == 2 and "holds the pictures themselves" in error
+    assert [path.read_bytes() for path in face_files] == before
+
+
+def test_any_file_name_gets_into_any_output(model_dir, face_files, tmp_path):
+    odd = tmp_path / os.fsdecode(b"odd\xff \xe5.png")
+    odd.write_bytes(face_files[0].read_bytes())
+    words = [sys.executable, "-m", "hf_smile.cli", "predict", os.fsencode(odd), "--model", model_dir, "--faces", "none"]
+    for format in ("table", "csv", "jsonl"):
+        environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+        done = subprocess.run([*words, "--format", format], env=environment, capture_output=True, timeout=120)
+        assert done.returncode == 0 and b"odd" in done.stdout and b"Traceback" not in done.stderr
+
+
+def test_an_output_that_can_not_be_written_is_told(model_dir, face_files):
+    words = [sys.executable, "-m", "hf_smile.cli", "predict", face_files[0], "--model", model_dir, "--faces", "none"]
+    if Path("/dev/full").exists():
+        with Path("/dev/full").open("w") as full:
+            done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, timeout=120)
+        assert done.returncode == 2 and "error: No space left on device" in done.stderr
+        assert "Traceback" not in done.stderr

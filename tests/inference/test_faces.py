@@ -12,7 +12,8 @@ from sklearn.datasets import load_sample_image
 from hf_smile.errors import SmileModelError
 from hf_smile.inference import faces as faces_module
 from hf_smile.inference.classifier import SmileClassifier
-from hf_smile.inference.faces import HaarDetector, YuNetDetector, make_detector, measure_margin
+from hf_smile.inference.faces import Face, HaarDetector, YuNetDetector, make_detector, measure_margin
+from hf_smile.inference.runtimes import load_runtime
 from hf_smile.labels import LABEL_NAMES
 
 pytest.importorskip("cv2")
@@ -92,6 +93,41 @@ def test_largest_takes_one_face_and_auto_all(hopper, classifier):
     assert len(classifier.predict_photo(pair, faces="all")) == len(classifier.predict_photo(pair, faces="auto")) == 2
     (largest,) = classifier.predict_photo(pair)
     assert largest.box[0] > 350
+
+
+class EverywhereAFace:
+    """In place of a detector: a row of `n` faces, the largest first."""
+
+    def __init__(self, n: int) -> None:
+        self.n = n
+
+    def detect(self, image):
+        return [Face((i, 0, 200, 200 - i), 1.0) for i in range(self.n)]
+
+
+def test_a_crowd_is_classified_in_order_a_batch_at_a_time_and_only_as_far_as_wished(model_dir, china):
+    crowd = SmileClassifier(load_runtime(model_dir, "onnx"), EverywhereAFace(100))
+    batches = []
+    network = crowd.runtime
+    crowd.runtime = lambda pixel_values: batches.append(len(pixel_values)) or network(pixel_values)
+    predictions = crowd.predict_photo(china, faces="all")
+    assert [prediction.box for prediction in predictions] == [face.box for face in EverywhereAFace(100).detect(china)]
+    assert len(batches) > 1 and max(batches) <= 32 and sum(batches) == 100
+    (alone,) = crowd.predict(china.crop(predictions[70].box))
+    assert predictions[70].probabilities == pytest.approx(alone.probabilities, abs=1e-5)
+    batches.clear()
+    first = crowd.predict_photo(china, faces="auto", max_faces=5)
+    assert [prediction.box for prediction in first] == [prediction.box for prediction in predictions[:5]]
+    assert batches == [5]
+    assert len(crowd.predict_photo(china, faces="all", max_faces=500)) == 100
+    assert len(crowd.predict_photo(china, faces="largest", max_faces=5)) == 1
+    with pytest.raises(SmileModelError, match="max_faces is 0"):
+        crowd.predict_photo(china, max_faces=0)
+
+
+def test_a_thread_of_pixels_without_a_face_has_its_error(classifier):
+    (prediction,) = classifier.predict_photo(Image.new("RGB", (60_000, 1)), faces="auto")
+    assert "60000 x 1" in prediction.error and prediction.note is None and prediction.label is None
 
 
 def test_auto_classifies_an_image_without_a_face_whole_and_says_so(china, classifier):

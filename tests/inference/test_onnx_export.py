@@ -1,20 +1,25 @@
 """What export_onnx.py writes, and what it refuses to write."""
 
+import hashlib
 import json
 import runpy
 import shutil
 import sys
 from pathlib import Path
 
+import datasets
 import numpy as np
 import onnx
 import pytest
+from safetensors.torch import load_file, save_file
 
 from hf_smile.data.dataset import load_smile_dataset
+from hf_smile.data.images import decode_image
+from hf_smile.data.preprocessing import Preprocessor
 from hf_smile.errors import SmileModelError
 from hf_smile.inference import onnx_export
-from hf_smile.inference.onnx_export import export_onnx, quantize_onnx
-from hf_smile.inference.runtimes import load_runtime
+from hf_smile.inference.onnx_export import EncodedImages, QuantizationCheck, export_onnx, quantize_onnx
+from hf_smile.inference.runtimes import check_onnx_matches, load_runtime
 from hf_smile.labels import LABEL_NAMES
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "export_onnx.py"
@@ -43,6 +48,7 @@ def test_the_network_has_the_names_and_the_metadata_that_others_look_for(model_d
     metadata = {entry.key: entry.value for entry in network.metadata_props}
     assert json.loads(metadata["labels"]) == list(LABEL_NAMES)
     assert json.loads(metadata["pretrained_cfg"])["input_size"] == [3, 64, 64]
+    assert metadata["weights_sha256"] == hashlib.sha256((model_dir / "model.safetensors").read_bytes()).hexdigest()
 
 
 def test_the_file_holds_no_path_of_the_machine_that_made_it(model_dir):
@@ -64,6 +70,69 @@ def test_int8_agrees_with_float32_and_is_smaller(own_model, splits):
     weights = [tensor.data_type for tensor in onnx.load(path).graph.initializer if len(tensor.dims) == 4]
     assert weights.count(onnx.TensorProto.INT8) >= 3 / 4 * len(weights)
     assert load_runtime(own_model, "onnx-int8").pretrained_cfg["input_size"] == [3, 64, 64]
+    assert "macro F1" in str(check) and 0 <= check.macro_f1 <= 1
+    check_onnx_matches(own_model)
+    # Weights of 7 bits, whatever CPU makes the file: with 8, x86 CPUs without VNNI overflow.
+    values = [onnx.numpy_helper.to_array(tensor) for tensor in onnx.load(path).graph.initializer]
+    assert max(np.abs(array.astype(int)).max() for array in values if array.dtype == np.int8 and array.ndim == 4) <= 64
+
+
+def test_files_of_other_weights_are_refused_with_what_to_type(own_model, splits):
+    quantize_onnx(own_model, splits["train"], splits["validation"])
+    weights = own_model / "model.safetensors"
+    tensors = load_file(weights)
+    save_file({name: tensor * 1.0001 for name, tensor in tensors.items()}, weights, metadata={"format": "pt"})
+    mend = rf"other weights.*export_onnx\.py --model {own_model}"
+    with pytest.raises(SmileModelError, match=mend + "$"):
+        load_runtime(own_model, "onnx")
+    with pytest.raises(SmileModelError, match=mend + " --quantize int8"):
+        load_runtime(own_model, "onnx-int8")
+    with pytest.raises(SmileModelError, match=mend):
+        check_onnx_matches(own_model)
+    with pytest.raises(SmileModelError, match=mend):
+        quantize_onnx(own_model, splits["train"], splits["validation"])
+    export_onnx(own_model)
+    with pytest.raises(SmileModelError, match="model_quantized"):
+        check_onnx_matches(own_model)
+    quantize_onnx(own_model, splits["train"], splits["validation"])
+    check_onnx_matches(own_model)
+    weights.unlink()  # ONNX alone is all that prediction needs
+    assert load_runtime(own_model, "onnx")
+
+
+@pytest.mark.parametrize(
+    ("figures", "passed"),
+    [
+        ({}, True),
+        ({"agreement": 0.94}, False),
+        ({"accuracy": 0.83}, False),
+        ({"macro_f1": 0.685}, True),
+        ({"macro_f1": 0.675}, False),
+    ],
+)
+def test_a_rare_class_that_is_lost_is_noticed(figures, passed):
+    same = {"agreement": 0.99, "accuracy": 0.85, "accuracy_float32": 0.85, "macro_f1": 0.7, "macro_f1_float32": 0.7}
+    assert QuantizationCheck(images=484, **same | figures).passed is passed
+
+
+@pytest.mark.parametrize("limit", [10, 1000])
+def test_calibration_takes_its_images_from_the_whole_split(own_model, splits, monkeypatch, limit):
+    taken = []
+    monkeypatch.setattr(onnx_export, "CALIBRATION_IMAGES", limit)
+    monkeypatch.setattr(EncodedImages, "batches", lambda _, rows: taken.extend(rows))
+    monkeypatch.setattr(onnx_export, "write_int8", lambda *_: None)
+    last = len(splits["train"]) - 1
+    with pytest.raises(SmileModelError):  # no file was written, which is not the point here
+        quantize_onnx(own_model, splits["train"], splits["validation"])
+    assert (taken[0], taken[-1], len(set(taken))) == (0, last, min(limit, last + 1))
+
+
+def test_images_that_are_held_as_paths_are_read(face_files):
+    settings = {"input_size": [3, 64, 64], "crop_pct": 1.0}
+    split = datasets.Dataset.from_dict({"image": [str(path) for path in face_files], "label": [0] * len(face_files)})
+    split = split.cast_column("image", datasets.Image())
+    (batch,) = EncodedImages(split, Preprocessor(settings)).batches()
+    assert batch[0] == pytest.approx(Preprocessor(settings)(decode_image(face_files[0].read_bytes())))
 
 
 def test_what_fails_its_check_is_not_written(own_model, splits, monkeypatch):

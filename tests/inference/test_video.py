@@ -11,7 +11,7 @@ from hf_smile.data.sample import draw_face
 from hf_smile.errors import SmileDataError
 from hf_smile.inference.classifier import SmileClassifier
 from hf_smile.inference.faces import Face
-from hf_smile.inference.video import FaceTracker, _Timeline, analyse_video
+from hf_smile.inference.video import FaceTracker, _Timeline, analyse_video, read_frames
 
 cv2 = pytest.importorskip("cv2")
 
@@ -69,6 +69,62 @@ def test_ten_minutes_show_the_smile_where_it_was_drawn_in_bounded_memory(classif
     assert peak < 60e6
 
 
+class Recording:
+    """In place of OpenCV's capture: frames at these time stamps in milliseconds."""
+
+    def __init__(self, stamps, size=(64, 48)):
+        self.stamps, self.size, self.at = stamps, size, -1
+
+    def get(self, what):
+        known = {
+            cv2.CAP_PROP_FPS: 10.0,
+            cv2.CAP_PROP_FRAME_WIDTH: self.size[0],
+            cv2.CAP_PROP_FRAME_HEIGHT: self.size[1],
+        }
+        return known[what] if what in known else self.stamps[self.at]
+
+    def grab(self):
+        self.at += 1
+        return self.at < len(self.stamps)
+
+    def retrieve(self):
+        return True, np.zeros((48, 64, 3), np.uint8)
+
+    def release(self):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("stamps", "seconds"),
+    [
+        ([0, 40, 300, 340, 5000, 5040, 5400], [0, 0.04, 0.3, 0.34, 5, 5.04, 5.4]),
+        ([0, 0, 0, 0], [0, 0.1, 0.2, 0.3]),
+        ([-1, -1, -1], [0, 0.1, 0.2]),
+        ([0, 100, 50, 60, 400], [0, 0.1, 0.2, 0.3, 0.4]),
+        ([float("nan")] * 2, [0, 0.1]),
+    ],
+)
+def test_frames_come_at_their_time_stamps_where_these_make_sense(monkeypatch, tmp_path, stamps, seconds):
+    (tmp_path / "clip.mp4").touch()
+    monkeypatch.setattr(cv2, "VideoCapture", lambda _: Recording(stamps))
+    found = [second for second, _ in read_frames(tmp_path / "clip.mp4", fps=1000)]
+    assert found == pytest.approx(seconds)
+
+
+def test_after_a_gap_no_more_frames_are_looked_at_than_asked_for(monkeypatch, tmp_path):
+    (tmp_path / "clip.mp4").touch()
+    stamps = [0, *range(60_000, 70_000, 40)]
+    monkeypatch.setattr(cv2, "VideoCapture", lambda _: Recording(stamps))
+    assert len(list(read_frames(tmp_path / "clip.mp4", fps=1))) == pytest.approx(11, abs=2)
+
+
+def test_frames_that_are_too_large_are_told_before_they_are_decoded(monkeypatch, tmp_path):
+    (tmp_path / "clip.mp4").touch()
+    monkeypatch.setattr(cv2, "VideoCapture", lambda _: Recording([0], size=(16_000, 16_000)))
+    with pytest.raises(SmileDataError, match="16000 x 16000 pixels are over the limit"):
+        next(read_frames(tmp_path / "clip.mp4", fps=5))
+
+
 def test_a_timeline_of_any_length_keeps_its_size():
     timeline = _Timeline(0.2)
     for second in range(0, 36_000, 5):
@@ -76,6 +132,14 @@ def test_a_timeline_of_any_length_keeps_its_size():
     seconds, probabilities = timeline.points()
     assert len(seconds) <= 2000 and seconds[-1] == pytest.approx(36_000, rel=0.01)
     assert seconds[probabilities[:, 1] > 0.5].min() == pytest.approx(18_000, abs=2 * timeline.bin_seconds)
+
+
+def test_a_frame_is_drawn_at_its_time_and_no_frame_is_missing():
+    timeline = _Timeline(0.2)
+    for index in range(50):
+        timeline.add(index / 5, [0.2, 0.3, 0.5])
+    seconds, probabilities = timeline.points()
+    assert seconds == pytest.approx(np.arange(50) / 5) and probabilities.shape == (50, 3)
 
 
 def test_faces_keep_their_numbers_when_they_move_and_lose_them_when_they_go():

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from gradio_client import Client, handle_file
@@ -19,6 +22,7 @@ from hf_smile.inference.classifier import SmileClassifier
 
 pytest.importorskip("cv2")
 
+FORGOTTEN = "forgotten after five minutes; upload it again"
 HOPPER = str(get_sample_data("grace_hopper.jpg", asfileobj=False))
 
 
@@ -105,6 +109,67 @@ def test_files_of_the_server_are_not_read(demo_url, meta):
     event = json.loads(curl("-H", "Content-Type: application/json", "-d", data, call))
     answer = curl("-N", f"{call}/{event['event_id']}")
     assert "event: error" in answer and "p_smile" not in answer
+
+
+@pytest.fixture(scope="module")
+def somebodys_upload(demo_url) -> Path:
+    """Where the server keeps the picture of another visitor."""
+    return Path(json.loads(curl("-F", f"files=@{HOPPER}", f"{demo_url}/gradio_api/upload"))[0])
+
+
+@pytest.fixture(params=["API", "page"])
+def look_at(request, demo_url) -> Callable[[Path], str]:
+    """What the server answers to a batch of one path, asked by the API or as the tab of the page does."""
+    if request.param == "API":
+        call = f"{demo_url}/gradio_api/call/predict_batch"
+        return lambda path: curl("-N", f"{call}/{json.loads(post(call, {'data': [[upload_at(path)]]}))['event_id']}")
+    config = json.loads(curl(f"{demo_url}/config"))
+    (files,) = [part["id"] for part in config["components"] if part["props"].get("elem_id") == "files"]
+    (tab,) = [each["id"] for each in config["dependencies"] if each["inputs"] == [files]]
+
+    def ask(path: Path) -> str:
+        who = {"session_hash": uuid4().hex, "fn_index": tab}
+        post(f"{demo_url}/gradio_api/queue/join", {"data": [[upload_at(path)]], **who})
+        return curl("-N", f"{demo_url}/gradio_api/queue/data?session_hash={who['session_hash']}")
+
+    return ask
+
+
+def upload_at(path: Path) -> dict:
+    return {"path": str(path), "meta": {"_type": "gradio.FileData"}}
+
+
+def post(url: str, content: dict) -> str:
+    return curl("-H", "Content-Type: application/json", "-d", json.dumps(content), url)
+
+
+def test_an_upload_is_looked_at_and_its_folder_not_told(look_at, somebodys_upload):
+    answer = look_at(somebodys_upload)
+    assert "grace_hopper.jpg" in answer and "smile" in answer
+    assert somebodys_upload.parent.name not in answer
+
+
+@pytest.mark.parametrize(
+    ("pattern", "said"),
+    [
+        (".", "that is no uploaded file"),
+        ("**/*", FORGOTTEN),
+        ("*/grace_hopper.jpg", FORGOTTEN),
+        ("*/*.[j]pg", FORGOTTEN),
+    ],
+)
+def test_nobody_finds_the_pictures_of_others(look_at, somebodys_upload, pattern, said):
+    folder = somebodys_upload.parents[1]
+    answer = look_at(folder / pattern)
+    assert said in answer and str(folder) not in answer
+    assert re.search(r'"p_smile": ?\d|data:image', answer) is None
+
+
+def test_a_broken_zip_does_not_tell_where_uploads_lie(look_at, demo_url, tmp_path):
+    (tmp_path / "broken.zip").write_bytes(b"no zip")
+    (path,) = json.loads(curl("-F", f"files=@{tmp_path}/broken.zip", f"{demo_url}/gradio_api/upload"))
+    answer = look_at(Path(path))
+    assert "broken.zip: not a readable zip" in answer and str(Path(path).parent) not in answer
 
 
 def test_uploads_have_a_limit(demo_url, tmp_path):

@@ -5,16 +5,20 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import re
+import shutil
+import sys
 from datetime import datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import yaml
 from PIL import Image
 
-from hf_smile.errors import SmileModelError
-from hf_smile.inference.classifier import SmilePrediction
+from hf_smile.errors import SmileDataError, SmileModelError
+from hf_smile.inference.classifier import SmileClassifier, SmilePrediction
+from hf_smile.inference.faces import Face
 from hf_smile.labels import LABEL_NAMES
 
 pytest.importorskip("cv2")
@@ -22,8 +26,9 @@ pytest.importorskip("gradio")
 
 import about
 import app
+import gradio as gr
 import views
-from engine import Engine, SeenFace
+from engine import FORGOTTEN, MAX_FACES, Engine, SeenFace
 
 SPACE = Path(app.__file__).parent
 
@@ -89,6 +94,67 @@ def test_a_model_without_onnx_runs_in_torch_and_none_is_told_in_words(demo_model
     assert in_torch.prediction.probabilities == pytest.approx(in_onnx.prediction.probabilities, abs=1e-4)
     with pytest.raises(SmileModelError, match="nowhere"):
         Engine("nowhere")
+
+
+def test_an_onnx_file_that_can_not_be_run_is_said(demo_model, tmp_path, monkeypatch):
+    broken = Path(shutil.copytree(demo_model, tmp_path / "broken"))
+    (broken / "onnx" / "model.onnx").write_bytes(b"no network")
+    with pytest.raises(SmileModelError, match="ONNX Runtime can't load it"):
+        Engine(str(broken))
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(SmileModelError, match="ONNX Runtime is not installed"):
+        Engine(str(demo_model))
+
+
+def test_a_model_on_the_hub_without_onnx_runs_in_torch(demo_model, monkeypatch):
+    import httpx
+    import huggingface_hub
+    from huggingface_hub.errors import RemoteEntryNotFoundError
+
+    def not_there(*_words):
+        raise RemoteEntryNotFoundError("404", response=httpx.Response(404, request=httpx.Request("GET", "http://hub")))
+
+    asked = []
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", not_there)
+    monkeypatch.setattr(SmileClassifier, "from_pretrained", lambda *words: asked.append(words))
+    Engine("me/smile")
+    assert asked == [("me/smile", "torch")]
+
+
+def test_of_a_crowd_so_many_faces_are_classified_and_no_more(demo_model, monkeypatch):
+    engine = Engine(str(demo_model))
+    classified, probabilities = [], engine.classifier.probabilities
+    boxes = [Face((i, 0, i + 40, 40), 1.0) for i in range(MAX_FACES + 5)]
+    monkeypatch.setattr(engine.classifier, "_detector", SimpleNamespace(detect=lambda photo: boxes))
+    monkeypatch.setattr(
+        engine.classifier, "probabilities", lambda inputs: classified.append(len(inputs)) or probabilities(inputs)
+    )
+    assert len(engine.look(Image.new("RGB", (100, 50)))) == MAX_FACES and sum(classified) == MAX_FACES
+
+
+def test_an_upload_deleted_while_it_waited_is_said_to_be_forgotten(demo_model, tmp_path):
+    engine = Engine(str(demo_model))
+    for name in ("first.png", "second.png"):
+        Image.new("RGB", (80, 80)).save(tmp_path / name)
+    paths = [tmp_path / name for name in ("gone.png", "gone.zip", "first.png", "second.png")]
+    seen = engine.look_at_many(paths)
+    errors = [next(seen).error, next(seen).error]
+    next(seen)
+    (tmp_path / "second.png").unlink()
+    errors.append(next(seen).error)
+    assert errors == [FORGOTTEN] * 3
+    with pytest.raises(SmileDataError, match=FORGOTTEN):
+        engine.follow(tmp_path / "gone.mp4", print)
+
+
+@pytest.mark.parametrize("index", [2, -1, "0", None, 0.5])
+def test_a_click_on_a_face_that_is_not_there_chooses_the_first(demo_model, tmp_path, index):
+    page = app.build_page(Engine(str(demo_model)), tmp_path)
+    functions = {function.fn.__name__: function.fn for function in page.fns.values() if function.fn}
+    faces = [face((0.2, 0.7, 0.1)), face((0.2, 0.1, 0.7))]
+    html, chosen = functions["choose"](faces, gr.EventData(None, {"face": index}))
+    assert "Face 1 of 2" in html and chosen == 0
+    assert "What spoke for “genuine smile”" in functions["explain"](faces, index)
 
 
 def test_a_model_without_a_card_is_said_to_have_none(tmp_path):

@@ -127,6 +127,15 @@ def test_the_versions_of_everything_used_are_kept(tmp_path):
     assert {"python", "torch", "transformers", "timm", "datasets"} <= set(versions)
 
 
+def test_starting_afresh_removes_the_onnx_files_of_the_old_weights(tmp_path):
+    start_run(tmp_path, RECIPE)
+    (tmp_path / "onnx").mkdir()
+    for name in ("model.onnx", "model_quantized.onnx", "mine.onnx"):
+        (tmp_path / "onnx" / name).write_bytes(b"")
+    start_run(tmp_path, RECIPE, overwrite=True)
+    assert [path.name for path in (tmp_path / "onnx").iterdir()] == ["mine.onnx"]
+
+
 def test_clearing_a_folder_that_is_not_there_does_nothing(tmp_path):
     clear_run(tmp_path / "nothing")
     assert last_whole_checkpoint(tmp_path / "nothing") is None
