@@ -9,6 +9,8 @@ from huggingface_hub import hf_hub_download
 
 from hf_smile.errors import SmileError
 from hf_smile.hub.upload import Target, push_files
+from hf_smile.inference.onnx_export import export_onnx
+from hf_smile.modeling import build_model
 from hf_smile.training.arguments import parse_arguments, to_recipe
 
 LOAD_IN_FOUR_WAYS = """
@@ -76,8 +78,7 @@ def test_what_a_model_needs_goes_up_and_nothing_of_the_people_in_the_data(push, 
 
 
 def test_the_next_push_replaces_the_whole_model(push, run_folder, hub):
-    (run_folder / "onnx").mkdir()
-    (run_folder / "onnx" / "model.onnx").write_bytes(b"of the first weights")
+    export_onnx(run_folder)
     push("model", run_folder, "me/smile")
     assert "onnx/model.onnx" in hub.repo("me/smile").files()
     hub.repo("me/smile").tree()["notes.md"] = hub.repo("me/smile").tree()["README.md"]
@@ -88,6 +89,14 @@ def test_the_next_push_replaces_the_whole_model(push, run_folder, hub):
     history = list(hub.repo("me/smile").history["main"])
     assert push("model", run_folder, "me/smile")[0] == 0
     assert hub.repo("me/smile").history["main"] == history, "nothing changed, so there is nothing to commit"
+
+
+def test_an_onnx_file_of_other_weights_is_not_published(push, run_folder, hub):
+    export_onnx(run_folder)
+    build_model("test_resnet", pretrained=False, image_size=32).save_pretrained(run_folder)
+    code, _, error = push("model", run_folder, "me/smile")
+    assert code == 2 and "scripts/export_onnx.py" in error
+    assert hub.requests == []
 
 
 def test_a_dry_run_lists_names_and_sizes_and_asks_nothing(push, run_folder, hub):
