@@ -18,6 +18,7 @@ from hf_smile.hub_id import missing_folder
 from hf_smile.labels import ID2LABEL, LABEL2ID, NUM_LABELS
 from hf_smile.modeling.head import SmileTimmConfig, SmileTimmForImageClassification
 from hf_smile.modeling.layers import freeze_stages as freeze
+from hf_smile.modeling.layers import head_parameters
 
 DEFAULT_BACKBONE = "timm/resnet50.a1_in1k"
 
@@ -89,7 +90,8 @@ def build_model(
         freeze(model, freeze_stages)
     if freeze_backbone:
         model.requires_grad_(False)
-        model.timm_model.get_classifier().requires_grad_(True)
+        for parameter in head_parameters(model):
+            parameter.requires_grad_(True)
     return model
 
 

@@ -82,23 +82,23 @@ def class_weights(counts: np.ndarray) -> torch.Tensor:
     Source: King and Zeng, "Logistic Regression in Rare Events Data", 2001; scikit-learn's `class_weight="balanced"`.
 
     Args:
-        counts: (C,) images of each class. One that is absent counts as one image.
+        counts: (C,) images of each class. One that is absent gets no weight: smoothed labels would else teach it.
 
     >>> class_weights(np.array([10, 20, 70]))
     tensor([3.3333, 1.6667, 0.4762])
     """
-    inverse = 1 / np.maximum(counts, 1)
+    inverse = np.divide(1.0, counts, out=np.zeros(len(counts)), where=counts > 0)
     return torch.tensor(inverse * counts.sum() / (inverse * counts).sum(), dtype=torch.float32)
 
 
 def log_prior(counts: np.ndarray) -> torch.Tensor:
-    """Logarithm of each class's share of the images; an absent class counts as one image.
+    """Logarithm of each class's share of the images; 0, which adjusts nothing, for an absent class.
 
     >>> log_prior(np.array([25, 25, 50])).exp()
     tensor([0.2500, 0.2500, 0.5000])
     """
-    counts = np.maximum(counts, 1)
-    return torch.tensor(np.log(counts / counts.sum()), dtype=torch.float32)
+    shares = counts / counts.sum()
+    return torch.tensor(np.log(shares, out=np.zeros(len(counts)), where=counts > 0), dtype=torch.float32)
 
 
 def training_loss(

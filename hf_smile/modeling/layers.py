@@ -12,6 +12,13 @@ from transformers import PreTrainedModel
 from hf_smile.errors import SmileModelError
 
 
+def head_parameters(model: PreTrainedModel) -> list[nn.Parameter]:
+    """The parameters of the classifier, or of both where a backbone has two of them."""
+    classifiers = model.timm_model.get_classifier()
+    classifiers = classifiers if isinstance(classifiers, (tuple, list)) else [classifiers]
+    return [parameter for classifier in classifiers for parameter in classifier.parameters()]
+
+
 def freeze_stages(model: PreTrainedModel, stages: int) -> None:
     """Freeze the stem and the first `stages` stages of the backbone, as timm divides it.
 

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel, TrainerCallback, TrainerControl, Train
 from transformers.trainer_callback import ProgressCallback
 from transformers.trainer_utils import IntervalStrategy
 
+from hf_smile.modeling.layers import head_parameters
 from hf_smile.training.history import best_epoch, history_table, write_history
 
 
@@ -124,7 +125,7 @@ class FrozenWarmUp(TrainerCallback):
 
     def __init__(self, model: PreTrainedModel, epochs: int) -> None:
         self.epochs = epochs
-        head = set(model.timm_model.get_classifier().parameters())
+        head = set(head_parameters(model))
         self.backbone = [p for p in model.parameters() if p.requires_grad and p not in head]
 
     def on_epoch_begin(

@@ -109,6 +109,11 @@ def open_run(output_dir: str | Path, recipe: dict[str, Any], overwrite: bool = F
                 "Name another --output_dir, start afresh with --overwrite, go on with more --num_train_epochs, or\n"
                 "let it decide otherwise with another --prior_adjustment or --temperature, without training anew."
             )
+        if checkpoint is None and (folder / RESULT).exists():
+            raise SmileError(
+                f"{folder} holds a finished run without its checkpoints, so there is nothing to go on from; "
+                "name another --output_dir, or start afresh with --overwrite"
+            )
     return checkpoint
 
 

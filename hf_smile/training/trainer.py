@@ -131,18 +131,24 @@ class SmileTrainer(Trainer):
             state = TrainerState.load_from_json(str(Path(resume_from_checkpoint) / TRAINER_STATE_NAME))
             if EarlyStopping(patience).is_reached(self.args, state):
                 self.state = state
-                # Where it was saved may have been moved since.
-                best = Path(self.args.output_dir) / f"checkpoint-{state.best_global_step}"
-                if not (best / "model.safetensors").is_file():
-                    raise SmileModelError(f"{best}: the best checkpoint is gone; start afresh with --overwrite")
-                state.best_model_checkpoint = str(best)
+                self._find_best_checkpoint()
                 self._load_best_model()
                 return TrainOutput(state.global_step, float("nan"), {})
         output = super().train(resume_from_checkpoint, *args, **kwargs)
+        state = self.state
+        if self.args.load_best_model_at_end and state.best_global_step and state.best_model_checkpoint is None:
+            self._find_best_checkpoint()  # the run was moved since it recorded where that is
+            self._load_best_model()
         if self.ema is not None:  # no checkpoint was chosen: the last average is the model
             self.model.load_state_dict(self.ema.module.state_dict())
             self.ema = None
         return output
+
+    def _find_best_checkpoint(self) -> None:
+        best = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.best_global_step}"
+        if not (best / "model.safetensors").is_file():
+            raise SmileModelError(f"{best}: the best checkpoint is gone; start afresh with --overwrite")
+        self.state.best_model_checkpoint = str(best)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """With `layer_decay`, groups of parameters that learn the slower the farther they are from the head."""
@@ -197,7 +203,11 @@ class SmileTrainer(Trainer):
         super().log(logs, start_time)
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
-        """Evaluate the averaged weights where there are any."""
+        """Evaluate the averaged weights where there are any, in all processes those of the first, which saves them."""
+        if torch.distributed.is_initialized():  # each has batch statistics of its own
+            for module in (self.model, *([self.ema.module] if self.ema else [])):
+                for buffer in module.buffers():
+                    torch.distributed.broadcast(buffer, 0)
         with self.averaged_weights():
             return super().evaluation_loop(*args, **kwargs)
 

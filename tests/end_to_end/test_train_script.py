@@ -111,6 +111,8 @@ def test_a_killed_run_started_again_ends_as_one_left_alone(finished, sample_dir,
 def test_a_finished_run_decides_otherwise_without_training_anew(finished, sample_dir, tmp_path):
     folder, _ = finished
     shutil.copytree(folder, tmp_path / "copy")
+    for state in (tmp_path / "copy").glob("checkpoint-*/trainer_state.json"):  # as if the run had been moved here
+        state.write_text(state.read_text().replace(str(folder), "/moved/away"))
     words = [*TINY, "--data_dir", sample_dir, "--num_train_epochs", "3", "--ema_decay", "0.9"]
     before = (folder / "model.safetensors").read_bytes()
     for strength, same in (("1", False), ("0", True)):  # there and back: it is folded once, not upon the last time
@@ -121,6 +123,15 @@ def test_a_finished_run_decides_otherwise_without_training_anew(finished, sample
         assert ("not calibrated for one like train" in (tmp_path / "copy" / "README.md").read_text()) != same
     for name in ("test_metrics.json", "test_predictions.csv", "validation_predictions.csv"):
         assert (tmp_path / "copy" / name).read_bytes() == (folder / name).read_bytes(), name
+
+
+def test_a_finished_run_without_checkpoints_is_not_trained_over(finished, sample_dir, tmp_path):
+    folder, _ = finished
+    shutil.copytree(folder, tmp_path / "copy", ignore=shutil.ignore_patterns("checkpoint-*"))
+    words = [*TINY, "--data_dir", sample_dir, "--num_train_epochs", "3", "--ema_decay", "0.9"]
+    done = run(*words, "--output_dir", tmp_path / "copy", "--prior_adjustment", "1")
+    assert done.returncode == 2 and "without its checkpoints" in done.stderr
+    assert (tmp_path / "copy" / "test_metrics.json").is_file()
 
 
 def test_two_processes_train_one_model(sample_dir, tmp_path):
