@@ -179,7 +179,7 @@ def analyse_video(
                 on_frame(seconds)
             frame = next(frames, None)
     tracker.forget()
-    plot_timeline(*timeline.points(), folder / "timeline.png")
+    plot_timeline(*timeline.points(), 2 * timeline.bin_seconds, folder / "timeline.png")
     return n
 
 
@@ -225,15 +225,16 @@ def read_frames(clip: str | Path, fps: float) -> Iterator[tuple[float, Image.Ima
         capture.release()
 
 
-def plot_timeline(seconds: np.ndarray, probabilities: np.ndarray, path: str | Path) -> None:
-    """Probabilities (K, 3) over seconds (K,), stacked: all smiles together lie below the top area."""
+def plot_timeline(seconds: np.ndarray, probabilities: np.ndarray, longest_step: float, path: str | Path) -> None:
+    """Probabilities (K, 3) over seconds (K,), stacked: all smiles together lie below the top area.
+
+    A step of more than `longest_step` seconds is a time without a face; the areas do not bridge it.
+    """
     figure = new_figure(9.0, 3.2)
     axes = figure.subplots()
     order = [LABEL_NAMES.index(name) for name in ("positive smile", "negative smile", "NOT smile")]
     if len(seconds):
-        # A gap longer than its neighbours is a time without a face; the line must not bridge it.
-        step = np.diff(seconds).min() if len(seconds) > 1 else 1.0
-        gaps = np.nonzero(np.diff(seconds) > 1.5 * step)[0] + 1
+        gaps = np.nonzero(np.diff(seconds) > longest_step)[0] + 1
         for x, p in zip(np.split(seconds, gaps), np.split(probabilities, gaps), strict=True):
             axes.stackplot(
                 *(x, *(p[:, i] for i in order)),

@@ -11,7 +11,7 @@ from hf_smile.data.sample import draw_face
 from hf_smile.errors import SmileDataError
 from hf_smile.inference.classifier import SmileClassifier
 from hf_smile.inference.faces import Face
-from hf_smile.inference.video import FaceTracker, _Timeline, analyse_video, read_frames
+from hf_smile.inference.video import FaceTracker, _Timeline, analyse_video, plot_timeline, read_frames
 
 cv2 = pytest.importorskip("cv2")
 
@@ -140,6 +140,22 @@ def test_a_frame_is_drawn_at_its_time_and_no_frame_is_missing():
         timeline.add(index / 5, [0.2, 0.3, 0.5])
     seconds, probabilities = timeline.points()
     assert seconds == pytest.approx(np.arange(50) / 5) and probabilities.shape == (50, 3)
+
+
+def test_the_plot_is_broken_only_where_there_is_no_face(tmp_path):
+    """Two frames a second of a clip of five come at 0, 0.6, 1, 1.6, ... seconds."""
+    timeline = _Timeline(0.5)
+    seconds = [second + part for second in range(60) for part in (0, 0.6)]
+    for second in seconds:
+        if not 20 <= second < 40:
+            timeline.add(second, [0.2, 0.3, 0.5])
+    plot_timeline(*timeline.points(), 2 * timeline.bin_seconds, tmp_path / "timeline.png")
+    picture = np.asarray(Image.open(tmp_path / "timeline.png").convert("RGB")).astype(int)
+    row = picture[int(0.7 * len(picture))]  # through the coloured areas
+    colored = np.flatnonzero(row.max(axis=1) - row.min(axis=1) > 60)
+    steps = np.diff(colored)
+    assert (steps > 3).sum() == 1, "one gap, and no other"
+    assert steps.max() == pytest.approx((colored[-1] - colored[0]) / 3, rel=0.15)
 
 
 def test_faces_keep_their_numbers_when_they_move_and_lose_them_when_they_go():
