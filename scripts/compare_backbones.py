@@ -35,23 +35,25 @@ def parse_arguments() -> tuple[argparse.Namespace, list[str]]:
         description=__doc__, epilog=_EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("--backbones", nargs="+", required=True, metavar="DIR_OR_HUB_ID", help="what to compare")
-    parser.add_argument("--data_dir", default="data/happy_images", help="default: %(default)s")
+    parser.add_argument("--data_dir", help="default: the recipe's, or data/happy_images")
     parser.add_argument("--mode", default="linear_probe", choices=("linear_probe", "fine_tune"), help="%(default)s")
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3], help="of the validation split (1 2 3)")
     parser.add_argument(
         "--output_dir", required=True, help="folder for comparison.csv, .md and .png, and <backbone>/<seed> of each run"
     )
-    parser.add_argument("--validation_size", type=float, default=0.1, help="share of train (default: %(default)s)")
+    parser.add_argument("--validation_size", type=float, help="share of train (default: the recipe's, or 0.1)")
     parser.add_argument(
         "--test", action="store_true", help="report the test split, too: once all is chosen, not to choose by it"
     )
     parser.add_argument("--cache_dir", metavar="DIR", help="keeps the features (default: OUTPUT_DIR/cache)")
     parser.add_argument("--recipe", metavar="FILE.yaml", help="settings of the mode fine_tune")
     args, settings = parser.parse_known_args()
-    if not 0 < args.validation_size < 1:
+    if args.validation_size is not None and not 0 < args.validation_size < 1:
         parser.error(f"--validation_size is {args.validation_size}; it must lie between 0 and 1")
     if args.mode == "linear_probe" and (args.recipe or settings):
         parser.error(f"{args.recipe or settings[0]} is for --mode fine_tune")
+    if len(set(args.seeds)) < len(args.seeds):
+        parser.error(f"--seeds {' '.join(map(str, args.seeds))}: each one once")
     names = [Path(backbone).name for backbone in args.backbones]
     if twice := [name for name in names if names.count(name) > 1]:
         parser.error(f"two backbones are called {twice[0]}; their runs would share a folder")
@@ -64,14 +66,17 @@ def probe_all(args: argparse.Namespace) -> Iterator[tuple[Facts, list[Scores]]]:
     import numpy as np
     from tqdm.auto import tqdm
 
-    from hf_smile.data.dataset import load_smile_dataset
+    from hf_smile.data.dataset import DEFAULT_DATA_DIR, load_smile_dataset
     from hf_smile.data.images import encoded_bytes
     from hf_smile.modeling.features import pooled_features
     from hf_smile.modeling.probe import describe_backbone, probe, split_rows
 
     # Backbones first: a mistake in a name should not wait for the images.
     facts = {name: describe_backbone(name)._asdict() for name in args.backbones}
-    splits = load_smile_dataset(args.data_dir, validation_size=0)
+    splits = load_smile_dataset(args.data_dir or DEFAULT_DATA_DIR, validation_size=0)
+    seeds = args.seeds
+    if "validation" in splits:  # the data bring one of their own, and a probe has nothing else to draw
+        seeds = seeds[:1]
     if not args.test:
         splits.pop("test")
     labels = {split: np.array(dataset["label"]) for split, dataset in splits.items()}
@@ -83,13 +88,13 @@ def probe_all(args: argparse.Namespace) -> Iterator[tuple[Facts, list[Scores]]]:
             cache_dir = args.cache_dir or Path(args.output_dir) / "cache"
             features[split] = pooled_features(map(encoded_bytes, progress), name, cache_dir=cache_dir)
         rows = []
-        for seed in args.seeds:
-            if "validation" in splits:  # the data bring one of their own
+        for seed in seeds:
+            if "validation" in splits:
                 fit, held_out = (features["train"], labels["train"]), (features["validation"], labels["validation"])
             else:
                 fit, held_out = (
                     (features["train"][rows_of], labels["train"][rows_of])
-                    for rows_of in split_rows(splits["train"], args.validation_size, seed)
+                    for rows_of in split_rows(splits["train"], args.validation_size or 0.1, seed)
                 )
             found = probe(*fit, *held_out, *([features["test"]] if args.test else []))
             rows.append(scores(name, seed, "validation", found[0], held_out[1]))
@@ -111,7 +116,9 @@ def fine_tune_all(args: argparse.Namespace, settings: list[str]) -> Iterator[tup
         for seed in args.seeds:
             folder = Path(args.output_dir) / Path(name).name / str(seed)
             words = [args.recipe] if args.recipe else []
-            words += ["--data_dir", args.data_dir, "--validation_size", str(args.validation_size), *settings]
+            words += ["--data_dir", args.data_dir] if args.data_dir else []
+            words += ["--validation_size", str(args.validation_size)] if args.validation_size else []
+            words += settings
             words += ["--backbone", name, "--seed", str(seed), "--output_dir", str(folder)]
             arguments = parse_arguments(words)
             if is_finished(folder, to_recipe(arguments)):

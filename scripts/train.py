@@ -22,7 +22,7 @@ def main() -> None:
     from hf_smile.modeling.calibrate import require_output_layer
     from hf_smile.training.after import fold_after_training
     from hf_smile.training.arguments import parse_arguments, to_recipe
-    from hf_smile.training.device import start_all_processes, use_all_cores
+    from hf_smile.training.device import keep_freed_memory, start_all_processes, use_all_cores
     from hf_smile.training.run_folder import finish_run, mark_finished, open_run, start_run
     from hf_smile.training.trainer import SmileTrainer
 
@@ -31,6 +31,7 @@ def main() -> None:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     use_all_cores()
+    keep_freed_memory()
     is_main = args.process_index == 0
     if not is_main:
         datasets.disable_progress_bars()
@@ -58,16 +59,16 @@ def main() -> None:
     )
     if args.temperature is not None or args.prior_adjustment:
         require_output_layer(model)  # better known now than after the training
+    try:
+        trainer = SmileTrainer(model, args, splits, augmentation)
+    except (ValueError, RuntimeError, ImportError) as error:  # a setting that transformers checks only here
+        raise SmileError(str(error)) from None
     if is_main:
         print(parameter_table(model), flush=True)
         start_run(args.output_dir, recipe, args.overwrite)
         if checkpoint:
             print(f"Going on from {checkpoint}", flush=True)
 
-    try:
-        trainer = SmileTrainer(model, args, splits, augmentation)
-    except (ValueError, RuntimeError, ImportError) as error:  # a setting that transformers checks only here
-        raise SmileError(str(error)) from None
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     folded = fold_after_training(trainer, splits, args.temperature, args.prior_adjustment)
     trainer.save_model()

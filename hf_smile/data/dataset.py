@@ -86,7 +86,7 @@ def load_smile_dataset(
         splits = DatasetDict({split: _build_split(split, table, images) for split, table in tables.items()})
     _check_classes(splits)
     if "validation" not in splits and validation_size:
-        splits |= _split_validation(splits["train"], validation_size, seed)
+        splits |= split_validation(splits["train"], validation_size, seed)
     elif "validation" in splits and is_main_process():
         own = f"{data_dir} has a validation split of its own ({len(splits['validation']):,} images)"
         print(f"Note: {own}; validation_size and seed do not change it", file=sys.stderr)
@@ -329,8 +329,12 @@ def _check_classes(splits: DatasetDict) -> None:
             print(f"Note: no image of {' and '.join(map(repr, missing))} in {split}", file=sys.stderr)
 
 
-def _split_validation(train: Dataset, validation_size: float, seed: int) -> DatasetDict:
-    """`train` and `validation`, stratified by class."""
+def split_validation(train: Dataset, validation_size: float, seed: int) -> DatasetDict:
+    """`train` and `validation`, stratified by class; the columns stay as they are.
+
+    Raises:
+        SmileDataError: too few images of a class, or for a split of that size.
+    """
     counts = Counter(LABEL_NAMES[label] for label in train["label"])
     size = ceil(validation_size * len(train))
     label, fewest = min(counts.items(), key=lambda item: item[1])

@@ -11,6 +11,7 @@ import torch
 from torch.nn import functional as F
 from torch.utils.data import WeightedRandomSampler
 
+from hf_smile.evaluation.decision import prior_shift
 from hf_smile.labels import NUM_LABELS
 
 IMBALANCE = ("none", "class_weights", "oversample", "focal", "logit_adjustment")
@@ -91,16 +92,6 @@ def class_weights(counts: np.ndarray) -> torch.Tensor:
     return torch.tensor(inverse * counts.sum() / (inverse * counts).sum(), dtype=torch.float32)
 
 
-def log_prior(counts: np.ndarray) -> torch.Tensor:
-    """Logarithm of each class's share of the images; 0, which adjusts nothing, for an absent class.
-
-    >>> log_prior(np.array([25, 25, 50])).exp()
-    tensor([0.2500, 0.2500, 0.5000])
-    """
-    shares = counts / counts.sum()
-    return torch.tensor(np.log(shares, out=np.zeros(len(counts)), where=counts > 0), dtype=torch.float32)
-
-
 def training_loss(
     imbalance: str, counts: np.ndarray, *, loss: str = "cross_entropy", tau: float = 1.0, smoothing: float = 0.0
 ) -> Loss:
@@ -126,7 +117,9 @@ def training_loss(
     if imbalance == "focal":
         penalty = focal
     weights = class_weights(counts) if imbalance == "class_weights" else None
-    shift = tau * log_prior(counts) if imbalance == "logit_adjustment" else None
+    shift = None
+    if imbalance == "logit_adjustment":
+        shift = torch.tensor(prior_shift(counts / counts.sum(), -tau), dtype=torch.float32)
 
     def loss_of(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         return softmax_loss(logits, targets, penalty=penalty, weights=weights, shift=shift, smoothing=smoothing)
@@ -161,7 +154,7 @@ class BalancedSampler(WeightedRandomSampler):
 
     def __iter__(self) -> Iterator[int]:
         assert self.generator is not None
-        self.generator.manual_seed(self.seed + self.epoch)
+        self.generator.manual_seed(int(np.random.SeedSequence([self.seed, self.epoch]).generate_state(1)[0]))
         drawn_before = [0] * self.num_samples
         for image in super().__iter__():
             yield image + drawn_before[image] * self.num_samples

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from datasets import Dataset
 
+from hf_smile.data.dataset import split_validation
 from hf_smile.errors import SmileDataError
 from hf_smile.evaluation.metrics import compute_metrics
 from hf_smile.labels import NUM_LABELS
@@ -66,13 +67,8 @@ def split_rows(train: Dataset, validation_size: float, seed: int) -> tuple[np.nd
         SmileDataError: too few images for a validation split.
     """
     rows = train.select_columns("label").add_column("row", np.arange(len(train)))
-    try:
-        parts = rows.train_test_split(validation_size, stratify_by_column="label", seed=seed)
-    except ValueError as error:
-        raise SmileDataError(
-            f"too few images in train for a validation split of {validation_size:.0%}: {error}"
-        ) from None
-    return np.array(parts["train"]["row"]), np.array(parts["test"]["row"])
+    parts = split_validation(rows, validation_size, seed)
+    return np.array(parts["train"]["row"]), np.array(parts["validation"]["row"])
 
 
 def probe(

@@ -164,6 +164,11 @@ class SmileTrainingArguments(TrainingArguments):
                 raise SmileError(f"{name} is {value}; it must lie between {low:g} and {high:g}")
         if self.max_steps <= 0 and not self.num_train_epochs > 0:
             raise SmileError(f"num_train_epochs is {self.num_train_epochs}; it must be above 0")
+        if 0 < self.num_train_epochs <= self.warmup_frozen_epochs:
+            raise SmileError(
+                f"warmup_frozen_epochs is {self.warmup_frozen_epochs}, and there are {self.num_train_epochs:g} epochs: "
+                "the backbone would never train; if that is meant, set --freeze_backbone"
+            )
         if self.metric_for_best_model not in (None, self.select_best):
             raise SmileError(
                 f"metric_for_best_model is {self.metric_for_best_model!r}, but select_best is {self.select_best!r}; "
@@ -264,12 +269,6 @@ def parse_arguments(argv: Sequence[str]) -> Arguments:
     )
     if unknown:
         raise SmileError(_unknown_setting(unknown[0].removeprefix("--"), "the command line"))
-    data, _, _, training = parsed
-    if data.validation_size == 0 and training.select_best != "last":
-        raise SmileError(
-            f"validation_size 0 leaves nothing to choose the checkpoint on by {training.select_best}; "
-            "add --select_best last"
-        )
     return tuple(parsed)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from datasets import DatasetDict
 from safetensors.torch import load_file, save_file
+from scipy.special import softmax
 from timm.data import Mixup
 from timm.utils import ModelEmaV3
 from torch import nn
@@ -97,7 +98,10 @@ class SmileTrainer(Trainer):
             train = RepeatedImages(encoded["train"], self.augment)
         if "validation" not in splits:
             if args.select_best != "last":
-                raise SmileError(f"select_best is {args.select_best!r}, and there is no validation split to choose on")
+                raise SmileError(
+                    f"there is no validation split to choose the checkpoint on by {args.select_best}; "
+                    "add --select_best last, or set a --validation_size"
+                )
             args.eval_strategy = IntervalStrategy.NO
         # Convolutions run faster this way on CPUs and on GPUs; the values stay the same.
         model.to(memory_format=torch.channels_last)
@@ -271,12 +275,6 @@ class _UpdateAverage(TrainerCallback):
             self.trainer.ema.update(self.trainer.model, step=state.global_step)
 
 
-def softmax(logits: Any) -> np.ndarray:
-    """Probabilities `(N, 3)` float64 of `logits (N, 3)`."""
-    exponents = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
-    return exponents / exponents.sum(axis=1, keepdims=True)
-
-
 def _compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
-    probabilities = softmax(prediction.predictions)
+    probabilities = softmax(prediction.predictions.astype(np.float64), axis=1)
     return SmileMetric().compute(predictions=probabilities, references=prediction.label_ids)

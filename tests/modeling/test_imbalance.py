@@ -18,7 +18,6 @@ from hf_smile.modeling.imbalance import (
     class_weights,
     focal,
     generalized_cross_entropy,
-    log_prior,
     softmax_loss,
     training_loss,
 )
@@ -47,11 +46,10 @@ def test_each_penalty_by_hand():
     assert of_one(0.5, smoothing=0.3) == pytest.approx(smoothed, rel=1e-5)
 
 
-def test_weights_and_prior_by_hand():
+def test_weights_by_hand():
     # A share of 0.1 of three classes is to weigh 1 / (3 x 0.1).
     assert class_weights(COUNTS).tolist() == pytest.approx([10 / 3, 5 / 3, 10 / 21])
     assert class_weights(COUNTS)[LABELS].mean().item() == pytest.approx(1)
-    assert log_prior(COUNTS).exp().tolist() == pytest.approx([0.1, 0.2, 0.7])
     zeros, rare = torch.zeros(1, 3), torch.tensor([0])
     assert training_loss("class_weights", COUNTS)(zeros, rare).item() == pytest.approx(10 / 3 * math.log(3), rel=1e-5)
     # Logits of zero say "as frequent as in train" once the prior is added.

@@ -15,12 +15,6 @@ def test_the_split_of_a_seed_is_that_of_training(sample_dir):
     assert set(split_rows(train, 0.25, seed=4)[1]) != set(held_out)
 
 
-def test_too_few_images_for_a_validation_split_are_told(sample_dir):
-    train = load_smile_dataset(sample_dir, validation_size=0)["train"].select(range(4))
-    with pytest.raises(SmileDataError, match="too few images in train for a validation split of 10%"):
-        split_rows(train, 0.1, seed=0)
-
-
 def test_a_probe_tells_classes_apart_that_lie_apart():
     draw = np.random.default_rng(0)
     labels = draw.integers(0, 3, 300)

@@ -63,7 +63,7 @@ def test_the_resolved_recipe_gives_the_same_settings_again(recipe):
         (["--select_best", "f1"], "invalid choice: 'f1'"),
         (["--metric_for_best_model", "macro_f1"], "but select_best is 'accuracy'; leave it out"),
         (["--select_best", "last", "--early_stopping_patience", "2"], "needs a metric to watch"),
-        (["--validation_size", "0"], "add --select_best last"),
+        (["--warmup_frozen_epochs", "3", "--num_train_epochs", "3"], "the backbone would never train"),
         (["--greater_is_better", "false"], "greater_is_better is fixed to None"),
         (["--load_best_model_at_end", "false"], "select_best says which model is saved"),
         (["--imbalance", "smote"], "invalid choice: 'smote'"),

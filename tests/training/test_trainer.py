@@ -256,5 +256,5 @@ def test_without_a_validation_split_the_last_average_is_the_model(make_trainer, 
     assert (tmp_path / "training_history.csv").read_text().startswith("epoch,step")
     assert (tmp_path / "loss.png").stat().st_size > 5000
     assert len(trainer.predict(trainer.test_dataset).predictions) == 32
-    with pytest.raises(SmileError, match="select_best is 'accuracy', and there is no validation split"):
+    with pytest.raises(SmileError, match="no validation split to choose the checkpoint on by accuracy"):
         make_trainer(splits=without)
