@@ -52,6 +52,7 @@ def main() -> None:
         backbone.backbone,
         pretrained=backbone.pretrained,
         image_size=backbone.image_size,
+        crop_pct=backbone.crop_pct,
         head_hidden_size=backbone.head_hidden_size,
         freeze_backbone=backbone.freeze_backbone,
         freeze_stages=backbone.freeze_stages,

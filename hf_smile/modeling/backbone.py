@@ -28,6 +28,7 @@ def build_model(
     *,
     pretrained: bool = True,
     image_size: int | None = None,
+    crop_pct: float = 1.0,
     head_hidden_size: int | None = None,
     freeze_backbone: bool = False,
     freeze_stages: int | None = None,
@@ -40,6 +41,9 @@ def build_model(
             `model.safetensors`), or a timm name.
         pretrained: load the weights; else draw random ones from torch's generator.
         image_size: side of the input in pixels; the backbone's own when None.
+        crop_pct: side of the centre crop that evaluation and prediction look at, as a share of the image's shorter
+            side. Random crops make faces larger in training; a little less than 1 makes up for it (Touvron et al.,
+            "Fixing the train-test resolution discrepancy", NeurIPS 2019, https://arxiv.org/abs/1906.06423).
         head_hidden_size: units of a hidden dense layer in the head; None for a linear head.
         freeze_backbone: train the head alone.
         freeze_stages: freeze the stem and this many stages of the backbone; None freezes nothing.
@@ -49,8 +53,7 @@ def build_model(
 
     Returns:
         `pixel_values (N, 3, H, W)` -> `logits (N, 3)`. With a linear head it is a plain `timm_wrapper` model, which
-        transformers and timm load without this package. Faces fill their picture, so the whole of it is the input
-        (`crop_pct` 1).
+        transformers and timm load without this package.
 
     Raises:
         SmileModelError: there is no such backbone, the Hub can't be reached, or weights are missing or do not fit.
@@ -68,7 +71,9 @@ def build_model(
         if image_size < 32:
             raise SmileModelError(f"image_size is {image_size}; it must be at least 32 pixels")
         pretrained_cfg["input_size"] = [3, image_size, image_size]
-    pretrained_cfg |= {"crop_pct": 1.0, "crop_mode": "center"}
+    if not 0.1 <= crop_pct <= 1:
+        raise SmileModelError(f"crop_pct is {crop_pct}; it must lie between 0.1 and 1")
+    pretrained_cfg |= {"crop_pct": crop_pct, "crop_mode": "center"}
 
     labels = {"num_labels": NUM_LABELS, "id2label": ID2LABEL, "label2id": LABEL2ID}
     # An empty dict instead of None: timm's own loader of a saved folder fails on null.

@@ -51,6 +51,9 @@ class ModelArguments:
     image_size: int | None = field(
         default=None, metadata={"help": "side of the input in pixels; the backbone's own when left out"}
     )
+    crop_pct: float = field(
+        default=1.0, metadata={"help": "look at this share of an image's side, its centre; not while training"}
+    )
     head_hidden_size: int | None = field(
         default=None, metadata={"help": "hidden units of a two-layer head; linear when left out"}
     )

@@ -56,6 +56,16 @@ def test_a_local_folder_gives_its_weights_and_a_new_head(local_backbone):
     assert model.config.pretrained_cfg["input_size"] == [3, 64, 64]
 
 
+@pytest.mark.parametrize(("crop_pct", "sees_the_frame"), [(1.0, True), (0.5, False)])
+def test_plain_loaders_look_at_the_centre_that_crop_pct_keeps(tmp_path, crop_pct, sees_the_frame):
+    build_model("test_resnet", pretrained=False, image_size=32, crop_pct=crop_pct).save_pretrained(tmp_path)
+    framed = Image.new("RGB", (64, 64), "white")
+    framed.paste("black", (10, 10, 54, 54))
+    pixel_values = AutoImageProcessor.from_pretrained(tmp_path)(framed)["pixel_values"]
+    assert pixel_values.shape[-2:] == (32, 32)
+    assert bool(pixel_values.max() > pixel_values.min()) == sees_the_frame
+
+
 def test_random_weights_are_drawn_anew_by_the_seed(local_backbone):
     def first_weight(seed: int) -> torch.Tensor:
         torch.manual_seed(seed)
@@ -112,6 +122,7 @@ def test_a_bare_name_with_pretrained_weights_asks_the_hub():
         ("outputs/mobilenet", {}, "outputs/mobilenet: no such folder .and not looked for on the Hub"),
         ("test_resnet", {"pretrained": False, "image_size": 8}, "must be at least 32"),
         ("test_resnet", {"pretrained": False, "head_hidden_size": 0}, "must be at least 1"),
+        ("test_resnet", {"pretrained": False, "crop_pct": 0}, "must lie between 0.1 and 1"),
         ("vit_tiny_patch16_224", {"pretrained": False, "image_size": 96}, "takes images of 224 pixels only"),
     ],
 )
