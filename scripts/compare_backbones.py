@@ -70,7 +70,9 @@ def probe_all(args: argparse.Namespace) -> Iterator[tuple[Facts, list[Scores]]]:
     from hf_smile.data.images import encoded_bytes
     from hf_smile.modeling.features import pooled_features
     from hf_smile.modeling.probe import describe_backbone, probe, split_rows
+    from hf_smile.training.device import keep_freed_memory
 
+    keep_freed_memory()
     # Backbones first: a mistake in a name should not wait for the images.
     facts = {name: describe_backbone(name)._asdict() for name in args.backbones}
     splits = load_smile_dataset(args.data_dir or DEFAULT_DATA_DIR, validation_size=0)

@@ -58,7 +58,9 @@ def predict(args: argparse.Namespace) -> Predictions:
     from hf_smile.evaluation.predictions import COLUMNS, Predictions
     from hf_smile.evaluation.report import check_group_column, open_output
     from hf_smile.modeling import load_model, predict_probabilities
+    from hf_smile.training.device import keep_freed_memory
 
+    keep_freed_memory()
     model = load_model(args.model)
     splits = load_smile_dataset(args.data_dir, args.validation_size, args.seed)
     if args.split not in splits:
