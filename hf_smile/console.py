@@ -9,6 +9,10 @@ from pathlib import Path
 
 from hf_smile.errors import SmileError
 
+_WORKER_DIED = """\
+Processes that load images are often killed for want of memory. Start the same command again to go on, perhaps with
+fewer of them (--dataloader_num_workers)."""
+
 
 def is_main_process() -> bool:
     """Whether this process is the one that prints and writes, before and after `torch.distributed` has started."""
@@ -29,7 +33,12 @@ def run_script(main: Callable[[], None]) -> None:
         main()
     except SmileError as error:
         if is_main_process():
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {_without_worker_s_traceback(error)}", file=sys.stderr)
+        sys.exit(2)
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker"):  # torch's words for one that died
+            raise
+        print(f"error: {error}\n{_WORKER_DIED}", file=sys.stderr)
         sys.exit(2)
     except OSError as error:  # no such folder, no permission, no space left
         if error.strerror is None:
@@ -41,3 +50,9 @@ def run_script(main: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+
+
+def _without_worker_s_traceback(error: SmileError) -> str:
+    """PyTorch puts the traceback of a data loader's worker into the message of the error it passes on."""
+    message = str(error)
+    return message.partition(f"{type(error).__name__}: ")[2].strip() if message.startswith("Caught ") else message

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 from hf_smile.console import run_script
 
@@ -22,6 +23,7 @@ def main() -> None:
     from hf_smile.modeling.calibrate import require_output_layer
     from hf_smile.training.after import fold_after_training
     from hf_smile.training.arguments import parse_arguments, to_recipe
+    from hf_smile.training.checkpoints import clear_of_disk_errors
     from hf_smile.training.device import keep_freed_memory, start_all_processes, use_all_cores
     from hf_smile.training.run_folder import finish_run, mark_finished, open_run, start_run
     from hf_smile.training.trainer import SmileTrainer
@@ -70,23 +72,25 @@ def main() -> None:
         if checkpoint:
             print(f"Going on from {checkpoint}", flush=True)
 
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    folded = fold_after_training(trainer, splits, args.temperature, args.prior_adjustment)
-    trainer.save_model()
+    with clear_of_disk_errors(Path(args.output_dir)):
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        folded = fold_after_training(trainer, splits, args.temperature, args.prior_adjustment)
+        trainer.save_model()
 
-    logits = trainer.predict(trainer.test_dataset).predictions
+        logits = trainer.predict(trainer.test_dataset).predictions
+        if is_main:
+            metrics = finish_run(args.output_dir, splits, logits, folded)
+            write_model_card(
+                args.output_dir,
+                metrics,
+                backbone=backbone.backbone,
+                selected_by=args.select_best,
+                test_time_flip=args.test_time_flip,
+                pretrained=backbone.pretrained,
+                plain_timm=backbone.head_hidden_size is None,
+            )
+            mark_finished(args.output_dir, metrics)
     if is_main:
-        metrics = finish_run(args.output_dir, splits, logits, folded)
-        write_model_card(
-            args.output_dir,
-            metrics,
-            backbone=backbone.backbone,
-            selected_by=args.select_best,
-            test_time_flip=args.test_time_flip,
-            pretrained=backbone.pretrained,
-            plain_timm=backbone.head_hidden_size is None,
-        )
-        mark_finished(args.output_dir, metrics)
         scores = f"accuracy {metrics['accuracy']:.4f}, macro F1 {metrics['macro_f1']:.4f}"
         print(f"\nTest {scores}, {len(logits):,} images")
         print(f"Model, card, metrics and pictures (accuracy.png, loss.png, confusion_matrix.png): {args.output_dir}")

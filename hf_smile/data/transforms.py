@@ -134,13 +134,14 @@ class BatchTransform:
         repeats = batch.get("repeat", [0] * len(batch["image"]))
         rows = zip(batch["image"], batch["image_id"], repeats, strict=True)
         pixel_values = [self._transform_one(*row) for row in rows]
-        return {"pixel_values": pixel_values, "labels": batch["label"]}
+        return {"pixel_values": pixel_values, "labels": batch["label"], "image_ids": batch["image_id"]}
 
     def _transform_one(self, image: dict[str, Any], image_id: str, repeat: int) -> torch.Tensor:
         try:
             picture = decode_image(encoded_bytes(image))
         except SmileDataError as error:
-            raise SmileDataError(f"image {image_id!r}: {error}") from None
+            where = f" ({image['path']})" if image.get("path") else ""
+            raise SmileDataError(f"image {image_id!r}{where}: {error}") from None
         if self.seed is None:
             return self.transform(picture)
         again = f"/{repeat}" if repeat else ""
@@ -150,9 +151,10 @@ class BatchTransform:
             return self.transform(picture)
 
 
-def collate(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-    """Rows of a transformed data set -> `pixel_values (N, 3, H, W) float32`, `labels (N,) int64`."""
+def collate(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Rows of a transformed data set -> `pixel_values (N, 3, H, W) float32`, `labels (N,) int64`, N `image_ids`."""
     return {
         "pixel_values": torch.stack([row["pixel_values"] for row in rows]),
         "labels": torch.tensor([row["labels"] for row in rows]),
+        "image_ids": [row["image_ids"] for row in rows],
     }

@@ -23,6 +23,7 @@ from hf_smile.evaluation.plots import plot_confusion_matrix, plot_trade_off
 from hf_smile.evaluation.predictions import write_predictions
 from hf_smile.evaluation.report import to_json
 from hf_smile.training.after import Folded, describe
+from hf_smile.training.checkpoints import UNFINISHED, checkpoints, last_whole_checkpoint
 
 RECIPE = "recipe.yaml"
 RESULT = "test_metrics.json"
@@ -181,31 +182,14 @@ def mark_finished(output_dir: str | Path, metrics: dict[str, Any]) -> None:
     _write_whole(Path(output_dir) / RESULT, to_json(metrics))
 
 
-def last_whole_checkpoint(folder: Path) -> Path | None:
-    """The newest `checkpoint-<step>` whose saving was not interrupted; its `trainer_state.json` is written last."""
-    for path in reversed(_checkpoints(folder)):
-        try:
-            json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            continue
-        if (path / "model.safetensors").is_file() and (path / "optimizer.pt").is_file():
-            return path
-    return None
-
-
 def clear_run(folder: Path) -> None:
     """Remove what a run leaves, and nothing else. The list of bad images is of the run that now begins."""
-    for path in _checkpoints(folder):
+    for path in checkpoints(folder):
         shutil.rmtree(path)
+    shutil.rmtree(folder / UNFINISHED, ignore_errors=True)
     for name in _LEFT_BY_A_RUN:
         if name != BAD_IMAGES:
             (folder / name).unlink(missing_ok=True)
-
-
-def _checkpoints(folder: Path) -> list[Path]:
-    """Folders `checkpoint-<step>`, the oldest first."""
-    found = [path for path in folder.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdigit()]
-    return sorted(found, key=lambda path: int(path.name.removeprefix("checkpoint-")))
 
 
 def _write_whole(path: Path, text: str) -> None:

@@ -21,7 +21,6 @@ from torch.nn import functional as F
 from transformers import (
     EvalPrediction,
     PreTrainedModel,
-    Trainer,
     TrainerCallback,
     TrainerControl,
     TrainerState,
@@ -45,15 +44,17 @@ from hf_smile.modeling.imbalance import BalancedSampler, RepeatedImages, trainin
 from hf_smile.modeling.layers import keep_frozen_in_eval_mode, layer_decay_groups
 from hf_smile.training.arguments import SmileTrainingArguments
 from hf_smile.training.callbacks import EarlyStopping, EpochReport, FrozenWarmUp
+from hf_smile.training.checkpoints import damage
+from hf_smile.training.resumable import ResumableTrainer
 
 RAW_WEIGHTS = "raw_weights.safetensors"
 """In a checkpoint: the weights that go on training. Those in `model.safetensors` are their average."""
 
 
-class SmileTrainer(Trainer):
+class SmileTrainer(ResumableTrainer):
     """Fine-tunes a model of `build_model` on the splits of `load_smile_dataset`.
 
-    Beyond `transformers.Trainer`: augmentation that does not depend on how the data are loaded; accuracy of the
+    Beyond `ResumableTrainer`: augmentation that does not depend on how the data are loaded; accuracy of the
     training batches beside their loss (of mixed images: towards the label with the larger share); remedies against
     classes of unequal size, label smoothing, mixup and cutmix, in training only; layers that learn slower or later;
     an exponential average of the weights (`ema_decay`), which is what is evaluated and saved; early stopping that an
@@ -112,7 +113,7 @@ class SmileTrainer(Trainer):
             train_dataset=train,
             eval_dataset=encoded["validation"].with_transform(evaluate) if "validation" in splits else None,
             compute_metrics=_compute_metrics,
-            callbacks=[_SetEpoch(self.augment, self.balanced_sampler)],
+            callbacks=[_SetEpoch(self.augment)],
         )
         self.test_dataset = encoded["test"].with_transform(evaluate)
         self.remove_callback(ProgressCallback)
@@ -126,7 +127,6 @@ class SmileTrainer(Trainer):
         if args.ema_decay:
             self.ema = ModelEmaV3(self.model, decay=args.ema_decay, use_warmup=True)
             self.add_callback(_UpdateAverage(self))
-        self._train_hits = torch.zeros(2, dtype=torch.int64)  # right answers, answers
 
     def train(self, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> TrainOutput:
         """Train, or go on from a checkpoint. One that early stopping ended is not trained any further."""
@@ -150,8 +150,6 @@ class SmileTrainer(Trainer):
 
     def _find_best_checkpoint(self) -> None:
         best = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.best_global_step}"
-        if not (best / "model.safetensors").is_file():
-            raise SmileModelError(f"{best}: the best checkpoint is gone; start afresh with --overwrite")
         self.state.best_model_checkpoint = str(best)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
@@ -249,21 +247,32 @@ class SmileTrainer(Trainer):
             self.model.load_state_dict(load_file(Path(resume_from_checkpoint) / RAW_WEIGHTS))
 
     def _load_best_model(self) -> None:
+        best = Path(str(self.state.best_model_checkpoint))
+        if problem := damage(best):
+            raise SmileModelError(f"{best}, the best checkpoint, is damaged: {problem}; start afresh with --overwrite")
         super()._load_best_model()
         self.ema = None  # the best checkpoint holds averaged weights already
 
 
 class _SetEpoch(TrainerCallback):
-    def __init__(self, transform: BatchTransform, sampler: BalancedSampler | None) -> None:
+    def __init__(self, transform: BatchTransform) -> None:
         self.transform = transform
-        self.sampler = sampler
 
     def on_epoch_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        train_dataloader: Any = None,
+        **kwargs: Any,
     ) -> None:
-        self.transform.set_epoch(int(state.epoch or 0))
-        if self.sampler is not None:  # accelerate does not reach it when it skips batches on several processes
-            self.sampler.set_epoch(int(state.epoch or 0))
+        epoch = int(state.epoch or 0)
+        self.transform.set_epoch(epoch)
+        batches = train_dataloader.batch_sampler
+        while hasattr(batches, "batch_sampler"):  # accelerate's; it does not reach below them when it skips batches
+            batches = batches.batch_sampler
+        if hasattr(batches.sampler, "set_epoch"):
+            batches.sampler.set_epoch(epoch)
 
 
 class _UpdateAverage(TrainerCallback):

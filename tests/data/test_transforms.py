@@ -136,7 +136,14 @@ def test_an_image_that_will_not_decode_is_named():
         BatchTransform(evaluation_transform(CONFIG))({"image": [{"bytes": b""}], "image_id": ["a"], "label": [0]})
 
 
+def test_an_image_that_can_t_be_read_is_named_with_its_path(tmp_path):
+    gone = {"image": [{"bytes": None, "path": str(tmp_path / "a.jpg")}], "image_id": ["a"], "label": [0]}
+    with pytest.raises(SmileDataError, match=rf"image 'a' \({tmp_path}/a\.jpg\): can't be read"):
+        BatchTransform(evaluation_transform(CONFIG))(gone)
+
+
 def test_collate_makes_a_batch():
-    batch = collate([{"pixel_values": torch.zeros(3, 8, 8), "labels": 2}] * 4)
+    batch = collate([{"pixel_values": torch.zeros(3, 8, 8), "labels": 2, "image_ids": "a"}] * 4)
     assert batch["pixel_values"].shape == (4, 3, 8, 8)
     assert batch["labels"].tolist() == [2, 2, 2, 2]
+    assert batch["image_ids"] == ["a", "a", "a", "a"]

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from hf_smile.training.checkpoints import seal
+
 ROOT = Path(__file__).parents[2]
 TINY = ["--backbone", "test_resnet", "--no_pretrained", "--image_size", "32", "--use_cpu"]
 TINY += ["--per_device_train_batch_size", "16"]
@@ -113,6 +115,7 @@ def test_a_finished_run_decides_otherwise_without_training_anew(finished, sample
     shutil.copytree(folder, tmp_path / "copy")
     for state in (tmp_path / "copy").glob("checkpoint-*/trainer_state.json"):  # as if the run had been moved here
         state.write_text(state.read_text().replace(str(folder), "/moved/away"))
+        seal(state.parent)
     words = [*TINY, "--data_dir", sample_dir, "--num_train_epochs", "3", "--ema_decay", "0.9"]
     before = (folder / "model.safetensors").read_bytes()
     for strength, same in (("1", False), ("0", True)):  # there and back: it is folded once, not upon the last time

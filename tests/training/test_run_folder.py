@@ -5,11 +5,11 @@ import json
 import pytest
 
 from hf_smile.errors import SmileError
+from hf_smile.training.checkpoints import UNFINISHED, last_whole_checkpoint, seal
 from hf_smile.training.run_folder import (
     RESULT,
     clear_run,
     is_finished,
-    last_whole_checkpoint,
     mark_finished,
     open_run,
     start_run,
@@ -25,6 +25,7 @@ def add_checkpoint(folder, step: int, state: str | None = "{}"):
         (checkpoint / name).write_bytes(b"")
     if state is not None:
         (checkpoint / "trainer_state.json").write_text(state)
+        seal(checkpoint)
     return checkpoint
 
 
@@ -37,7 +38,8 @@ def test_an_interrupted_run_goes_on_from_its_newest_whole_checkpoint(tmp_path):
     add_checkpoint(tmp_path, 90)
     newest = add_checkpoint(tmp_path, 100)
     add_checkpoint(tmp_path, 110, state=None)
-    add_checkpoint(tmp_path, 120, state='{"epoch": ')
+    cut = add_checkpoint(tmp_path, 120)
+    (cut / "trainer_state.json").write_text('{"epoch": ')
     assert open_run(tmp_path, RECIPE) == newest
 
 
@@ -81,6 +83,7 @@ def test_a_finished_run_may_decide_otherwise(tmp_path):
 def test_overwrite_removes_what_a_run_left_and_nothing_else(tmp_path):
     start_run(tmp_path, RECIPE)
     add_checkpoint(tmp_path, 1)
+    add_checkpoint(tmp_path / UNFINISHED, 2)
     (tmp_path / "notes.txt").write_text("mine")
     (tmp_path / "checkpoint-best-of-mine").mkdir()
     before = sorted(path.name for path in tmp_path.iterdir())

@@ -1,0 +1,115 @@
+"""Checkpoints on disk: written aside, sealed with checksums, moved into place; and which of them can be trusted."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+from hf_smile.console import is_main_process
+from hf_smile.errors import SmileError, first_line
+
+CHECKSUMS = "checksums.json"
+"""In a checkpoint: BLAKE2b of every other file, written last."""
+UNFINISHED = "unfinished_checkpoint"
+"""In the folder of a run: where a checkpoint is while it is being written."""
+
+_NEEDED = {"model.safetensors", "trainer_state.json"}
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The folders `checkpoint-<step>` of a run, the oldest first."""
+    found = [path for path in folder.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdigit()]
+    return sorted(found, key=lambda path: int(path.name.removeprefix("checkpoint-")))
+
+
+def seal(checkpoint: Path) -> None:
+    """Write `checksums.json`, by which `damage` knows the checkpoint again."""
+    sums = {file.name: _digest(file) for file in sorted(checkpoint.iterdir()) if file.name != CHECKSUMS}
+    (checkpoint / CHECKSUMS).write_text(json.dumps(sums, indent=2) + "\n", encoding="utf-8")
+
+
+def damage(checkpoint: Path) -> str | None:
+    """What is wrong with a sealed checkpoint, in words; None if nothing is. Files that came later do not matter.
+
+    >>> damage(Path("outputs/model/checkpoint-272"))  # doctest: +SKIP
+    'optimizer.pt is not as it was written'
+    """
+    try:
+        sums = json.loads((checkpoint / CHECKSUMS).read_text(encoding="utf-8"))
+        if missing := _NEEDED - {*sums}:
+            return f"{CHECKSUMS} does not name {min(missing)}"
+        for name, digest in sums.items():
+            if _digest(checkpoint / name) != digest:
+                return f"{name} is not as it was written"
+    except FileNotFoundError as error:
+        return f"{Path(error.filename).name} is missing"
+    except (OSError, ValueError, TypeError) as error:
+        return f"it can't be read: {first_line(error)}"
+    return None
+
+
+def last_whole_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint that a run can go on from. Damaged ones are passed over, with a line about each.
+
+    The best checkpoint so far, which the run will end with, has to be whole too.
+    """
+    for path in reversed(checkpoints(folder)):
+        problem = damage(path)
+        if problem is None and not (path / "optimizer.pt").is_file():
+            problem = "optimizer.pt is missing"
+        if problem is None:
+            best = json.loads((path / "trainer_state.json").read_text(encoding="utf-8")).get("best_global_step")
+            best_problem = damage(folder / f"checkpoint-{best}") if best else None
+            if best_problem is None:
+                return path
+            problem = f"it needs checkpoint-{best}, where {best_problem}"
+        if is_main_process():
+            print(f"Note: {path} is damaged and passed over: {problem}", file=sys.stderr)
+    return None
+
+
+def move_into_place(finished: Path, checkpoint: Path) -> None:
+    """Give a sealed checkpoint its name. One of that name is replaced."""
+    if checkpoint.exists():
+        checkpoint.replace(finished.with_name("replaced"))
+    finished.replace(checkpoint)
+    shutil.rmtree(finished.parent)
+
+
+@contextmanager
+def clear_of_disk_errors(folder: Path) -> Iterator[None]:
+    """Within, what PyTorch, safetensors and Python say of a full or broken disk becomes one `SmileError`.
+
+    >>> with clear_of_disk_errors(Path("outputs/model")):  # doctest: +SKIP
+    ...     trainer.train()
+    """
+    try:
+        yield
+    except (OSError, SafetensorError, RuntimeError) as error:
+        if not _is_of_the_disk(error):
+            raise
+        free = shutil.disk_usage(folder).free / 1e6
+        shutil.rmtree(folder / UNFINISHED, ignore_errors=True)
+        raise SmileError(
+            f"{folder}: can't be written to, with {free:,.1f} MB free there ({first_line(error)}).\n"
+            "What was saved before is whole. Make room, and start the same command again to go on."
+        ) from None
+
+
+def _is_of_the_disk(error: Exception) -> bool:
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
+    # Of torch.save and safetensors there are words alone.
+    return ("os error" if isinstance(error, SafetensorError) else "inline_container") in str(error)
+
+
+def _digest(file: Path) -> str:
+    return hashlib.blake2b(file.read_bytes(), digest_size=16).hexdigest()

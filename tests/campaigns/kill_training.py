@@ -1,0 +1,128 @@
+"""Kills a small run of `scripts/train.py` at random moments, starts it again, and compares it to one left alone.
+
+    python tests/campaigns/kill_training.py --kills 30
+
+One process imports what a run needs, once, and forks for every run. From there on it is the script as a user runs it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import random
+import runpy
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from tqdm.auto import tqdm
+
+from hf_smile.console import run_script
+from hf_smile.errors import SmileError
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "train.py"
+COMPARED = ("test_metrics.json", "model.safetensors", "training_history.csv", "test_predictions.csv")
+SETTINGS = [
+    "--backbone",
+    "test_resnet",
+    "--no_pretrained",
+    "--image_size",
+    "64",
+    "--use_cpu",
+    "--num_train_epochs",
+    "4",
+]
+SETTINGS += ["--per_device_train_batch_size", "8", "--imbalance", "oversample", "--mixup", "0.2", "--cutmix", "0.5"]
+SETTINGS += ["--drop_path", "0.2", "--ema_decay", "0.9", "--layer_decay", "0.8", "--warmup_frozen_epochs", "1"]
+IMPORTED = ("datasets", "evaluate", "hf_smile.hub.model_card", "hf_smile.training.run_folder")
+IMPORTED += ("hf_smile.training.trainer",)
+TOO_LONG = 30  # seconds from SIGTERM to the end
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kills", type=int, default=30, metavar="N", help="default: %(default)s")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments (default: %(default)s)")
+    parser.add_argument("--train_size", type=int, default=320, metavar="N", help="faces to draw (default: %(default)s)")
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_arguments()
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["HF_HOME"] = folder
+        campaign(Path(folder), args.kills, args.seed, args.train_size)
+
+
+def campaign(folder: Path, kills: int, seed: int, train_size: int) -> None:
+    from hf_smile.data.sample import draw_sample_dataset
+
+    for name in IMPORTED:
+        importlib.import_module(name)
+    data = draw_sample_dataset(folder / "data", train_size=train_size, test_size=60, size=64)
+    warm = folder / "warm"  # fills the cache of the data, so that all the later runs take as long
+    if code := wait_for(start(data, warm, "--max_steps", "1")):
+        raise SmileError(f"the run can't even be started (exit code {code}):\n{(folder / 'warm.log').read_text()}")
+    begin = time.perf_counter()
+    wait_for(start(data, folder / "undisturbed"))
+    seconds = time.perf_counter() - begin
+    print(f"undisturbed: {seconds:.1f} s\nkill  signal   after s  exit  took s  goes on from      the same")
+
+    rng = random.Random(seed)
+    wrong = 0
+    for kill in tqdm(range(1, kills + 1), desc="Kills", unit=" runs"):
+        run, chosen = folder / f"run_{kill}", (signal.SIGKILL, signal.SIGTERM)[kill % 2]
+        child, after = start(data, run), rng.uniform(0, seconds)
+        time.sleep(after)
+        begin = time.perf_counter()
+        os.kill(child, chosen)
+        code, took = wait_for(child), time.perf_counter() - begin
+        again = wait_for(start(data, run)) if code != 0 else 0
+        log = run.with_suffix(".log").read_text()
+        origin = log.rpartition("Going on from ")[2].split("\n")[0].rpartition("/")[2] if "Going on" in log else "-"
+        different = [name for name in COMPARED if content(run / name) != content(folder / "undisturbed" / name)]
+        clean = again == 0 and "Traceback" not in log and code in (0, -chosen, 128 + chosen) and took < TOO_LONG
+        wrong += bool(different) or not clean
+        same = "yes" if not different and clean else f"NO {', '.join(different)}\n{log}"
+        tqdm.write(f"{kill:>4}  {chosen.name}  {after:>7.2f}  {code:>4}  {took:>6.2f}  {origin:<16}  {same}")
+    print(f"{kills} kills, {kills - wrong} of the runs ended as the undisturbed one, {wrong} did not")
+    if wrong:
+        sys.exit(1)
+
+
+def start(data: Path, run: Path, *words: str) -> int:
+    """The process id of a run; what it says goes to a file beside its folder."""
+    child = os.fork()
+    if child:
+        return child
+    log = os.open(run.with_suffix(".log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    sys.argv = [str(SCRIPT), *SETTINGS, "--data_dir", str(data), "--output_dir", str(run), *words]
+    code = 1
+    try:
+        runpy.run_path(str(SCRIPT), run_name="__main__")
+        code = 0
+    except SystemExit as stopped:
+        code = int(stopped.code or 0)
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def wait_for(child: int) -> int:
+    """Its exit code; minus the number of the signal that ended it."""
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def content(path: Path) -> bytes | None:
+    return path.read_bytes() if path.is_file() else None
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,240 @@
+"""Runs that are told to stop, and go on; losses that are not finite; checkpoints that hold code."""
+
+import multiprocessing
+import os
+import pickle
+import resource
+import signal
+from types import SimpleNamespace
+
+import datasets
+import numpy as np
+import pytest
+import torch
+from accelerate.data_loader import BatchSamplerShard, SkipBatchSampler
+from datasets import Dataset, DatasetDict
+from torch.utils.data import BatchSampler
+from transformers import TrainerCallback, TrainerState
+
+from hf_smile.console import run_script
+from hf_smile.data.dataset import load_smile_dataset
+from hf_smile.data.transforms import BatchTransform
+from hf_smile.errors import SmileError, SmileModelError
+from hf_smile.modeling import build_model
+from hf_smile.modeling.imbalance import BalancedSampler
+from hf_smile.training import callbacks
+from hf_smile.training.arguments import SmileTrainingArguments
+from hf_smile.training.checkpoints import UNFINISHED, clear_of_disk_errors, damage, last_whole_checkpoint, seal
+from hf_smile.training.history import history_table
+from hf_smile.training.trainer import SmileTrainer, _SetEpoch
+
+EVERYTHING = {"imbalance": "oversample", "mixup": 0.4, "cutmix": 1.0, "layer_decay": 0.7, "ema_decay": 0.9}
+STEPS_AN_EPOCH = 5
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_pictures():
+    """The curves are tested elsewhere, and drawing them takes longer than these runs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(callbacks, "write_history", lambda table, folder: None)
+        yield
+
+
+@pytest.fixture(scope="module")
+def splits(sample_dir):
+    return load_smile_dataset(sample_dir, validation_size=0.25)
+
+
+def new_trainer(splits, output_dir, **options) -> SmileTrainer:
+    settings = {"num_train_epochs": 2, "per_device_train_batch_size": 16, "use_cpu": True, "disable_tqdm": True}
+    args = SmileTrainingArguments(**({"output_dir": str(output_dir)} | settings | options))
+    torch.manual_seed(args.seed)
+    model = build_model("test_resnet", pretrained=False, image_size=32, drop_path=0.5)
+    return SmileTrainer(model, args, splits)
+
+
+class At(TrainerCallback):
+    """Does something at an event after a number of steps."""
+
+    def __init__(self, step: int, event: str, do) -> None:
+        self.step = step
+        self.do = do
+        setattr(self, event, self.at)
+
+    def at(self, args, state, control, **kwargs) -> None:
+        if state.global_step == self.step:
+            self.do()
+
+
+def send_sigterm() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def outcome(trainer: SmileTrainer) -> tuple:
+    weights = {name: value.tolist() for name, value in trainer.model.state_dict().items()}
+    return history_table(trainer.state.log_history).to_csv(), weights
+
+
+@pytest.fixture(scope="module")
+def undisturbed(splits, tmp_path_factory):
+    trainer = new_trainer(splits, tmp_path_factory.mktemp("runs") / "undisturbed", **EVERYTHING)
+    trainer.train()
+    return outcome(trainer)
+
+
+@pytest.mark.parametrize(
+    ("step", "event", "saved_at"),
+    [
+        (2, "on_step_end", 2),
+        (7, "on_step_begin", 8),
+        (STEPS_AN_EPOCH, "on_step_end", STEPS_AN_EPOCH),
+        (STEPS_AN_EPOCH, "on_prediction_step", STEPS_AN_EPOCH),
+        (2 * STEPS_AN_EPOCH, "on_prediction_step", 2 * STEPS_AN_EPOCH),
+        (2 * STEPS_AN_EPOCH, "on_evaluate", 2 * STEPS_AN_EPOCH),
+    ],
+)
+def test_a_run_that_was_told_to_stop_ends_as_one_left_alone(
+    splits, undisturbed, tmp_path, capfd, step, event, saved_at
+):
+    handler = signal.getsignal(signal.SIGTERM)
+    trainer = new_trainer(splits, tmp_path, **EVERYTHING)
+    trainer.add_callback(At(step, event, send_sigterm))
+    with pytest.raises(SystemExit) as stopped:
+        trainer.train()
+    assert stopped.value.code == 143
+    assert f"SIGTERM: {tmp_path}/checkpoint-{saved_at} is saved" in capfd.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) == handler
+    checkpoint = last_whole_checkpoint(tmp_path)
+    assert checkpoint.name == f"checkpoint-{saved_at}"
+    again = new_trainer(splits, tmp_path, **EVERYTHING)
+    again.train(resume_from_checkpoint=str(checkpoint))
+    assert outcome(again) == undisturbed
+
+
+def test_loading_processes_change_nothing_of_that(splits, undisturbed, tmp_path):
+    options = EVERYTHING | {"dataloader_num_workers": 1}
+    trainer = new_trainer(splits, tmp_path, **options)
+    trainer.add_callback(At(STEPS_AN_EPOCH, "on_evaluate", send_sigterm))
+    with pytest.raises(SystemExit):
+        trainer.train()
+    again = new_trainer(splits, tmp_path, **options)
+    again.train(resume_from_checkpoint=str(last_whole_checkpoint(tmp_path)))
+    assert outcome(again) == undisturbed
+
+
+def test_a_run_that_was_killed_after_its_last_step_is_not_trained_any_further(splits, tmp_path):
+    options = {"max_steps": 3, "select_best": "last"}
+    trainer = new_trainer(splits, tmp_path, **options)
+    trainer.train()
+    again = new_trainer(splits, tmp_path, **options)
+    again.train(resume_from_checkpoint=str(last_whole_checkpoint(tmp_path)))
+    assert again.state.global_step == 3
+    assert outcome(again) == outcome(trainer)
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_and_says_where(splits, tmp_path):
+    trainer = new_trainer(splits, tmp_path, learning_rate=1e-3, lr_scheduler_type="constant", warmup_steps=0)
+    plain, calls = trainer.training_loss, []
+
+    def broken(logits, targets):
+        calls.append(0)
+        return plain(logits, targets) * (float("nan") if len(calls) == 7 else 1)
+
+    trainer.training_loss = broken
+    with pytest.raises(SmileModelError, match=r"the loss is nan at step 7 \(epoch 1\.20\), learning rate 0\.001") as e:
+        trainer.train()
+    named = str(e.value).partition("on the images ")[2].partition(".\n")[0].split(", ")
+    assert len(named) == 16 and set(named) <= set(splits["train"]["image_id"])
+    assert last_whole_checkpoint(tmp_path).name == f"checkpoint-{STEPS_AN_EPOCH}"
+
+
+def test_weights_that_are_not_finite_are_not_saved(splits, tmp_path):
+    trainer = new_trainer(splits, tmp_path)
+    with torch.no_grad():
+        next(trainer.model.parameters()).fill_(float("inf"))
+    trainer._tr_loss = torch.zeros(())
+    with pytest.raises(SmileModelError, match="is not finite after step 0"):
+        trainer._save_checkpoint(trainer.model, None)
+    assert not list(tmp_path.glob("checkpoint-*"))
+
+
+def test_a_full_disk_leaves_the_checkpoint_before(splits, tmp_path):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    trainer = new_trainer(splits, tmp_path)
+    trainer.add_callback(At(7, "on_step_end", lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))))
+    try:
+        with pytest.raises(SmileError, match="can't be written to"), clear_of_disk_errors(tmp_path):
+            trainer.train()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert last_whole_checkpoint(tmp_path).name == f"checkpoint-{STEPS_AN_EPOCH}"
+    assert not (tmp_path / UNFINISHED).exists()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_image_that_goes_in_the_middle_of_an_epoch_is_named(splits, tmp_path, capsys, workers):
+    def write(row):
+        path = tmp_path / f"{row['image_id']}.jpg"
+        path.write_bytes(row["image"]["bytes"])
+        return {"image": {"bytes": None, "path": str(path)}}
+
+    encoded = splits.cast_column("image", datasets.Image(decode=False))
+    on_disk = DatasetDict(
+        {split: Dataset.from_list([row | write(row) for row in rows]) for split, rows in encoded.items()}
+    )
+    on_disk = on_disk.cast_column("image", datasets.Image())
+    trainer = new_trainer(on_disk, tmp_path / "run", dataloader_num_workers=workers)
+    gone = tmp_path / f"{splits['train']['image_id'][0]}.jpg"
+    trainer.add_callback(At(STEPS_AN_EPOCH + 1, "on_step_end", gone.unlink))
+    # The batch ahead may hold the image already; the epoch after needs it in any case.
+    trainer.args.num_train_epochs = 3
+    with pytest.raises(SystemExit) as ended:
+        run_script(trainer.train)
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert f"error: image '{gone.stem}' ({gone}): can't be read" in said and "Traceback" not in said
+
+
+def test_a_loading_process_that_dies_ends_the_run_and_is_said(splits, tmp_path, capsys):
+    def kill_one():
+        (worker,) = multiprocessing.active_children()
+        os.kill(worker.pid, signal.SIGKILL)
+
+    trainer = new_trainer(splits, tmp_path, dataloader_num_workers=1, per_device_train_batch_size=2)
+    trainer.add_callback(At(1, "on_step_end", kill_one))
+    with pytest.raises(SystemExit) as ended:
+        run_script(trainer.train)
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert "error: DataLoader worker" in said and "--dataloader_num_workers" in said and "Traceback" not in said
+
+
+def test_the_sampler_is_told_the_epoch_below_all_that_accelerate_puts_around_it(splits):
+    sampler = BalancedSampler(np.array(splits["train"]["label"]), seed=1)
+    one_of_two = BatchSamplerShard(BatchSampler(sampler, 4, drop_last=False), num_processes=2)
+    loader = SimpleNamespace(batch_sampler=SkipBatchSampler(one_of_two, 1))
+    _SetEpoch(BatchTransform(None)).on_epoch_begin(None, TrainerState(epoch=2.5), None, train_dataloader=loader)
+    assert sampler.epoch == 2
+
+
+class Code:
+    def __reduce__(self):
+        return os.mkdir, (os.environ["HF_SMILE_TEST_TRACE"],)
+
+
+def test_no_code_from_a_checkpoint_runs(splits, tmp_path, monkeypatch):
+    trace = tmp_path / "code_ran"
+    monkeypatch.setenv("HF_SMILE_TEST_TRACE", str(trace))
+    new_trainer(splits, tmp_path, num_train_epochs=1).train()
+    checkpoint = last_whole_checkpoint(tmp_path)
+    trainer = new_trainer(splits, tmp_path)
+    for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth"):
+        whole = (checkpoint / name).read_bytes()
+        for write in (torch.save, lambda code, path: path.write_bytes(pickle.dumps(code, protocol=2))):
+            write(Code(), checkpoint / name)
+            seal(checkpoint)  # as an attacker would
+            assert damage(checkpoint) is None
+            with pytest.raises(SmileError, match="could run code, and is refused"):
+                trainer.train(resume_from_checkpoint=str(checkpoint))
+            assert not trace.exists()
+        (checkpoint / name).write_bytes(whole)
