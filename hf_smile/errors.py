@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 REPORTED_PROBLEMS = 20
+_REPORTED_LENGTH = 300
 
 
 class SmileError(Exception):
@@ -28,6 +29,12 @@ def first_line(error: object) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
+def _one_line(text: str) -> str:
+    """Names and cells may hold line breaks, terminal commands, or a whole file."""
+    text = text if len(text) <= _REPORTED_LENGTH else f"{text[:_REPORTED_LENGTH]} ..."
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
 class Problems(list[str]):
     """What is wrong with the data, collected so that it can be told at once.
 
@@ -42,7 +49,7 @@ class Problems(list[str]):
         if not self:
             return
         lines = [f"{len(self)} problem{'s' if len(self) > 1 else ''} in {where}:"]
-        lines += [f"  {problem}" for problem in self[:REPORTED_PROBLEMS]]
+        lines += [f"  {_one_line(problem)}" for problem in self[:REPORTED_PROBLEMS]]
         if len(self) > REPORTED_PROBLEMS:
             lines.append(f"  ... and {len(self) - REPORTED_PROBLEMS} more")
         raise SmileDataError("\n".join(lines + [hint] * bool(hint)))

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import unicodedata
-from pathlib import Path, PurePosixPath
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
 
 import pandas as pd
 
@@ -16,6 +19,11 @@ from hf_smile.labels import LABEL_NAMES, parse_label
 _ID_COLUMNS = ("image_id", "id", "image", "filename", "file_name")
 _LABEL_COLUMNS = ("label", "class")
 _RESERVED_COLUMNS = ("image", "where", "digest")
+_MAX_BYTES = 50_000_000
+_MAX_LINES = 1_000_000
+_MAX_LINE_LENGTH = 1_000_000
+_MAX_PROBLEMS = 1_000  # a file with so many is another file
+_NO_FILE_NAME = re.compile("[\x00-\x1f\x7f/\\\\\ud800-\udfff]")
 
 
 def read_annotations(path: str | Path, problems: Problems) -> pd.DataFrame:
@@ -25,7 +33,7 @@ def read_annotations(path: str | Path, problems: Problems) -> pd.DataFrame:
     names the columns, in any order, and further columns are kept as text.
 
     Args:
-        path: UTF-8 CSV file, with or without a byte order mark.
+        path: UTF-8 CSV file of up to 50 MB, with or without a byte order mark.
         problems: every problem found is appended here as `file:line: what is wrong`.
 
     Returns:
@@ -50,7 +58,8 @@ def read_annotations(path: str | Path, problems: Problems) -> pd.DataFrame:
         if missing:
             problems.append(f"{path.name}:{header_line}: no column {missing[0]!r}; the header has {', '.join(header)}")
             return pd.DataFrame({"image_id": [], "label": [], "where": []})
-        if taken := [name for name in columns if columns.count(name) > 1 or name in _RESERVED_COLUMNS]:
+        count_of = Counter(columns)
+        if taken := [name for name in columns if count_of[name] > 1 or name in _RESERVED_COLUMNS]:
             problems.append(f"{path.name}:{header_line}: column {taken[0]!r} is there twice, or its name is reserved")
             return pd.DataFrame({"image_id": [], "label": [], "where": []})
         if not rows:
@@ -65,6 +74,9 @@ def read_annotations(path: str | Path, problems: Problems) -> pd.DataFrame:
     records: list[dict[str, object]] = []
     seen: dict[str, tuple[int, int | None]] = {}
     for line, row in rows:
+        if len(problems) > _MAX_PROBLEMS:
+            problems.append(f"{path.name}: not read beyond line {line}, after so many problems")
+            break
         where = f"{path.name}:{line}"
         if len(row) != len(columns):
             count = f"{len(row)} column" + "s" * (len(row) != 1)
@@ -80,6 +92,8 @@ def read_annotations(path: str | Path, problems: Problems) -> pd.DataFrame:
             problems.append(f"{where}: {error}")
         if not image_id:
             problems.append(f"{where}: empty id")
+        elif not is_file_name(image_id):
+            problems.append(f"{where}: id {image_id!r} can't be the name of a file")
         elif image_id in seen:
             first_line, first_label = seen[image_id]
             contradicted = ""
@@ -104,32 +118,68 @@ def normalize_image_id(text: str) -> str:
     >>> normalize_image_id(" happy_images/05684c70.JPG ")
     '05684c70'
     """
-    name = PurePosixPath(unicodedata.normalize("NFC", text.strip()).replace("\\", "/")).name
+    name = unicodedata.normalize("NFC", text.strip()).replace("\\", "/").rstrip("/").rpartition("/")[2]
     stem, dot, suffix = name.rpartition(".")
     return stem if dot and f".{suffix.lower()}" in IMAGE_SUFFIXES else name
 
 
+def is_file_name(image_id: str) -> bool:
+    """Whether an image can be written under its id: no folder, no control character, no more than 200 bytes.
+
+    >>> is_file_name("05684c70"), is_file_name(".."), is_file_name("a\\0b")
+    (True, False, False)
+    """
+    return (
+        image_id not in ("", ".", "..")
+        and not _NO_FILE_NAME.search(image_id)
+        and len(image_id.encode()) <= 200  # file systems take 255, and a suffix comes on top
+    )
+
+
 def _read_rows(path: Path, problems: Problems) -> list[tuple[int, list[str]]]:
     """The lines that are not blank, as (line number, cells)."""
+    if (size := path.stat().st_size) > _MAX_BYTES:
+        problems.append(
+            f"{path.name}: {size:,} bytes are over the limit of {_MAX_BYTES:,}; is this an annotation file?"
+        )
+        return []
     data = path.read_bytes()
     try:
-        text = data.decode("utf-8-sig")
+        # Files that were put together have byte order marks in the middle, too.
+        text = data.decode("utf-8").replace("\ufeff", "")
+        wrong = data.find(b"\0")  # UTF-16 without its mark
     except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
+        wrong = error.start
+    if wrong >= 0:
+        line = len((data[:wrong] + b".").splitlines())
         problems.append(f"{path.name}:{line}: wrong encoding: not UTF-8; save the file as UTF-8")
         return []
-    reader = csv.reader(io.StringIO(text, newline=""))
+    # Strict: else a quotation mark that never closes would swallow the lines behind it without a word.
+    reader = csv.reader(_lines(text), strict=True)
     rows = []
+    first_line = 1
     try:
         for row in reader:
-            if any(cell.strip() for cell in row):
+            if "".join(row).strip():
                 rows.append((reader.line_num, row))
+            first_line = reader.line_num + 1
     except csv.Error as error:
-        problems.append(f"{path.name}:{reader.line_num}: not a CSV line: {error}")
+        unclosed = reader.line_num > first_line or "unexpected end" in str(error)
+        reason = "a quotation mark opens here and never closes" if unclosed else error
+        problems.append(f"{path.name}:{first_line}: not a CSV line: {reason}")
         return []
     if not rows:
         problems.append(f"{path.name}: empty file")
     return rows
+
+
+def _lines(text: str) -> Iterator[str]:
+    for number, line in enumerate(io.StringIO(text, newline=""), 1):
+        if number > _MAX_LINES:
+            raise csv.Error(f"the file has more than {_MAX_LINES:,} lines; is this an annotation file?")
+        if len(line) > _MAX_LINE_LENGTH:
+            raise csv.Error(f"it has more than {_MAX_LINE_LENGTH:,} characters; is this an annotation file?")
+        yield line
 
 
 def _misread(rows: list[tuple[int, list[str]]]) -> str | None:
@@ -143,9 +193,11 @@ def _misread(rows: list[tuple[int, list[str]]]) -> str | None:
 
 def _are_swapped(rows: list[tuple[int, list[str]]], columns: list[str]) -> bool:
     """Whether no label is one, and most of the ids are. An id may well be 0, 1 or 2."""
-    cells = [dict(zip(columns, row, strict=True)) for _, row in rows if len(row) == len(columns)]
-    labels_as_ids = sum(_is_label(row["image_id"]) for row in cells)
-    return 2 * labels_as_ids > len(cells) and not any(_is_label(row["label"]) for row in cells)
+    id_column, label_column = columns.index("image_id"), columns.index("label")
+    whole = [row for _, row in rows if len(row) == len(columns)]
+    if any(_is_label(row[label_column]) for row in whole):
+        return False
+    return 2 * sum(_is_label(row[id_column]) for row in whole) > len(whole)
 
 
 def _is_label(text: str) -> bool:
@@ -163,5 +215,6 @@ def _read_header(row: list[str]) -> list[str] | None:
         return None
     for standard, accepted in (("image_id", _ID_COLUMNS), ("label", _LABEL_COLUMNS)):
         if standard not in names:
-            names = [standard if name == next((a for a in accepted if a in names), None) else name for name in names]
+            used = next((name for name in accepted if name in names), None)
+            names = [standard if name == used else name for name in names]
     return names

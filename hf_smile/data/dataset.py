@@ -19,7 +19,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value
 from tqdm.auto import tqdm
 
 from hf_smile.console import is_main_process
-from hf_smile.data.annotations import check_disjoint, read_annotations
+from hf_smile.data.annotations import check_disjoint, is_file_name, read_annotations
 from hf_smile.data.images import ImageSource, decode_image
 from hf_smile.errors import Problems, SmileDataError
 from hf_smile.hub_id import missing_folder
@@ -165,6 +165,9 @@ def _read_imagefolder_layout(folder: Path) -> tuple[dict[str, pd.DataFrame], Ima
                 problems.append(f"{name}: expected {folders[0]}/<class>/<image>")
                 continue
             image_id = file_name if len(names) == 1 else "_".join([*folders, file_name])
+            if not is_file_name(image_id):
+                problems.append(f"{name!r}: the name is too long or holds odd letters; rename the file")
+                continue
             images.names.setdefault(image_id, []).append(name)
             try:
                 records[split].append({"image_id": image_id, "label": parse_label(folders[1]), "where": name})
@@ -294,7 +297,7 @@ def _check_ids(splits: DatasetDict, where: str | Path) -> None:
     problems = Problems()
     for split, dataset in splits.items():
         for image_id in dataset["image_id"]:
-            if not isinstance(image_id, str) or not image_id or image_id in (".", "..") or {"/", "\\"} & set(image_id):
+            if not isinstance(image_id, str) or not is_file_name(image_id):
                 problems.append(f"split {split}: image_id {image_id!r} can't be the name of a file")
             elif image_id in seen:
                 problems.append(f"split {split}: image_id {image_id!r} is in {seen[image_id]} already")

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import stat
 import unicodedata
 import warnings
 import zipfile
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
 
-from hf_smile.errors import SmileDataError
+from hf_smile.errors import SmileDataError, first_line
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 MAX_PIXELS = 50_000_000
@@ -23,9 +24,19 @@ MAX_FILE_BYTES = 100_000_000
 
 # The limit above is stricter than the size at which Pillow warns.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+# What Pillow finds odd in an EXIF or an animation is overlooked here.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 _SIXTEEN_BIT_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N")
+_RUN_LENGTH_BMP = (1, 2)
+_JPEG_SEGMENT = re.compile(rb"\xff([\xc0-\xcf\xd9-\xfe])")
+
+# Small files that keep a decoder busy for minutes. Each limit is far above what cameras and programs write.
+_MAX_READS = 200_000  # from the file, while one image is decoded: Pillow reads a part (segment, chunk) at a time
+_MAX_JPEG_SCANS = 50  # of a progressive JPEG, each of which goes over the whole picture
+_MAX_JPEG_SEGMENTS = 10_000
+_MAX_PNG_TEXTS = 100  # compressed chunks, each of which may unpack to a megabyte
 
 
 def decode_image(data: bytes) -> Image.Image:
@@ -41,32 +52,119 @@ def decode_image(data: bytes) -> Image.Image:
     >>> decode_image(open("face.jpg", "rb").read()).mode  # doctest: +SKIP
     'RGB'
     """
+    if not data:
+        raise SmileDataError("the file is empty; copy or download it again")
     try:
-        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+        _check_parts(data)
+        with Image.open(_CountingReader(data), formats=_FORMATS) as image:
             width, height = image.size
             if width * height > MAX_PIXELS:
-                raise SmileDataError(f"{width} x {height} pixels are more than the limit of {MAX_PIXELS:,}")
+                raise SmileDataError(
+                    f"{width} x {height} pixels are more than the limit of {MAX_PIXELS:,}; make the picture smaller"
+                )
+            if image.info.get("compression") in _RUN_LENGTH_BMP:  # four bytes of it can fill the memory
+                raise SmileDataError("run-length encoded BMP files are not read; save it as PNG or JPEG")
             image.load()
-            return to_rgb(ImageOps.exif_transpose(image))
+            rgb, turn = to_rgb(image), exif_turn(image)
+        del image  # and with it what its decoder holds
+        return rgb if turn is None else rgb.transpose(turn)
     except SmileDataError:
         raise
     except Image.UnidentifiedImageError:
-        raise SmileDataError("not a JPEG, PNG, WebP or BMP image") from None
+        raise SmileDataError(
+            "not a JPEG, PNG, WebP or BMP image, whatever its name says, or a damaged one; save it as one of these"
+        ) from None
     except Image.DecompressionBombError:
-        raise SmileDataError(f"more pixels than the limit of {MAX_PIXELS:,}") from None
+        raise SmileDataError(f"more pixels than the limit of {MAX_PIXELS:,}; make the picture smaller") from None
     except Exception as error:  # Pillow's decoders raise many types on broken bytes, struct.error and SyntaxError too
-        raise SmileDataError(f"will not decode: {error}") from None
+        raise SmileDataError(f"will not decode: {decoding_problem(error)}") from None
+
+
+def decoding_problem(error: Exception) -> str:
+    """What Pillow says in words of its own; of the rest (struct.error and the like) only that the file is damaged."""
+    if isinstance(error, MemoryError):
+        return "not enough memory"
+    reason = first_line(error) if isinstance(error, OSError) and str(error) else "its data are not what they should be"
+    return f"{reason}; the file is damaged, copy or export it again"
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
     """8-bit RGB of an image of any mode: 16-bit values are scaled, transparent ones are laid on white."""
     if image.mode in _SIXTEEN_BIT_MODES:
         # Pillow's own conversion clips at 255 instead of scaling.
-        image = Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8))
+        pixels = np.asarray(image)
+        grey = (pixels.clip(0, 65535) >> 8).astype(np.uint8)
+        if "transparency" in image.info:
+            grey[pixels == image.info["transparency"]] = 255
+        image = Image.fromarray(grey)
     if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+        image = image if image.mode == "RGBA" else image.convert("RGBA")
+        white = Image.new("RGB", image.size, "white")
+        white.paste(image, mask=image)
+        return white
     return image.convert("RGB")
+
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def exif_turn(image: Image.Image) -> Image.Transpose | None:
+    """What puts an image upright, by its EXIF orientation (CIPA DC-008, tag 0x0112). A damaged EXIF asks for nothing.
+
+    `ImageOps.exif_transpose` gives up on a damaged EXIF, which viewers overlook, and holds one more copy in memory.
+
+    >>> exif_turn(Image.new("RGB", (4, 4))) is None
+    True
+    """
+    try:
+        return _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # as above: struct.error, SyntaxError and others
+        return None
+
+
+class _CountingReader(io.BytesIO):
+    """Bytes that can be read so many times and no more."""
+
+    reads = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self.reads += 1
+        if self.reads > _MAX_READS:
+            raise _too_many_parts("pieces")
+        return super().read(size)
+
+
+def _check_parts(data: bytes) -> None:
+    """Refuse a PNG with a wrong checksum, and files whose parts, each of them harmless, would take minutes together."""
+    if data.startswith(b"\x89PNG"):
+        if sum(map(data.count, (b"iCCP", b"iTXt", b"zTXt"))) > _MAX_PNG_TEXTS:
+            raise _too_many_parts("texts and profiles")
+        # Pillow compares the checksums of the pixels here alone; else a picture with wrong pixels may come out.
+        with Image.open(_CountingReader(data), formats=("PNG",)) as image:
+            image.verify()
+    elif data.startswith(b"\xff\xd8"):
+        place = scans = segments = 0
+        while match := _JPEG_SEGMENT.search(data, place):
+            if match[1] == b"\xd9":  # the end; phones put a clip behind it
+                break
+            scans += match[1] == b"\xda"
+            segments += 1
+            if scans > _MAX_JPEG_SCANS or segments > _MAX_JPEG_SEGMENTS:
+                raise _too_many_parts("scans" if scans > _MAX_JPEG_SCANS else "segments")
+            # A segment says how long it is, so that what looks like a marker inside of it is passed over.
+            place = match.end() + int.from_bytes(data[match.end() : match.end() + 2], "big")
+
+
+def _too_many_parts(what: str) -> SmileDataError:
+    return SmileDataError(f"made of too many {what}, as no camera or program makes them; open it and save it again")
 
 
 def encoded_bytes(image: dict[str, Any]) -> bytes:
@@ -81,6 +179,22 @@ def encoded_bytes(image: dict[str, Any]) -> bytes:
         return Path(image["path"]).read_bytes()
     except OSError as error:
         raise SmileDataError(f"can't be read: {error}") from None
+
+
+def read_file(path: Path) -> bytes:
+    """The bytes of an image file.
+
+    Raises:
+        SmileDataError: it can't be read, is too large, or is no regular file (a pipe would be waited for).
+    """
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise SmileDataError("not a regular file; put a copy of the image there")
+        _check_size(status.st_size)
+        return path.read_bytes()
+    except (OSError, ValueError) as error:
+        raise SmileDataError(f"can't be read: {getattr(error, 'strerror', None) or error}") from None
 
 
 class ImageSource:
@@ -114,10 +228,11 @@ class ImageSource:
         self._inner_zips: list[str] = []
         for name in names:
             # Old Windows tools write backslashes into zips, and Macs write letters and accents apart.
-            pure = PurePosixPath(unicodedata.normalize("NFC", name.replace("\\", "/")))
-            if pure.suffix.lower() in IMAGE_SUFFIXES and not pure.name.startswith("._"):
-                self.names.setdefault(pure.stem, []).append(name)
-            elif pure.suffix.lower() == ".zip":
+            plain = name if name.isascii() else unicodedata.normalize("NFC", _as_utf8(name))
+            stem, _, suffix = plain.replace("\\", "/").rpartition("/")[2].rpartition(".")
+            if stem and f".{suffix.lower()}" in IMAGE_SUFFIXES and not stem.startswith("._"):
+                self.names.setdefault(stem, []).append(name)
+            elif suffix.lower() == "zip":
                 self._inner_zips.append(name)
 
     def __len__(self) -> int:
@@ -145,29 +260,31 @@ class ImageSource:
         """
         names = self.names.get(image_id, [])
         if not names:
-            raise SmileDataError(f"image missing in {self.path.name}")
+            raise SmileDataError(f"image missing in {self.path.name}; add it, or remove its line")
         if len(names) > 1:
-            raise SmileDataError(f"two files have this id: {names[0]} and {names[1]}")
+            raise SmileDataError(f"two files have this id: {names[0]} and {names[1]}; rename or remove one")
+        if self._zip is None:
+            return read_file(self.path / names[0])
+        info = self._zip.getinfo(names[0])
+        _check_size(info.file_size)
+        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            # Python unpacks the others without a limit, however little they claim to hold.
+            raise SmileDataError("packed by an unusual method; pack the images again as an ordinary zip (deflate)")
         try:
-            if self._zip is None:
-                file = self.path / names[0]
-                status = file.stat()
-                if not stat.S_ISREG(status.st_mode):
-                    raise SmileDataError("not a regular file")
-                _check_size(status.st_size)
-                return file.read_bytes()
-            info = self._zip.getinfo(names[0])
-            _check_size(info.file_size)
-            return self._zip.read(info)
+            with self._zip.open(info) as member:
+                return member.read(info.file_size)
         except (OSError, zipfile.BadZipFile, EOFError, RuntimeError, NotImplementedError, ValueError) as error:
-            raise SmileDataError(f"can't be read: {error}") from None
-        except Exception as error:  # zlib.error, lzma.LZMAError and their like have no common base
-            raise SmileDataError(f"can't be unpacked: {error}") from None
+            reason = getattr(error, "strerror", None) or first_line(error)
+        except Exception:  # zlib.error, struct.error and their like have no common base
+            reason = "the archive is damaged here"
+        raise SmileDataError(f"can't be unpacked: {reason}; make or download the zip again")
 
 
 def _check_size(size: int) -> None:
     if size > MAX_FILE_BYTES:
-        raise SmileDataError(f"file of {size:,} bytes is over the limit of {MAX_FILE_BYTES:,}")
+        raise SmileDataError(
+            f"file of {size:,} bytes is over the limit of {MAX_FILE_BYTES:,}; make the picture smaller"
+        )
 
 
 def _folder_files(folder: Path) -> Iterator[str]:
@@ -177,21 +294,33 @@ def _folder_files(folder: Path) -> Iterator[str]:
             yield Path(parent, name).relative_to(folder).as_posix()
 
 
+def _as_utf8(name: str) -> str:
+    """Macs write UTF-8 names into zips without saying so, and `zipfile` takes them for the letters of MS-DOS."""
+    try:
+        return name.encode("cp437").decode("utf-8")
+    except UnicodeError:
+        return name
+
+
 def _open_zip(path: Path) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, OSError, NotImplementedError, ValueError) as error:
-        raise SmileDataError(f"{path}: not a readable zip file ({error}); make or download it again") from None
+    except Exception as error:  # zipfile raises struct.error, IndexError and others on broken bytes
+        raise SmileDataError(
+            f"{path}: not a readable zip file ({first_line(error)}); make or download it again"
+        ) from None
 
 
 def _zip_members(archive: zipfile.ZipFile, path: Path) -> Iterator[str]:
+    if sum(info.compress_size for info in archive.infolist()) > path.stat().st_size:
+        raise SmileDataError(f"{path}: its members lie over one another, as in a zip bomb; make the zip again")
     for info in archive.infolist():
-        pure = PurePosixPath(info.filename.replace("\\", "/"))
-        if pure.is_absolute() or ".." in pure.parts or (pure.parts[:1] and pure.parts[0].endswith(":")):
+        parts = info.filename.replace("\\", "/").split("/")
+        if ".." in parts or (len(parts) > 1 and (not parts[0] or parts[0].endswith(":"))):
             raise SmileDataError(f"{path}: member {info.filename!r} points outside the archive; refused as unsafe")
         if stat.S_ISLNK(info.external_attr >> 16):
             raise SmileDataError(f"{path}: member {info.filename!r} is a symbolic link; refused as unsafe")
         if info.flag_bits & 0x1:
             raise SmileDataError(f"{path}: member {info.filename!r} is encrypted; pack the images without a password")
-        if not info.is_dir() and "__MACOSX" not in pure.parts:
+        if not info.is_dir() and "__MACOSX" not in parts:
             yield info.filename

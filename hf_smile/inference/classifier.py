@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
-from hf_smile.data.images import MAX_FILE_BYTES, decode_image, to_rgb
+from hf_smile.data.images import decode_image, decoding_problem, exif_turn, read_file, to_rgb
 from hf_smile.data.preprocessing import Preprocessor
 from hf_smile.errors import SmileDataError, SmileModelError
 from hf_smile.inference.runtimes import Runtime, load_runtime
@@ -289,21 +289,9 @@ def load_image(image: ImageInput) -> Image.Image:
         return Image.fromarray(image)
     if isinstance(image, Image.Image):
         try:
-            return to_rgb(ImageOps.exif_transpose(image))
+            image.load()
         except Exception as error:  # a file that the caller opened and that is read only now
-            raise SmileDataError(f"will not decode: {error}") from None
+            raise SmileDataError(f"will not decode: {decoding_problem(error)}") from None
+        turn = exif_turn(image)
+        return to_rgb(image if turn is None else image.transpose(turn))
     raise SmileDataError(f"{type(image).__name__} is no image: pass a path, bytes, a PIL image or an array")
-
-
-def read_file(path: Path) -> bytes:
-    """The bytes of an image file.
-
-    Raises:
-        SmileDataError: it can't be read, or is too large.
-    """
-    try:
-        if (size := path.stat().st_size) > MAX_FILE_BYTES:
-            raise SmileDataError(f"file of {size:,} bytes is over the limit of {MAX_FILE_BYTES:,}")
-        return path.read_bytes()
-    except (OSError, ValueError) as error:
-        raise SmileDataError(f"can't be read: {getattr(error, 'strerror', None) or error}") from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -15,10 +16,10 @@ from typing import Any, TextIO
 
 from PIL import Image, ImageDraw
 
-from hf_smile.data.images import ImageSource
+from hf_smile.data.images import ImageSource, read_file
 from hf_smile.errors import SmileDataError
 from hf_smile.figures import CLASS_COLORS
-from hf_smile.inference.classifier import NamedImage, SmileClassifier, SmilePrediction, load_image, read_file
+from hf_smile.inference.classifier import NamedImage, SmileClassifier, SmilePrediction, load_image
 from hf_smile.labels import LABEL_NAMES, label_slug
 
 COLUMNS = (
@@ -64,7 +65,9 @@ def find_images(paths: Sequence[str]) -> tuple[int, Iterator[NamedImage]]:
                 continue
             source = ImageSource(path)
             # By their whole name instead of the image id: here, two files may well have the same.
-            source.names = {name: [name] for names in source.names.values() for name in names}
+            # A zip may hold one name twice; such a member is an error, and not silently the last of the two.
+            counts = Counter(chain.from_iterable(source.names.values()))
+            source.names = {name: [name] * count for name, count in counts.items()}
             sources.append(source)
     total = sum(len(source) if isinstance(source, ImageSource) else 1 for source in sources)
     if not total:
@@ -168,12 +171,12 @@ def _harmless(text: str) -> str:
 
 def _table_line(prediction: SmilePrediction, width: int) -> str:
     where = prediction.source or "-"
-    # A file name may hold line breaks and terminal commands; a line stays a line.
-    where = "".join(letter if letter.isprintable() else "?" for letter in where)
     if prediction.box:
         where += f" {prediction.box[0]},{prediction.box[1]} to {prediction.box[2]},{prediction.box[3]}"
     if remark := prediction.error or prediction.note:
         where += f" ({remark})"
+    # A file name may hold line breaks and terminal commands; a line stays a line.
+    where = "".join(letter if letter.isprintable() else "?" for letter in where)
     if prediction.label is None or prediction.p_smile is None or prediction.p_genuine_given_smile is None:
         return f"{'error' if prediction.error else '-':<{width}}  {'-':>5}  {'-':>7}  {where}"
     return f"{prediction.label:<{width}}  {prediction.p_smile:5.2f}  {prediction.p_genuine_given_smile:7.2f}  {where}"
