@@ -29,15 +29,24 @@ def run_script(main: Callable[[], None]) -> None:
         main()
     except SmileError as error:
         if is_main_process():
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {visible(str(error))}", file=sys.stderr)
         sys.exit(2)
     except OSError as error:  # no such folder, no permission, no space left
         if error.strerror is None:
             raise
         if is_main_process():
             where = f"{error.filename}: " if error.filename is not None else ""
-            print(f"error: {where}{error.strerror}", file=sys.stderr)
+            print(f"error: {visible(where)}{error.strerror}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+
+
+def visible(text: str) -> str:
+    """The text without commands to the terminal, which the name of a file or of a network may hold.
+
+    >>> visible("a\\x1b[31m.jpg")
+    'a?[31m.jpg'
+    """
+    return "".join(letter if letter.isprintable() or letter == "\n" else "?" for letter in text)

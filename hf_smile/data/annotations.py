@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
+from hf_smile.csv_cells import unguarded
 from hf_smile.data.images import IMAGE_SUFFIXES
 from hf_smile.errors import Problems
 from hf_smile.labels import LABEL_NAMES, parse_label
@@ -123,7 +124,7 @@ def _read_rows(path: Path, problems: Problems) -> list[tuple[int, list[str]]]:
     try:
         for row in reader:
             if any(cell.strip() for cell in row):
-                rows.append((reader.line_num, row))
+                rows.append((reader.line_num, list(map(unguarded, row))))
     except csv.Error as error:
         problems.append(f"{path.name}:{reader.line_num}: not a CSV line: {error}")
         return []
