@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hf_smile.console import run_script
+from hf_smile.console import run_script, visible
 from hf_smile.errors import SmileModelError
+from hf_smile.model_files import read_config
 
 if TYPE_CHECKING:
     from hf_smile.inference.classifier import SmileClassifier
@@ -64,7 +64,9 @@ def parse_arguments() -> argparse.Namespace:
 
     info = commands.add_parser("info", help="what a model is, and what it takes")
     info.add_argument("model", metavar="DIR")
-    args = parser.parse_args()
+    args, unknown = parser.parse_known_args()
+    if unknown:  # told with the usage of the command instead of that of all commands
+        commands.choices[args.command].error(f"unrecognized arguments: {' '.join(unknown)}")
     if args.command == "predict" and args.batch_size < 1:
         predict.error(f"--batch_size is {args.batch_size}; it must be at least 1")
     return args
@@ -128,21 +130,20 @@ def video(args: argparse.Namespace) -> int:
 
 def info(args: argparse.Namespace) -> int:
     """Print what `config.json` and the weights say, without loading the network."""
+    from hf_smile.data.preprocessing import Preprocessor
+
     folder = Path(args.model)
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        settings = config["pretrained_cfg"]
-        rows = {
-            "architecture": config["architecture"],
-            "input": " x ".join(map(str, settings["input_size"])),
-            "labels": ", ".join(config.get("label_names") or config["id2label"].values()),
-            "mean, std": f"{settings['mean']}, {settings['std']}",
-        }
-    except OSError as error:
-        what = "the folder holds no readable config.json" if folder.is_dir() else "no such folder"
-        raise SmileModelError(f"{folder}: {what} ({error.strerror}); give the folder of a trained model") from None
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise SmileModelError(f"{folder}: config.json does not describe a model of scripts/train.py") from None
+    if not folder.is_dir():
+        raise SmileModelError(f"{folder}: no such folder; give the folder of a trained model")
+    config = read_config(args.model)
+    settings = config["pretrained_cfg"]
+    preprocess = Preprocessor(settings)
+    rows = {
+        "architecture": visible(config["architecture"]),
+        "input": f"3 x {preprocess.height} x {preprocess.width}",
+        "labels": ", ".join(config["label_names"]),
+        "mean, std": f"{settings.get('mean')}, {settings.get('std')}",
+    }
     for name in ("model.safetensors", "onnx/model.onnx", "onnx/model_quantized.onnx"):
         file = folder / name
         rows[name] = f"{file.stat().st_size / 1e6:.1f} MB" if file.is_file() else "not there"

@@ -33,7 +33,7 @@ def run_script(main: Callable[[], None]) -> None:
         main()
     except SmileError as error:
         if is_main_process():
-            print(f"error: {_without_worker_s_traceback(error)}", file=sys.stderr)
+            print(f"error: {visible(_without_worker_s_traceback(error))}", file=sys.stderr)
         sys.exit(2)
     except RuntimeError as error:
         if not str(error).startswith("DataLoader worker"):  # torch's words for one that died
@@ -45,11 +45,20 @@ def run_script(main: Callable[[], None]) -> None:
             raise
         if is_main_process():
             where = f"{error.filename}: " if error.filename is not None else ""
-            print(f"error: {where}{error.strerror}", file=sys.stderr)
+            print(f"error: {visible(where)}{error.strerror}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+
+
+def visible(text: str) -> str:
+    """The text without commands to the terminal, which the name of a file or of a network may hold.
+
+    >>> visible("a\x1b[31m.jpg")
+    'a?[31m.jpg'
+    """
+    return "".join(letter if letter.isprintable() or letter == "\n" else "?" for letter in text)
 
 
 def _without_worker_s_traceback(error: SmileError) -> str:

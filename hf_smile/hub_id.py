@@ -28,6 +28,8 @@ def missing_folder(text: str) -> str | None:
     >>> missing_folder("somebody/faces") is None
     True
     """
+    if not text:
+        return "the name of the model or folder is empty (an unset variable of the shell?)"
     if not is_hub_id(text):
         return f"{text}: no such folder"
     owner = text.partition("/")[0]

@@ -39,6 +39,11 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_arguments()
+    if args.model:
+        from hf_smile.model_files import model_file
+
+        for name in ("config.json", "onnx/model.onnx", "onnx/model_quantized.onnx"):
+            model_file(args.model, name, "make it with scripts/export_onnx.py, with --quantize int8")
     from transformers.utils import logging
 
     from hf_smile.benchmarks.measure import write_results

@@ -101,9 +101,14 @@ def draw_heat_maps(args: argparse.Namespace) -> str:
 
 def main() -> None:
     args = parse_arguments()
-    from hf_smile.evaluation.predictions import read_predictions
-    from hf_smile.evaluation.report import write_report
+    from hf_smile.model_files import read_config
 
+    if args.model:
+        read_config(args.model)  # what is wrong with it is told before the imports that take seconds
+    from hf_smile.evaluation.predictions import read_predictions
+    from hf_smile.evaluation.report import check_no_model, write_report
+
+    check_no_model(args.output_dir)
     other = read_predictions(args.compare) if args.compare else None
     sanity = draw_heat_maps(args) if args.heat_maps else ""
     predictions = read_predictions(args.predictions) if args.predictions else predict(args)

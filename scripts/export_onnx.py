@@ -32,14 +32,22 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_arguments()
+    from hf_smile.errors import SmileDataError
+    from hf_smile.model_files import read_config
+
+    read_config(args.model)  # what is wrong with it is told before the imports that take seconds
+    if args.quantize:
+        from hf_smile.data.dataset import load_smile_dataset
+
+        try:
+            splits = load_smile_dataset(args.calibration_data, args.validation_size, args.seed)
+        except SmileDataError as error:
+            raise SmileDataError(str(error).replace("Point --data_dir", "Point --calibration_data")) from None
     from hf_smile.inference.onnx_export import export_onnx, quantize_onnx
 
     path, difference = export_onnx(args.model)
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB, logits within {difference:.1g} of torch's", flush=True)
     if args.quantize:
-        from hf_smile.data.dataset import load_smile_dataset
-
-        splits = load_smile_dataset(args.calibration_data, args.validation_size, args.seed)
         path, check = quantize_onnx(args.model, splits["train"], splits["validation"])
         print(f"{path}: {path.stat().st_size / 1e6:.1f} MB, {check}")
 

@@ -103,11 +103,19 @@ def push_dataset(args: argparse.Namespace, target: Target) -> str:
 
 
 def push_space(args: argparse.Namespace, target: Target) -> str:
+    from hf_smile.errors import SmileError
     from hf_smile.hub import space
     from hf_smile.hub.connection import check_repo_id
     from hf_smile.hub.upload import file_sizes, list_files
+    from hf_smile.hub_id import missing_folder
 
-    check_repo_id(args.model)
+    if Path(args.model).is_dir():
+        raise SmileError(
+            f"--model {args.model} is a folder here, and the Space loads its model from the Hub; publish it first: "
+            f"python scripts/push_to_hub.py model {args.model} OWNER/NAME"
+        )
+    if message := missing_folder(check_repo_id(args.model)):
+        raise SmileError(message)
     files = space.space_files(args.space_dir)
     return list_files(file_sizes(files)) if args.dry_run else space.push_space(files, target, args.model, args.hardware)
 

@@ -54,6 +54,7 @@ def test_pipeline_and_ours_say_the_same_of_the_same_images(demo_model, tmp_path)
     [
         (["--output", "speed.txt"], "must end in .json"),
         (["--output", "speed.json", "--rounds", "0"], "at least 1"),
+        (["--output", "speed.json", "--model", "nope"], "nope: no such folder"),
         (["--output", "speed.json", "--batch_sizes", "4", "0"], "at least 1"),
     ],
 )

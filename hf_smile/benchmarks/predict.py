@@ -62,15 +62,16 @@ def make_contenders(
     from transformers import pipeline
 
     files = [str(path) for path in images]
-    plain = pipeline("image-classification", model=str(model_dir), device="cpu")
 
     def ours(runtime: str) -> Callable[[int], list[Any]]:
         classifier = SmileClassifier.from_pretrained(model_dir, runtime, device="cpu")
         return lambda batch_size: classifier.predict(files, batch_size=batch_size)
 
+    contenders = {runtime: ours(runtime) for runtime in runtimes}
+    plain = pipeline("image-classification", model=str(model_dir), device="cpu", trust_remote_code=False)
     return {
         "pipeline": lambda batch_size: plain(files, batch_size=batch_size),
-        **{runtime: ours(runtime) for runtime in runtimes},
+        **contenders,
     }
 
 

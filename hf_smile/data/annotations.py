@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from hf_smile.csv_cells import unguarded
 from hf_smile.data.images import IMAGE_SUFFIXES
 from hf_smile.errors import Problems
 from hf_smile.labels import LABEL_NAMES, parse_label
@@ -161,7 +162,7 @@ def _read_rows(path: Path, problems: Problems) -> list[tuple[int, list[str]]]:
     try:
         for row in reader:
             if "".join(row).strip():
-                rows.append((reader.line_num, row))
+                rows.append((reader.line_num, list(map(unguarded, row))))
             first_line = reader.line_num + 1
     except csv.Error as error:
         unclosed = reader.line_num > first_line or "unexpected end" in str(error)

@@ -19,6 +19,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value
 from tqdm.auto import tqdm
 
 from hf_smile.console import is_main_process
+from hf_smile.csv_cells import guarded
 from hf_smile.data.annotations import check_disjoint, is_file_name, read_annotations
 from hf_smile.data.images import ImageSource, decode_image
 from hf_smile.errors import Problems, SmileDataError
@@ -214,7 +215,8 @@ def _check_images(
         )
     if bad and is_main_process():
         bad_image_list.parent.mkdir(parents=True, exist_ok=True)
-        pd.DataFrame(bad, columns=["where", "image_id", "problem"]).to_csv(bad_image_list, index=False)
+        listed = pd.DataFrame(bad, columns=["where", "image_id", "problem"]).map(guarded)
+        listed.to_csv(bad_image_list, index=False)
         print(f"Left out {len(bad)} of {total} images; they are listed in {bad_image_list}", file=sys.stderr)
     if bad:
         checked = {split: table[table["digest"] != ""] for split, table in checked.items()}

@@ -21,6 +21,11 @@ _DEFAULTS: dict[str, Any] = {
     "crop_pct": 0.875,
     "crop_mode": "center",
 }
+_INTERPOLATIONS = tuple(Image.Resampling.__members__)
+
+MAX_SIDE = 2048
+"""Pixels that a model may take across. The largest of timm's default settings is 1024; far above, one batch alone would
+fill the memory."""
 
 
 class Preprocessor:
@@ -35,7 +40,7 @@ class Preprocessor:
             of a saved model holds them.
 
     Raises:
-        SmileModelError: the settings ask for what only timm's own transform can do.
+        SmileModelError: the settings make no sense, or ask for what only timm's own transform can do.
 
     >>> Preprocessor({"input_size": [3, 160, 160], "crop_pct": 1.0})(Image.new("RGB", (167, 167))).shape
     (3, 160, 160)
@@ -43,18 +48,11 @@ class Preprocessor:
 
     def __init__(self, pretrained_cfg: dict[str, Any]) -> None:
         config = _DEFAULTS | {name: pretrained_cfg[name] for name in _DEFAULTS if pretrained_cfg.get(name)}
-        channels, height, width = config["input_size"]
-        if channels != 3 or config["crop_mode"] not in ("center", "squash") or not 0 < config["crop_pct"] <= 1:
-            raise SmileModelError(
-                f"the model takes {channels} channels, crop_mode {config['crop_mode']!r} and crop_pct "
-                f"{config['crop_pct']}; images are prepared for 3 channels, 'center' or 'squash', and at most 1"
-            )
-        try:
-            self._interpolation = Image.Resampling[config["interpolation"].upper()]
-        except KeyError:
-            raise SmileModelError(f"unknown interpolation {config['interpolation']!r} in pretrained_cfg") from None
+        _check(config)
+        _, height, width = config["input_size"]
+        self._interpolation = Image.Resampling[config["interpolation"].upper()]
         self._squash = config["crop_mode"] == "squash"
-        self.height, self.width = int(height), int(width)
+        self.height, self.width = height, width
         self._scale_size = math.floor(height / config["crop_pct"]), math.floor(width / config["crop_pct"])
         values = np.arange(256, dtype=np.float32) / np.float32(255)
         self._mean, self._std = (np.array(config[name], dtype=np.float32)[:, None] for name in ("mean", "std"))
@@ -94,3 +92,32 @@ class Preprocessor:
             return int(target_height * width / height), target_height
         ratio = min(height / target_height, width / target_width)  # timm's ResizeKeepRatio
         return round(width / ratio), round(height / ratio)
+
+
+def _check(config: dict[str, Any]) -> None:
+    """Raise SmileModelError where a setting, which may come from anywhere, is none that images can be prepared by."""
+    size, crop_pct = config["input_size"], config["crop_pct"]
+    if not (_is_list_of(size, int, 3) and size[0] == 3 and all(1 <= side <= MAX_SIDE for side in size[1:])):
+        wrong, needed = "input_size", f"3 channels, height and width, each of them 1 to {MAX_SIDE} pixels"
+    elif config["crop_mode"] not in ("center", "squash"):
+        wrong, needed = "crop_mode", "'center' or 'squash'"
+    elif not (_is_list_of([crop_pct], float, 1) and 0.1 <= crop_pct <= 1):
+        wrong, needed = "crop_pct", "a number from 0.1 to 1"
+    elif not (isinstance(config["interpolation"], str) and config["interpolation"].upper() in _INTERPOLATIONS):
+        wrong, needed = "interpolation", f"one of {', '.join(_INTERPOLATIONS).lower()}"
+    elif not _is_list_of(config["mean"], float, 3):
+        wrong, needed = "mean", "three numbers"
+    elif not (_is_list_of(config["std"], float, 3) and min(config["std"]) > 0):
+        wrong, needed = "std", "three numbers above 0"
+    else:
+        return
+    raise SmileModelError(f"{wrong} in pretrained_cfg is {config[wrong]!r:.100}; it must be {needed}")
+
+
+def _is_list_of(values: Any, kind: type[int] | type[float], length: int) -> bool:
+    """Whether it is a list of so many numbers, all finite; whole numbers are of either kind."""
+    return (
+        isinstance(values, (list, tuple))
+        and len(values) == length
+        and all(isinstance(value, (int, kind)) and math.isfinite(value) for value in values)
+    )

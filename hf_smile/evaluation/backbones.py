@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from hf_smile.csv_cells import guarded
 from hf_smile.figures import new_figure, save_figure
 
 METRICS = {"accuracy": "accuracy", "macro_f1": "macro F1", "balanced_accuracy": "balanced accuracy"}
@@ -33,7 +34,7 @@ def write_comparison(output_dir: str | Path, backbones: pd.DataFrame, scores: pd
     columns = {f"{name}_{kind}": grouped[name].agg(kind) for name in METRICS for kind in ("mean", "std")}
     summary = pd.DataFrame({"seeds": grouped.size(), **columns}).reset_index()
     table = backbones.merge(summary, on="backbone", how="left")
-    table.to_csv(output_dir / "comparison.csv", index=False)
+    table.map(guarded).to_csv(output_dir / "comparison.csv", index=False)
     (output_dir / "comparison.md").write_text(_markdown(table, title), encoding="utf-8")
     _plot(table, scores, title, output_dir / "comparison.png")
     return table

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from hf_smile.csv_cells import guarded, unguarded
 from hf_smile.errors import Problems, SmileDataError
 from hf_smile.evaluation.metrics import SUM_TOLERANCE, FloatArray, IntArray, check_inputs
 from hf_smile.labels import LABEL_NAMES, label_slug, parse_label
@@ -90,11 +91,11 @@ def write_predictions(
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([*COLUMNS, *map(_guarded, further_columns)])
+        writer.writerow([*COLUMNS, *map(guarded, further_columns)])
         rows = zip(image_ids, label_ids, probabilities, *further_columns.values(), strict=True)
         for image_id, label_id, row, *further in rows:
             names = LABEL_NAMES[label_id], LABEL_NAMES[row.argmax()]
-            writer.writerow([_guarded(image_id), *names, *row.tolist(), *map(_guarded, further)])
+            writer.writerow([guarded(image_id), *names, *row.tolist(), *map(guarded, further)])
 
 
 def read_predictions(path: str | Path) -> Predictions:
@@ -126,7 +127,7 @@ def read_predictions(path: str | Path) -> Predictions:
             problems.append(f"{where}: {len(cells)} cells where the header has {len(header)}")
             continue
         row = dict(zip(header, cells, strict=True))
-        image_id = _unguarded(row["image_id"])
+        image_id = unguarded(row["image_id"])
         if not image_id:
             problems.append(f"{where}: empty image_id")
         elif image_id in ids:
@@ -141,7 +142,7 @@ def read_predictions(path: str | Path) -> Predictions:
         label_ids.append(label_id)
         rows.append(probabilities)
         for name, values in further.items():
-            values.append(_unguarded(row[name]))
+            values.append(unguarded(row[name]))
     problems.raise_if_any(str(path))
     return Predictions(list(ids), np.array(label_ids), np.array(rows), further)
 
@@ -181,26 +182,13 @@ def _read_lines(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
         raise SmileDataError(f"{path} is not a CSV file in UTF-8: {error}") from None
     if len(lines) < 2:
         raise SmileDataError(f"{path} is empty: it needs a header ({','.join(COLUMNS)}) and one row an image")
-    header = [_unguarded(name) for name in lines.pop(0)[1]]
+    header = [unguarded(name) for name in lines.pop(0)[1]]
     problems = Problems(
         f"no column {name!r}; the header has {', '.join(header)}" for name in COLUMNS if name not in header
     )
     problems += (f"column {name!r} is there twice" for name in dict.fromkeys(header) if header.count(name) > 1)
     problems.raise_if_any(str(path))
     return header, lines
-
-
-def _guarded(cell: Any) -> Any:
-    return f"'{cell}" if isinstance(cell, str) and _is_formula(cell) else cell
-
-
-def _unguarded(cell: str) -> str:
-    return cell[1:] if cell.startswith("'") and _is_formula(cell) else cell
-
-
-def _is_formula(cell: str) -> bool:
-    """Also behind apostrophes of the text's own: `'=1` must come back as it was."""
-    return cell.lstrip("'").startswith(("=", "+", "-", "@", "\t", "\r"))
 
 
 def _parse_probabilities(row: Mapping[str, str], prediction: int) -> list[float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -140,12 +141,26 @@ def check_group_column(name: str, further_columns: Collection[str]) -> None:
         )
 
 
+def check_no_model(output_dir: str | Path) -> None:
+    """Whether the folder is no model's, whose own pictures the report would write over.
+
+    Raises:
+        SmileDataError: it is one.
+    """
+    if Path(output_dir, "config.json").is_file():
+        raise SmileDataError(
+            f"{output_dir} is the folder of a model, whose own pictures the report would write over; "
+            f"take {Path(output_dir, 'report')} or another folder"
+        )
+
+
 def open_output(output_dir: str | Path) -> None:
     """Make the folder of the report, and see that it can be written to; ask before predicting anything.
 
     Raises:
-        SmileDataError: it cannot.
+        SmileDataError: it cannot, or it is the folder of a model.
     """
+    check_no_model(output_dir)
     try:
         Path(output_dir).mkdir(parents=True, exist_ok=True)
         with TemporaryFile(dir=output_dir):
@@ -204,7 +219,7 @@ def _per_class(metrics: Values) -> str:
 
 
 def _groups(groups: Mapping[str, Any], gap: Gap | None) -> str:
-    lines = [f"## Groups by {groups['column']}", "", "| group | images | accuracy | macro F1 | genuine AUC |"]
+    lines = [f"## Groups by {_cell(groups['column'])}", "", "| group | images | accuracy | macro F1 | genuine AUC |"]
     lines.append("| --- | ---: | ---: | ---: | ---: |")
     for key, group in groups["groups"].items():
         metrics = group["metrics"]
@@ -300,8 +315,8 @@ def _with_range(metric: Mapping[str, float], number: Any = None) -> str:
 
 
 def _cell(text: str) -> str:
-    """Text of the data, so that no character of it breaks the table."""
-    return " ".join(text.split()).replace("|", "\\|")
+    """Text of the data, so that no character of it breaks the table, and none of it is taken for Markdown or HTML."""
+    return re.sub(r"([\\`|<>\[\]])", r"\\\1", " ".join(text.split()))
 
 
 def to_json(content: Any) -> str:

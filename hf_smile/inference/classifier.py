@@ -247,8 +247,14 @@ class SmileClassifier:
             return source, None, str(error)
 
     def probabilities(self, pixel_values: NDArray[np.float32]) -> NDArray[np.float64]:
-        """`pixel_values (N, 3, H, W) float32` -> probabilities (N, 3) float64 in label id order."""
+        """`pixel_values (N, 3, H, W) float32` -> probabilities (N, 3) float64 in label id order.
+
+        Raises:
+            SmileModelError: the network fails, or its answer is no number.
+        """
         logits = self.runtime(pixel_values).astype(np.float64)
+        if not np.isfinite(logits).all():
+            raise SmileModelError("the network answers with NaN or infinity: its weights are broken; train it anew")
         powers = np.exp(logits - logits.max(axis=1, keepdims=True))
         return powers / powers.sum(axis=1, keepdims=True)
 

@@ -126,8 +126,12 @@ class YuNetDetector:
             raise SmileModelError(f"{path}: no such file; YuNet's weights are {YUNET_FILE} of {YUNET_REPO} on the Hub")
         try:
             self._network = cv2.FaceDetectorYN.create(str(path), "", (320, 320), threshold)
+            self._network.detect(np.zeros((320, 320, 3), np.uint8))  # another network fails only here
         except cv2.error as error:
-            raise SmileModelError(f"{path}: OpenCV can't load it: {first_line(error)}") from None
+            raise SmileModelError(
+                f"{path}: OpenCV can't run it as YuNet ({first_line(error)}); "
+                f"give {YUNET_FILE} of {YUNET_REPO} on the Hub"
+            ) from None
         self._lock = threading.Lock()
         self.smallest_face, self.margin = smallest_face, margin
 

@@ -16,6 +16,7 @@ from typing import Any, TextIO
 
 from PIL import Image, ImageDraw
 
+from hf_smile.csv_cells import guarded
 from hf_smile.data.images import ImageSource, read_file
 from hf_smile.errors import SmileDataError
 from hf_smile.figures import CLASS_COLORS
@@ -37,6 +38,8 @@ COLUMNS = (
 
 FORMATS = {".csv": "csv", ".jsonl": "jsonl", ".txt": "table"}
 """Format by suffix of the output. No other suffix is taken, so that no picture or model is ever written over."""
+
+_CLIP_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpg", ".webm")
 
 
 def find_images(paths: Sequence[str]) -> tuple[int, Iterator[NamedImage]]:
@@ -79,10 +82,16 @@ def find_images(paths: Sequence[str]) -> tuple[int, Iterator[NamedImage]]:
 
 def _images_of(source: ImageSource | Path) -> Iterator[NamedImage]:
     if isinstance(source, Path):
-        yield NamedImage(str(source), partial(read_file, source))
+        yield NamedImage(str(source), partial(_read_image, source))
         return
     for name in source.names:
         yield NamedImage(f"{source.path}/{name}", partial(source.read, name))
+
+
+def _read_image(path: Path) -> bytes:
+    if path.suffix.lower() in _CLIP_SUFFIXES:
+        raise SmileDataError("a clip, no image; follow its faces with: hf-smile video")
+    return read_file(path)
 
 
 def predict_files(
@@ -161,12 +170,7 @@ def make_writer(form: str, file: TextIO) -> Callable[[SmilePrediction], None]:
 def _csv_row(prediction: SmilePrediction) -> dict[str, Any]:
     row = prediction.to_dict()
     row |= dict(zip(("left", "top", "right", "bottom"), row.pop("box") or [None] * 4, strict=True))
-    return {name: _harmless(value) if isinstance(value, str) else value for name, value in row.items()}
-
-
-def _harmless(text: str) -> str:
-    """A cell that spreadsheets take for text, not for a formula (OWASP, "CSV Injection")."""
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+    return {name: guarded(value) for name, value in row.items()}
 
 
 def _table_line(prediction: SmilePrediction, width: int) -> str:

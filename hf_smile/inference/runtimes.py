@@ -11,9 +11,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from hf_smile.data.preprocessing import Preprocessor
 from hf_smile.errors import SmileModelError, first_line
-from hf_smile.hub_id import missing_folder
 from hf_smile.labels import LABEL_NAMES
+from hf_smile.model_files import model_file, read_config
 
 ONNX_FILES = {"onnx": "onnx/model.onnx", "onnx-int8": "onnx/model_quantized.onnx"}
 """Where Optimum and Transformers.js look for the network and its int8 version, by runtime."""
@@ -49,8 +50,10 @@ def load_runtime(model: str | Path, runtime: str = "torch", device: str | None =
     if runtime not in RUNTIMES:
         raise SmileModelError(f"unknown runtime {runtime!r}; choose one of {', '.join(RUNTIMES)}")
     if runtime == "torch":
+        read_config(model)  # what is wrong with it is told before torch is imported, which takes seconds
         return TorchRuntime(str(model), device)
-    loaded = OnnxRuntime(_find_onnx(str(model), runtime), device)
+    path = model_file(model, ONNX_FILES[runtime], f"make it with: {_export(str(model), runtime)}")
+    loaded = OnnxRuntime(path, device)
     _check_weights(loaded, str(model), runtime)
     return loaded
 
@@ -71,7 +74,13 @@ def check_onnx_matches(folder: str | Path) -> None:
 def weights_sha256(folder: str | Path) -> str | None:
     """SHA-256 of the weights in a model's folder, in hexadecimal; None without a `model.safetensors`."""
     path = Path(folder, "model.safetensors")
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+    if not path.is_file():
+        return None
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 class TorchRuntime:
@@ -94,7 +103,10 @@ class TorchRuntime:
 
         with torch.inference_mode():
             batch = torch.from_numpy(pixel_values).to(self.device, memory_format=torch.channels_last)
-            return self.model(pixel_values=batch).logits.float().cpu().numpy()
+            try:
+                return self.model(pixel_values=batch).logits.float().cpu().numpy()
+            except Exception as error:  # weights of another input size, or the memory does not suffice
+                raise _failed(pixel_values, error) from None
 
 
 class OnnxRuntime:
@@ -117,6 +129,7 @@ class OnnxRuntime:
         if provider not in onnxruntime.get_available_providers():
             raise SmileModelError(f"the installed ONNX Runtime can't use the device {device!r}")
         options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4  # what goes wrong is raised, and told once
         options.intra_op_num_threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
         # Threads that spin while they wait slow everything down where cores are shared.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -125,33 +138,43 @@ class OnnxRuntime:
         except Exception as error:  # ONNX Runtime has some ten error types without a common base
             raise SmileModelError(f"{path}: ONNX Runtime can't load it: {first_line(error)}") from None
         metadata = self._session.get_modelmeta().custom_metadata_map
-        if json.loads(metadata.get("labels", "null")) != list(LABEL_NAMES) or "pretrained_cfg" not in metadata:
+        try:
+            labels, self.pretrained_cfg = (json.loads(metadata[name]) for name in ("labels", "pretrained_cfg"))
+        except (KeyError, ValueError, RecursionError):
+            labels, self.pretrained_cfg = None, {}
+        if labels != list(LABEL_NAMES) or not isinstance(self.pretrained_cfg, dict):
             raise SmileModelError(
                 f"{path} was not written by scripts/export_onnx.py: no labels or data settings inside"
             )
-        self.pretrained_cfg: dict[str, Any] = json.loads(metadata["pretrained_cfg"])
+        try:
+            preprocess = Preprocessor(self.pretrained_cfg)
+        except SmileModelError as error:
+            raise SmileModelError(f"{path}: {error}") from None
+        ports = [
+            (port.name, port.type, *port.shape[1:])
+            for port in (*self._session.get_inputs(), *self._session.get_outputs())
+        ]
+        expected = [
+            ("pixel_values", "tensor(float)", 3, preprocess.height, preprocess.width),
+            ("logits", "tensor(float)", len(LABEL_NAMES)),
+        ]
+        if ports != expected:
+            raise SmileModelError(
+                f"{path} was not written by scripts/export_onnx.py: its input and output are {ports}, not {expected}"
+            )
         self.weights_sha256: str | None = metadata.get("weights_sha256")
         """Of the `model.safetensors` that was exported."""
 
     def __call__(self, pixel_values: NDArray[np.float32]) -> NDArray[np.float32]:
-        return self._session.run(["logits"], {"pixel_values": pixel_values})[0]
+        try:
+            return self._session.run(["logits"], {"pixel_values": pixel_values})[0]
+        except Exception as error:  # the memory does not suffice, for one
+            raise _failed(pixel_values, error) from None
 
 
-def _find_onnx(model: str, runtime: str) -> Path:
-    """The ONNX file of a model folder, or of a model on the Hub, fetched."""
-    name = ONNX_FILES[runtime]
-    if Path(model).is_dir():
-        if not Path(model, name).is_file():
-            raise SmileModelError(f"{model}: the folder holds no {name}; make it with: {_export(model, runtime)}")
-        return Path(model, name)
-    if message := missing_folder(model):
-        raise SmileModelError(message)
-    from huggingface_hub import hf_hub_download
-
-    try:
-        return Path(hf_hub_download(model, name))
-    except (OSError, ValueError) as error:
-        raise SmileModelError(f"{name} of {model} could not be fetched from the Hub: {first_line(error)}") from None
+def _failed(pixel_values: NDArray[np.float32], error: Exception) -> SmileModelError:
+    n, _, height, width = pixel_values.shape
+    return SmileModelError(f"the network failed on {n} images of {width} x {height} pixels: {first_line(error)}")
 
 
 def _check_weights(loaded: OnnxRuntime, model: str, runtime: str) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import chain, takewhile
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from PIL import Image
@@ -123,6 +125,8 @@ def analyse_video(
 ) -> int:
     """Follow every face through a clip. One frame is held at a time, and one still for each smiling face in it.
 
+    Everything gets its place when all of it is there: what is interrupted leaves the folder as it was.
+
     Args:
         classifier: does the work.
         clip: any file that OpenCV can read.
@@ -145,10 +149,31 @@ def analyse_video(
         raise SmileDataError(f"fps is {fps}; it must be above 0")
     frames = read_frames(clip, fps)
     first = next(frames)  # a clip that can't be read leaves no folder behind
-    folder = Path(output_dir)
-    (folder / "peaks").mkdir(parents=True, exist_ok=True)
-    for still in (folder / "peaks").glob("*s_face*.jpg"):  # of a clip before this one
+    Path(output_dir).mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=".unfinished_", dir=output_dir) as unfinished:
+        n = _analyse(classifier, chain([first], frames), Path(unfinished), fps, on_frame, max_seconds)
+        _replace(Path(unfinished), Path(output_dir))
+    return n
+
+
+def _replace(unfinished: Path, folder: Path) -> None:
+    """Put what was written into its place, instead of what an earlier clip left there."""
+    (folder / "peaks").mkdir(exist_ok=True)
+    for still in (folder / "peaks").glob("*s_face*.jpg"):
         still.unlink()
+    for path in sorted(unfinished.rglob("*.*")):
+        path.replace(folder / path.relative_to(unfinished))
+
+
+def _analyse(
+    classifier: SmileClassifier,
+    frames: Iterator[tuple[float, Image.Image]],
+    folder: Path,
+    fps: float,
+    on_frame: Callable[[float], None] | None,
+    max_seconds: float,
+) -> int:
+    (folder / "peaks").mkdir()
     timeline = _Timeline(1 / fps)
 
     def save_peak(track: _Track) -> None:
@@ -161,9 +186,7 @@ def analyse_video(
     with (folder / "timeline.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
-        frame: tuple[float, Image.Image] | None = first
-        while frame is not None and frame[0] <= max_seconds:
-            seconds, image = frame
+        for seconds, image in takewhile(lambda frame: frame[0] <= max_seconds, frames):
             predictions = [face for face in classifier.predict_photo(image, faces="all") if face.box]
             tracks = tracker.follow(seconds, [face.box for face in predictions if face.box])
             for track, prediction in zip(tracks, predictions, strict=True):
@@ -177,7 +200,6 @@ def analyse_video(
             n += 1
             if on_frame:
                 on_frame(seconds)
-            frame = next(frames, None)
     tracker.forget()
     plot_timeline(*timeline.points(), 2 * timeline.bin_seconds, folder / "timeline.png")
     return n

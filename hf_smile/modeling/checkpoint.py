@@ -2,46 +2,103 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
 import torch
+from safetensors import SafetensorError, safe_open
+from timm import __version__ as timm_version
+from timm import is_model
 from tqdm.auto import tqdm
-from transformers import AutoModelForImageClassification, TimmWrapperForImageClassification
+from transformers import TimmWrapperConfig, TimmWrapperForImageClassification
 
 from hf_smile.console import is_main_process
+from hf_smile.data.preprocessing import Preprocessor
 from hf_smile.data.transforms import BatchTransform, collate, evaluation_transform
-from hf_smile.errors import SmileModelError
-from hf_smile.hub_id import missing_folder
-from hf_smile.labels import ID2LABEL
+from hf_smile.errors import SmileModelError, first_line
+from hf_smile.labels import ID2LABEL, LABEL2ID, NUM_LABELS
+from hf_smile.model_files import model_file, read_config
 from hf_smile.modeling.backbone import quiet_transformers
+from hf_smile.modeling.head import SmileTimmConfig, SmileTimmForImageClassification
+
+_TAKEN = ("architecture", "num_features", "pretrained_cfg", "head_hidden_size")
 
 
 def load_model(model: str) -> TimmWrapperForImageClassification:
     """Load what `scripts/train.py` made, from a folder or from the Hub, ready to predict.
 
+    Of the folder only `config.json` and `model.safetensors` are read: no pickle, no code, no other settings. The
+    weights must fit to the last one; that is seen from the file's header, before memory is taken for them.
+
     Raises:
-        SmileModelError: there is no such model, or it is another kind of model.
+        SmileModelError: there is no such model, it is another kind of model, or its weights do not fit or are no
+            numbers.
 
     >>> load_model("outputs/model").config.id2label  # doctest: +SKIP
     {0: 'negative smile', 1: 'positive smile', 2: 'NOT smile'}
     """
-    if not Path(model).is_dir() and (message := missing_folder(model)):
-        raise SmileModelError(message)
-    try:
-        with quiet_transformers():
-            loaded = AutoModelForImageClassification.from_pretrained(model, use_safetensors=True)
-    except (OSError, ValueError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise SmileModelError(f"the model {model} can't be loaded: {reason}") from None
-    except Exception as error:  # safetensors has an error type of its own for broken files
-        raise SmileModelError(f"the model {model} can't be loaded: {error}") from None
-    if dict(loaded.config.id2label) != ID2LABEL or not hasattr(loaded.config, "pretrained_cfg"):
+    config = read_config(model)
+    if not is_model(config["architecture"]):
         raise SmileModelError(
-            f"{model} is no model of scripts/train.py: a timm backbone with the labels {', '.join(ID2LABEL.values())}"
+            f"{model}: config.json names the architecture {config['architecture']!r}, which this timm "
+            f"({timm_version}) does not know"
         )
+    try:
+        Preprocessor(config["pretrained_cfg"])
+    except SmileModelError as error:
+        raise SmileModelError(f"{model}: config.json: {error}") from None
+    path = model_file(model, "model.safetensors", "other formats, pickle among them, are never read")
+    hidden = "head_hidden_size" in config
+    model_class: type[TimmWrapperForImageClassification] = (
+        SmileTimmForImageClassification if hidden else TimmWrapperForImageClassification
+    )
+    config_class: type[TimmWrapperConfig] = SmileTimmConfig if hidden else TimmWrapperConfig
+    labels: dict[str, Any] = {"num_labels": NUM_LABELS, "id2label": ID2LABEL, "label2id": LABEL2ID}
+    settings = {name: config[name] for name in _TAKEN if name in config} | {"model_args": {}}
+    try:
+        model_config = config_class.from_dict(settings, **labels)
+        with torch.device("meta"):
+            empty = model_class(model_config).timm_model.state_dict()
+    except Exception as error:  # timm's models, and the check of the settings' types, have no error in common
+        raise SmileModelError(f"{model}: config.json can't be followed: {first_line(error)}") from None
+    weights = _read_weights(path, empty, model)
+    with quiet_transformers():
+        loaded = model_class.from_pretrained(None, config=model_config, state_dict=weights, dtype=torch.float32)
     return loaded.to(memory_format=torch.channels_last).eval()
+
+
+def _read_weights(path: Path, expected: dict[str, torch.Tensor], model: str) -> dict[str, torch.Tensor]:
+    """The weights of a safetensors file, if they have the names and shapes of `expected`, and are finite."""
+    try:
+        with safe_open(path, "pt") as file:
+            names = {name.removeprefix("timm_model."): name for name in file.keys()}  # noqa: SIM118
+            found = {ours: _shape(file.get_slice(name).get_shape()) for ours, name in names.items()}
+            needed = {name: _shape(tensor.shape) for name, tensor in expected.items()}
+            if wrong := sorted(name for name in {*needed, *found} if needed.get(name) != found.get(name)):
+                raise SmileModelError(
+                    f"{model}: model.safetensors does not fit config.json in {len(wrong):,} of its weights, the "
+                    f"first is {wrong[0]} ({found.get(wrong[0], 'missing')}; needed: {needed.get(wrong[0], 'none')}); "
+                    "take both files of the same model"
+                )
+            weights = {ours: file.get_tensor(name) for ours, name in names.items()}
+    except (SafetensorError, OSError, ValueError) as error:
+        raise SmileModelError(
+            f"{model}: model.safetensors is broken or cut off ({first_line(error)}); copy or train it anew"
+        ) from None
+    for name, tensor in weights.items():
+        if tensor.is_floating_point() != expected[name].is_floating_point():
+            raise SmileModelError(f"{model}: {name} in model.safetensors is of {tensor.dtype}; train it anew")
+        weights[name] = tensor.to(expected[name].dtype)
+        if not torch.isfinite(weights[name]).all():
+            raise SmileModelError(f"{model}: {name} in model.safetensors holds NaN or infinity; train it anew")
+    return weights
+
+
+def _shape(shape: Sequence[int]) -> str:
+    return " x ".join(map(str, shape)) or "one number"
 
 
 def predict_probabilities(

@@ -202,7 +202,7 @@ def test_every_problem_is_told_with_its_place(write_data, data, message):
 
 
 def test_bad_images_can_be_left_out_and_are_listed(write_data, tmp_path, capsys):
-    folder = write_data(test="t0,2\nt1,0\nnowhere,2\n", images={"00.jpg": b"broken", "01.jpg": None})
+    folder = write_data(test="t0,2\nt1,0\n=nowhere,2\n", images={"00.jpg": b"broken", "01.jpg": None})
     bad_list = tmp_path / "lists" / "bad.csv"
     splits = load_smile_dataset(folder, 0.25, on_bad_image="skip", bad_image_list=bad_list)
     assert "Left out 3 of 15 images" in capsys.readouterr().err
@@ -213,7 +213,7 @@ def test_bad_images_can_be_left_out_and_are_listed(write_data, tmp_path, capsys)
     assert [(row["where"], row["image_id"]) for row in rows] == [
         ("train.csv:1", "00"),
         ("train.csv:2", "01"),
-        ("test.csv:3", "nowhere"),
+        ("test.csv:3", "'=nowhere"),  # no formula
     ]
 
 

@@ -59,6 +59,7 @@ def test_it_reports_on_predictions_and_compares_them(predictions_file, tmp_path)
     ("words", "message"),
     [
         (["--group_by", "person", "--output_dir", "{folder}/report"], "there is no column 'person' to group by"),
+        (["--output_dir", "{folder}/model"], "is the folder of a model, whose own pictures"),
         (["--output_dir", "{folder}/model/config.json/report"], "cannot be made or written to: Not a directory"),
     ],
 )
@@ -80,7 +81,7 @@ def test_what_can_be_known_before_predicting_is_told_before(words, message, samp
         (["--predictions", "{predictions}", "--compare", "none.csv"], "none.csv cannot be read"),
         (["--predictions", "{predictions}", "--group_by", "person"], "person"),
         (["--model", "./nothing/here"], "no such folder"),
-        (["--model", "{folder}"], "can't be loaded"),
+        (["--model", "{folder}"], "the folder holds no config.json"),
     ],
 )
 def test_a_mistake_gets_one_message_and_exit_code_2(words, message, predictions_file, tmp_path):

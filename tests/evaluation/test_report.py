@@ -67,6 +67,14 @@ def test_a_report_on_one_image_says_what_cannot_be_told(tmp_path):
     assert "nan" not in report
 
 
+def test_text_of_the_data_is_no_markdown(tmp_path):
+    text = {"<b>place": ["<img src=x>|[a](http://b)"]}
+    one = Predictions(["1.jpg"], np.array([2]), np.array([[0.1, 0.2, 0.7]]), text)
+    write_report(tmp_path, one, n_resamples=20, group_by="<b>place")
+    report = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert r"| \<img src=x\>\|\[a\](http://b) | 1 |" in report and "<b>" not in report.replace(r"\<b\>", "")
+
+
 def test_a_mistake_leaves_no_half_report(predictions, tmp_path):
     with pytest.raises(SmileDataError, match=r"no column 'sex' to group by; the further columns .* are: age"):
         write_report(tmp_path / "report", predictions, group_by="sex")

@@ -121,7 +121,12 @@ def test_a_refusal_publishes_nothing(push, hub, space_dir, path):
 
 @pytest.mark.parametrize(
     ("words", "message"),
-    [(("--hardware", "abacus"), "choose from 'cpu-basic'"), (("--model", "smile"), "'smile' is no id on the Hub")],
+    [
+        (("--hardware", "abacus"), "choose from 'cpu-basic'"),
+        (("--model", "smile"), "'smile' is no id on the Hub"),
+        (("--model", "outputs/nowhere"), "outputs/nowhere: no such folder"),
+        (("--model", str(ROOT / "space")), "is a folder here, and the Space loads its model from the Hub"),
+    ],
 )
 @pytest.mark.parametrize("dry", [[], ["--dry_run"]], ids=["", "dry"])
 def test_a_mistake_is_said_before_anything_happens(push, hub, space_dir, words, message, dry):

@@ -106,6 +106,8 @@ def test_a_file_name_stays_on_its_line(run, model_dir, face_files, tmp_path):
         ["predict", "nothing*.jpg", "--model", "{model}"],
         ["predict", "{tmp}", "--model", "{model}"],
         ["predict", "{face}", "--model", "{tmp}/nowhere"],
+        ["predict", "{face}", "--model", ""],
+        ["info", ""],
         ["predict", "{face}", "--model", "{model}", "--runtime", "onnx-int8"],
         ["predict", "{face}", "--model", "{model}", "--faces", "some"],
         ["predict", "{face}", "--model", "{model}", "--batch_size", "0", "--faces", "none"],
@@ -121,6 +123,42 @@ def test_wrong_use_is_exit_code_2_and_one_message(run, model_dir, faces, tmp_pat
     code, out, err = run(*(text.format(model=model_dir, tmp=tmp_path, face=face) for text in arguments))
     assert code == 2 and not [line for line in out.splitlines() if "label" not in line]
     assert err.count("error: ") == 1 and "Traceback" not in err
+
+
+def test_an_unknown_option_shows_the_usage_of_its_command(run, model_dir):
+    code, _, err = run("predict", "face.png", "--model", model_dir, "--modle", "x")
+    assert code == 2 and "usage: hf-smile predict" in err and "unrecognized arguments: --modle x" in err
+
+
+def test_a_clip_among_the_images_is_sent_to_the_right_command(run, model_dir, face_files, tmp_path):
+    (tmp_path / "clip.MP4").write_bytes(b"film")
+    code, out, _ = run("predict", face_files[0], tmp_path / "clip.MP4", "--model", model_dir, "--faces", "none")
+    assert code == 1 and "hf-smile video" in out.splitlines()[2]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["-m", "hf_smile.cli", "predict", "{face}", "--runtime", "torch"],
+        ["scripts/evaluate.py", "--output_dir", "{face}.report"],
+        ["scripts/export_onnx.py"],
+        ["scripts/benchmark.py", "predict", "--output", "{face}.json"],
+    ],
+)
+def test_a_mistyped_model_is_told_before_anything_heavy_is_imported(words, face_files):
+    words = [word.format(face=face_files[0]) for word in words] + ["--model", "outputs/nope"]
+    command = [sys.executable, "-X", "importtime", *words]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], timeout=120)
+    lines = done.stderr.splitlines()
+    modules = {line.rpartition("|")[2].strip() for line in lines if line.startswith("import time:")}
+    assert done.returncode == 2 and "outputs/nope: no such folder" in lines[-1]
+    assert "numpy" in modules or "json" in modules
+    assert not modules & {"torch", "transformers", "datasets", "timm"}
+
+
+def test_a_message_holds_no_commands_to_the_terminal(run, tmp_path):
+    code, _, err = run("info", tmp_path / "a\x1b[31mb")
+    assert code == 2 and "\x1b" not in err and "a?[31mb" in err
 
 
 def test_a_zip_in_a_zip_is_told_to_be_unpacked(tmp_path):

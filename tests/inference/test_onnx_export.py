@@ -160,10 +160,16 @@ def test_the_script_exports_and_tells_mistakes_in_one_message(own_model, sample_
     assert run("--model", str(own_model), "--quantize", "int8", "--calibration_data", str(sample_dir)) == 0
     assert "of torch's" in (out := capsys.readouterr().out) and "agrees with float32" in out
     assert files(own_model) == ["model.onnx", "model_quantized.onnx"]
+    shutil.rmtree(own_model / "onnx")
+    (tmp_path / "empty").mkdir()
+    quantize = ["--model", str(own_model), "--quantize", "int8", "--calibration_data"]
+    assert run(*quantize, str(tmp_path / "empty")) == 2
+    assert "Point --calibration_data at a folder" in capsys.readouterr().err
     for arguments in (
         ["--model", str(tmp_path / "nowhere")],
         ["--model", str(own_model), "--quantize", "int8"],
-        ["--model", str(own_model), "--quantize", "int8", "--calibration_data", str(tmp_path / "nowhere")],
+        [*quantize, str(tmp_path / "nowhere")],
     ):
         assert run(*arguments) == 2
         assert "error: " in capsys.readouterr().err
+    assert not (own_model / "onnx").exists()  # told before anything is exported

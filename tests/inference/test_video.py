@@ -69,6 +69,24 @@ def test_ten_minutes_show_the_smile_where_it_was_drawn_in_bounded_memory(classif
     assert peak < 60e6
 
 
+def test_what_is_interrupted_leaves_the_clip_before_it_whole(classifier, tmp_path):
+    write_clip(tmp_path / "clip.avi", seconds=3, smile=(1, 2))
+    analyse_video(classifier, tmp_path / "clip.avi", tmp_path / "out", fps=2)
+    files = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*.*")}
+    assert {path.suffix for path in files} == {".csv", ".png", ".jpg"}
+
+    def interrupt(seconds: float) -> None:
+        if seconds >= 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        analyse_video(classifier, tmp_path / "clip.avi", tmp_path / "out", fps=4, on_frame=interrupt)
+    assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*.*")} == files
+    analyse_video(classifier, tmp_path / "clip.avi", tmp_path / "out", fps=4, max_seconds=0.5)
+    assert not list((tmp_path / "out" / "peaks").iterdir())
+    assert len((tmp_path / "out" / "timeline.csv").read_text().splitlines()) == 4
+
+
 class Recording:
     """In place of OpenCV's capture: frames at these time stamps in milliseconds."""
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from hf_smile.csv_cells import guarded
 from hf_smile.data.audit.duplicates import HASH_BITS, THUMBNAIL_CORRELATION
 from hf_smile.data.audit.leakage import BINS
 from hf_smile.data.audit.pictures import plot_audit
@@ -56,7 +57,7 @@ def write_report(audit: Audit, tables: Mapping[str, pd.DataFrame], images: Image
     if audit.noise is not None:
         lists["suspicious_labels.csv"] = _suspicious_list(audit)
     for name, table in lists.items():
-        _with_label_names(table).to_csv(folder / name, index=False, lineterminator="\n")
+        _with_label_names(table).map(guarded).to_csv(folder / name, index=False, lineterminator="\n")
     if audit.group_disjoint is not None:
         pooled = pd.concat(tables.values(), ignore_index=True)
         for split, chosen in (("train", ~audit.group_disjoint), ("test", audit.group_disjoint)):

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from hf_smile.csv_cells import guarded
 from hf_smile.data.images import ImageSource
 from hf_smile.errors import SmileDataError
 from hf_smile.labels import LABEL_NAMES, NUM_LABELS
@@ -93,7 +94,7 @@ def write_annotations(table: pd.DataFrame, path: Path) -> None:
     """Write a table of `read_annotations` so that it reads back the same: `image_id,label` and any further columns."""
     path.parent.mkdir(parents=True, exist_ok=True)
     named = table.drop(columns="where").assign(label=[LABEL_NAMES[label] for label in table["label"]])
-    named.to_csv(path, index=False, lineterminator="\n")
+    named.rename(columns=guarded).map(guarded).to_csv(path, index=False, lineterminator="\n")
 
 
 def link_images(images: ImageSource, folder: Path) -> None:
