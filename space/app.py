@@ -7,21 +7,24 @@ from __future__ import annotations
 
 import io
 import os
-import sys
+import signal
 import tempfile
-import threading
-import time
 from pathlib import Path
 from typing import Any
 
+import environment
 import gradio as gr
 import pandas as pd
 import views
 from about import about
 from endpoints import add_endpoints, uploaded
-from engine import FORGET_AFTER, FPS, MAX_IMAGES, MAX_SECONDS, Engine, SeenFace, why
+from engine import FPS, MAX_IMAGES, MAX_SECONDS, Engine, SeenFace, why
+from forgetting import Uploads, keep_forgetting
+from gate import Gate
 from samples import write_samples
+from starlette.middleware import Middleware
 
+from hf_smile.console import run_script
 from hf_smile.errors import SmileDataError, SmileError, SmileModelError
 from hf_smile.inference.classifier import SmilePrediction, load_image
 from hf_smile.inference.files import make_writer
@@ -64,6 +67,14 @@ THEME = gr.themes.Default(
 )
 
 
+class _Page(gr.Blocks):
+    def validate_inputs(self, block_fn: Any, inputs: list[Any]) -> None:
+        try:
+            super().validate_inputs(block_fn, inputs)
+        except ValueError as error:  # whose traceback, inputs included, would go to the log
+            raise gr.Error("that is not what this function takes", print_exception=False) from error
+
+
 def build_page(engine: Engine, samples: Path) -> gr.Blocks:
     """The page and the API.
 
@@ -71,7 +82,7 @@ def build_page(engine: Engine, samples: Path) -> gr.Blocks:
         engine: gives the answers.
         samples: folder for the example pictures.
     """
-    page = gr.Blocks(title="hf_smile", analytics_enabled=False, delete_cache=(60, FORGET_AFTER))
+    page = _Page(title="hf_smile", analytics_enabled=False)
     with page:
         gr.Markdown(_INTRODUCTION + ("\n" + _DRAWN_ONLY if engine.model == QUICKSTART else ""))
         with gr.Tab("Photo"):
@@ -93,9 +104,9 @@ def _photo_tab(engine: Engine, samples: dict[str, Path]) -> None:
         path = uploaded(file)
         try:
             photo = load_image(path)
+            faces = engine.look(photo)
         except SmileDataError as error:
             return views.message("This picture can't be read", f"{why(error, path)}.", "problem"), "", []
-        faces = engine.look(photo)
         return views.photo(photo, faces), views.details(faces, 0), faces
 
     def choose(faces: list[SeenFace] | None, event: gr.EventData) -> tuple[str, int]:
@@ -207,48 +218,57 @@ def _video_tab(engine: Engine) -> None:
     button.click(follow, video, [peaks, plot], **_LONG, **_FROM_PAGE)
 
 
-def forget_idle_visitors(page: gr.Blocks, seconds: float) -> None:
-    """Let go of what Gradio keeps of visitors, their pictures included, that have been idle for `seconds`.
-
-    Gradio itself keeps the last values of 10,000 visitors for as long as it runs.
-    """
-    visitors = page.app.state_holder
-    for visitor, last_used in list(visitors.time_last_used.items()):
-        if time.time() - last_used.timestamp() > seconds:
-            visitors.session_data.pop(visitor, None)
-            visitors.time_last_used.pop(visitor, None)
-
-
 def main() -> None:
+    port = _port(environment.PORT)
     engine = Engine(MODEL)
+    uploads = Uploads(environment.UPLOADS.name)
     with tempfile.TemporaryDirectory() as samples:
         page = build_page(engine, Path(samples))
-        page.launch(
-            theme=THEME,
-            css_paths=Path(__file__).with_name("style.css"),
-            max_file_size=MAX_UPLOAD,
-            max_threads=_THREADS,
-            run_history=False,
-            enable_monitoring=False,
-            ssr_mode=False,
-            footer_links=["api", "settings"],
-            prevent_thread_lock=True,
-            quiet=True,
-        )
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C, and leaves no uploads behind
+        try:
+            page.launch(
+                theme=THEME,
+                css_paths=Path(__file__).with_name("style.css"),
+                server_port=port,
+                max_file_size=MAX_UPLOAD,
+                max_threads=_THREADS,
+                run_history=False,
+                enable_monitoring=False,
+                ssr_mode=False,
+                footer_links=["api", "settings"],
+                app_kwargs={
+                    "middleware": [Middleware(Gate, uploads=uploads)],
+                    "lifespan": keep_forgetting(page, uploads),
+                },
+                prevent_thread_lock=True,
+                quiet=True,
+            )
+        except OSError as error:
+            where = f"{os.environ.get('GRADIO_SERVER_NAME', '127.0.0.1')}:{port or ''}"
+            raise SmileError(
+                f"the demo can't be served at {where}: is another server there? GRADIO_SERVER_NAME and "
+                "GRADIO_SERVER_PORT name another host and port"
+            ) from error
         print(f"The demo runs at {page.local_url} (Ctrl-C ends it)", flush=True)
         engine.warm_up()
-        threading.Thread(target=_keep_forgetting, args=(page,), daemon=True).start()
         page.block_thread()
 
 
-def _keep_forgetting(page: gr.Blocks) -> None:
-    while True:
-        time.sleep(60)
-        forget_idle_visitors(page, FORGET_AFTER)
+def _port(text: str) -> int | None:
+    """The port that is asked for; None lets Gradio choose the first free one from 7860 on.
+
+    Raises:
+        SmileError: it is no port.
+
+    >>> _port("8080"), _port("")
+    (8080, None)
+    """
+    if not text:
+        return None
+    if not text.isdecimal() or not 1 <= int(text) <= 65535:
+        raise SmileError(f"GRADIO_SERVER_PORT is {text!r}; it must be a whole number from 1 to 65535")
+    return int(text)
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except SmileError as error:
-        sys.exit(f"error: {error}")
+    run_script(main)

@@ -42,10 +42,9 @@ def add_endpoints(engine: Engine, quick: dict[str, Any], long: dict[str, Any]) -
         """Verdicts on the faces of a photo, the largest first; on the whole photo where no face is found."""
         path = uploaded(photo)
         try:
-            image = load_image(path)
+            return [_to_json(face.prediction) for face in engine.look(load_image(path))]
         except SmileDataError as error:
             return [_to_json(SmilePrediction(error=why(error, path)))]
-        return [_to_json(face.prediction) for face in engine.look(image)]
 
     def predict_batch(files: list[gr.FileData]) -> list[Verdict]:
         """Verdicts on the faces of many images and zips, file by file. What can't be read has its `error`."""

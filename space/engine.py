@@ -39,8 +39,12 @@ FORGOTTEN = "forgotten after five minutes; upload it again"
 """What is said of an upload that was deleted while it waited for its turn."""
 
 
+_CROP_SIDE = 384  # pixels; more than networks look at
+_THUMBNAIL_SIDE = 160  # of a batch, whose pictures are all kept until the last one is seen
+
+
 class SeenFace(NamedTuple):
-    """A verdict, and the part of the photo it is about."""
+    """A verdict, and the part of the photo it is about, made small: a photo takes up to 150 MB."""
 
     prediction: SmilePrediction
     crop: Image.Image
@@ -77,12 +81,21 @@ class Engine:
         self._on_torch = self.classifier if runtime == "torch" else None
         self._lock = threading.Lock()
 
-    def look(self, photo: Image.Image) -> list[SeenFace]:
-        """The faces of a photo; where there is none, the whole photo, and its `note` says so."""
-        return [
-            SeenFace(prediction, photo.crop(prediction.box) if prediction.box else photo)
-            for prediction in self.classifier.predict_photo(photo, faces="auto", max_faces=MAX_FACES)
-        ]
+    def look(self, photo: Image.Image, side: int = _CROP_SIDE) -> list[SeenFace]:
+        """The faces of a photo; where there is none, the whole photo, and its `note` says so.
+
+        Args:
+            photo: RGB.
+            side: pixels that the longer side of a crop has at most.
+
+        Raises:
+            SmileDataError: the photo is too long and thin.
+        """
+        predictions = self.classifier.predict_photo(photo, faces="auto", max_faces=MAX_FACES)
+        for prediction in predictions:
+            if prediction.error:
+                raise SmileDataError(prediction.error)
+        return [SeenFace(prediction, _small(photo, prediction.box, side)) for prediction in predictions]
 
     def look_at_many(
         self, paths: Sequence[Path], on_image: Callable[[int, int], object] = lambda done, total: None
@@ -104,7 +117,7 @@ class Engine:
                 yield image
             else:
                 try:
-                    for face in self.look(load_image(image)):
+                    for face in self.look(load_image(image), _THUMBNAIL_SIDE):
                         yield face._replace(prediction=replace(face.prediction, source=image.source))
                 except SmileDataError as error:
                     yield SmilePrediction(source=image.source, error=str(error))
@@ -174,6 +187,12 @@ class Engine:
             if self._on_torch is None:
                 self._on_torch = SmileClassifier.from_pretrained(self.model, runtime="torch")
             return self._on_torch
+
+
+def _small(photo: Image.Image, box: tuple[int, int, int, int] | None, side: int) -> Image.Image:
+    crop = photo.crop(box) if box else photo.copy()
+    crop.thumbnail((side, side))
+    return crop
 
 
 def why(error: SmileDataError, path: Path) -> str:

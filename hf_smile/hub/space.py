@@ -20,7 +20,17 @@ MODEL_VARIABLE = "HF_SMILE_MODEL"
 HARDWARE = tuple(hardware.value for hardware in SpaceHardware)
 
 _NEEDED = ("README.md", "app.py", "requirements.txt")
-_OURS = frozenset({*_NEEDED, "about.py", "endpoints.py", "engine.py", "samples.py", "style.css", "views.py"})
+_MODULES = (
+    "about.py",
+    "endpoints.py",
+    "engine.py",
+    "environment.py",
+    "forgetting.py",
+    "gate.py",
+    "samples.py",
+    "views.py",
+)
+_OURS = frozenset({*_NEEDED, *_MODULES, "style.css"})
 """What the folder of the app holds or once held: what of it a later upload does not hold, it removes."""
 
 

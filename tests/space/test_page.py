@@ -29,6 +29,7 @@ import app
 import gradio as gr
 import views
 from engine import FORGOTTEN, MAX_FACES, Engine, SeenFace
+from forgetting import forget_idle_visitors
 
 SPACE = Path(app.__file__).parent
 
@@ -169,7 +170,7 @@ def test_idle_visitors_are_forgotten_and_others_are_not(demo_model, tmp_path):
     for name in ("idle", "busy"):
         visitors[name].state_data[1] = "a photo"
     visitors.time_last_used["idle"] = datetime.now() - timedelta(seconds=301)
-    app.forget_idle_visitors(page, 300)
+    forget_idle_visitors(page, 300)
     assert list(visitors.session_data) == ["busy"]
 
 

@@ -1,0 +1,160 @@
+"""What is let in: the addresses that the demo needs, requests of a bounded size, sent without dawdling."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import sys
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from forgetting import Uploads
+from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+MAX_CALL = 1_000_000
+"""Bytes of a request that is no upload."""
+MAX_BATCH = 600_000_000
+"""Bytes that are uploaded at once, in one file or in many."""
+MAX_HELD = 2_000_000_000
+"""Bytes of the uploads of all visitors, until they are deleted."""
+
+_UPLOAD = "/gradio_api/upload"
+_NEEDED = re.compile(
+    r"/(config/?|theme\.css|favicon\.ico|manifest\.json|robots\.txt|(static|assets|svelte)/.+)?"
+    r"|/gradio_api/(info/?|openapi\.json|app_id/?|startup-events|theme\.css|upload|upload_progress|file=(?!https?:).+"
+    r"|queue/(join|data|status)|call/(v2/)?[\w-]+/?(\w+)?|heartbeat/[\w-]+|cancel|reset/?)",
+    re.IGNORECASE | re.DOTALL,
+)
+_PAUSE = 30  # seconds without a byte
+_CALL_WITHIN, _UPLOAD_WITHIN = 30, 300  # seconds
+
+
+class Gate:
+    """ASGI middleware in front of Gradio. What it does not let in is answered in words.
+
+    Gradio offers far more than the demo uses: it fetches files from other servers, records screens, edits programs. It
+    reads requests of any size into memory, waits for slow ones for ever, and ends in a traceback where it is asked for
+    what is not there.
+
+    Args:
+        app: what is guarded.
+        uploads: where uploads lie.
+    """
+
+    def __init__(self, app: ASGIApp, uploads: Uploads) -> None:
+        self.app, self.uploads = app, uploads
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        answering = False
+
+        async def answer(message: Message) -> None:
+            nonlocal answering
+            answering = True
+            if message["type"] == "http.response.start":  # an upload is never taken for a page
+                MutableHeaders(scope=message)["X-Content-Type-Options"] = "nosniff"
+            await send(message)
+
+        try:
+            if not _NEEDED.fullmatch(scope["path"]):
+                raise HTTPException(404)
+            if scope["path"] == _UPLOAD:
+                receive = self._counted(receive)
+            elif scope["method"] not in ("GET", "HEAD"):
+                receive = await self._checked(receive)
+            await self.app(scope, receive, answer)
+        except ClientDisconnect:
+            pass
+        except Exception as error:
+            if answering:  # a stream that is broken off
+                await send({"type": "http.response.body"})
+            else:
+                await _refusal(error)(scope, receive, answer)
+
+    def _counted(self, receive: Receive) -> Receive:
+        """An upload as it comes, which ends where it gets too large or too slow."""
+        size, end = 0, _now() + _UPLOAD_WITHIN
+
+        async def receive_part() -> Message:
+            nonlocal size
+            message = await _within(min(_PAUSE, end - _now()), receive)
+            length = len(message.get("body", b""))
+            size += length
+            self.uploads.held += length
+            if size > MAX_BATCH:
+                raise HTTPException(413, f"more than {MAX_BATCH // 10**6} MB at once exceed the limit")
+            if self.uploads.held > MAX_HELD:
+                raise HTTPException(503, "too much was uploaded in the last minutes; try again in a few")
+            return message
+
+        return receive_part
+
+    async def _checked(self, receive: Receive) -> Receive:
+        """A call, read and found to name no file but uploaded ones."""
+        body, end, more = bytearray(), _now() + _CALL_WITHIN, True
+        while more:
+            message = await _within(end - _now(), receive)
+            if message["type"] == "http.disconnect":
+                raise ClientDisconnect
+            body += message.get("body", b"")
+            if len(body) > MAX_CALL:
+                raise HTTPException(413, f"more than {MAX_CALL // 10**6} MB; files have to be uploaded first")
+            more = message.get("more_body", False)
+        if not all(map(self.uploads.holds, _paths(bytes(body)))):
+            raise HTTPException(400, "that is no uploaded file; upload it first")
+        first = iter([{"type": "http.request", "body": bytes(body)}])
+
+        async def receive_again() -> Message:
+            return next(first, None) or await receive()
+
+        return receive_again
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+async def _within(seconds: float, receive: Receive) -> Message:
+    try:
+        return await asyncio.wait_for(receive(), max(seconds, 0))
+    except asyncio.TimeoutError:
+        raise HTTPException(408, "this takes too long") from None
+
+
+def _paths(body: bytes) -> Iterator[str]:
+    """Every file that a call names; none where the call is no JSON, which Gradio answers itself.
+
+    >>> list(_paths(b'{"data": [[{"path": "a.jpg"}]]}'))
+    ['a.jpg']
+    """
+    try:
+        left: list[Any] = [json.loads(body)]
+    except ValueError:
+        return
+    while left:
+        part = left.pop()
+        if isinstance(part, dict):
+            if isinstance(path := part.get("path"), str):
+                yield path
+            left.extend(part.values())
+        elif isinstance(part, list):
+            left.extend(part)
+
+
+def _refusal(error: Exception) -> JSONResponse:
+    if isinstance(error, HTTPException):
+        return JSONResponse({"detail": error.detail}, error.status_code)
+    where = traceback.extract_tb(error.__traceback__)[-1]  # no more, which could tell what somebody sent
+    print(f"refused: {type(error).__name__}, {Path(where.filename).name}:{where.lineno}", file=sys.stderr, flush=True)
+    if isinstance(error, OSError):
+        return JSONResponse({"detail": "the server can't take this now; try again later"}, 503)
+    return JSONResponse({"detail": "the server has no such function, or can't make sense of what it got"}, 400)

@@ -1,0 +1,422 @@
+"""Visitors who mean harm, or whose line is bad: what they get, and that the demo goes on for the others."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import os
+import socket
+import struct
+import subprocess
+import sys
+import time
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from uuid import uuid4
+
+import httpx
+import numpy as np
+import pytest
+from matplotlib.cbook import get_sample_data
+from PIL import Image
+
+from hf_smile.data.sample import draw_face
+from hf_smile.errors import SmileError
+
+pytest.importorskip("cv2")
+pytest.importorskip("gradio")
+
+import app
+import environment
+import forgetting
+import gate
+from engine import Engine
+from forgetting import Mailboxes, Uploads, drop_idle_connections, forget_idle_visitors
+from starlette.requests import Request
+
+SPACE = Path(app.__file__).parent
+HOPPER = Path(str(get_sample_data("grace_hopper.jpg", asfileobj=False)))
+
+
+@pytest.fixture(scope="module")
+def visitor(demo_url) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=demo_url, trust_env=False, timeout=30) as client:
+        yield client
+
+
+def upload(visitor: httpx.Client, name: str, content: bytes) -> Path:
+    return Path(visitor.post("/gradio_api/upload", files={"files": (name, content)}).json()[0])
+
+
+def uploaded(path: Path | str) -> dict:
+    return {"path": str(path), "meta": {"_type": "gradio.FileData"}}
+
+
+def call(visitor: httpx.Client, api: str, argument: object, **more: object) -> str:
+    posted = visitor.post(f"/gradio_api/call/{api}", json={"data": [argument], **more})
+    return visitor.get(f"/gradio_api/call/{api}/{posted.json()['event_id']}").text
+
+
+def test_what_the_demo_does_not_need_is_not_there(visitor):
+    offered = [
+        "proxy=http://127.0.0.1/",
+        "dev/reload",
+        "deep_link?session_hash=a",
+        "custom_component/a/client/b/c",
+        "vibe-code",
+        "token",
+        "stream/a/b/1/playlist.m3u8",
+        "runs",
+        "file=http://127.0.0.1/",
+        "file=HTTPS://example.org/a.png",
+        "file/etc/passwd",
+    ]
+    codes = {path: visitor.get(f"/gradio_api/{path}").status_code for path in offered}
+    codes |= {path: visitor.post(f"/gradio_api/{path}").status_code for path in ("process_recording", "vibe-edit")}
+    codes |= {path: visitor.post(f"/gradio_api/{path}", json={}).status_code for path in ("run/predict", "api/predict")}
+    codes |= {path: visitor.get(path).status_code for path in ("/monitoring", "/openapi.json", "/login_check")}
+    assert set(codes.values()) == {404}, codes
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/",
+        "/config",
+        "/theme.css?v=1",
+        "/static/img/logo.svg",
+        "/gradio_api/info?all_endpoints=True",
+        "/gradio_api/queue/status",
+        f"/gradio_api/heartbeat/{uuid4()}",  # of gradio_client
+        "/gradio_api/heartbeat/1a2b3c",  # of the page
+        "/gradio_api/call/v2/predict/0123abcd",
+        "/gradio_api/file=/uploads/my photo.jpg",
+    ],
+)
+def test_what_the_page_and_gradio_client_ask_for_is_let_in(path):
+    assert gate._NEEDED.fullmatch(path.split("?")[0])
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/gradio_api/file=/etc/passwd",
+        "/gradio_api/file=..%2f..%2f..%2f..%2fetc/passwd",
+        "/gradio_api/file=file:///etc/passwd",
+        f"/gradio_api/file={SPACE / 'app.py'}",
+        "/gradio_api/file=space/app.py",
+        "/gradio_api/file=.",
+        "/static/%2e%2e/%2e%2e/%2e%2e/routes.py",
+        "/assets/..%2f..%2f..%2froutes.py",
+    ],
+)
+def test_files_that_nobody_uploaded_are_not_served(visitor, path):
+    answer = visitor.get(path)
+    assert answer.status_code in (403, 404)
+    assert "root:" not in answer.text and "import" not in answer.text
+
+
+def test_the_folder_of_uploads_and_links_out_of_it_are_not_served(visitor):
+    mine = upload(visitor, "mine.jpg", HOPPER.read_bytes())
+    (mine.parent / "link.txt").symlink_to("/etc/passwd")
+    for path in (mine.parent, mine.parents[1], mine.parent / "link.txt", mine.parent / ".." / ".." / "log"):
+        assert visitor.get(f"/gradio_api/file={path}").status_code == 403
+    posted = visitor.post("/gradio_api/call/predict", json={"data": [uploaded(mine.parent / "link.txt")]})
+    assert posted.status_code == 400
+
+
+@pytest.mark.parametrize("name", ["../../../mine.png", "/etc/mine.png", "..\\..\\mine.png", "a/../../mine.png"])
+def test_an_upload_stays_in_its_folder_whatever_its_name(visitor, name):
+    folder = upload(visitor, "mine.png", b"a picture").parents[1]
+    path = upload(visitor, name, name.encode())
+    assert path.parents[1] == folder and ".." not in path.parts and path.is_file()
+
+
+@pytest.mark.parametrize("api", ["predict", "predict_batch"])
+def test_the_server_fetches_nothing_from_other_servers(visitor, api):
+    with socket.create_server(("127.0.0.1", 0)) as inside:
+        inside.settimeout(0.2)
+        file = uploaded(f"http://127.0.0.1:{inside.getsockname()[1]}/secret.png")
+        posted = visitor.post(f"/gradio_api/call/{api}", json={"data": [file if api == "predict" else [file]]})
+        assert posted.status_code == 400 and "upload it first" in posted.json()["detail"]
+        with pytest.raises(TimeoutError):
+            inside.accept()
+
+
+@pytest.mark.parametrize("name", ["page.html", "page.svg", "page.xhtml", "page.xml", "page.js", "page", "page.mhtml"])
+def test_an_upload_that_is_a_page_is_downloaded_not_shown(visitor, name):
+    path = upload(visitor, name, b"<script>alert(1)</script>")
+    for headers in ({}, {"Range": "bytes=0-30"}):
+        answer = visitor.get(f"/gradio_api/file={path}", headers=headers)
+        assert answer.headers["content-type"] == "application/octet-stream"
+        assert answer.headers["content-disposition"].startswith("attachment")
+
+
+def test_a_page_under_the_name_of_a_picture_is_taken_for_a_picture(visitor):
+    answer = visitor.get(f"/gradio_api/file={upload(visitor, 'page.jpg', b'<script>alert(1)</script>')}")
+    assert answer.headers["content-type"] == "image/jpeg" and answer.headers["x-content-type-options"] == "nosniff"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"{",
+        b"null",
+        b"\xff\xfe",
+        b'{"data": 1}',
+        b'{"data": [], "session_hash": "a", "fn_index": -1}',
+        b'{"data": [], "session_hash": "a", "fn_index": 99999}',
+        b'{"data": [], "session_hash": "a", "fn_index": 1e99}',
+        b'{"data": [], "session_hash": 7, "fn_index": 0}',
+        b'{"data": ' + 20_000 * b"[" + 20_000 * b"]" + b"}",
+    ],
+)
+def test_a_call_that_makes_no_sense_is_answered_as_one(visitor, body):
+    answer = visitor.post("/gradio_api/queue/join", content=body, headers={"Content-Type": "application/json"})
+    assert 400 <= answer.status_code < 500 and answer.json()["detail"]
+
+
+def test_other_requests_that_make_no_sense_are_answered_too(visitor):
+    path = upload(visitor, "a.png", b"a picture")
+    answers = [
+        visitor.post("/gradio_api/call/nothing", json={"data": []}),
+        visitor.post("/gradio_api/call/v2/nothing", json={}),
+        visitor.post("/gradio_api/cancel", json={"fn_index": -1}),
+        visitor.get(f"/gradio_api/file={path}", headers={"Range": "bytes=1-2-3"}),
+        visitor.post("/gradio_api/upload", content=b"no form"),
+        visitor.post("/gradio_api/upload", data={"files": "no file"}, files={"other": ("a.png", b"a")}),
+        visitor.post("/gradio_api/upload?upload_id=1", data={"text": "first"}, files={"files": ("a.png", b"a")}),
+    ]
+    assert [400 <= answer.status_code < 500 for answer in answers] == [True] * len(answers)
+    assert "no such function" in answers[0].json()["detail"]
+
+
+def test_a_call_without_a_file_is_answered_in_words(visitor):
+    posted = visitor.post("/gradio_api/call/predict", json={"data": []})
+    answer = visitor.get(f"/gradio_api/call/predict/{posted.json()['event_id']}").text
+    assert "event: error" in answer and "not what this function takes" in answer
+
+
+def test_a_huge_call_is_refused(visitor):
+    answer = visitor.post("/gradio_api/queue/join", json={"data": ["a" * gate.MAX_CALL]})
+    assert answer.status_code == 413 and "1 MB" in answer.json()["detail"]
+
+
+def test_answers_are_only_for_who_knows_their_number(visitor):
+    assert "404" in visitor.get("/gradio_api/call/predict/" + 32 * "0").text
+    assert "session_not_found" in visitor.get("/gradio_api/queue/data?session_hash=somebody").text
+
+
+def test_a_visitor_without_a_name_does_not_stop_the_work_for_all(visitor):
+    hopper = uploaded(upload(visitor, "hopper.jpg", HOPPER.read_bytes()))
+    for name in ("first", "second", ""):  # Gradio's queue broke where the nameless one waited behind two others
+        join = {"data": [3 * [hopper]], "session_hash": name}
+        assert visitor.post("/gradio_api/call/predict_batch", json=join).status_code == 200
+    assert "p_smile" in call(visitor, "predict_batch", [hopper])
+    assert "p_smile" in call(visitor, "predict", hopper)
+
+
+def test_poison_among_good_pictures_spoils_nothing_else(visitor):
+    good = io.BytesIO()
+    draw_face(1, np.random.default_rng(0), size=64).save(good, "PNG")
+    header = struct.pack(">4sIIBBBBB", b"IHDR", 60_000, 60_000, 8, 2, 0, 0, 0)
+    bomb = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
+    strip = io.BytesIO()
+    Image.new("RGB", (1, 20_000)).save(strip, "PNG")
+    members = {
+        "good_0.png": good.getvalue(),
+        "bomb.png": bomb + struct.pack(">I4sI", 0, b"IEND", zlib.crc32(b"IEND")),
+        "cut.jpg": HOPPER.read_bytes()[:5000],
+        "svg.jpg": b"<svg xmlns='http://www.w3.org/2000/svg' onload='alert(1)'/>",
+        "page.png": b"<script>alert(1)</script>",
+        "empty.webp": b"",
+        "strip.png": strip.getvalue(),
+        "good_1.png": good.getvalue(),
+    }
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as writing:
+        for name, content in members.items():
+            writing.writestr(name, content)
+    answer = call(visitor, "predict_batch", [uploaded(upload(visitor, "mixed.zip", archive.getvalue()))])
+    (verdicts,) = json.loads(answer.split("data: ")[1])
+    assert [verdict["source"] for verdict in verdicts] == [f"mixed.zip/{name}" for name in members]
+    read = [verdict["source"].split("/")[1] for verdict in verdicts if verdict["error"] is None]
+    assert read == ["good_0.png", "good_1.png"]
+    assert verdicts[0]["p_smile"] == verdicts[-1]["p_smile"]
+
+
+def test_a_photo_too_thin_to_be_looked_at_is_told_in_words(visitor, demo_model, tmp_path):
+    strip = Path(environment.UPLOADS.name) / "strip.png"
+    Image.new("RGB", (1, 20_000)).save(strip)
+    page = app.build_page(Engine(str(demo_model)), tmp_path)
+    (look,) = [each.fn for each in page.fns.values() if "_photo_tab.<locals>.look" in str(each.fn)]
+    html, details, faces = look(uploaded(strip))
+    assert "This picture can" in html and "pixels" in html and (details, faces) == ("", [])
+    answer = call(visitor, "predict", uploaded(upload(visitor, "strip.png", strip.read_bytes())))
+    assert "pixels" in answer and "event: complete" in answer
+
+
+def test_who_hangs_up_in_mid_request_leaves_the_others_alone(visitor, demo_url):
+    hopper = uploaded(upload(visitor, "hopper.jpg", HOPPER.read_bytes()))
+    beginning = b"POST /gradio_api/upload HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\nContent-Type: multipart/"
+    part = b'form-data; boundary=b\r\n\r\n--b\r\nContent-Disposition: form-data; name="files"; filename="a"\r\n\r\n'
+    for text in (b"GET / HT", beginning, beginning + part + 100_000 * b"a"):
+        for _ in range(5):
+            with socket.create_connection(("127.0.0.1", int(demo_url.rsplit(":", 1)[1]))) as line:
+                line.sendall(text)
+    visitor.post("/gradio_api/call/predict_batch", json={"data": [[hopper]]})  # and never asks for the answer
+    assert "p_smile" in call(visitor, "predict", hopper)
+
+
+def through_gate(tmp_path: Path, path: str, *parts: bytes | float) -> tuple[int, str]:
+    """Status and text of the answer to a POST request that comes in parts; a number is a pause in seconds."""
+    sent, coming = [], iter(parts)
+
+    async def receive() -> dict:
+        part = next(coming, b"")
+        if isinstance(part, float):
+            await asyncio.sleep(part)
+            part = b""
+        return {"type": "http.request", "body": part, "more_body": bool(part)}
+
+    async def read(scope, receive, send) -> None:
+        await Request(scope, receive).body()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"read"})
+
+    async def send(message) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": path, "headers": []}
+    asyncio.run(gate.Gate(read, Uploads(tmp_path))(scope, receive, send))
+    return sent[0]["status"], sent[1]["body"].decode()
+
+
+def test_uploads_and_calls_get_through_in_parts(tmp_path):
+    for path in ("/gradio_api/upload", "/gradio_api/queue/join"):
+        assert through_gate(tmp_path, path, b'{"data"', b": []}") == (200, "read")
+
+
+def test_who_dawdles_is_sent_away(tmp_path, monkeypatch):
+    monkeypatch.setattr(gate, "_PAUSE", 0.05)
+    monkeypatch.setattr(gate, "_CALL_WITHIN", 0.05)
+    for path in ("/gradio_api/upload", "/gradio_api/queue/join"):
+        code, text = through_gate(tmp_path, path, b"{", 5.0)
+        assert code == 408 and "too long" in text
+
+
+def test_one_upload_and_all_uploads_have_a_limit(tmp_path, monkeypatch):
+    monkeypatch.setattr(gate, "MAX_BATCH", 1000)
+    code, text = through_gate(tmp_path, "/gradio_api/upload", 600 * b"a", 600 * b"a")
+    assert code == 413 and "exceed the limit" in text
+    monkeypatch.setattr(gate, "MAX_HELD", 500)
+    code, text = through_gate(tmp_path, "/gradio_api/upload", 600 * b"a")
+    assert code == 503 and "try again" in text
+
+
+def test_a_full_disk_is_said(capsys):
+    try:
+        raise OSError(28, "No space left on device", "/uploads/mine.jpg")
+    except OSError as error:
+        answer = gate._refusal(error)
+    assert answer.status_code == 503 and b"try again later" in answer.body
+    assert "OSError" in capsys.readouterr().err
+
+
+def test_old_uploads_go_and_what_is_left_of_broken_ones_sooner(tmp_path, monkeypatch):
+    for name in ("sample/0.jpg", "whole/mine.jpg", "broken"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"a picture")
+    uploads, now = Uploads(tmp_path), time.time()
+    for seconds, left in (
+        (30, {"sample/0.jpg", "whole/mine.jpg", "broken"}),
+        (100, {"sample/0.jpg", "whole/mine.jpg"}),
+    ):
+        monkeypatch.setattr(time, "time", lambda seconds=seconds: now + seconds)
+        uploads.sweep(300, {uploads.folder / "sample" / "0.jpg"})
+        assert {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()} == left
+    assert uploads.held == len(b"a picture")
+    monkeypatch.setattr(time, "time", lambda: now + 301)
+    gone = [uploads.sweep(300, {uploads.folder / "sample" / "0.jpg"}) for _ in range(2)]
+    assert gone == [{str(uploads.folder / "whole" / "mine.jpg")}, set()] and uploads.held == 0
+    assert {path.name for path in tmp_path.rglob("*")} == {"sample", "0.jpg"}
+
+
+def test_an_answer_that_nobody_fetches_is_forgotten_and_no_other(monkeypatch):
+    boxes, now = Mailboxes(), time.monotonic()
+    queue = SimpleNamespace(
+        event_ids_to_events={"3": SimpleNamespace(session_hash="waiting")},
+        pending_event_ids_session={"fetched": set(), "unread": {"2"}, "waiting": {"3"}},
+    )
+    for name in queue.pending_event_ids_session:
+        boxes[name].put_nowait("an answer")
+    boxes.forget(queue)
+    assert set(boxes) == {"unread", "waiting"}
+    monkeypatch.setattr(time, "monotonic", lambda: now + forgetting._FETCH_WITHIN + 10)
+    boxes.forget(queue)
+    assert set(boxes) == set(queue.pending_event_ids_session) == {"waiting"}
+
+
+def test_only_the_last_visitors_are_remembered_and_those_without_a_photo_never(demo_model, tmp_path, monkeypatch):
+    monkeypatch.setattr(forgetting, "_MOST_REMEMBERED", 2)
+    page = app.build_page(Engine(str(demo_model)), tmp_path)
+    page.app.configure_app(page)
+    visitors = page.app.state_holder
+    for name in ("first", "second", "third", "by the API"):
+        visitors[name].state_data |= {} if name == "by the API" else {1: "a photo"}
+    forget_idle_visitors(page, 300)
+    assert list(visitors.session_data) == list(visitors.time_last_used) == ["second", "third"]
+
+
+def test_large_photos_are_not_kept_in_memory(demo_model, tmp_path):
+    engine, path = Engine(str(demo_model)), tmp_path / "large.png"
+    Image.new("RGB", (3000, 2000)).save(path)
+    (alone,) = engine.look(Image.open(path))
+    (of_many,) = engine.look_at_many([path])
+    assert alone.crop.size == (384, 256) and of_many.crop.size == (160, 107)
+
+
+def test_connections_that_never_finish_their_request_are_closed(monkeypatch):
+    closed = []
+    request = SimpleNamespace(response_complete=False)
+    answered = SimpleNamespace(response_complete=True)
+
+    class Line(SimpleNamespace):
+        __hash__ = object.__hash__
+
+    lines = {
+        name: Line(cycle=cycle, transport=SimpleNamespace(close=lambda name=name: closed.append(name)))
+        for name, cycle in {"half a header": None, "working": request, "between two": answered}.items()
+    }
+    server, idle, now = (
+        SimpleNamespace(server_state=SimpleNamespace(connections=set(lines.values()))),
+        {},
+        time.monotonic(),
+    )
+    drop_idle_connections(server, idle)
+    lines["between two"].cycle = SimpleNamespace(response_complete=True)  # asked again in the meantime
+    monkeypatch.setattr(time, "monotonic", lambda: now + 40)
+    drop_idle_connections(server, idle)
+    assert closed == ["half a header"]
+
+
+@pytest.mark.parametrize("port", ["abc", "99999", "0", "-1", "1.5", "²"])
+def test_a_port_that_is_none_is_told_in_words(port):
+    with pytest.raises(SmileError, match="GRADIO_SERVER_PORT is"):
+        app._port(port)
+
+
+def test_a_port_that_is_none_does_not_end_in_a_traceback_of_gradio(tmp_path):
+    done = subprocess.run(
+        [sys.executable, SPACE / "app.py"],
+        env=os.environ | {"TMPDIR": str(tmp_path), "GRADIO_SERVER_PORT": "abc"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 2 and done.stderr.startswith("error: GRADIO_SERVER_PORT is 'abc'")
+    assert "Traceback" not in done.stderr and not list(tmp_path.glob("hf_smile_*"))
