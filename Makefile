@@ -5,7 +5,7 @@ QUICKSTART := outputs/quickstart
 # Threads that spin while they wait slow everything down where cores are shared.
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: help install quickstart demo test quality format clean
+.PHONY: help install quickstart demo test quality audit format clean
 
 help:  ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -36,6 +36,11 @@ quality: install  ## lint, types, and which way imports go
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+audit: install  ## known vulnerabilities of the pinned versions
+	$(PYTHON) -m venv .venv/audit
+	.venv/audit/bin/pip install --quiet pip-audit
+	.venv/audit/bin/pip-audit --strict --no-deps --disable-pip -r constraints.txt
 
 format: install  ## let ruff format and fix
 	$(BIN)/ruff check --fix .

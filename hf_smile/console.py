@@ -55,7 +55,7 @@ def run_script(main: Callable[[], None]) -> None:
 def visible(text: str) -> str:
     """The text without commands to the terminal, which the name of a file or of a network may hold.
 
-    >>> visible("a\x1b[31m.jpg")
+    >>> visible("a\\x1b[31m.jpg")
     'a?[31m.jpg'
     """
     return "".join(letter if letter.isprintable() or letter == "\n" else "?" for letter in text)
