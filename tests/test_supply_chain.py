@@ -48,7 +48,7 @@ def imported(paths: list[Path]) -> dict[str, str]:
     ("folders", "extras"),
     [
         (("hf_smile", "scripts", "space"), ("audit", "inference", "demo")),
-        (("hf_smile", "scripts", "space", "tests"), ("audit", "inference", "demo", "dev")),
+        (("hf_smile", "scripts", "space", "tests"), ("audit", "inference", "demo", "dev", "fuzz")),
     ],
 )
 def test_what_is_imported_is_declared(folders, extras):
