@@ -34,6 +34,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--validation_size", type=float, default=0.1, help="as in training (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=42, help="of the validation split, as in training (%(default)s)")
     parser.add_argument("--batch_size", type=int, default=64, help="images at a time (default: %(default)s)")
+    parser.add_argument("--test_time_flip", action="store_true", help="mean of an image and its mirror image")
     parser.add_argument("--compare", metavar="FILE.csv", help="predictions of another model for the same images")
     parser.add_argument("--group_by", metavar="COLUMN", help="a further column of the annotations, to report by group")
     parser.add_argument(
@@ -74,7 +75,7 @@ def predict(args: argparse.Namespace) -> Predictions:
     return Predictions(
         image_ids=list(split["image_id"]),
         label_ids=np.array(split["label"]),
-        probabilities=predict_probabilities(model, split, args.batch_size),
+        probabilities=predict_probabilities(model, split, args.batch_size, args.test_time_flip),
         further_columns={name: [str(value) for value in split[name]] for name in further},
     )
 

@@ -102,7 +102,10 @@ def _shape(shape: Sequence[int]) -> str:
 
 
 def predict_probabilities(
-    model: TimmWrapperForImageClassification, dataset: datasets.Dataset, batch_size: int = 64
+    model: TimmWrapperForImageClassification,
+    dataset: datasets.Dataset,
+    batch_size: int = 64,
+    test_time_flip: bool = False,
 ) -> np.ndarray:
     """Probabilities of every image of a split, on a GPU where there is one.
 
@@ -110,6 +113,7 @@ def predict_probabilities(
         model: as `load_model` or `build_model` give it.
         dataset: a split of `load_smile_dataset`.
         batch_size: images at a time.
+        test_time_flip: take the mean logits of an image and its mirror image.
 
     Returns:
         (N, 3) float64, in the order of `dataset`.
@@ -124,6 +128,9 @@ def predict_probabilities(
     with torch.inference_mode(), progress:
         for batch in loader:
             pixel_values = batch["pixel_values"].to(device, memory_format=torch.channels_last)
-            probabilities.append(model(pixel_values=pixel_values).logits.double().softmax(dim=1).cpu())
+            logits = model(pixel_values=pixel_values).logits
+            if test_time_flip:
+                logits = (logits + model(pixel_values=pixel_values.flip(3)).logits) / 2
+            probabilities.append(logits.double().softmax(dim=1).cpu())
             progress.update(len(pixel_values))
     return torch.cat(probabilities).numpy()

@@ -27,18 +27,19 @@ def splits(sample_dir):
     return load_smile_dataset(sample_dir, validation_size=0.25)
 
 
-def test_the_saved_model_gives_what_was_fitted_on_validation(splits, tmp_path):
-    trainer = make_trainer(splits, tmp_path)
+@pytest.mark.parametrize("flip", [False, True])
+def test_the_saved_model_gives_what_was_fitted_on_validation(splits, tmp_path, flip):
+    trainer = make_trainer(splits, tmp_path, test_time_flip=flip)
     before = trainer.predict(trainer.test_dataset).predictions.astype(float)
     folded = fold_after_training(trainer, splits)
     assert folded.temperature > 1.2 and folded.temperature_is == "fitted on the validation split"
     trainer.save_model()
 
-    saved = predict_probabilities(load_model(str(tmp_path)), splits["test"])
+    saved = predict_probabilities(load_model(str(tmp_path)), splits["test"], test_time_flip=flip)
     assert np.allclose(saved, softmax(before / folded.temperature, axis=1), atol=1e-5)
     assert (saved.argmax(axis=1) == before.argmax(axis=1)).all()
 
-    on_validation = predict_probabilities(load_model(str(tmp_path)), splits["validation"])
+    on_validation = predict_probabilities(load_model(str(tmp_path)), splits["validation"], test_time_flip=flip)
     assert np.allclose(folded.stages(folded.validation_logits)["saved"], on_validation, atol=1e-5)
 
 
