@@ -1,6 +1,7 @@
 """Training in this process: each setting, what a checkpoint holds, and going on from one."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -170,8 +171,9 @@ def test_a_run_that_goes_on_ends_as_one_left_alone(make_trainer, tmp_path):
     options = EVERYTHING | {"warmup_frozen_epochs": 2, "num_train_epochs": 3, "save_total_limit": None}
     trainer = make_trainer(new_model(), **options)
     trainer.train()
+    first = shutil.copytree(tmp_path / "checkpoint-5", tmp_path / "again" / "checkpoint-5")  # the first epoch's
     again = make_trainer(new_model(), output_dir=str(tmp_path / "again"), **options)
-    again.train(resume_from_checkpoint=str(tmp_path / "checkpoint-5"))  # the first epoch's
+    again.train(resume_from_checkpoint=str(first))
     assert history_table(again.state.log_history).equals(history_table(trainer.state.log_history))
     assert equal(weights(again.model), weights(trainer.model))
 
