@@ -322,5 +322,5 @@ def _zip_members(archive: zipfile.ZipFile, path: Path) -> Iterator[str]:
             raise SmileDataError(f"{path}: member {info.filename!r} is a symbolic link; refused as unsafe")
         if info.flag_bits & 0x1:
             raise SmileDataError(f"{path}: member {info.filename!r} is encrypted; pack the images without a password")
-        if not info.is_dir() and "__MACOSX" not in parts:
+        if parts[-1] and "__MACOSX" not in parts:  # a folder's name ends in a slash
             yield info.filename
