@@ -185,6 +185,8 @@ def test_yunet_speaks_in_pixels_of_the_photo_and_overlaps_are_removed(hopper, tm
     weights.write_bytes(b"")
 
     class Network:
+        size = (320, 320)
+
         def setInputSize(self, size):
             self.size = size
 
@@ -207,5 +209,5 @@ def test_yunet_without_its_weights_says_what_to_do(tmp_path):
         make_detector(str(tmp_path / "none.onnx"))
     broken = tmp_path / "broken.onnx"
     broken.write_bytes(b"no network")
-    with pytest.raises(SmileModelError, match="can't load"):
+    with pytest.raises(SmileModelError, match="can't run it as YuNet"):
         make_detector(str(broken))
