@@ -76,7 +76,7 @@ def test_what_the_demo_does_not_need_is_not_there(visitor):
     ]
     codes = {path: visitor.get(f"/gradio_api/{path}").status_code for path in offered}
     codes |= {path: visitor.post(f"/gradio_api/{path}").status_code for path in ("process_recording", "vibe-edit")}
-    codes |= {path: visitor.post(f"/gradio_api/{path}", json={}).status_code for path in ("run/predict_batch", "api/predict")}
+    codes |= {path: visitor.post(f"/gradio_api/{path}", json={}).status_code for path in ("run/other", "api/predict")}
     codes |= {path: visitor.get(path).status_code for path in ("/monitoring", "/openapi.json", "/login_check")}
     assert set(codes.values()) == {404}, codes
 
