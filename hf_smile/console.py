@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from hf_smile.errors import SmileError
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 _WORKER_DIED = """\
 Processes that load images are often killed for want of memory. Start the same command again to go on, perhaps with
@@ -45,7 +48,8 @@ def run_script(main: Callable[[], None]) -> None:
             raise
         if is_main_process():
             where = f"{error.filename}: " if error.filename is not None else ""
-            print(f"error: {visible(where)}{error.strerror}", file=sys.stderr)
+            mend = "; make room there, and start it again" if error.errno in DISK_FULL else ""
+            print(f"error: {visible(where)}{error.strerror}{mend}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
+_BEGINNINGS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+
 
 def guarded(cell: Any) -> Any:
     """The cell as it is written; what is no text stays as it is.
@@ -28,4 +30,4 @@ def unguarded(cell: str) -> str:
 
 def _is_formula(cell: str) -> bool:
     """Also behind apostrophes of the text's own: `'=1` must come back as it was."""
-    return cell.lstrip("'").startswith(("=", "+", "-", "@", "\t", "\r"))
+    return cell.lstrip("'").startswith(_BEGINNINGS)

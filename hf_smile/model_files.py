@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from hf_smile.hub_id import missing_folder
 from hf_smile.labels import LABEL_NAMES
 
 MAX_CONFIG_BYTES = 1_000_000
+WEIGHTS_MEND = "other formats, pickle among them, are never read"
+"""What to say where there is no `model.safetensors`."""
 
 _OWN_CODE = ("auto_map", "custom_pipelines")
 
@@ -43,6 +46,19 @@ def model_file(model: str | Path, name: str, mend: str = "give the output folder
         raise SmileModelError(f"{name} of {model} could not be fetched from the Hub: {first_line(error)}") from None
 
 
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file in hexadecimal, read piece by piece.
+
+    >>> file_sha256(Path("outputs/model/model.safetensors"))  # doctest: +SKIP
+    '9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08'
+    """
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
 def read_config(model: str | Path) -> dict[str, Any]:
     """`config.json` of a model that `scripts/train.py` made: `architecture`, `pretrained_cfg`, `label_names` and more.
 
@@ -53,6 +69,25 @@ def read_config(model: str | Path) -> dict[str, Any]:
 
     >>> read_config("outputs/model")["label_names"]  # doctest: +SKIP
     ['negative smile', 'positive smile', 'NOT smile']
+    """
+    config = read_timm_config(model)
+    where = f"{model}: config.json"
+    if config.get("model_args"):
+        raise SmileModelError(f"{where} has model_args, which no model of scripts/train.py has; empty them")
+    labels = config.get("label_names")
+    if labels != list(LABEL_NAMES):
+        raise SmileModelError(
+            f"{where} is of no model of scripts/train.py: its label_names are {_short(labels)} "
+            f"instead of {', '.join(LABEL_NAMES)}, in this order"
+        )
+    return config
+
+
+def read_timm_config(model: str | Path) -> dict[str, Any]:
+    """`config.json` of any timm model in the Hub's layout: `architecture` and `pretrained_cfg`, unchecked, and more.
+
+    Raises:
+        SmileModelError: there is none, it is no JSON object, it brings code of its own, or is of no timm model.
     """
     path = model_file(model, "config.json")
     where = f"{model}: config.json"
@@ -67,17 +102,7 @@ def read_config(model: str | Path) -> dict[str, Any]:
     if brought := [name for name in _OWN_CODE if config.get(name)]:
         raise SmileModelError(f"{where} asks to run Python code of its own ({brought[0]}), which is never done")
     if not isinstance(config.get("architecture"), str) or not isinstance(config.get("pretrained_cfg"), dict):
-        raise SmileModelError(
-            f"{where} does not describe a model of scripts/train.py: no architecture or pretrained_cfg of timm's"
-        )
-    if config.get("model_args"):
-        raise SmileModelError(f"{where} has model_args, which no model of scripts/train.py has; empty them")
-    labels = config.get("label_names")
-    if labels != list(LABEL_NAMES):
-        raise SmileModelError(
-            f"{where} is of no model of scripts/train.py: its label_names are {_short(labels)} "
-            f"instead of {', '.join(LABEL_NAMES)}, in this order"
-        )
+        raise SmileModelError(f"{where} does not describe a timm model: no architecture, or no pretrained_cfg")
     return config
 
 

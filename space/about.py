@@ -50,7 +50,7 @@ def about(model: str) -> str:
         [
             _ABOUT,
             limits or "## Limits and responsible use\n\nThis model comes without a card, so nobody vouches for it.",
-            f"## How good it is\n\n{_metrics_table(json.loads(metrics)) if metrics else 'This model was not tested.'}",
+            f"## How good it is\n\n{_quality(metrics)}",
             f"## Versions\n\nmodel {name}, hf_smile {hf_smile.__version__}, {', '.join(_versions())}",
         ]
     )
@@ -59,11 +59,11 @@ def about(model: str) -> str:
 def _read(model: str, name: str) -> str:
     """A file of the model; empty where it has none."""
     if Path(model).is_dir():
-        return Path(model, name).read_text(encoding="utf-8") if Path(model, name).is_file() else ""
+        return Path(model, name).read_text("utf-8", "replace") if Path(model, name).is_file() else ""
     from huggingface_hub import hf_hub_download
 
     try:
-        return Path(hf_hub_download(model, name)).read_text(encoding="utf-8")
+        return Path(hf_hub_download(model, name)).read_text("utf-8", "replace")
     except (OSError, ValueError):  # not there, or no way to the Hub
         return ""
 
@@ -72,6 +72,15 @@ def _sections(card: str, pattern: str) -> str:
     """The sections of a card whose headings fit a pattern."""
     sections = re.split(r"^(?=## )", card, flags=re.MULTILINE)[1:]
     return "\n".join(text.strip() for text in sections if re.search(pattern, text.splitlines()[0], re.IGNORECASE))
+
+
+def _quality(metrics: str) -> str:
+    if not metrics:
+        return "This model was not tested."
+    try:
+        return _metrics_table(json.loads(metrics))
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):  # anybody may have written it
+        return "The model's `test_metrics.json` can't be read."
 
 
 def _metrics_table(metrics: dict[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -10,8 +11,11 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from glob import escape
+from itertools import islice
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+from zipfile import is_zipfile
 
 from PIL import Image
 
@@ -37,7 +41,7 @@ FORGET_AFTER = 300
 """Seconds after which an upload is deleted, and what is known about an idle visitor forgotten."""
 FORGOTTEN = "forgotten after five minutes; upload it again"
 """What is said of an upload that was deleted while it waited for its turn."""
-
+_MAX_MEMBERS = 10_000  # of a zip, whose list of names is read whole
 
 _CROP_SIDE = 384  # pixels; more than networks look at
 _THUMBNAIL_SIDE = 160  # of a batch, whose pictures are all kept until the last one is seen
@@ -109,9 +113,10 @@ class Engine:
         Raises:
             SmileDataError: there are more than `MAX_IMAGES` images.
         """
-        images = [image for path in paths for image in _images_of(path)]
+        listed = (image for path in paths for image in _images_of(path))
+        images = list(islice(listed, MAX_IMAGES + 1))  # what is beyond it is not even looked for
         if len(images) > MAX_IMAGES:
-            raise SmileDataError(f"{len(images):,} images are too many: at most {MAX_IMAGES} at a time")
+            raise SmileDataError(f"these are too many images: at most {MAX_IMAGES} at a time")
         for done, image in enumerate(images, start=1):
             if isinstance(image, SmilePrediction):
                 yield image
@@ -206,11 +211,19 @@ def why(error: SmileDataError, path: Path) -> str:
 
 def _images_of(path: Path) -> list[NamedImage | SmilePrediction]:
     """The images of an uploaded file under names without the folder it was put into."""
+    if is_zipfile(path) and _members(path) > _MAX_MEMBERS:
+        return [SmilePrediction(source=path.name, error=f"a zip of more than {_MAX_MEMBERS:,} files; pack less")]
     try:
         _, images = find_images([escape(str(path))])  # a visitor's path is never a pattern
     except SmileDataError as error:  # a broken zip, or one without images
         return [SmilePrediction(source=path.name, error=why(error, path))]
     return [NamedImage(_without_folder(image.source, path), partial(_read, image, path)) for image in images]
+
+
+def _members(path: Path) -> int:
+    """At least as many as a zip has, without reading its directory into memory."""
+    with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
+        return sum(1 for _ in re.finditer(rb"PK\x01\x02", data))
 
 
 def _read(image: NamedImage, path: Path) -> bytes:

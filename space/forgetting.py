@@ -19,7 +19,6 @@ from gradio.routes import file_upload_statuses
 
 EVERY = 10
 """Seconds between two rounds of forgetting."""
-_BROKEN_OFF = 60  # seconds since the last byte of an upload
 _FETCH_WITHIN = 60  # seconds, of an answer that nobody waits for
 _IDLE_CONNECTION = 30  # seconds
 _MOST_REMEMBERED = 200  # visitors whose photos are in memory
@@ -63,13 +62,11 @@ class Uploads:
         for path in list(self.folder.rglob("*")):
             with suppress(OSError):  # not empty, or gone by now
                 status = path.lstat()
-                # Gradio puts complete uploads into folders of their own.
-                limit = min(seconds, _BROKEN_OFF) if path.parent == self.folder else seconds
                 if stat.S_ISDIR(status.st_mode):
                     path.rmdir()
                 elif path in kept:
                     pass
-                elif now - status.st_ctime > limit:
+                elif now - status.st_ctime > seconds:
                     path.unlink()
                     gone.add(str(path))
                 else:

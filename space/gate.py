@@ -55,11 +55,12 @@ class Gate:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        answering = False
+        answering = answered = False
 
         async def answer(message: Message) -> None:
-            nonlocal answering
+            nonlocal answering, answered
             answering = True
+            answered = message["type"] == "http.response.body" and not message.get("more_body")
             if message["type"] == "http.response.start":  # an upload is never taken for a page
                 MutableHeaders(scope=message)["X-Content-Type-Options"] = "nosniff"
             await send(message)
@@ -75,10 +76,10 @@ class Gate:
         except ClientDisconnect:
             pass
         except Exception as error:
-            if answering:  # a stream that is broken off
-                await send({"type": "http.response.body"})
-            else:
+            if not answering:
                 await _refusal(error)(scope, receive, answer)
+            elif not answered:  # a stream that is broken off
+                await send({"type": "http.response.body"})
 
     def _counted(self, receive: Receive) -> Receive:
         """An upload as it comes, which ends where it gets too large or too slow."""

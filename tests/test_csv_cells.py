@@ -12,12 +12,25 @@ from hf_smile.data.audit.splits import write_annotations
 from hf_smile.errors import Problems
 from hf_smile.evaluation.backbones import write_comparison
 
-FORMULAS = ["=1+1", "+1", "-1", "@SUM(A1)", "\tx", "\rx", "'=1", "''+1", '=HYPERLINK("http://x";"y")']
+FORMULAS = [
+    "=1+1",
+    "+1",
+    "-1",
+    "@SUM(A1)",
+    "\tx",
+    "\rx",
+    "\nx",
+    "＝1+1",
+    "＠x",
+    "'=1",
+    "''+1",
+    '=HYPERLINK("http://x";"y")',
+]
 
 
 @pytest.mark.parametrize("text", [*FORMULAS, "", "'", "1.jpg", "'tis", " =1", "a=1"])
 def test_a_guarded_cell_is_no_formula_and_comes_back(text):
-    assert not guarded(text).startswith(("=", "+", "-", "@", "\t", "\r"))
+    assert not guarded(text).startswith(("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＠"))
     assert unguarded(guarded(text)) == text
 
 

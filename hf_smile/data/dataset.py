@@ -16,13 +16,14 @@ from typing import Any
 import datasets
 import pandas as pd
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value
+from datasets.exceptions import DatasetGenerationError
 from tqdm.auto import tqdm
 
 from hf_smile.console import is_main_process
 from hf_smile.csv_cells import guarded
 from hf_smile.data.annotations import check_disjoint, is_file_name, read_annotations
 from hf_smile.data.images import ImageSource, decode_image
-from hf_smile.errors import Problems, SmileDataError
+from hf_smile.errors import Problems, SmileDataError, first_line
 from hf_smile.hub_id import missing_folder
 from hf_smile.labels import LABEL_NAMES, parse_label
 
@@ -242,12 +243,21 @@ def _build_split(split: str, table: pd.DataFrame, images: ImageSource) -> Datase
             yield record | {"image": {"bytes": images.read(record["image_id"]), "path": name}}
 
     content = table.drop(columns="where").to_csv(index=False)
-    return Dataset.from_generator(
-        examples,
-        features=_features(extra_columns),
-        split=datasets.NamedSplit(split),
-        fingerprint=hashlib.blake2b(content.encode(), digest_size=16).hexdigest(),
-    )
+    try:
+        return Dataset.from_generator(
+            examples,
+            features=_features(extra_columns),
+            split=datasets.NamedSplit(split),
+            fingerprint=hashlib.blake2b(content.encode(), digest_size=16).hexdigest(),
+        )
+    except (DatasetGenerationError, OSError) as error:
+        cause = error if isinstance(error, OSError) else error.__cause__
+        if isinstance(cause, OSError):
+            raise SmileDataError(
+                f"{datasets.config.HF_DATASETS_CACHE}: the images can't be cached there ({first_line(cause)}); "
+                "make room, or set HF_HOME to a folder on another disk"
+            ) from None
+        raise cause if isinstance(cause, SmileDataError) else error from None
 
 
 def _load_prepared(folder: Path) -> DatasetDict:

@@ -171,14 +171,11 @@ def encoded_bytes(image: dict[str, Any]) -> bytes:
     """The file of an undecoded `datasets.Image`: its bytes, or what its path holds (as in a Hub image folder).
 
     Raises:
-        SmileDataError: the file can't be read.
+        SmileDataError: as `read_file`.
     """
     if image["bytes"] is not None:
         return image["bytes"]
-    try:
-        return Path(image["path"]).read_bytes()
-    except OSError as error:
-        raise SmileDataError(f"can't be read: {error}") from None
+    return read_file(Path(image["path"]))
 
 
 def read_file(path: Path) -> bytes:

@@ -183,11 +183,17 @@ def _read_lines(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     if len(lines) < 2:
         raise SmileDataError(f"{path} is empty: it needs a header ({','.join(COLUMNS)}) and one row an image")
     header = [unguarded(name) for name in lines.pop(0)[1]]
+    if len(header) == 1 and (";" in header[0] or "\t" in header[0]):
+        raise SmileDataError(f"{path}: the cells are not separated by commas; save it as CSV, comma separated")
     problems = Problems(
         f"no column {name!r}; the header has {', '.join(header)}" for name in COLUMNS if name not in header
     )
     problems += (f"column {name!r} is there twice" for name in dict.fromkeys(header) if header.count(name) > 1)
-    problems.raise_if_any(str(path))
+    problems.raise_if_any(
+        str(path),
+        "It takes test_predictions.csv of a run, or predictions.csv of evaluate.py: with the true labels."
+        "It takes what train.py and evaluate.py write: test_predictions.csv, predictions.csv (true labels too).",
+    )
     return header, lines
 
 

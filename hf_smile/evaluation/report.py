@@ -69,6 +69,7 @@ def write_report(
         check_group_column(group_by, predictions.further_columns)
     grouping = predictions.further_columns[group_by] if group_by else None
     open_output(output_dir)
+    Path(output_dir, "report.md").unlink(missing_ok=True)  # written last: an old one would tell of other numbers
     groups = metrics_by_group(probabilities, label_ids, grouping, n_resamples, seed=seed) if grouping else {}
 
     intervals = confidence_intervals(probabilities, label_ids, n_resamples, seed=seed)

@@ -232,7 +232,8 @@ class Annotator:
             return
         if Path(image.source).resolve().parent == self.folder.resolve():
             raise SmileDataError(f"--annotate {self.folder} holds the pictures themselves; name another folder")
-        stem = name = Path(image.source).stem
+        # File systems take 255 bytes, and a zip's members know no limit.
+        stem = name = Path(image.source).stem.encode()[:200].decode(errors="ignore")
         number = 1
         while name.lower() in self._names:  # some file systems do not tell A from a
             number += 1

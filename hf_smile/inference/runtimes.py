@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from pathlib import Path
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 from hf_smile.data.preprocessing import Preprocessor
 from hf_smile.errors import SmileModelError, first_line
 from hf_smile.labels import LABEL_NAMES
-from hf_smile.model_files import model_file, read_config
+from hf_smile.model_files import WEIGHTS_MEND, file_sha256, model_file, read_config
 
 ONNX_FILES = {"onnx": "onnx/model.onnx", "onnx-int8": "onnx/model_quantized.onnx"}
 """Where Optimum and Transformers.js look for the network and its int8 version, by runtime."""
@@ -50,7 +49,9 @@ def load_runtime(model: str | Path, runtime: str = "torch", device: str | None =
     if runtime not in RUNTIMES:
         raise SmileModelError(f"unknown runtime {runtime!r}; choose one of {', '.join(RUNTIMES)}")
     if runtime == "torch":
-        read_config(model)  # what is wrong with it is told before torch is imported, which takes seconds
+        # What is wrong with them is told before torch is imported, which takes seconds.
+        read_config(model)
+        model_file(model, "model.safetensors", WEIGHTS_MEND)
         return TorchRuntime(str(model), device)
     path = model_file(model, ONNX_FILES[runtime], f"make it with: {_export(str(model), runtime)}")
     loaded = OnnxRuntime(path, device)
@@ -74,13 +75,7 @@ def check_onnx_matches(folder: str | Path) -> None:
 def weights_sha256(folder: str | Path) -> str | None:
     """SHA-256 of the weights in a model's folder, in hexadecimal; None without a `model.safetensors`."""
     path = Path(folder, "model.safetensors")
-    if not path.is_file():
-        return None
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+    return file_sha256(path) if path.is_file() else None
 
 
 class TorchRuntime:

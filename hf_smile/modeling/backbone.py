@@ -13,9 +13,11 @@ from torch import nn
 from transformers import TimmWrapperConfig, TimmWrapperForImageClassification
 from transformers.utils import logging as transformers_logging
 
+from hf_smile.data.preprocessing import Preprocessor
 from hf_smile.errors import SmileModelError
 from hf_smile.hub_id import missing_folder
 from hf_smile.labels import ID2LABEL, LABEL2ID, NUM_LABELS
+from hf_smile.model_files import read_timm_config
 from hf_smile.modeling.head import SmileTimmConfig, SmileTimmForImageClassification
 from hf_smile.modeling.layers import freeze_stages as freeze
 from hf_smile.modeling.layers import head_parameters
@@ -74,6 +76,10 @@ def build_model(
     if not 0.1 <= crop_pct <= 1:
         raise SmileModelError(f"crop_pct is {crop_pct}; it must lie between 0.1 and 1")
     pretrained_cfg |= {"crop_pct": crop_pct, "crop_mode": "center"}
+    try:
+        Preprocessor(pretrained_cfg)
+    except SmileModelError as error:
+        raise SmileModelError(f"{backbone}: config.json: {error}") from None
 
     labels = {"num_labels": NUM_LABELS, "id2label": ID2LABEL, "label2id": LABEL2ID}
     # An empty dict instead of None: timm's own loader of a saved folder fails on null.
@@ -159,11 +165,14 @@ def _load_config(backbone: str, pretrained: bool) -> dict[str, Any]:
 
 def _read_config(backbone: str) -> dict[str, Any]:
     try:
-        config, _ = TimmWrapperConfig.get_config_dict(backbone)
-    except (OSError, ValueError) as error:
+        config = read_timm_config(backbone)
+    except SmileModelError as error:
         raise _not_loaded(backbone, error) from None
-    if "architecture" not in config or "pretrained_cfg" not in config:
-        raise SmileModelError(f"{backbone}: config.json does not describe a timm model (no 'architecture')")
+    if not timm.is_model(config["architecture"]):
+        raise SmileModelError(
+            f"{backbone}: config.json names the architecture {config['architecture']!r}, which this timm "
+            f"({timm.__version__}) does not know"
+        )
     return {name: config[name] for name in ("architecture", "num_features", "pretrained_cfg") if name in config}
 
 
@@ -217,13 +226,15 @@ def _load_weights(
             f"{backbone}: {len(wrong)} weights are missing or do not fit the architecture {config.architecture}, "
             f"the first is {wrong[0].removeprefix('timm_model.')}"
         )
+    if broken := [name for name, value in model.named_parameters() if not value.isfinite().all()]:
+        raise SmileModelError(f"{backbone}: {broken[0].removeprefix('timm_model.')} holds NaN or infinity")
     return model
 
 
 def _not_loaded(backbone: str, error: Exception) -> SmileModelError:
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     if Path(backbone).is_dir():
-        return SmileModelError(f"{backbone}: {reason}")
+        return SmileModelError(reason if reason.startswith(backbone) else f"{backbone}: {reason}")
     return SmileModelError(
         f"the backbone {backbone} could not be fetched from the Hugging Face Hub: {reason}\n"
         "Two ways on: --backbone FOLDER with a local copy (config.json and model.safetensors), "

@@ -20,7 +20,7 @@ from hf_smile.data.preprocessing import Preprocessor
 from hf_smile.data.transforms import BatchTransform, collate, evaluation_transform
 from hf_smile.errors import SmileModelError, first_line
 from hf_smile.labels import ID2LABEL, LABEL2ID, NUM_LABELS
-from hf_smile.model_files import model_file, read_config
+from hf_smile.model_files import WEIGHTS_MEND, model_file, read_config
 from hf_smile.modeling.backbone import quiet_transformers
 from hf_smile.modeling.head import SmileTimmConfig, SmileTimmForImageClassification
 
@@ -50,7 +50,7 @@ def load_model(model: str) -> TimmWrapperForImageClassification:
         Preprocessor(config["pretrained_cfg"])
     except SmileModelError as error:
         raise SmileModelError(f"{model}: config.json: {error}") from None
-    path = model_file(model, "model.safetensors", "other formats, pickle among them, are never read")
+    path = model_file(model, "model.safetensors", WEIGHTS_MEND)
     hidden = "head_hidden_size" in config
     model_class: type[TimmWrapperForImageClassification] = (
         SmileTimmForImageClassification if hidden else TimmWrapperForImageClassification

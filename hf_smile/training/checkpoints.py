@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 
-from hf_smile.console import is_main_process
+from hf_smile.console import DISK_FULL, is_main_process
 from hf_smile.errors import SmileError, first_line
+from hf_smile.model_files import file_sha256
 
 CHECKSUMS = "checksums.json"
-"""In a checkpoint: BLAKE2b of every other file, written last."""
+"""In a checkpoint: SHA-256 of every other file, written last."""
 UNFINISHED = "unfinished_checkpoint"
 """In the folder of a run: where a checkpoint is while it is being written."""
 
@@ -32,7 +33,8 @@ def checkpoints(folder: Path) -> list[Path]:
 
 def seal(checkpoint: Path) -> None:
     """Write `checksums.json`, by which `damage` knows the checkpoint again."""
-    sums = {file.name: _digest(file) for file in sorted(checkpoint.iterdir()) if file.name != CHECKSUMS}
+    files = sorted(path for path in checkpoint.rglob("*") if path.is_file() and path != checkpoint / CHECKSUMS)
+    sums = {path.relative_to(checkpoint).as_posix(): file_sha256(path) for path in files}
     (checkpoint / CHECKSUMS).write_text(json.dumps(sums, indent=2) + "\n", encoding="utf-8")
 
 
@@ -43,15 +45,16 @@ def damage(checkpoint: Path) -> str | None:
     'optimizer.pt is not as it was written'
     """
     try:
-        sums = json.loads((checkpoint / CHECKSUMS).read_text(encoding="utf-8"))
+        sums = _read_object(checkpoint / CHECKSUMS)
         if missing := _NEEDED - {*sums}:
             return f"{CHECKSUMS} does not name {min(missing)}"
         for name, digest in sums.items():
-            if _digest(checkpoint / name) != digest:
+            if file_sha256(checkpoint / name) != digest:
                 return f"{name} is not as it was written"
+        _read_object(checkpoint / "trainer_state.json")
     except FileNotFoundError as error:
         return f"{Path(error.filename).name} is missing"
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         return f"it can't be read: {first_line(error)}"
     return None
 
@@ -61,12 +64,15 @@ def last_whole_checkpoint(folder: Path) -> Path | None:
 
     The best checkpoint so far, which the run will end with, has to be whole too.
     """
+    for path in (folder / UNFINISHED).glob("checkpoint-*"):  # killed between two renames of `move_into_place`
+        if damage(path) is None and not (folder / path.name).exists():
+            path.replace(folder / path.name)
     for path in reversed(checkpoints(folder)):
         problem = damage(path)
         if problem is None and not (path / "optimizer.pt").is_file():
             problem = "optimizer.pt is missing"
         if problem is None:
-            best = json.loads((path / "trainer_state.json").read_text(encoding="utf-8")).get("best_global_step")
+            best = _read_object(path / "trainer_state.json").get("best_global_step")
             best_problem = damage(folder / f"checkpoint-{best}") if best else None
             if best_problem is None:
                 return path
@@ -106,10 +112,13 @@ def clear_of_disk_errors(folder: Path) -> Iterator[None]:
 
 def _is_of_the_disk(error: Exception) -> bool:
     if isinstance(error, OSError):
-        return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
+        return error.errno in (*DISK_FULL, errno.EIO, errno.EROFS)
     # Of torch.save and safetensors there are words alone.
     return ("os error" if isinstance(error, SafetensorError) else "inline_container") in str(error)
 
 
-def _digest(file: Path) -> str:
-    return hashlib.blake2b(file.read_bytes(), digest_size=16).hexdigest()
+def _read_object(path: Path) -> dict[str, Any]:
+    value = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(value, dict):
+        raise ValueError(f"{path.name} holds no JSON object")
+    return value

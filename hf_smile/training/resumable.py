@@ -8,8 +8,9 @@ import shutil
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import TrainOutput, rotate_checkpoints
 
 from hf_smile.errors import SmileError, SmileModelError
-from hf_smile.training.checkpoints import UNFINISHED, move_into_place, seal
+from hf_smile.training.checkpoints import UNFINISHED, last_whole_checkpoint, move_into_place, seal
 
 EPOCH_SO_FAR = "epoch_so_far.json"
 """In a checkpoint: the sums of the epoch that is not logged yet, and whether its evaluation is still to come."""
@@ -60,7 +61,15 @@ class ResumableTrainer(Trainer):
         self.add_callback(self._termination)
         try:
             with self._termination.listening():
-                return super().train(resume_from_checkpoint, *args, **kwargs)
+                output = super().train(resume_from_checkpoint, *args, **kwargs)
+                if self._termination.agreed():  # after the last step
+                    raise self._termination.exit()
+                return output
+        except KeyboardInterrupt:
+            saved = last_whole_checkpoint(Path(str(self.args.output_dir))) if self.args.should_save else None
+            if saved:
+                print(f"\nThe same command goes on from {saved}", file=sys.stderr)
+            raise
         except SmileError as error:
             if self.args.process_index:  # a fault of its own data, which `run_script` would leave to the first process
                 print(f"process {self.args.process_index}: {error}", file=sys.stderr)
@@ -86,6 +95,7 @@ class ResumableTrainer(Trainer):
         loader = super()._get_dataloader(*args, **kwargs)
         # It draws the seeds of its workers when it starts them, which a run that goes on does at other times.
         loader.base_dataloader.generator = torch.Generator()
+        loader.base_dataloader.worker_init_fn = partial(start_worker, loader.base_dataloader.worker_init_fn)
         return loader
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
@@ -147,6 +157,17 @@ class ResumableTrainer(Trainer):
             self._load_rng_state(str(self._checkpoint))
             self.control.should_evaluate = self.control.should_save = True
             self._maybe_log_save_evaluate(self._tr_loss, None, self.model, None, 0, None, 0.0)
+
+
+def start_worker(start: Callable[[int], object] | None, worker_id: int) -> None:
+    """Begin a data loader's worker that passes over the first SIGTERM.
+
+    Slurm and service managers signal all processes of a job, and the one that trains still needs its workers to finish
+    the step at hand. It ends them itself, if need be with a signal of its own.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
+    if start is not None:
+        start(worker_id)
 
 
 class _EvaluationStopped(Exception):

@@ -93,6 +93,11 @@ def open_run(output_dir: str | Path, recipe: dict[str, Any], overwrite: bool = F
     if overwrite:
         return None
     checkpoint = last_whole_checkpoint(folder)
+    if checkpoint is None and checkpoints(folder):
+        raise SmileError(
+            f"{folder} holds checkpoints, and none of them can be gone on from.\n"
+            "Name another --output_dir, or start afresh in this one with --overwrite."
+        )
     earlier = _read_recipe(folder / RECIPE)
     if earlier is None and checkpoint is not None:
         raise SmileError(f"{folder} holds checkpoints without a readable {RECIPE}; start afresh with --overwrite")

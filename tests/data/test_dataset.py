@@ -357,3 +357,13 @@ def test_the_folder_of_the_collected_data_is_not_prepared_into(write_data):
 def test_what_to_do_with_bad_images_is_one_of_two(sample_dir):
     with pytest.raises(SmileDataError, match="must be 'error' or 'skip'"):
         load_smile_dataset(sample_dir, on_bad_image="ignore")
+
+
+def test_a_full_disk_under_the_cache_is_said(sample_dir, tmp_path, monkeypatch):
+    def write(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.setattr(datasets.arrow_writer.ArrowWriter, "write", write)
+    with pytest.raises(SmileDataError, match=r"cache: the images can't be cached there .*No space.*HF_HOME"):
+        load_smile_dataset(sample_dir)

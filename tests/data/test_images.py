@@ -1,6 +1,7 @@
 """Bytes from anywhere -> upright RGB images, or one plain message."""
 
 import io
+import os
 import stat
 import struct
 import zipfile
@@ -11,7 +12,7 @@ import pytest
 from PIL import Image
 
 from hf_smile.data import images
-from hf_smile.data.images import ImageSource, decode_image
+from hf_smile.data.images import ImageSource, decode_image, encoded_bytes
 from hf_smile.errors import SmileDataError
 
 
@@ -192,3 +193,10 @@ def test_a_damaged_zip_member_is_said_when_it_is_read(tmp_path):
     path.write_bytes(data)
     with pytest.raises(SmileDataError, match="can't be"):
         ImageSource(path).read("a")
+
+
+def test_a_path_in_a_data_set_is_read_as_one_in_a_folder(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")  # opening it would wait for ever
+    for path, message in (("pipe.png", "not a regular file"), ("gone.png", "can't be read")):
+        with pytest.raises(SmileDataError, match=message):
+            encoded_bytes({"bytes": None, "path": str(tmp_path / path)})

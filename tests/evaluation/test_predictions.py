@@ -112,6 +112,7 @@ def test_a_long_list_of_problems_is_cut(tmp_path):
     [
         (b"", "is empty: it needs a header"),
         (HEADER.encode() + b"\n", "is empty: it needs a header"),
+        (b"image_id;label\n1.jpg;NOT smile\n", "not separated by commas"),
         (b"image_id,label\n1.jpg,NOT smile\n", "no column 'prediction'; the header has image_id, label"),
         (HEADER.encode() + b",label\n" + GOOD.encode() + b",x\n", "column 'label' is there twice"),
         (b"\xff\xfe\x00", "is not a CSV file in UTF-8"),

@@ -172,7 +172,7 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "hidden layer": (settings(model_type="smile_timm", head_hidden_size=10**9), "does not fit"),
     "hidden layer below 0": (settings(model_type="smile_timm", head_hidden_size=-5), "config.json"),
     "hidden layer in words": (settings(model_type="smile_timm", head_hidden_size="ten"), "config.json can't be foll"),
-    "no timm model": (config_text(b'{"model_type": "vit", "hidden_size": 10}'), "does not describe a model"),
+    "no timm model": (config_text(b'{"model_type": "vit", "hidden_size": 10}'), "does not describe a timm model"),
     # labels
     "ten classes": (settings(label_names=[str(i) for i in range(10)]), "label_names are"),
     "a million classes": (settings(label_names=["x"] * 100_000, num_classes=100_000), "label_names are"),

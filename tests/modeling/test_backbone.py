@@ -7,6 +7,7 @@ import pytest
 import timm
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from transformers import AutoImageProcessor, AutoModelForImageClassification, pipeline
 
 from hf_smile.errors import SmileModelError
@@ -157,9 +158,34 @@ def damage_other_network(folder):
     (folder / "other" / "model.safetensors").replace(folder / "model.safetensors")
 
 
+def changed(**settings):
+    def damage(folder):
+        config = json.loads((folder / "config.json").read_text())
+        own = config["pretrained_cfg"] | settings.pop("pretrained", {})
+        (folder / "config.json").write_text(json.dumps(config | {"pretrained_cfg": own} | settings))
+
+    return damage
+
+
+def damage_with_nan(folder):
+    weights = load_file(folder / "model.safetensors")
+    weights[min(weights)].fill_(float("nan"))
+    save_file(weights, folder / "model.safetensors")
+
+
+STRANGE = {
+    "architecture": [5, "local-dir:/elsewhere", "hf-hub:owner/name", "no_such_network"],
+    "pretrained_cfg": [[], None],
+    "auto_map": [{"AutoModel": "code.Model"}],
+    "pretrained": [{"mean": 3}, {"interpolation": "magic"}, {"input_size": "big"}],
+}
+
+
 @pytest.mark.parametrize(
     "damage",
-    [damage_nothing_there, damage_config, damage_no_timm, damage_weights, damage_pickle_only, damage_other_network],
+    [changed(**{name: value}) for name, values in STRANGE.items() for value in values]
+    + [damage_with_nan]
+    + [damage_nothing_there, damage_config, damage_no_timm, damage_weights, damage_pickle_only, damage_other_network],
 )
 def test_a_damaged_folder_is_refused_and_never_replaced_by_random_weights(local_backbone, damage):
     damage(local_backbone)

@@ -83,7 +83,7 @@ def test_more_images_than_allowed_are_refused_in_words(client, tmp_path):
     with zipfile.ZipFile(path, "w") as archive:
         for i in range(201):
             archive.writestr(f"{i}.png", b"")
-    with pytest.raises(AppError, match="201 images are too many: at most 200"):
+    with pytest.raises(AppError, match="these are too many images: at most 200"):
         client.predict([handle_file(path)], api_name="/predict_batch")
 
 

@@ -25,11 +25,13 @@ from PIL import Image
 
 from hf_smile.data.sample import draw_face
 from hf_smile.errors import SmileError
+from hf_smile.inference.files import find_images
 
 pytest.importorskip("cv2")
 pytest.importorskip("gradio")
 
 import app
+import engine
 import environment
 import forgetting
 import gate
@@ -248,6 +250,20 @@ def test_poison_among_good_pictures_spoils_nothing_else(visitor):
     assert verdicts[0]["p_smile"] == verdicts[-1]["p_smile"]
 
 
+def test_a_zip_named_again_and_again_is_listed_until_there_are_too_many(demo_model, tmp_path, monkeypatch):
+    names, listed = [f"{i}.png" for i in range(100)], []
+    with zipfile.ZipFile(tmp_path / "many.zip", "w") as archive:
+        for name in names:
+            archive.writestr(name, b"")
+    monkeypatch.setattr(engine, "find_images", lambda paths: listed.append(paths) or find_images(paths))
+    with pytest.raises(SmileError, match="at most 200"):
+        next(Engine(str(demo_model)).look_at_many(1500 * [tmp_path / "many.zip"]))
+    assert len(listed) == 3
+    monkeypatch.setattr(engine, "_MAX_MEMBERS", 99)
+    (answer,) = Engine(str(demo_model)).look_at_many([tmp_path / "many.zip"])
+    assert "more than 99 files" in answer.error and len(listed) == 3
+
+
 def test_a_photo_too_thin_to_be_looked_at_is_told_in_words(visitor, demo_model, tmp_path):
     strip = Path(environment.UPLOADS.name) / "strip.png"
     Image.new("RGB", (1, 20_000)).save(strip)
@@ -317,6 +333,22 @@ def test_one_upload_and_all_uploads_have_a_limit(tmp_path, monkeypatch):
     assert code == 503 and "try again" in text
 
 
+def test_a_fault_after_the_answer_sends_no_second_one(tmp_path):
+    sent = []
+
+    async def answer_and_fail(scope, receive, send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"all of it"})
+        raise FileNotFoundError("gone")
+
+    async def send(message) -> None:
+        sent.append(message["type"])
+
+    scope = {"type": "http", "method": "GET", "path": "/config", "headers": []}
+    asyncio.run(gate.Gate(answer_and_fail, Uploads(tmp_path))(scope, None, send))
+    assert sent == ["http.response.start", "http.response.body"]
+
+
 def test_a_full_disk_is_said(capsys):
     try:
         raise OSError(28, "No space left on device", "/uploads/mine.jpg")
@@ -326,22 +358,18 @@ def test_a_full_disk_is_said(capsys):
     assert "OSError" in capsys.readouterr().err
 
 
-def test_old_uploads_go_and_what_is_left_of_broken_ones_sooner(tmp_path, monkeypatch):
-    for name in ("sample/0.jpg", "whole/mine.jpg", "broken"):
+def test_old_uploads_go_and_those_under_way_stay(tmp_path, monkeypatch):
+    for name in ("sample/0.jpg", "whole/mine.jpg", "first_of_two"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"a picture")
     uploads, now = Uploads(tmp_path), time.time()
-    for seconds, left in (
-        (30, {"sample/0.jpg", "whole/mine.jpg", "broken"}),
-        (100, {"sample/0.jpg", "whole/mine.jpg"}),
-    ):
-        monkeypatch.setattr(time, "time", lambda seconds=seconds: now + seconds)
-        uploads.sweep(300, {uploads.folder / "sample" / "0.jpg"})
-        assert {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()} == left
-    assert uploads.held == len(b"a picture")
+    monkeypatch.setattr(time, "time", lambda: now + gate._UPLOAD_WITHIN - 1)
+    assert uploads.sweep(300, {uploads.folder / "sample" / "0.jpg"}) == set()
+    assert uploads.held == 2 * len(b"a picture")
     monkeypatch.setattr(time, "time", lambda: now + 301)
     gone = [uploads.sweep(300, {uploads.folder / "sample" / "0.jpg"}) for _ in range(2)]
-    assert gone == [{str(uploads.folder / "whole" / "mine.jpg")}, set()] and uploads.held == 0
+    assert gone == [{str(uploads.folder / name) for name in ("whole/mine.jpg", "first_of_two")}, set()]
+    assert uploads.held == 0
     assert {path.name for path in tmp_path.rglob("*")} == {"sample", "0.jpg"}
 
 

@@ -163,6 +163,13 @@ def test_a_model_without_a_card_is_said_to_have_none(tmp_path):
     assert "comes without a card" in text and "not tested" in text
 
 
+@pytest.mark.parametrize("metrics", ["[]", "{", '{"accuracy": "x"}', '{"support_not_smile": 3}', 9_999 * "["])
+def test_a_card_and_metrics_that_make_no_sense_are_no_hindrance(tmp_path, metrics):
+    (tmp_path / "README.md").write_bytes(b"## Limits\n\xff\xfe")
+    (tmp_path / "test_metrics.json").write_text(metrics)
+    assert "can't be read" in about.about(str(tmp_path))
+
+
 def test_idle_visitors_are_forgotten_and_others_are_not(demo_model, tmp_path):
     page = app.build_page(Engine(str(demo_model)), tmp_path)
     page.app.configure_app(page)

@@ -71,11 +71,36 @@ def test_what_is_added_to_a_checkpoint_later_does_not_matter(tmp_path):
     assert damage(checkpoint) is None
 
 
+def test_folders_in_a_checkpoint_are_sealed_too(tmp_path):
+    checkpoint = add_checkpoint(tmp_path, 1)
+    (checkpoint / "part").mkdir()
+    (checkpoint / "part" / "0.bin").write_bytes(b"1234")
+    seal(checkpoint)
+    assert damage(checkpoint) is None
+    flip_a_bit(checkpoint / "part" / "0.bin")
+    assert damage(checkpoint) == "part/0.bin is not as it was written"
+
+
+def test_a_checkpoint_that_was_about_to_take_its_place_is_found(tmp_path):
+    for name in ("replaced", "checkpoint-5"):
+        add_checkpoint(tmp_path / UNFINISHED, 5).replace(tmp_path / UNFINISHED / name)
+    assert last_whole_checkpoint(tmp_path) == tmp_path / "checkpoint-5"
+
+
 def test_checksums_that_name_nothing_do_not_pass(tmp_path):
     checkpoint = add_checkpoint(tmp_path, 1)
-    for text in ("{}", "[]", "3", '{"model.safetensors": 1, "trainer_state.json": 2}', "\x00"):
+    needed = ["model.safetensors", "trainer_state.json"]
+    for text in ("{}", "[]", "3", json.dumps(needed), json.dumps(dict.fromkeys(needed, 1)), "\x00", 10_000 * "["):
         (checkpoint / CHECKSUMS).write_text(text)
         assert damage(checkpoint)
+
+
+def test_a_state_that_is_none_is_damage_even_if_sealed(tmp_path, capsys):
+    checkpoint = add_checkpoint(tmp_path, 1)
+    (checkpoint / "trainer_state.json").write_text("[1]")
+    seal(checkpoint)
+    assert last_whole_checkpoint(tmp_path) is None
+    assert "trainer_state.json holds no JSON object" in capsys.readouterr().err
 
 
 def test_a_checkpoint_saved_again_takes_the_place_of_the_first(tmp_path):

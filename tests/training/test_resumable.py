@@ -91,6 +91,7 @@ def undisturbed(splits, tmp_path_factory):
         (STEPS_AN_EPOCH, "on_prediction_step", STEPS_AN_EPOCH),
         (2 * STEPS_AN_EPOCH, "on_prediction_step", 2 * STEPS_AN_EPOCH),
         (2 * STEPS_AN_EPOCH, "on_evaluate", 2 * STEPS_AN_EPOCH),
+        (2 * STEPS_AN_EPOCH, "on_train_end", 2 * STEPS_AN_EPOCH),
     ],
 )
 def test_a_run_that_was_told_to_stop_ends_as_one_left_alone(
@@ -111,15 +112,30 @@ def test_a_run_that_was_told_to_stop_ends_as_one_left_alone(
     assert outcome(again) == undisturbed
 
 
-def test_loading_processes_change_nothing_of_that(splits, undisturbed, tmp_path):
-    options = EVERYTHING | {"dataloader_num_workers": 1}
+def send_sigterm_to_the_whole_job() -> None:
+    for worker in multiprocessing.active_children():
+        os.kill(worker.pid, signal.SIGTERM)
+    send_sigterm()
+
+
+@pytest.mark.parametrize(("step", "event"), [(2, "on_step_end"), (STEPS_AN_EPOCH, "on_evaluate")])
+def test_loading_processes_change_nothing_of_that(splits, undisturbed, tmp_path, step, event):
+    options = EVERYTHING | {"dataloader_num_workers": 1, "dataloader_prefetch_factor": 1}
     trainer = new_trainer(splits, tmp_path, **options)
-    trainer.add_callback(At(STEPS_AN_EPOCH, "on_evaluate", send_sigterm))
+    trainer.add_callback(At(step, event, send_sigterm_to_the_whole_job))
     with pytest.raises(SystemExit):
         trainer.train()
     again = new_trainer(splits, tmp_path, **options)
     again.train(resume_from_checkpoint=str(last_whole_checkpoint(tmp_path)))
     assert outcome(again) == undisturbed
+
+
+def test_ctrl_c_says_where_the_run_will_go_on(splits, tmp_path, capsys):
+    trainer = new_trainer(splits, tmp_path)
+    trainer.add_callback(At(STEPS_AN_EPOCH + 1, "on_step_end", lambda: signal.raise_signal(signal.SIGINT)))
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    assert f"goes on from {tmp_path}/checkpoint-{STEPS_AN_EPOCH}" in capsys.readouterr().err
 
 
 def test_a_run_that_was_killed_after_its_last_step_is_not_trained_any_further(splits, tmp_path):

@@ -33,6 +33,14 @@ def test_a_new_folder_is_a_fresh_start(tmp_path):
     assert open_run(tmp_path / "new", RECIPE) is None
 
 
+def test_a_run_whose_checkpoints_are_all_damaged_is_not_begun_anew_over_them(tmp_path):
+    start_run(tmp_path, RECIPE)
+    add_checkpoint(tmp_path, 110, state=None)
+    with pytest.raises(SmileError, match="none of them can be gone on from"):
+        open_run(tmp_path, RECIPE)
+    assert open_run(tmp_path, RECIPE, overwrite=True) is None
+
+
 def test_an_interrupted_run_goes_on_from_its_newest_whole_checkpoint(tmp_path):
     start_run(tmp_path, RECIPE)
     add_checkpoint(tmp_path, 90)
