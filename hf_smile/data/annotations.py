@@ -41,7 +41,7 @@ def read_annotations(path: str | Path, problems: Problems) -> pd.DataFrame:
     if misread := _misread(rows):
         problems.append(f"{path.name}: {misread}")
         return pd.DataFrame({"image_id": [], "label": [], "where": []})
-    columns = _read_header(rows[0][1])
+    columns = read_header(rows[0][1])
     if columns is None:
         columns = ["image_id", "label"]
     else:
@@ -156,7 +156,7 @@ def _is_label(text: str) -> bool:
     return True
 
 
-def _read_header(row: list[str]) -> list[str] | None:
+def read_header(row: list[str]) -> list[str] | None:
     """Column names if `row` is a header. Only known names make one: a mistyped label must not pass for a header."""
     names = [cell.strip().lower() for cell in row]
     if not set(names) & {*_ID_COLUMNS, *_LABEL_COLUMNS}:

@@ -49,12 +49,17 @@ def start_all_processes() -> None:
     if not announced or "WORLD_SIZE" in os.environ or "PMI_SIZE" in os.environ or "OMPI_COMM_WORLD_SIZE" in os.environ:
         return
     import psutil
+    from accelerate.commands.config import load_config_from_file
     from accelerate.commands.launch import launch_command_parser
 
     words = psutil.Process().parent().cmdline()
     launch, _ = launch_command_parser().parse_known_args(
         words[words.index("launch") + 1 :] if "launch" in words else []
     )
+    if launch.config_file:
+        defaults = load_config_from_file(launch.config_file)
+        launch.num_processes = launch.num_processes or defaults.num_processes
+        launch.num_machines = launch.num_machines or defaults.num_machines
     if (launch.num_processes or 1) > 1 and (launch.num_machines or 1) == 1:
         workers = ["--standalone", f"--nproc_per_node={launch.num_processes}"]
         os.execv(sys.executable, [sys.executable, "-m", "torch.distributed.run", *workers, *sys.argv])
