@@ -14,6 +14,7 @@ def main() -> None:
     from transformers.utils import logging
 
     from hf_smile.data.dataset import load_smile_dataset
+    from hf_smile.data.shards import is_sharded, load_shards, shard_files
     from hf_smile.errors import SmileError
     from hf_smile.hub.connection import check_login
     from hf_smile.hub.model import publish_model
@@ -24,11 +25,17 @@ def main() -> None:
     from hf_smile.training.after import fold_after_training
     from hf_smile.training.arguments import parse_arguments, to_recipe
     from hf_smile.training.checkpoints import clear_of_disk_errors
-    from hf_smile.training.device import keep_freed_memory, start_all_processes, use_all_cores
+    from hf_smile.training.device import (
+        keep_freed_memory,
+        start_all_processes,
+        stop_with_launcher,
+        use_all_cores,
+    )
     from hf_smile.training.run_folder import finish_run, mark_finished, open_run, start_run
     from hf_smile.training.trainer import SmileTrainer
 
     data, augmentation, backbone, args = arguments = parse_arguments(sys.argv[1:])
+    stop_with_launcher()
     start_all_processes()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -43,11 +50,17 @@ def main() -> None:
     recipe = to_recipe(arguments) | {"processes": args.world_size * max(1, args.n_gpu)}
     with args.main_process_first(desc="opening the run"):
         checkpoint = open_run(args.output_dir, recipe, args.overwrite)
-        splits = load_smile_dataset(
-            data.data_dir, data.validation_size, args.seed, data.on_bad_image, f"{args.output_dir}/bad_images.csv"
-        )
+        shards = shard_files(data.data_dir, "train") if is_sharded(data.data_dir) else None
+        if shards:
+            splits = load_shards(data.data_dir, train_images=False)
+        else:
+            splits = load_smile_dataset(
+                data.data_dir, data.validation_size, args.seed, data.on_bad_image, f"{args.output_dir}/bad_images.csv"
+            )
     if is_main:
         print(*(f"{split}: {len(dataset):,} images" for split, dataset in splits.items()), sep=", ", flush=True)
+        if shards:
+            print(f"The images of train are streamed from {len(shards):,} shards", flush=True)
 
     set_seed(args.seed)
     model = build_model(
@@ -63,7 +76,7 @@ def main() -> None:
     if args.temperature is not None or args.prior_adjustment:
         require_output_layer(model)  # better known now than after the training
     try:
-        trainer = SmileTrainer(model, args, splits, augmentation)
+        trainer = SmileTrainer(model, args, splits, augmentation, shards)
     except (ValueError, RuntimeError, ImportError) as error:  # a setting that transformers checks only here
         raise SmileError(str(error)) from None
     if is_main:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import csv
-import io
 import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import pandas as pd
 
 from hf_smile.csv_cells import unguarded
 from hf_smile.data.images import IMAGE_SUFFIXES
-from hf_smile.errors import Problems
+from hf_smile.errors import Problems, SmileDataError
 from hf_smile.labels import LABEL_NAMES, parse_label
 
 _ID_COLUMNS = ("image_id", "id", "image", "filename", "file_name")
@@ -24,6 +24,8 @@ _MAX_BYTES = 50_000_000
 _MAX_LINES = 1_000_000
 _MAX_LINE_LENGTH = 1_000_000
 _MAX_PROBLEMS = 1_000  # a file with so many is another file
+_TOO_LARGE = "is this an annotation file? If so, let scripts/shard_dataset.py read it, and train on what that writes"
+_NO_TEXT = re.compile("[\x00\ud800-\udfff]")  # UTF-16 without its mark, or bytes that `surrogateescape` kept
 _NO_FILE_NAME = re.compile("[\x00-\x1f\x7f/\\\\\ud800-\udfff]")
 
 
@@ -43,13 +45,50 @@ def read_annotations(path: str | Path, problems: Problems) -> pd.DataFrame:
     >>> problems = Problems()
     >>> table = read_annotations("data/happy_images/train.csv", problems)  # doctest: +SKIP
     """
+    path, nothing = Path(path), pd.DataFrame({"image_id": [], "label": [], "where": []})
+    if (size := path.stat().st_size) > _MAX_BYTES:
+        problems.append(f"{path.name}: {size:,} bytes are over the limit of {_MAX_BYTES:,}; {_TOO_LARGE}")
+        return nothing
+    return next(annotation_pieces(path, problems, _MAX_LINES + 1, _MAX_LINES), nothing)
+
+
+def annotation_pieces(
+    path: str | Path, problems: Problems, piece: int, max_lines: int | None = None
+) -> Iterator[pd.DataFrame]:
+    """The same of a file of any size, in tables of so many rows, one of which is in memory at a time.
+
+    An id that comes again in a later piece is for the caller to find.
+
+    Args:
+        path: as for `read_annotations`, but for the size.
+        problems: as there.
+        piece: rows a table.
+        max_lines: of the file; a longer one is a problem.
+
+    >>> rows = sum(map(len, annotation_pieces("data/shards/train.csv", problems, 5000)))  # doctest: +SKIP
+    """
     path = Path(path)
-    rows = _read_rows(path, problems)
-    if not rows:
-        return pd.DataFrame({"image_id": [], "label": [], "where": []})
+    columns: list[str] | None = None
+    rows = _rows(path, max_lines)
+    try:
+        while block := list(islice(rows, piece)):
+            if columns is None and not (columns := _columns_of(path.name, block, problems)):
+                return
+            yield _table(path.name, columns, block, problems)
+            if len(problems) > _MAX_PROBLEMS:
+                return
+    except SmileDataError as error:
+        problems.append(str(error))
+    else:
+        if columns is None:
+            problems.append(f"{path.name}: empty file")
+
+
+def _columns_of(file: str, rows: list[tuple[int, list[str]]], problems: Problems) -> list[str] | None:
+    """The names of the columns; a header is taken off the rows. None where they are not the two that are needed."""
     if misread := _misread(rows):
-        problems.append(f"{path.name}: {misread}")
-        return pd.DataFrame({"image_id": [], "label": [], "where": []})
+        problems.append(f"{file}: {misread}")
+        return None
     columns = _read_header(rows[0][1])
     if columns is None:
         columns = ["image_id", "label"]
@@ -57,28 +96,31 @@ def read_annotations(path: str | Path, problems: Problems) -> pd.DataFrame:
         header_line, header = rows.pop(0)
         missing = [name for name in ("image_id", "label") if name not in columns]
         if missing:
-            problems.append(f"{path.name}:{header_line}: no column {missing[0]!r}; the header has {', '.join(header)}")
-            return pd.DataFrame({"image_id": [], "label": [], "where": []})
+            problems.append(f"{file}:{header_line}: no column {missing[0]!r}; the header has {', '.join(header)}")
+            return None
         count_of = Counter(columns)
         if taken := [name for name in columns if count_of[name] > 1 or name in _RESERVED_COLUMNS]:
-            problems.append(f"{path.name}:{header_line}: column {taken[0]!r} is there twice, or its name is reserved")
-            return pd.DataFrame({"image_id": [], "label": [], "where": []})
+            problems.append(f"{file}:{header_line}: column {taken[0]!r} is there twice, or its name is reserved")
+            return None
         if not rows:
-            problems.append(f"{path.name}: empty file: it has a header and no rows")
+            problems.append(f"{file}: empty file: it has a header and no rows")
     if _are_swapped(rows, columns):
         problems.append(
-            f"{path.name}: the labels stand where the ids should; swap the two columns, "
+            f"{file}: the labels stand where the ids should; swap the two columns, "
             "or mend the header line (without one the columns are image_id,label)"
         )
-        return pd.DataFrame({"image_id": [], "label": [], "where": []})
+        return None
+    return columns
 
+
+def _table(file: str, columns: list[str], rows: list[tuple[int, list[str]]], problems: Problems) -> pd.DataFrame:
     records: list[dict[str, object]] = []
     seen: dict[str, tuple[int, int | None]] = {}
     for line, row in rows:
         if len(problems) > _MAX_PROBLEMS:
-            problems.append(f"{path.name}: not read beyond line {line}, after so many problems")
+            problems.append(f"{file}: not read beyond line {line}, after so many problems")
             break
-        where = f"{path.name}:{line}"
+        where = f"{file}:{line}"
         if len(row) != len(columns):
             count = f"{len(row)} column" + "s" * (len(row) != 1)
             problems.append(f"{where}: {count} where {len(columns)} are expected ({','.join(columns)})")
@@ -88,7 +130,6 @@ def read_annotations(path: str | Path, problems: Problems) -> pd.DataFrame:
         label: int | None = None
         try:
             label = parse_label(str(record["label"]))
-            records.append(record | {"image_id": image_id, "label": label})
         except ValueError as error:
             problems.append(f"{where}: {error}")
         if not image_id:
@@ -101,6 +142,8 @@ def read_annotations(path: str | Path, problems: Problems) -> pd.DataFrame:
             if first_label is not None and label not in (None, first_label):
                 contradicted = f" with another label, {LABEL_NAMES[first_label]!r}"
             problems.append(f"{where}: id {image_id!r} is there twice, first in line {first_line}{contradicted}")
+        if image_id not in seen and label is not None:
+            records.append(record | {"image_id": image_id, "label": label})
         seen.setdefault(image_id, (line, label))
     return pd.DataFrame.from_records(records, columns=[*columns, "where"])
 
@@ -137,50 +180,36 @@ def is_file_name(image_id: str) -> bool:
     )
 
 
-def _read_rows(path: Path, problems: Problems) -> list[tuple[int, list[str]]]:
-    """The lines that are not blank, as (line number, cells)."""
-    if (size := path.stat().st_size) > _MAX_BYTES:
-        problems.append(
-            f"{path.name}: {size:,} bytes are over the limit of {_MAX_BYTES:,}; is this an annotation file?"
-        )
-        return []
-    data = path.read_bytes()
-    try:
-        # Files that were put together have byte order marks in the middle, too.
-        text = data.decode("utf-8").replace("\ufeff", "")
-        wrong = data.find(b"\0")  # UTF-16 without its mark
-    except UnicodeDecodeError as error:
-        wrong = error.start
-    if wrong >= 0:
-        line = len((data[:wrong] + b".").splitlines())
-        problems.append(f"{path.name}:{line}: wrong encoding: not UTF-8; save the file as UTF-8")
-        return []
+def _rows(path: Path, max_lines: int | None) -> Iterator[tuple[int, list[str]]]:
+    """The lines that are not blank, as (line number, cells).
+
+    Raises:
+        SmileDataError: from here on it is no CSV file.
+    """
     # Strict: else a quotation mark that never closes would swallow the lines behind it without a word.
-    reader = csv.reader(_lines(text), strict=True)
-    rows = []
+    reader = csv.reader(_lines(path, max_lines), strict=True)
     first_line = 1
     try:
         for row in reader:
             if "".join(row).strip():
-                rows.append((reader.line_num, list(map(unguarded, row))))
+                yield reader.line_num, list(map(unguarded, row))
             first_line = reader.line_num + 1
     except csv.Error as error:
         unclosed = reader.line_num > first_line or "unexpected end" in str(error)
         reason = "a quotation mark opens here and never closes" if unclosed else error
-        problems.append(f"{path.name}:{first_line}: not a CSV line: {reason}")
-        return []
-    if not rows:
-        problems.append(f"{path.name}: empty file")
-    return rows
+        raise SmileDataError(f"{path.name}:{first_line}: not a CSV line: {reason}") from None
 
 
-def _lines(text: str) -> Iterator[str]:
-    for number, line in enumerate(io.StringIO(text, newline=""), 1):
-        if number > _MAX_LINES:
-            raise csv.Error(f"the file has more than {_MAX_LINES:,} lines; is this an annotation file?")
-        if len(line) > _MAX_LINE_LENGTH:
-            raise csv.Error(f"it has more than {_MAX_LINE_LENGTH:,} characters; is this an annotation file?")
-        yield line
+def _lines(path: Path, max_lines: int | None) -> Iterator[str]:
+    with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+        for number, line in enumerate(iter(lambda: file.readline(_MAX_LINE_LENGTH + 1), ""), 1):
+            if max_lines is not None and number > max_lines:
+                raise csv.Error(f"the file has more than {max_lines:,} lines; {_TOO_LARGE}")
+            if len(line) > _MAX_LINE_LENGTH:
+                raise csv.Error(f"it has more than {_MAX_LINE_LENGTH:,} characters; is this an annotation file?")
+            if _NO_TEXT.search(line):
+                raise SmileDataError(f"{path.name}:{number}: wrong encoding: not UTF-8; save the file as UTF-8")
+            yield line.replace("\ufeff", "")  # files that were put together have byte order marks in the middle, too
 
 
 def _misread(rows: list[tuple[int, list[str]]]) -> str | None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import datasets
 import pandas as pd
-from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value
+from datasets import ClassLabel, Dataset, DatasetDict, Image
 from datasets.exceptions import DatasetGenerationError
 from tqdm.auto import tqdm
 
@@ -23,6 +23,7 @@ from hf_smile.console import is_main_process
 from hf_smile.csv_cells import guarded
 from hf_smile.data.annotations import check_disjoint, is_file_name, read_annotations
 from hf_smile.data.images import ImageSource, decode_image
+from hf_smile.data.shards import features_of, is_sharded, load_shards
 from hf_smile.errors import Problems, SmileDataError, first_line
 from hf_smile.hub_id import missing_folder
 from hf_smile.labels import LABEL_NAMES, parse_label
@@ -33,6 +34,7 @@ Point --data_dir at a folder that holds one of these:
   train.csv, test.csv and happy_images.zip (or a folder happy_images/)   the data as they were collected
   train/ and test/ with one folder per class                             an image folder; validation/ too, if you like
   dataset_dict.json                                                      what scripts/prepare_data.py wrote
+  train/ and test/ with Parquet files                                    what scripts/shard_dataset.py wrote
 or at the id of a data set on the Hugging Face Hub (owner/name).
 No data at hand? Draw the sample: python scripts/prepare_data.py --draw_sample --data_dir data/sample"""
 
@@ -82,6 +84,8 @@ def load_smile_dataset(
         splits = _standardize(_load_prepared(folder), folder)
     elif not folder.exists():
         splits = _load_from_hub(str(data_dir))
+    elif is_sharded(folder):
+        splits = _standardize(load_shards(folder), folder)
     else:
         tables, images = read_folder(folder)
         tables = _check_images(tables, images, folder, on_bad_image, Path(bad_image_list))
@@ -124,7 +128,7 @@ def _read_csv_layout(folder: Path) -> tuple[dict[str, pd.DataFrame], ImageSource
     tables = {split: read_annotations(folder / f"{split}.csv", problems) for split in ("train", "test")}
     check_disjoint(tables["train"], tables["test"], problems)
     problems.raise_if_any(folder)
-    images = ImageSource(_find_images(folder))
+    images = ImageSource(find_images(folder))
     if not images:
         raise SmileDataError(images.why_empty)
     ids = [*tables["train"]["image_id"], *tables["test"]["image_id"]]
@@ -136,7 +140,15 @@ def _read_csv_layout(folder: Path) -> tuple[dict[str, pd.DataFrame], ImageSource
     return tables, images
 
 
-def _find_images(folder: Path) -> Path:
+def find_images(folder: Path) -> Path:
+    """The folder or zip that holds the images of `train.csv` and `test.csv`; none of them is looked at.
+
+    Raises:
+        SmileDataError: there are several zips that could be it.
+
+    >>> find_images(Path("data/sample"))  # doctest: +SKIP
+    PosixPath('data/sample/happy_images.zip')
+    """
     for name in _IMAGE_PLACES:
         if (folder / name).exists():
             return folder / name
@@ -226,13 +238,6 @@ def _check_images(
     return checked
 
 
-def _features(extra_columns: list[str]) -> Features:
-    return Features(
-        {"image": Image(), "label": ClassLabel(names=list(LABEL_NAMES)), "image_id": Value("string")}
-        | {name: Value("string") for name in extra_columns}
-    )
-
-
 def _build_split(split: str, table: pd.DataFrame, images: ImageSource) -> Dataset:
     extra_columns = [name for name in table.columns if name not in ("image_id", "label", "where", "digest")]
     records = table[["image_id", "label", *extra_columns]].to_dict("records")
@@ -246,7 +251,7 @@ def _build_split(split: str, table: pd.DataFrame, images: ImageSource) -> Datase
     try:
         return Dataset.from_generator(
             examples,
-            features=_features(extra_columns),
+            features=features_of(extra_columns),
             split=datasets.NamedSplit(split),
             fingerprint=hashlib.blake2b(content.encode(), digest_size=16).hexdigest(),
         )

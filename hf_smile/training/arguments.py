@@ -142,6 +142,9 @@ class SmileTrainingArguments(TrainingArguments):
     warmup_steps: float = field(default=0.1, metadata={"help": "steps, or share of the run below 1, of rising rate"})
     weight_decay: float = field(default=0.01, metadata={"help": "of AdamW"})
     label_smoothing_factor: float = field(default=0.05, metadata={"help": "of the training loss, against noisy labels"})
+    shuffle_buffer_size: int = field(
+        default=1000, metadata={"help": "images that are held and shuffled, where they are streamed from shards"}
+    )
     dataloader_num_workers: int = field(default_factory=_default_workers, metadata={"help": "loading processes"})
     push_to_hub: bool = field(default=False, metadata={"help": "publish the finished run as hub_model_id"})
     hub_model_id: str | None = field(default=None, metadata={"help": "where to publish: owner/name"})
@@ -231,6 +234,7 @@ _RANGES = {
     "per_device_train_batch_size": (1, 1e6),
     "per_device_eval_batch_size": (1, 1e6),
     "gradient_accumulation_steps": (1, 1e6),
+    "shuffle_buffer_size": (1, 1e7),
     "dataloader_num_workers": (0, 1024),
     "early_stopping_patience": (1, 1e6),
 }

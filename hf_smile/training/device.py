@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 import sys
 
 import torch
@@ -39,6 +40,18 @@ def keep_freed_memory() -> None:
 _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8  # malloc.h
 
 
+def stop_with_launcher() -> None:
+    """Get SIGTERM when `accelerate launch` ends, as it does on SIGTERM without a word to the processes it started.
+
+    They would go on unseen, and write where the same command, started again, writes too. Source: prctl(2), of Linux.
+    """
+    if sys.platform.startswith("linux") and any(name.startswith("ACCELERATE_") for name in os.environ):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+_PR_SET_PDEATHSIG = 1  # prctl.h
+
+
 def start_all_processes() -> None:
     """Make `accelerate launch --cpu --num_processes N` mean N processes.
 
@@ -49,12 +62,17 @@ def start_all_processes() -> None:
     if not announced or "WORLD_SIZE" in os.environ or "PMI_SIZE" in os.environ or "OMPI_COMM_WORLD_SIZE" in os.environ:
         return
     import psutil
+    from accelerate.commands.config import load_config_from_file
     from accelerate.commands.launch import launch_command_parser
 
     words = psutil.Process().parent().cmdline()
     launch, _ = launch_command_parser().parse_known_args(
         words[words.index("launch") + 1 :] if "launch" in words else []
     )
+    if launch.config_file:
+        defaults = load_config_from_file(launch.config_file)
+        launch.num_processes = launch.num_processes or defaults.num_processes
+        launch.num_machines = launch.num_machines or defaults.num_machines
     if (launch.num_processes or 1) > 1 and (launch.num_machines or 1) == 1:
         workers = ["--standalone", f"--nproc_per_node={launch.num_processes}"]
         os.execv(sys.executable, [sys.executable, "-m", "torch.distributed.run", *workers, *sys.argv])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +44,11 @@ from hf_smile.labels import NUM_LABELS
 from hf_smile.modeling.imbalance import BalancedSampler, RepeatedImages, training_loss
 from hf_smile.modeling.layers import keep_frozen_in_eval_mode, layer_decay_groups
 from hf_smile.training.arguments import SmileTrainingArguments
+from hf_smile.training.batches import share_evenly
 from hf_smile.training.callbacks import EarlyStopping, EpochReport, FrozenWarmUp
 from hf_smile.training.checkpoints import damage
 from hf_smile.training.resumable import ResumableTrainer
+from hf_smile.training.streaming import StreamedImages, load_position, save_position, stream_images, stream_loader
 
 RAW_WEIGHTS = "raw_weights.safetensors"
 """In a checkpoint: the weights that go on training. Those in `model.safetensors` are their average."""
@@ -59,6 +62,8 @@ class SmileTrainer(ResumableTrainer):
     classes of unequal size, label smoothing, mixup and cutmix, in training only; layers that learn slower or later;
     an exponential average of the weights (`ema_decay`), which is what is evaluated and saved; early stopping that an
     interruption does not reset; no pickled arguments beside the model.
+
+    With `shards`, the files of the train split, its images are streamed; of `splits["train"]` only `label` is used.
 
     >>> trainer = SmileTrainer(build_model(), training_args, load_smile_dataset("data/sample"))  # doctest: +SKIP
     >>> trainer.train()  # doctest: +SKIP
@@ -74,14 +79,21 @@ class SmileTrainer(ResumableTrainer):
         args: SmileTrainingArguments,
         splits: DatasetDict,
         augmentation: AugmentationArguments | None = None,
+        shards: list[Path] | None = None,
     ) -> None:
         pretrained_cfg = model.config.pretrained_cfg
         self.augment = BatchTransform(
             training_transform(pretrained_cfg, augmentation or AugmentationArguments()), seed=args.seed
         )
         evaluate = BatchTransform(evaluation_transform(pretrained_cfg))
-        encoded = splits.cast_column("image", datasets.Image(decode=False))  # decoding is our images.py's job
-        label_ids = np.asarray(splits["train"]["label"])
+        encoded = DatasetDict(
+            {
+                split: dataset.cast_column("image", datasets.Image(decode=False))  # decoding is our images.py's job
+                for split, dataset in splits.items()
+                if split != "train" or shards is None
+            }
+        )
+        label_ids = splits["train"].select_columns("label").with_format("numpy")[:]["label"]
         self.training_loss = training_loss(
             args.imbalance,
             np.bincount(label_ids, minlength=NUM_LABELS),
@@ -93,10 +105,14 @@ class SmileTrainer(ResumableTrainer):
         if args.mixup or args.cutmix:
             self.mixup = Mixup(args.mixup, args.cutmix, label_smoothing=0, num_classes=NUM_LABELS)
         self.balanced_sampler: BalancedSampler | None = None
-        train: Any = encoded["train"].with_transform(self.augment)
-        if args.imbalance == "oversample":
+        train: Any
+        if shards is not None:
+            train = stream_images(shards, args, self.augment)
+        elif args.imbalance == "oversample":
             self.balanced_sampler = BalancedSampler(label_ids, args.seed)
             train = RepeatedImages(encoded["train"], self.augment)
+        else:
+            train = encoded["train"].with_transform(self.augment)
         if "validation" not in splits:
             if args.select_best != "last":
                 raise SmileError(
@@ -160,6 +176,21 @@ class SmileTrainer(ResumableTrainer):
             optimizer_class, options = self.get_optimizer_cls_and_kwargs(args, self.model)
             self.optimizer = optimizer_class(groups, **options)
         return super().create_optimizer(model)
+
+    def get_train_dataloader(self) -> torch.utils.data.DataLoader:
+        if isinstance(self.train_dataset, StreamedImages):
+            return stream_loader(self.train_dataset, self.args, self.accelerator.device)
+        loader = super().get_train_dataloader()
+        share_evenly(loader)
+        return loader
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        """With it, in each process, the place in the stream."""
+        super()._save_rng_state(output_dir)
+        if isinstance(self.train_dataset, StreamedImages):
+            updates, per_update = self.state.global_step, self.args.gradient_accumulation_steps
+            batches = updates % ceil(len(self.train_dataset.batches) / per_update) * per_update
+            save_position(self.train_dataset, output_dir, batches, self.args.process_index)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler | None:
         return self.balanced_sampler or super()._get_train_sampler(train_dataset)
@@ -242,6 +273,8 @@ class SmileTrainer(ResumableTrainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
+        if isinstance(self.train_dataset, StreamedImages):
+            load_position(self.train_dataset, resume_from_checkpoint, self.args.process_index)
         if self.ema is not None:
             self.ema.module.load_state_dict(self.model.state_dict())
             self.model.load_state_dict(load_file(Path(resume_from_checkpoint) / RAW_WEIGHTS))

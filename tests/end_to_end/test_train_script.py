@@ -138,7 +138,8 @@ def test_a_finished_run_without_checkpoints_is_not_trained_over(finished, sample
 
 
 def test_two_processes_train_one_model(sample_dir, tmp_path):
-    accelerate = (str(Path(sys.executable).with_name("accelerate")), "launch", "--cpu", "--num_processes", "2")
+    accelerate = (str(Path(sys.executable).with_name("accelerate")), "launch")
+    accelerate += ("--config_file", str(ROOT / "recipes" / "accelerate" / "cpu_processes.yaml"))
     words = [*TINY, "--data_dir", sample_dir, "--num_train_epochs", "2", "--output_dir", tmp_path]
     words += ["--imbalance", "oversample", "--mixup", "0.2", "--warmup_frozen_epochs", "1", "--layer_decay", "0.9"]
     done = run(*words, launcher=accelerate)

@@ -1,0 +1,104 @@
+"""Data that are too many for one file, and maybe for one disk: Parquet shards, and how they are laid out.
+
+    <folder>/train/00000-of-00012.parquet    validation/...    test/...    shards.json    bad_images.csv
+
+`datasets.load_dataset(folder, streaming=True)` and the Hub read this layout. The rows are `image` (encoded bytes),
+`label`, `image_id` and the further columns of the annotations.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value
+
+from hf_smile.errors import SmileDataError, first_line
+from hf_smile.labels import LABEL_NAMES
+
+SPLITS = ("train", "validation", "test")
+SETTINGS = "shards.json"
+
+
+def shard_files(folder: str | Path, split: str) -> list[Path]:
+    """The shards of a split, in the order of their names; none where there is no such split."""
+    return sorted(Path(folder, split).glob("*.parquet"))
+
+
+def is_sharded(folder: str | Path) -> bool:
+    """Whether a folder holds Parquet shards, as `scripts/shard_dataset.py` writes them.
+
+    Raises:
+        SmileDataError: it does, but not all of them: it was interrupted.
+    """
+    files = shard_files(folder, "train")
+    if files and Path(folder, SETTINGS).is_file():
+        settings = json.loads(Path(folder, SETTINGS).read_text(encoding="utf-8"))
+        for split, promised in settings["shards"].items():
+            if (there := len(shard_files(folder, split))) < promised:
+                raise SmileDataError(
+                    f"{folder}: {there} of {promised} shards of {split}; "
+                    "start scripts/shard_dataset.py again with the same settings, and it goes on"
+                )
+    return bool(files)
+
+
+def rows_of(file: Path) -> int:
+    """The number of rows of a Parquet file, read from its last bytes alone.
+
+    Raises:
+        SmileDataError: the file is damaged.
+    """
+    try:
+        return pq.read_metadata(file).num_rows
+    except (pa.ArrowException, OSError) as error:
+        raise SmileDataError(f"{file}: not a readable Parquet file ({first_line(error)}); make it again") from None
+
+
+def features_of(further: Sequence[str] = ()) -> Features:
+    """The columns of a shard."""
+    return Features(
+        {"image": Image(), "label": ClassLabel(names=list(LABEL_NAMES)), "image_id": Value("string")}
+        | {name: Value("string") for name in further}
+    )
+
+
+def load_shards(folder: str | Path, *, train_images: bool = True) -> DatasetDict:
+    """The splits of a folder of shards, in the cache of `datasets`.
+
+    Args:
+        folder: with `train/`, `test/` and maybe `validation/`.
+        train_images: False leaves the train split its column `label` alone, for training that streams the rest.
+
+    Raises:
+        SmileDataError: a split or a column is missing, the labels are others than ours, or a file is damaged.
+
+    >>> load_shards("data/shards", train_images=False)["train"].column_names  # doctest: +SKIP
+    ['label']
+    """
+    splits = DatasetDict()
+    for split in SPLITS:
+        files = shard_files(folder, split)
+        if not files and split != "validation":
+            raise SmileDataError(f"{folder}: no shards of {split}")
+        if files:
+            columns = ["label"] if split == "train" and not train_images else None
+            splits[split] = _load(split, files, columns)
+    return splits
+
+
+def _load(split: str, files: list[Path], columns: list[str] | None) -> Dataset:
+    for file in files:
+        rows_of(file)  # names a damaged one
+    features = Features.from_arrow_schema(pq.read_schema(files[0]))
+    if missing := [name for name in ("image", "label", "image_id") if name not in features]:
+        raise SmileDataError(f"{files[0]}: no column {missing[0]!r}; it has {', '.join(features)}")
+    if getattr(features["label"], "names", None) != list(LABEL_NAMES):
+        raise SmileDataError(f"{files[0]}: the labels are not {', '.join(LABEL_NAMES)}; write it with shard_dataset.py")
+    return datasets.load_dataset(
+        "parquet", data_files={split: [str(file) for file in files]}, columns=columns, split=split
+    )

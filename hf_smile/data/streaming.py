@@ -1,0 +1,168 @@
+"""Shards -> batches of encoded rows for one of many processes: shuffled, each row once an epoch, from any position."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pyarrow as pa
+from datasets.distributed import split_dataset_by_node
+
+from hf_smile.data.shards import rows_of
+from hf_smile.errors import SmileDataError, first_line
+
+Rows = list[dict[str, Any]]
+
+_COLUMNS = ["image", "label", "image_id"]
+_UNEVEN = 1.1  # processes whose shards differ by more than this factor take turns row by row instead
+
+
+class ShardBatches:
+    """The batches of one process in one epoch, in the place of a batch sampler: what it yields are the rows themselves.
+
+    The shards come in a random order and are dealt to the processes; rows are shuffled in blocks of `buffer_size`. Both
+    depend on seed and epoch alone. As a batch sampler it reads in the process that trains, where its position is known
+    to the row, and leaves decoding to the data loader's workers, however many. The batches of an epoch are equally
+    full (but for one row) in place of a small one at the end, so that processes with unlike numbers of rows make
+    equally many.
+
+    Blocks instead of the rolling buffer of `datasets`, which loses its content at an interruption: the state of the
+    `IterableDataset` at the beginning of a block, and the seed, are all it takes to go on in the middle of it.
+
+    Args:
+        files: the shards, the same in all processes.
+        batch_size: at most so many rows a batch.
+        rank: of this process, from 0.
+        world_size: number of processes.
+        seed: of the run.
+        buffer_size: rows that are held and shuffled.
+
+    Raises:
+        SmileDataError: a shard is damaged, or there are fewer rows than processes.
+
+    >>> batches = ShardBatches(shard_files("data/shards", "train"), batch_size=32)  # doctest: +SKIP
+    >>> len(batches), len(next(iter(batches)))  # doctest: +SKIP
+    (34, 31)
+    """
+
+    sampler = None  # accelerate asks every batch sampler for it
+
+    def __init__(
+        self,
+        files: Sequence[Path],
+        batch_size: int,
+        rank: int = 0,
+        world_size: int = 1,
+        seed: int = 42,
+        buffer_size: int = 1000,
+    ) -> None:
+        self._rows = {path: rows for path in files if (rows := rows_of(path))}
+        self.files = [*self._rows]
+        self.batch_size, self.rank, self.world_size = batch_size, rank, world_size
+        self.seed, self.buffer_size = seed, buffer_size
+        self.total = sum(self._rows.values())
+        """Rows of all processes."""
+        sizes = sorted(self._rows.values())
+        per_process = len(sizes) // world_size
+        largest, smallest = sum(sizes[len(sizes) - per_process :]), sum(sizes[:per_process])
+        self._by_shards = len(sizes) % world_size == 0 and 0 < largest <= _UNEVEN * smallest
+        if not self._by_shards:
+            largest, smallest = ceil(self.total / world_size), self.total // world_size
+        self._steps = ceil(largest / batch_size)
+        if smallest < max(1, self._steps):
+            raise SmileDataError(f"{self.total} images in the shards are too few for {world_size} processes")
+        self._blocks: list[dict[str, Any]] = []  # the reader's state at the beginning of each block of this epoch
+        self._resumed: dict[str, Any] | None = None
+        self.set_epoch(0)
+
+    def __len__(self) -> int:
+        return self._steps
+
+    def set_epoch(self, epoch: int) -> None:
+        """Shuffle anew; epochs count from 0."""
+        self.epoch = epoch
+        self._shuffle_shards()
+
+    def state_dict(self, batches: int) -> dict[str, Any]:
+        """Where this process is when it has trained on so many batches of the epoch, as JSON can hold it."""
+        block = self._start_of(batches) // self.buffer_size
+        known = block < len(self._blocks)
+        return {
+            "epoch": self.epoch,
+            "block": block if known else 0,
+            "reader": self._blocks[block] if known else None,
+            "shards": self._fingerprint(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Let the epoch of that state begin with its block. For the batches before it, empty ones are yielded.
+
+        Raises:
+            SmileDataError: the state is of other shards.
+        """
+        if state["shards"] != self._fingerprint():
+            raise SmileDataError("the shards are not those that the run began with; start afresh with --overwrite")
+        self._resumed = state if state["reader"] is not None else None
+
+    def __iter__(self) -> Iterator[Rows]:
+        state = self._resumed if self._resumed and self._resumed["epoch"] == self.epoch else None
+        self._resumed = None
+        block = state["block"] if state else 0
+        self._blocks = [{} for _ in range(block)]
+        rows = self._read(block, state["reader"] if state else None)
+        at = block * self.buffer_size
+        for batch in range(self._steps):
+            end = self._start_of(batch + 1)
+            yield list(islice(rows, max(0, end - at)))
+            at = max(at, end)
+
+    def _start_of(self, batch: int) -> int:
+        """How many rows of this process come before a batch."""
+        return batch * self._own_rows // self._steps
+
+    def _shuffle_shards(self) -> None:
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(len(self.files))
+        self._order = [self.files[index] for index in order]
+        if self._by_shards:
+            self._own_rows = sum(self._rows[path] for path in self._order[self.rank :: self.world_size])
+        else:
+            self._own_rows = len(range(self.rank, self.total, self.world_size))
+
+    def _read(self, block: int, state: dict[str, Any] | None) -> Iterator[dict[str, Any]]:
+        stream = datasets.load_dataset(
+            "parquet",
+            data_files=[str(path) for path in self._order],
+            columns=_COLUMNS,
+            split=datasets.Split.TRAIN,
+            streaming=True,
+        )
+        strategy = "shards" if self._by_shards else "examples"
+        stream = split_dataset_by_node(stream, self.rank, self.world_size, strategy).with_format("arrow")
+        if state:
+            stream.load_state_dict(state)
+        tables = stream.iter(self.buffer_size)
+        position = state or stream.state_dict()
+        while (table := _next(tables)) is not None:
+            self._blocks.append(position)
+            position = stream.state_dict()
+            order = np.random.default_rng([self.seed, self.epoch, self.rank, block]).permutation(len(table))
+            for index in order:
+                yield table.slice(index, 1).to_pylist()[0]
+            block += 1
+
+    def _fingerprint(self) -> str:
+        names = ",".join(f"{path.name}:{rows}" for path, rows in self._rows.items())
+        return hashlib.blake2b(f"{self.world_size}/{self.buffer_size}/{names}".encode(), digest_size=8).hexdigest()
+
+
+def _next(tables: Iterator[pa.Table]) -> pa.Table | None:
+    try:
+        return next(tables, None)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise SmileDataError(f"a shard can't be read: {first_line(error)}") from None

@@ -1,0 +1,177 @@
+"""Prediction over more images than one process, or one sitting, can take: in parts, written whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from datasets import Features
+
+from hf_smile.data.images import ImageSource, encoded_bytes
+from hf_smile.data.shards import rows_of
+from hf_smile.errors import SmileDataError, first_line
+from hf_smile.inference.classifier import NamedImage, SmileClassifier
+from hf_smile.labels import LABEL_NAMES, label_slug
+
+SETTINGS = "predictions.json"
+
+_P = {name: f"p_{label_slug(name)}" for name in LABEL_NAMES}
+SCHEMA = pa.schema(
+    [("image_id", pa.string()), ("label", pa.string())]
+    + [(column, pa.float32()) for column in _P.values()]
+    + [("true_label", pa.string()), ("error", pa.string())]
+)
+"""Of a part: the verdict and its probabilities, null where there is an `error`; `true_label` where the shards tell."""
+
+_ROW_GROUP = 10_000
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some of the images: those of one shard, or so many of a folder or zip."""
+
+    name: str
+    """Of the file that gets their predictions, below the output folder."""
+    images: int
+    rows: Callable[[], Iterator[tuple[NamedImage, str | None]]]
+    """The images, each with its true label if that is known."""
+
+
+def find_parts(data: str | Path, part_size: int = 2000) -> list[Part]:
+    """The parts of a folder of Parquet shards (with its subfolders), of a folder of images, or of a zip.
+
+    Of shards the last bytes are read, of a folder or zip the list of names, which stays in memory.
+
+    Raises:
+        SmileDataError: there is nothing to predict, a shard is damaged, or it holds no images.
+
+    >>> [part.name for part in find_parts("data/shards")]  # doctest: +SKIP
+    ['test/00000-of-00001.parquet', 'train/00000-of-00008.parquet', ...]
+    """
+    path = Path(data)
+    files = [path] if path.suffix == ".parquet" and path.is_file() else sorted(path.rglob("*.parquet"))
+    if files:
+        return [_shard(file, file.name if file == path else str(file.relative_to(path))) for file in files]
+    source = ImageSource(path)
+    if not source:
+        raise SmileDataError(source.why_empty)
+    names = [name for found in source.names.values() for name in found]
+    source.names = {name: [name] for name in names}
+    count = -(-len(names) // part_size)
+    parts = []
+    for number in range(count):
+        some = names[number * part_size : (number + 1) * part_size]
+        parts.append(Part(f"{number:05d}-of-{count:05d}.parquet", len(some), partial(_images, source, some)))
+    return parts
+
+
+def predict_part(
+    classifier: SmileClassifier, part: Part, path: Path, batch_size: int, progress: Callable[[int], object]
+) -> None:
+    """Write the predictions of one part, under its name when it is whole. Images that fail are rows with an `error`.
+
+    Memory is that of a batch of images, a row group of the shard and `_ROW_GROUP` rows of predictions.
+
+    Args:
+        classifier: does the work.
+        part: what to predict.
+        path: the Parquet file to write.
+        batch_size: images at a time.
+        progress: called with the number of images done since the last call.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f"{path.name}.part")
+    true_labels: list[str | None] = []
+
+    def images() -> Iterator[NamedImage]:
+        for image, true_label in part.rows():
+            true_labels.append(true_label)
+            yield image
+
+    predictions = classifier.predict(images(), batch_size)
+    verdicts: Counter[str] = Counter()
+    with pq.ParquetWriter(unfinished, SCHEMA, compression="zstd") as writer:
+        while group := list(itertools.islice(predictions, _ROW_GROUP)):
+            rows: list[dict[str, Any]] = []
+            for prediction in group:
+                row: dict[str, Any] = {"image_id": prediction.source, "label": prediction.label}
+                row |= {_P[name]: p for name, p in (prediction.probabilities or {}).items()}
+                rows.append(row | {"true_label": true_labels.pop(0), "error": prediction.error})
+                verdicts[prediction.label or "error"] += 1
+                progress(1)
+            writer.write_table(pa.Table.from_pylist(rows, SCHEMA))
+        writer.add_key_value_metadata({"hf_smile.verdicts": json.dumps(verdicts)})
+    unfinished.replace(path)
+
+
+def verdicts_of(path: Path) -> Counter[str]:
+    """How many images of a finished part got which label, and how many an `error`."""
+    metadata = pq.read_metadata(path).metadata or {}
+    return Counter(json.loads(metadata.get(b"hf_smile.verdicts", b"{}")))
+
+
+def open_output(output_dir: str | Path, settings: dict[str, Any]) -> None:
+    """Make the output folder, or find in it what the same settings have begun.
+
+    Raises:
+        SmileDataError: it holds predictions of other data or of another model.
+    """
+    folder = Path(output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / SETTINGS
+    if not path.exists():
+        unfinished = path.with_name(f"{SETTINGS}.{os.getpid()}.part")  # other processes do the same
+        unfinished.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        unfinished.replace(path)
+    earlier = json.loads(path.read_text(encoding="utf-8"))
+    if changed := [name for name in settings if earlier.get(name) != settings[name]]:
+        raise SmileDataError(
+            f"{folder} holds predictions with other settings ({', '.join(changed)}); name another --output_dir"
+        )
+
+
+def parts_digest(parts: list[Part]) -> str:
+    """What tells one division into parts from another."""
+    return hashlib.blake2b(repr([(p.name, p.images) for p in parts]).encode(), digest_size=8).hexdigest()
+
+
+def _shard(file: Path, name: str) -> Part:
+    images = rows_of(file)
+    features = Features.from_arrow_schema(pq.read_schema(file))
+    if "image" not in features:
+        raise SmileDataError(f"{file}: no column 'image'; it has {', '.join(features)}")
+    columns = [column for column in ("image", "image_id", "label") if column in features]
+    names = getattr(features.get("label"), "names", None)
+    return Part(name, images, partial(_rows, file, name, columns, names if names == list(LABEL_NAMES) else None))
+
+
+def _rows(
+    file: Path, name: str, columns: list[str], names: list[str] | None
+) -> Iterator[tuple[NamedImage, str | None]]:
+    number = itertools.count()
+    for batch in _batches(file, columns):
+        for row in batch.to_pylist():
+            image_id = row.get("image_id") or f"{name}:{next(number)}"
+            yield NamedImage(image_id, partial(encoded_bytes, row["image"])), names[row["label"]] if names else None
+
+
+def _batches(file: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
+    try:
+        yield from pq.ParquetFile(file).iter_batches(batch_size=100, columns=columns)
+    except (pa.ArrowException, OSError) as error:
+        raise SmileDataError(f"{file}: can't be read to its end ({first_line(error)}); make it again") from None
+
+
+def _images(source: ImageSource, names: list[str]) -> Iterator[tuple[NamedImage, str | None]]:
+    for name in names:
+        yield NamedImage(name, partial(source.read, name)), None

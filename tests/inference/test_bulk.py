@@ -1,0 +1,125 @@
+"""Offline prediction: parts, restarts, images that fail, and processes that share the work."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from hf_smile.data.sharding import Sharding, write_shards
+from hf_smile.data.shards import shard_files
+from hf_smile.inference.bulk import find_parts
+from hf_smile.inference.classifier import SmileClassifier
+from hf_smile.labels import LABEL_NAMES
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = str(ROOT / "scripts" / "predict.py")
+
+KILLED = """
+import os, runpy, signal, sys
+from itertools import count
+from hf_smile.inference import bulk
+number, read = count(), bulk.encoded_bytes
+def read_until_killed(image):
+    if next(number) == 50:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return read(image)
+bulk.encoded_bytes = read_until_killed
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+@pytest.fixture(scope="module")
+def shards(sample_dir, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("shards")
+    write_shards(sample_dir, folder, Sharding(images_per_shard=20, divisible_by=2))
+    return folder
+
+
+def predict(model, data, output_dir, *words, launcher=(sys.executable,), **environment) -> subprocess.CompletedProcess:
+    command = [*launcher, SCRIPT, "--model", str(model), "--data", str(data), "--output_dir", str(output_dir), *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, env=os.environ | environment)
+
+
+def rows_of(folder):
+    return [row for file in sorted(folder.rglob("*.parquet")) for row in pq.read_table(file).to_pylist()]
+
+
+@pytest.fixture(scope="module")
+def finished(demo_model, shards, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("predictions")
+    done = predict(demo_model, shards, folder)
+    assert done.returncode == 0, done.stderr
+    return folder, done
+
+
+def test_each_shard_gets_a_part_with_the_verdicts_of_the_classifier(finished, demo_model, shards):
+    folder, done = finished
+    relative = [file.relative_to(shards) for file in sorted(shards.rglob("*.parquet"))]
+    assert [file.relative_to(folder) for file in sorted(folder.rglob("*.parquet"))] == relative
+    part, shard = relative[0], pq.read_table(shards / relative[0]).to_pylist()
+    predictions = pq.read_table(folder / part).to_pylist()
+    expected = SmileClassifier.from_pretrained(demo_model, "onnx").predict([row["image"]["bytes"] for row in shard])
+    for row, mine, its in zip(shard, predictions, expected, strict=True):
+        assert mine["image_id"] == row["image_id"] and mine["true_label"] == LABEL_NAMES[row["label"]]
+        assert mine["label"] == its.label and mine["error"] is None
+        assert mine["p_not_smile"] == pytest.approx(its.probabilities["NOT smile"], abs=1e-5)
+    assert "128 images in 9 parts, 0 of them there already" in done.stdout
+
+
+def test_killed_and_started_again_nothing_is_lost_or_doubled(finished, demo_model, shards, tmp_path):
+    killed = predict(demo_model, shards, tmp_path, launcher=(sys.executable, "-c", KILLED))
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    whole = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*.parquet")}
+    assert 0 < len(whole) < 9
+    again = predict(demo_model, shards, tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert {file: file.stat().st_mtime_ns for file in whole} == whole  # passed over, not predicted anew
+    assert rows_of(tmp_path) == rows_of(finished[0])
+    summary = finished[1].stdout.partition("images/s: ")[2]
+    assert summary and again.stdout.endswith(summary)  # those of before count too
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_processes_share_the_parts(finished, demo_model, shards, tmp_path):
+    for rank in "01":
+        done = predict(demo_model, shards, tmp_path, RANK=rank, LOCAL_RANK=rank, WORLD_SIZE="2")
+        assert done.returncode == 0, done.stderr
+        assert f"process {int(rank) + 1} of 2: " in done.stdout and "0 of them there already" in done.stdout
+    assert rows_of(tmp_path) == rows_of(finished[0])
+
+
+def test_images_of_a_zip_and_one_that_fails(sample_dir, demo_model, tmp_path):
+    with zipfile.ZipFile(sample_dir / "happy_images.zip") as archive:
+        archive.extractall(tmp_path / "images")
+    (tmp_path / "images" / "broken.jpg").write_bytes(b"no image")
+    archive = shutil.make_archive(str(tmp_path / "faces"), "zip", tmp_path / "images")
+    done = predict(demo_model, archive, tmp_path / "out", "--part_size", "50")
+    assert done.returncode == 0, done.stderr
+    rows = rows_of(tmp_path / "out")
+    assert len(rows) == len({row["image_id"] for row in rows}) == 129 and len(find_parts(archive, 50)) == 3
+    (broken,) = [row for row in rows if row["error"]]
+    assert broken["image_id"] == "broken.jpg" and "not a JPEG" in broken["error"] and broken["label"] is None
+    assert "1 error" in done.stdout
+
+
+def test_a_mistake_gets_one_message_and_exit_code_2(finished, demo_model, shards, tmp_path):
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "a.parquet").write_bytes(b"PAR1")
+    for model, data, output_dir, message in (
+        (demo_model, shards / "test", finished[0], "other settings (parts)"),
+        (demo_model, tmp_path / "nowhere", tmp_path / "out", "no such folder"),
+        (demo_model, tmp_path / "damaged", tmp_path / "out", "a.parquet: not a readable Parquet file"),
+        (demo_model, finished[0], tmp_path / "out", "no column 'image'"),
+    ):
+        done = predict(model, data, output_dir)
+        assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
+    assert json.loads((finished[0] / "predictions.json").read_text())["runtime"] == "onnx"
+    assert len(shard_files(shards, "train")) == 6

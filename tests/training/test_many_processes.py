@@ -1,0 +1,74 @@
+"""Two processes on one machine: every image once an epoch, also where one of them is told to stop in its middle."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hf_smile.data.sharding import Sharding, write_shards
+from hf_smile.errors import SmileDataError
+from hf_smile.training.batches import EvenBatches
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def reports(sample_dir, tmp_path_factory):
+    """What the two tell of their runs."""
+    shards, folder = tmp_path_factory.mktemp("shards"), tmp_path_factory.mktemp("runs")
+    write_shards(sample_dir, shards, Sharding(images_per_shard=20, divisible_by=2))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        rendezvous = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
+    script = [sys.executable, str(Path(__file__).with_name("train_in_processes.py")), str(shards), str(folder)]
+    environment = os.environ | rendezvous | {"OMP_NUM_THREADS": "1"}
+    processes = [
+        subprocess.Popen(script, env=environment | {"RANK": rank, "LOCAL_RANK": rank}, cwd=ROOT) for rank in "01"
+    ]
+    try:
+        assert [process.wait(600) for process in processes] == [0, 0]
+    finally:
+        for process in processes:
+            process.kill()
+    return [json.loads((folder / f"report_{rank}.json").read_text()) for rank in (0, 1)]
+
+
+def ids(reports, data, run, epoch):
+    """What both processes saw of an epoch."""
+    return [image_id for report in reports for image_id in report[data]["seen"][run].get(epoch, [])]
+
+
+@pytest.mark.parametrize("data", ["cached", "streamed"])
+def test_each_image_is_seen_once_an_epoch(reports, data):
+    for epoch in "01":
+        seen = ids(reports, data, 0, epoch)
+        assert len(seen) == len(set(seen)) == 86
+        shares = [len(report[data]["seen"][0][epoch]) for report in reports]
+        assert abs(shares[0] - shares[1]) <= 2
+
+
+@pytest.mark.parametrize("data", ["cached", "streamed"])
+def test_one_of_them_told_to_stop_stops_both_and_they_go_on_as_if_it_had_not(reports, data):
+    places = {"stream_0.json", "stream_1.json"} if data == "streamed" else set()
+    for report in reports:
+        assert report[data]["stopped"] and report[data]["checkpoint"] == "checkpoint-9" and report[data]["equal"]
+        assert {"rng_state_0.pth", "rng_state_1.pth"} | places <= set(report[data]["sealed"])
+    before, after = ids(reports, data, 1, "1"), ids(reports, data, 2, "1")
+    assert before and after and sorted(before + after) == sorted(ids(reports, data, 0, "1"))
+
+
+@pytest.mark.parametrize(("draws", "processes"), [(86, 1), (86, 2), (86, 4), (64, 4), (5, 4), (33, 4)])
+def test_batches_for_processes_hold_each_draw_once_and_are_equally_full(draws, processes):
+    batches = [*EvenBatches(range(draws), 8, processes)]
+    assert sorted(draw for batch in batches for draw in batch) == [*range(draws)]
+    assert len(batches) % processes == 0 and len(batches) == len(EvenBatches(range(draws), 8, processes))
+    assert min(map(len, batches)) >= 1 and max(map(len, batches)) <= min(8, min(map(len, batches)) + 1)
+
+
+def test_fewer_images_than_processes_are_refused():
+    with pytest.raises(SmileDataError, match="3 images are too few for 4 processes"):
+        EvenBatches(range(3), 8, 4)

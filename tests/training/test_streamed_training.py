@@ -1,0 +1,69 @@
+"""Training on shards, killed in the middle of an epoch."""
+
+import json
+
+import pytest
+import torch
+from transformers import TrainerCallback
+
+from hf_smile.data.sharding import Sharding, write_shards
+from hf_smile.data.shards import load_shards, shard_files
+from hf_smile.errors import SmileError
+from hf_smile.modeling import build_model
+from hf_smile.training.arguments import SmileTrainingArguments
+from hf_smile.training.trainer import SmileTrainer
+
+
+@pytest.fixture(scope="module")
+def shards(sample_dir, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("shards")
+    write_shards(sample_dir, folder, Sharding(images_per_shard=20, divisible_by=2))
+    return folder
+
+
+def make_trainer(shards, output_dir, **options) -> SmileTrainer:
+    settings = {"num_train_epochs": 2, "per_device_train_batch_size": 16, "use_cpu": True, "disable_tqdm": True}
+    settings |= {"ema_decay": 0.9, "mixup": 0.2, "shuffle_buffer_size": 20, "select_best": "last"}
+    args = SmileTrainingArguments(output_dir=str(output_dir), **(settings | options))
+    torch.manual_seed(0)
+    model = build_model("test_resnet", pretrained=False, image_size=32)
+    splits = load_shards(shards, train_images=False)
+    return SmileTrainer(model, args, splits, shards=shard_files(shards, "train"))
+
+
+def equal(one, other):
+    one, other = one.model.state_dict(), other.model.state_dict()
+    return all(torch.equal(one[name], other[name]) for name in one)
+
+
+class _StopAfter(TrainerCallback):
+    def __init__(self, step):
+        self.step = step
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == self.step:
+            control.should_save = control.should_training_stop = True
+
+
+def test_resumed_in_the_middle_of_an_epoch_it_ends_as_one_left_alone(shards, tmp_path):
+    alone = make_trainer(shards, tmp_path / "alone")
+    alone.train()
+    assert alone.state.global_step == 12 and alone.state.epoch == 2  # 86 images, 16 a step
+    stopped = make_trainer(shards, tmp_path / "stopped")
+    stopped.add_callback(_StopAfter(9))
+    stopped.train()
+    checkpoint = tmp_path / "stopped" / "checkpoint-9"
+    position = json.loads((checkpoint / "stream_0.json").read_text())
+    assert position["epoch"] == 1 and position["block"] == 2  # rows 43 to 85 are left, 20 a block
+    again = make_trainer(shards, tmp_path / "stopped")
+    again.train(resume_from_checkpoint=str(checkpoint))
+    assert equal(again, alone)
+    (checkpoint / "stream_0.json").unlink()  # then the rows before are read again
+    without = make_trainer(shards, tmp_path / "stopped")
+    without.train(resume_from_checkpoint=str(checkpoint))
+    assert equal(without, alone)
+
+
+def test_oversampling_needs_all_images_at_hand(shards, tmp_path):
+    with pytest.raises(SmileError, match="choose class_weights"):
+        make_trainer(shards, tmp_path, imbalance="oversample")
