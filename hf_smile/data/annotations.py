@@ -7,6 +7,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -191,8 +192,9 @@ def _rows(path: Path, max_lines: int | None) -> Iterator[tuple[int, list[str]]]:
     first_line = 1
     try:
         for row in reader:
-            if "".join(row).strip():
-                yield reader.line_num, list(map(unguarded, row))
+            text = "".join(row)
+            if text.strip():
+                yield reader.line_num, list(map(unguarded, row)) if "'" in text else row
             first_line = reader.line_num + 1
     except csv.Error as error:
         unclosed = reader.line_num > first_line or "unexpected end" in str(error)
@@ -202,14 +204,16 @@ def _rows(path: Path, max_lines: int | None) -> Iterator[tuple[int, list[str]]]:
 
 def _lines(path: Path, max_lines: int | None) -> Iterator[str]:
     with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
-        for number, line in enumerate(iter(lambda: file.readline(_MAX_LINE_LENGTH + 1), ""), 1):
+        for number, line in enumerate(iter(partial(file.readline, _MAX_LINE_LENGTH + 1), ""), 1):
             if max_lines is not None and number > max_lines:
                 raise csv.Error(f"the file has more than {max_lines:,} lines; {_TOO_LARGE}")
             if len(line) > _MAX_LINE_LENGTH:
                 raise csv.Error(f"it has more than {_MAX_LINE_LENGTH:,} characters; is this an annotation file?")
-            if _NO_TEXT.search(line):
-                raise SmileDataError(f"{path.name}:{number}: wrong encoding: not UTF-8; save the file as UTF-8")
-            yield line.replace("\ufeff", "")  # files that were put together have byte order marks in the middle, too
+            if "\0" in line or not line.isascii():
+                if _NO_TEXT.search(line):
+                    raise SmileDataError(f"{path.name}:{number}: wrong encoding: not UTF-8; save the file as UTF-8")
+                line = line.replace("\ufeff", "")  # files that were put together have byte order marks in the middle
+            yield line
 
 
 def _misread(rows: list[tuple[int, list[str]]]) -> str | None:
