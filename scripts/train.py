@@ -24,7 +24,7 @@ def main() -> None:
     from hf_smile.training.after import fold_after_training
     from hf_smile.training.arguments import parse_arguments, to_recipe
     from hf_smile.training.checkpoints import clear_of_disk_errors
-    from hf_smile.training.device import keep_freed_memory, start_all_processes, use_all_cores
+    from hf_smile.training.device import device_line, keep_freed_memory, start_all_processes, use_all_cores
     from hf_smile.training.run_folder import finish_run, mark_finished, open_run, start_run
     from hf_smile.training.trainer import SmileTrainer
 
@@ -47,6 +47,7 @@ def main() -> None:
             data.data_dir, data.validation_size, args.seed, data.on_bad_image, f"{args.output_dir}/bad_images.csv"
         )
     if is_main:
+        print(device_line(args))
         print(*(f"{split}: {len(dataset):,} images" for split, dataset in splits.items()), sep=", ", flush=True)
 
     set_seed(args.seed)
