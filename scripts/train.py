@@ -26,6 +26,7 @@ def main() -> None:
     from hf_smile.training.arguments import parse_arguments, to_recipe
     from hf_smile.training.checkpoints import clear_of_disk_errors
     from hf_smile.training.device import (
+        device_line,
         keep_freed_memory,
         start_all_processes,
         stop_with_launcher,
@@ -58,6 +59,7 @@ def main() -> None:
                 data.data_dir, data.validation_size, args.seed, data.on_bad_image, f"{args.output_dir}/bad_images.csv"
             )
     if is_main:
+        print(device_line(args))
         print(*(f"{split}: {len(dataset):,} images" for split, dataset in splits.items()), sep=", ", flush=True)
         if shards:
             print(f"The images of train are streamed from {len(shards):,} shards", flush=True)

@@ -3,13 +3,18 @@
 import json
 import runpy
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
+from hf_smile.benchmarks.data import benchmark_data
 from hf_smile.benchmarks.measure import alternate, write_results
 from hf_smile.benchmarks.predict import benchmark_predict, draw_images, make_contenders, make_model
+from hf_smile.benchmarks.train import CONTENDERS, TrainSettings, benchmark_train, enough_images
+from hf_smile.data.dataset import load_smile_dataset
 from hf_smile.errors import SmileError
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "benchmark.py"
@@ -37,6 +42,39 @@ def test_predict_measures_every_runtime_and_leaves_json_table_and_chart(tmp_path
     assert Image.open(tmp_path / "out" / "predict.png").width > 600
 
 
+def test_train_measures_our_loop_its_limit_and_the_plain_one_side_by_side(sample_dir, tmp_path):
+    splits = load_smile_dataset(sample_dir, validation_size=0)
+    settings = TrainSettings("", "test_resnet", image_size=64, batch_size=4, steps=2, rounds=1)
+    rows, ratios = benchmark_train(splits, settings)
+    assert list(rows) == ["ours", "compute_limit", "hf_loop"]
+    assert ratios["ours/hf_loop"] == rows["ours"].images_per_second / rows["hf_loop"].images_per_second
+    assert all(row.cpu_ms_per_image > 0 and row.peak_memory_mb > 100 for row in rows.values())
+    table = write_results(rows, ratios, tmp_path / "train.json", "A title")
+    assert "| peak memory, MB |" in table and f"{rows['ours'].peak_memory_mb:,.1f}" in table
+
+    with pytest.raises(SmileError, match="timm knows no model 'nope'"):
+        benchmark_train(splits, replace(settings, backbone="nope"))
+
+
+@pytest.mark.parametrize("name", ["ours", "compute_limit", "hf_loop"])
+def test_a_contender_pauses_before_the_first_step_and_after_each_round(sample_dir, tmp_path, name):
+    settings = TrainSettings(str(tmp_path / "data"), "test_resnet", image_size=64, batch_size=30, steps=2, rounds=2)
+    data = enough_images(load_smile_dataset(sample_dir, validation_size=0), settings)
+    assert len(data["train"]) == 180 > 96  # repeated, so that no epoch ends
+    data.save_to_disk(settings.data)
+    pauses = []
+    CONTENDERS[name](settings, pauses.append)
+    assert pauses == [0, 60, 60, 60]
+
+
+def test_data_measures_decoding_and_both_transforms(sample_dir):
+    images = load_smile_dataset(sample_dir, validation_size=0)["test"]
+    threads = torch.get_num_threads()
+    rows, ratios = benchmark_data(images, image_size=64, batch_size=8, rounds=1)
+    assert list(rows) == ["decode", "evaluation", "training", "training, all cores"]
+    assert set(ratios) == {"training/decode", "all_cores/one_core"} and torch.get_num_threads() == threads
+
+
 def test_pipeline_and_ours_say_the_same_of_the_same_images(demo_model, tmp_path):
     images = draw_images(tmp_path / "faces", 7, size=96)
     contenders = make_contenders(demo_model, images, runtimes=("torch", "onnx"))
@@ -52,14 +90,17 @@ def test_pipeline_and_ours_say_the_same_of_the_same_images(demo_model, tmp_path)
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--output", "speed.txt"], "must end in .json"),
-        (["--output", "speed.json", "--rounds", "0"], "at least 1"),
-        (["--output", "speed.json", "--model", "nope"], "nope: no such folder"),
-        (["--output", "speed.json", "--batch_sizes", "4", "0"], "at least 1"),
+        (["predict", "--output", "speed.txt"], "must end in .json"),
+        (["predict", "--output", "speed.json", "--rounds", "0"], "--rounds must be at least 1"),
+        (["predict", "--output", "speed.json", "--model", "nope"], "nope: no such folder"),
+        (["predict", "--output", "speed.json", "--batch_sizes", "4", "0"], "--batch_sizes must be at least 1"),
+        (["train", "--output", "speed.json", "--steps", "0"], "--steps must be at least 1"),
+        (["train", "--output", "speed.json", "--data_dir", "nope"], "nope: no such folder"),
+        (["data", "--output", "speed.json", "--image_size", "8"], "--image_size is 8"),
     ],
 )
 def test_the_script_tells_mistakes_before_it_measures(monkeypatch, capsys, words, message):
-    monkeypatch.setattr(sys, "argv", ["benchmark.py", "predict", *words])
+    monkeypatch.setattr(sys, "argv", ["benchmark.py", *words])
     with pytest.raises(SystemExit) as exit:
         runpy.run_path(str(SCRIPT), run_name="__main__")
     assert exit.value.code == 2 and message in capsys.readouterr().err

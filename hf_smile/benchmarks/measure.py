@@ -23,6 +23,12 @@ class Row:
     """Median over the rounds."""
     slowest: float
     fastest: float
+    cpu_ms_per_image: float | None = None
+    """User and system time of all threads; it counts the same beside other programs."""
+    peak_memory_mb: float | None = None
+
+
+_MORE = {"cpu_ms_per_image": "CPU ms an image", "peak_memory_mb": "peak memory, MB"}
 
 
 def alternate(contenders: Mapping[str, Callable[[], int]], rounds: int, desc: str) -> dict[str, Row]:
@@ -80,9 +86,13 @@ def write_results(rows: Mapping[str, Row], ratios: Mapping[str, float], path: st
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     lines = [title, "", "| | times as fast |", "| --- | ---: |"]
     lines += [f"| {name.replace('/', ' / ')} | {ratio:.2f} |" for name, ratio in ratios.items()]
-    lines += ["", "| | images/s | slowest and fastest round |", "| --- | ---: | ---: |"]
+    measured = [name for name in _MORE if all(getattr(row, name) is not None for row in rows.values())]
+    titles = ["", "images/s", "slowest and fastest round", *(_MORE[name] for name in measured)]
+    lines += ["", f"| {' | '.join(titles)} |", "| --- |" + " ---: |" * (len(titles) - 1)]
     for name, row in rows.items():
-        lines.append(f"| {name} | {row.images_per_second:.1f} | {row.slowest:.1f} to {row.fastest:.1f} |")
+        cells = [name, f"{row.images_per_second:.1f}", f"{row.slowest:.1f} to {row.fastest:.1f}"]
+        cells += [f"{getattr(row, more):,.1f}" for more in measured]
+        lines.append(f"| {' | '.join(cells)} |")
     table = "\n".join(lines) + "\n"
     path.with_suffix(".md").write_text(table, encoding="utf-8")
     _plot(rows, path.with_suffix(".png"), title)

@@ -31,9 +31,8 @@ fill the memory."""
 class Preprocessor:
     """The transform of a backbone's own image processor, to the last digit: resize, centre crop, scale, normalise.
 
-    It does what `timm.data.create_transform(..., is_training=False)` does. Every colour value is one of 256, so
-    normalisation is a table of 3 x 256 numbers, computed in float32 in the very order torchvision computes:
-    (value / 255 - mean) / std. Threads may share one preprocessor.
+    It does what `timm.data.create_transform(..., is_training=False)` does, and normalises in float32 in the very order
+    torchvision does: (value / 255 - mean) / std. Threads may share one preprocessor.
 
     Args:
         pretrained_cfg: timm's data settings of the backbone (size, crop, interpolation, mean, std), as `config.json`
@@ -54,9 +53,7 @@ class Preprocessor:
         self._squash = config["crop_mode"] == "squash"
         self.height, self.width = height, width
         self._scale_size = math.floor(height / config["crop_pct"]), math.floor(width / config["crop_pct"])
-        values = np.arange(256, dtype=np.float32) / np.float32(255)
-        self._mean, self._std = (np.array(config[name], dtype=np.float32)[:, None] for name in ("mean", "std"))
-        self._table = (values - self._mean) / self._std
+        self._mean, self._std = (np.array(config[name], dtype=np.float32)[:, None, None] for name in ("mean", "std"))
 
     def __call__(self, image: Image.Image) -> NDArray[np.float32]:
         """`pixel_values (3, H, W) float32` of an RGB image.
@@ -74,11 +71,14 @@ class Preprocessor:
             image = image.resize(size, self._interpolation)
         left, top = round((size[0] - self.width) / 2), round((size[1] - self.height) / 2)
         pixels = np.asarray(image)[top : top + self.height, left : left + self.width]
-        return np.stack([self._table[channel][pixels[..., channel]] for channel in range(3)])
+        values = np.divide(np.ascontiguousarray(pixels.transpose(2, 0, 1)), np.float32(255), dtype=np.float32)
+        values -= self._mean
+        values /= self._std
+        return values
 
     def visible(self, pixel_values: NDArray[np.float32]) -> Image.Image:
         """The picture that `pixel_values (3, H, W)` came from, after resize and crop: W x H, RGB."""
-        values = pixel_values * self._std[..., None] + self._mean[..., None]
+        values = pixel_values * self._std + self._mean
         return Image.fromarray((255 * values).round().clip(0, 255).astype(np.uint8).transpose(1, 2, 0))
 
     def _size_before_crop(self, width: int, height: int) -> tuple[int, int]:

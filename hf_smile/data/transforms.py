@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from timm.data import resolve_data_config
@@ -17,6 +19,10 @@ from hf_smile.data.preprocessing import Preprocessor
 from hf_smile.errors import SmileDataError
 
 Batch = dict[str, list[Any]]
+Plan = list[tuple[v2.Transform, dict[str, Any]]]
+"""Steps of torchvision, and what was drawn for each."""
+
+_AT_TIMES = (v2.RandomHorizontalFlip, v2.RandomVerticalFlip, v2.RandomErasing)  # else a step is always done
 
 
 @dataclass
@@ -61,7 +67,55 @@ def evaluation_transform(pretrained_cfg: dict[str, Any]) -> Callable[[Image.Imag
     return v2.Compose([Preprocessor(pretrained_cfg), torch.from_numpy])
 
 
-def training_transform(pretrained_cfg: dict[str, Any], augmentation: AugmentationArguments) -> v2.Compose:
+class TrainingTransform:
+    """PIL image -> augmented `pixel_values (3, H, W) float32`.
+
+    Drawing, from torch's default random generator, and doing what was drawn are apart, so that threads may share the
+    latter. The result is that of the same steps in a `v2.Compose`, to the last digit.
+
+    Args:
+        steps: of torchvision, for PIL images; the last leaves it at the size of the model.
+        config: `input_size`, `mean` and `std`.
+        random_erasing: probability of a rectangle that is blank in the end.
+    """
+
+    def __init__(self, steps: Sequence[v2.Transform], config: dict[str, Any], random_erasing: float = 0.0) -> None:
+        self.steps = list(steps)
+        self._erase = v2.RandomErasing(random_erasing) if random_erasing else None
+        self._size = config["input_size"]
+        self._mean, self._std = (np.array(config[name], dtype=np.float32)[:, None, None] for name in ("mean", "std"))
+
+    def draw(self, image: Image.Image) -> Plan:
+        """What is to be done with an image of this size, step by step."""
+        plan = [(step, step.make_params([image])) for step in self.steps if _happens(step)]
+        if self._erase is not None and _happens(self._erase):
+            plan.append((self._erase, self._erase.make_params([torch.empty(self._size, device="meta")])))
+        return plan
+
+    def apply(self, image: Image.Image, plan: Plan) -> torch.Tensor:
+        """Do what was drawn for this very image."""
+        erasing = [plan[-1]] if plan and plan[-1][0] is self._erase else []
+        for step, parameters in plan[: len(plan) - len(erasing)]:
+            image = step.transform(image, parameters)
+        pixels = np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
+        # In NumPy, because torch would start threads of its own in each of ours.
+        values = np.multiply(pixels, np.float32(1 / 255), dtype=np.float32)
+        values -= self._mean
+        values /= self._std
+        pixel_values = torch.from_numpy(values)
+        for step, parameters in erasing:
+            pixel_values = step.transform(pixel_values, parameters)
+        return pixel_values
+
+    def __call__(self, image: Image.Image) -> torch.Tensor:
+        return self.apply(image, self.draw(image))
+
+
+def _happens(step: v2.Transform) -> bool:
+    return not isinstance(step, _AT_TIMES) or bool(torch.rand(1) < step.p)
+
+
+def training_transform(pretrained_cfg: dict[str, Any], augmentation: AugmentationArguments) -> TrainingTransform:
     """PIL image -> augmented `pixel_values (3, H, W) float32`. Draws from torch's default random generator.
 
     Corners that a rotation or shear leaves empty take the backbone's mean colour, which is zero after normalisation;
@@ -75,7 +129,7 @@ def training_transform(pretrained_cfg: dict[str, Any], augmentation: Augmentatio
     size = config["input_size"][1:]
     interpolation = InterpolationMode(config["interpolation"])
     mean_color = [round(255 * mean) for mean in config["mean"]]
-    steps: list[Callable[[Any], Any]] = []
+    steps: list[v2.Transform] = []
     if augmentation.rotation or augmentation.shear:
         steps.append(
             v2.RandomAffine(
@@ -96,10 +150,7 @@ def training_transform(pretrained_cfg: dict[str, Any], augmentation: Augmentatio
         steps.append(v2.RandomVerticalFlip(augmentation.vertical_flip))
     if augmentation.brightness or augmentation.contrast:
         steps.append(v2.ColorJitter(brightness=augmentation.brightness, contrast=augmentation.contrast))
-    steps += [v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(config["mean"], config["std"])]
-    if augmentation.random_erasing:
-        steps.append(v2.RandomErasing(augmentation.random_erasing))
-    return v2.Compose(steps)
+    return TrainingTransform(steps, config, augmentation.random_erasing)
 
 
 class BatchTransform:
@@ -110,8 +161,8 @@ class BatchTransform:
     An image that comes several times an epoch says so in a column `repeat`, from 0, and is drawn anew each time.
 
     Args:
-        transform: PIL image -> `pixel_values (3, H, W) float32`.
-        seed: for random transforms; None for evaluation.
+        transform: PIL image -> `pixel_values (3, H, W) float32`; one that draws is a `TrainingTransform`.
+        seed: for one that draws.
 
     Raises:
         SmileDataError: an image will not decode; the message names it.
@@ -131,24 +182,44 @@ class BatchTransform:
         self._epoch[0] = epoch
 
     def __call__(self, batch: Batch) -> Batch:
-        repeats = batch.get("repeat", [0] * len(batch["image"]))
-        rows = zip(batch["image"], batch["image_id"], repeats, strict=True)
-        pixel_values = [self._transform_one(*row) for row in rows]
+        pictures = _map(_decode, batch["image"], batch["image_id"])
+        transform = self.transform
+        if isinstance(transform, TrainingTransform):
+            pixel_values = _map(transform.apply, pictures, self._draw(transform, pictures, batch))
+        else:
+            pixel_values = _map(transform, pictures)
         return {"pixel_values": pixel_values, "labels": batch["label"], "image_ids": batch["image_id"]}
 
-    def _transform_one(self, image: dict[str, Any], image_id: str, repeat: int) -> torch.Tensor:
-        try:
-            picture = decode_image(encoded_bytes(image))
-        except SmileDataError as error:
-            where = f" ({image['path']})" if image.get("path") else ""
-            raise SmileDataError(f"image {image_id!r}{where}: {error}") from None
-        if self.seed is None:
-            return self.transform(picture)
-        again = f"/{repeat}" if repeat else ""
-        key = f"{self.seed}/{int(self._epoch)}/{image_id}{again}".encode()
+    def _draw(self, transform: TrainingTransform, pictures: list[Image.Image], batch: Batch) -> list[Plan]:
+        plans = []
         with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(int.from_bytes(hashlib.blake2b(key, digest_size=7).digest(), "big"))
-            return self.transform(picture)
+            repeats = batch.get("repeat", [0] * len(pictures))
+            for picture, image_id, repeat in zip(pictures, batch["image_id"], repeats, strict=True):
+                again = f"/{repeat}" if repeat else ""
+                key = f"{self.seed}/{int(self._epoch)}/{image_id}{again}".encode()
+                torch.default_generator.manual_seed(int.from_bytes(hashlib.blake2b(key, digest_size=7).digest(), "big"))
+                plans.append(transform.draw(picture))
+        return plans
+
+
+def _decode(image: dict[str, Any], image_id: str) -> Image.Image:
+    try:
+        return decode_image(encoded_bytes(image))
+    except SmileDataError as error:
+        where = f" ({image['path']})" if image.get("path") else ""
+        raise SmileDataError(f"image {image_id!r}{where}: {error}") from None
+
+
+def _map(function: Callable[..., Any], *columns: Sequence[Any]) -> list[Any]:
+    """`map` on the cores that torch uses: all in the process that trains, and one in each that loads data for it.
+
+    Pillow and NumPy, which do the work, let go of Python's lock.
+    """
+    threads = min(torch.get_num_threads(), len(columns[0]))
+    if threads <= 1:
+        return list(map(function, *columns))
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(function, *columns))
 
 
 def collate(rows: list[dict[str, Any]]) -> dict[str, Any]:

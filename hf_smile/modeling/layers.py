@@ -46,6 +46,8 @@ def freeze_stages(model: PreTrainedModel, stages: int) -> None:
 
 def keep_frozen_in_eval_mode(model: nn.Module) -> None:
     """Frozen layers are no longer trained, so their batch statistics and dropout must rest as well."""
+    if all(parameter.requires_grad for parameter in model.parameters()):  # to look at every module takes milliseconds
+        return
     for module in model.modules():
         parameters = list(module.parameters())
         if parameters and not any(parameter.requires_grad for parameter in parameters):

@@ -6,8 +6,26 @@ import ctypes
 import os
 import signal
 import sys
+from typing import TYPE_CHECKING
 
 import torch
+
+if TYPE_CHECKING:
+    from transformers import TrainingArguments
+
+
+def device_line(args: TrainingArguments) -> str:
+    """What the run computes on, and how, in one line.
+
+    >>> device_line(TrainingArguments(use_cpu=True))  # doctest: +SKIP
+    'Device: cpu, 2 threads, float32, channels_last, 0 workers'
+    """
+    name = torch.cuda.get_device_name(args.device) if args.device.type == "cuda" else args.device.type
+    parts = [name if args.world_size == 1 else f"{args.world_size} processes on {name}"]
+    if args.device.type == "cpu":
+        parts.append(f"{torch.get_num_threads()} threads")
+    parts.append("bfloat16" if args.bf16 else "float16" if args.fp16 else "float32")
+    return f"Device: {', '.join(parts)}, channels_last, {args.dataloader_num_workers} workers"
 
 
 def use_all_cores() -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.transforms import v2
 
 from hf_smile.data.transforms import (
     AugmentationArguments,
@@ -90,6 +91,19 @@ def test_a_setting_out_of_range_is_said(setting, value):
         AugmentationArguments(**{setting: value})
 
 
+def test_training_pictures_are_those_of_torchvision_s_compose_to_the_last_digit(face):
+    augmentation = AugmentationArguments(vertical_flip=0.5, shear=5, random_erasing=0.5)
+    config = CONFIG | {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+    ours = training_transform(config, augmentation)
+    as_tensor = [v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(config["mean"], config["std"])]
+    plain = v2.Compose([*ours.steps, *as_tensor, v2.RandomErasing(0.5)])
+    for seed in range(20):
+        torch.manual_seed(seed)
+        expected = plain(face)
+        torch.manual_seed(seed)
+        assert torch.equal(ours(face), expected)
+
+
 def rows(*image_ids: str) -> dict[str, list]:
     buffer = io.BytesIO()
     Image.fromarray(np.random.default_rng(2).integers(0, 255, (80, 80, 3), dtype=np.uint8)).save(buffer, "PNG")
@@ -120,6 +134,19 @@ def test_an_image_that_comes_again_in_an_epoch_is_drawn_anew():
     )
     assert torch.equal(first, once)
     assert not torch.equal(second, once)
+
+
+def test_threads_do_not_change_the_pictures():
+    transform = BatchTransform(training_transform(CONFIG, AugmentationArguments()), seed=1)
+    before = torch.get_num_threads()
+    pictures = []
+    for threads in (1, 4):
+        torch.set_num_threads(threads)
+        try:
+            pictures.append(torch.stack(transform(rows(*"abcdefgh"))["pixel_values"]))
+        finally:
+            torch.set_num_threads(before)
+    assert torch.equal(*pictures)
 
 
 def test_draws_leave_torch_s_own_generator_alone():

@@ -1,4 +1,4 @@
-"""A run and the launcher that started it."""
+"""A run, the machine it is on, and the launcher that started it."""
 
 import os
 import subprocess
@@ -6,6 +6,10 @@ import sys
 import time
 
 import pytest
+import torch
+
+from hf_smile.training.arguments import SmileTrainingArguments
+from hf_smile.training.device import device_line
 
 LAUNCHER = """
 import subprocess, sys
@@ -35,3 +39,9 @@ def test_a_run_is_told_to_stop_when_its_launcher_is_gone(tmp_path):
             return
         time.sleep(0.1)
     pytest.fail("the run went on without its launcher")
+
+
+def test_the_run_says_what_it_computes_on(tmp_path):
+    args = SmileTrainingArguments(str(tmp_path), use_cpu=True, bf16=True, dataloader_num_workers=3)
+    threads = torch.get_num_threads()
+    assert device_line(args) == f"Device: cpu, {threads} threads, bfloat16, channels_last, 3 workers"

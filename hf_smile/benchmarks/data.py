@@ -1,0 +1,80 @@
+"""Data: from encoded images to what a model sees, without any model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from hf_smile.benchmarks.measure import Row, alternate
+from hf_smile.data.images import decode_image, encoded_bytes
+from hf_smile.data.transforms import (
+    AugmentationArguments,
+    Batch,
+    BatchTransform,
+    collate,
+    evaluation_transform,
+    training_transform,
+)
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+def benchmark_data(
+    images: Dataset, image_size: int, batch_size: int = 32, rounds: int = 5
+) -> tuple[dict[str, Row], dict[str, float]]:
+    """Images a second of a single core, and of all of them.
+
+    Args:
+        images: with the columns `image`, `label` and `image_id`.
+        image_size: side of what the model sees, in pixels.
+        batch_size: images at a time.
+        rounds: of which the median is taken.
+
+    Returns:
+        Rows `decode`, `evaluation` and `training`, decoding included, and `training, all cores`; the ratios between
+        the last two, and of `training` to `decode`: how much of the time decoding takes.
+
+    >>> rows, ratios = benchmark_data(splits["train"].select(range(512)), image_size=224)  # doctest: +SKIP
+    >>> ratios["training/decode"]  # doctest: +SKIP
+    0.11
+    """
+    import datasets
+
+    encoded = images.cast_column("image", datasets.Image(decode=False))
+    config = {"input_size": (3, image_size, image_size), "crop_pct": 1.0}
+    training = BatchTransform(training_transform(config, AugmentationArguments()), seed=0)
+    cores = torch.get_num_threads()
+
+    def run(transform: Callable[[Batch], Any], threads: int = 1) -> int:
+        torch.set_num_threads(threads)
+        try:
+            for start in range(0, len(encoded), batch_size):
+                transform(encoded[start : start + batch_size])
+        finally:
+            torch.set_num_threads(cores)
+        return len(encoded)
+
+    contenders: dict[str, Callable[[], int]] = {
+        "decode": partial(run, lambda batch: [decode_image(encoded_bytes(image)) for image in batch["image"]]),
+        "evaluation": partial(run, _batches(BatchTransform(evaluation_transform(config)))),
+        "training": partial(run, _batches(training)),
+        "training, all cores": partial(run, _batches(training), threads=cores),
+    }
+    rows = alternate(contenders, rounds, "Data")
+    speed = {name: row.images_per_second for name, row in rows.items()}
+    return rows, {
+        "training/decode": speed["training"] / speed["decode"],
+        "all_cores/one_core": speed["training, all cores"] / speed["training"],
+    }
+
+
+def _batches(transform: BatchTransform) -> Callable[[Batch], Any]:
+    def make(batch: Batch) -> Any:
+        columns = transform(batch)
+        return collate([dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)])
+
+    return make

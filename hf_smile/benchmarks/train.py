@@ -1,0 +1,298 @@
+"""Training: our loop against its own compute limit, and against a plain transformers `Trainer`."""
+
+from __future__ import annotations
+
+import multiprocessing
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from multiprocessing.connection import Connection
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hf_smile.benchmarks.measure import Row, alternate
+from hf_smile.errors import SmileError
+
+if TYPE_CHECKING:
+    from datasets import DatasetDict
+    from transformers import Trainer
+
+    from hf_smile.training.trainer import SmileTrainer
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """What all contenders have in common."""
+
+    data: str
+    """Folder of a `DatasetDict` with as many training images as the run takes, saved by `save_to_disk`."""
+    backbone: str = "resnet50"
+    image_size: int = 224
+    batch_size: int = 32
+    steps: int = 10
+    """Steps of a round."""
+    rounds: int = 5
+    bf16: bool = False
+
+    @property
+    def max_steps(self) -> int:
+        """One round more than counts."""
+        return self.steps * (self.rounds + 1)
+
+
+Pause = Callable[[int], None]
+"""Called with the number of images of the round that has just ended, and 0 before the first."""
+
+
+def benchmark_train(splits: DatasetDict, settings: TrainSettings) -> tuple[dict[str, Row], dict[str, float]]:
+    """Training steps, data included; each contender in a process of its own, one after the other taking a round.
+
+    - `ours`: the loop of `scripts/train.py`.
+    - `compute_limit`: the same step on one batch that stays in memory: what is left when nothing waits for data.
+    - `hf_loop`: transformers' `Trainer`, with the images prepared as `run_image_classification.py` does it.
+
+    Args:
+        splits: of `load_smile_dataset`; train is repeated until it lasts.
+        settings: the folder of the data is filled in.
+
+    Returns:
+        Rows by name, and the ratios `ours/hf_loop` and `ours/compute_limit`.
+
+    Raises:
+        SmileError: a contender can't begin (no such backbone), or ended early.
+
+    >>> rows, ratios = benchmark_train(splits, TrainSettings("", "resnet50", rounds=3))  # doctest: +SKIP
+    >>> ratios["ours/compute_limit"]  # doctest: +SKIP
+    0.96
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        settings = replace(settings, data=f"{folder}/data")
+        enough_images(splits, settings).save_to_disk(settings.data)
+        with _started(list(CONTENDERS), settings) as contenders:
+            rows = alternate({name: contender.run for name, contender in contenders.items()}, settings.rounds, "Train")
+            rows = {name: contenders[name].complete(row) for name, row in rows.items()}
+    ours = rows["ours"].images_per_second
+    return rows, {f"ours/{name}": ours / rows[name].images_per_second for name in ("hf_loop", "compute_limit")}
+
+
+def enough_images(splits: DatasetDict, settings: TrainSettings) -> DatasetDict:
+    """Train repeated until one epoch lasts for the whole benchmark, so that none ends in it."""
+    from datasets import DatasetDict
+
+    rows = np.resize(np.arange(len(splits["train"])), settings.max_steps * settings.batch_size)
+    return DatasetDict(train=splits["train"].select(rows), test=splits["test"].select([0]))
+
+
+def ours(settings: TrainSettings, pause: Pause) -> None:
+    """Train as `scripts/train.py` does."""
+    _run(_our_trainer(settings), settings, pause)
+
+
+def compute_limit(settings: TrainSettings, pause: Pause) -> None:
+    """Forward, loss, backward, clipping, optimizer, schedule and average of our loop, on its first batch for ever."""
+    from torch.nn.utils import clip_grad_norm_
+
+    trainer = _our_trainer(settings)
+    model, args = trainer.model.train(), trainer.args
+    batch = trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
+    trainer.create_optimizer_and_scheduler(settings.max_steps)
+    assert trainer.optimizer is not None and trainer.lr_scheduler is not None and trainer.ema is not None
+    for step in range(settings.max_steps):
+        if step % settings.steps == 0:
+            pause(settings.steps * settings.batch_size if step else 0)
+        with trainer.compute_loss_context_manager():
+            loss = trainer.compute_loss(model, batch)
+        loss.backward()
+        clip_grad_norm_(model.parameters(), args.max_grad_norm)
+        trainer.optimizer.step()
+        trainer.lr_scheduler.step()
+        model.zero_grad()
+        trainer.ema.update(model, step=step)
+    pause(settings.steps * settings.batch_size)
+
+
+def hf_loop(settings: TrainSettings, pause: Pause) -> None:
+    """Train as transformers' `examples/pytorch/image-classification/run_image_classification.py` does."""
+    import torch
+    from datasets import DatasetDict
+    from torchvision.transforms import Compose, Normalize, RandomHorizontalFlip, RandomResizedCrop, ToTensor
+    from transformers import Trainer, TrainingArguments
+
+    from hf_smile.modeling import build_model
+
+    model = build_model(settings.backbone, pretrained=False, image_size=settings.image_size)
+    config = model.config.pretrained_cfg
+    normalize = Normalize(config["mean"], config["std"])
+    prepare = Compose([RandomResizedCrop(settings.image_size), RandomHorizontalFlip(), ToTensor(), normalize])
+
+    def transform(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        return batch | {"pixel_values": [prepare(image.convert("RGB")) for image in batch["image"]]}
+
+    def collate(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        pixel_values = torch.stack([row["pixel_values"] for row in rows])
+        return {"pixel_values": pixel_values, "labels": torch.tensor([row["label"] for row in rows])}
+
+    args = TrainingArguments(
+        output_dir=f"{settings.data}/hf_loop",
+        per_device_train_batch_size=settings.batch_size,
+        max_steps=settings.max_steps,
+        bf16=settings.bf16,
+        save_strategy="no",
+        report_to="none",
+        remove_unused_columns=False,
+        dataloader_pin_memory=torch.cuda.is_available(),  # else there is a warning for each round
+        disable_tqdm=True,
+    )
+    train = DatasetDict.load_from_disk(settings.data)["train"].with_transform(transform)
+    _run(Trainer(model, args, data_collator=collate, train_dataset=train), settings, pause)
+
+
+CONTENDERS: dict[str, Callable[[TrainSettings, Pause], None]] = {
+    "ours": ours,
+    "compute_limit": compute_limit,
+    "hf_loop": hf_loop,
+}
+
+
+def _our_trainer(settings: TrainSettings) -> SmileTrainer:
+    from datasets import DatasetDict
+    from transformers.trainer_utils import IntervalStrategy, SaveStrategy
+
+    from hf_smile.modeling import build_model
+    from hf_smile.training.arguments import SmileTrainingArguments
+    from hf_smile.training.device import keep_freed_memory
+    from hf_smile.training.trainer import SmileTrainer
+
+    keep_freed_memory()
+    args = SmileTrainingArguments(
+        output_dir=f"{settings.data}/ours",
+        per_device_train_batch_size=settings.batch_size,
+        max_steps=settings.max_steps,
+        bf16=settings.bf16,
+        select_best="last",
+        disable_tqdm=True,
+    )
+    args.save_strategy, args.logging_strategy = SaveStrategy.NO, IntervalStrategy.NO
+    model = build_model(settings.backbone, pretrained=False, image_size=settings.image_size)
+    return SmileTrainer(model, args, DatasetDict.load_from_disk(settings.data))
+
+
+def _run(trainer: Trainer, settings: TrainSettings, pause: Pause) -> None:
+    """Train, and pause before the first step and after each round: before the next batch is fetched."""
+    from transformers import TrainerCallback
+    from transformers.trainer_callback import PrinterCallback
+
+    class Rounds(TrainerCallback):
+        def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            pause(0)
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if state.global_step % settings.steps == 0:
+                pause(settings.steps * settings.batch_size)
+
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(Rounds())
+    trainer.train()
+
+
+# Not fork: what the process that measures has in memory is nobody else's.
+_START = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+
+
+class _Contender:
+    """A process that trains for one round whenever it is told to."""
+
+    def __init__(self, name: str, settings: TrainSettings) -> None:
+        self.name = name
+        self.cpu_ms: list[float] = []
+        self.peak_memory_mb = 0.0
+        context = multiprocessing.get_context(_START)
+        context.set_forkserver_preload(["hf_smile.training.trainer"])  # what takes seconds to import, once for all
+        self._connection, theirs = context.Pipe()
+        self.process = context.Process(target=_work, args=(name, settings, theirs))  # type: ignore[attr-defined]
+        self.process.start()
+        theirs.close()  # or its end would go unnoticed here
+
+    def receive(self) -> int:
+        """Wait for the end of a round; images it went through."""
+        try:
+            answer = self._connection.recv()
+        except EOFError:
+            raise SmileError(f"{self.name} ended early; what it said is above") from None
+        if isinstance(answer, SmileError):
+            raise answer
+        images, cpu_seconds, self.peak_memory_mb = answer
+        self.cpu_ms.append(1000 * cpu_seconds / max(1, images))
+        return images
+
+    def run(self) -> int:
+        self._connection.send("go")
+        return self.receive()
+
+    def complete(self, row: Row) -> Row:
+        """With what only the process itself knows. Neither setting up nor the first round counts."""
+        return replace(row, cpu_ms_per_image=median(self.cpu_ms[2:]), peak_memory_mb=self.peak_memory_mb)
+
+
+@contextmanager
+def _started(names: Sequence[str], settings: TrainSettings) -> Iterator[dict[str, _Contender]]:
+    contenders: dict[str, _Contender] = {}
+    try:
+        for name in names:
+            contenders[name] = _Contender(name, settings)
+            contenders[name].receive()
+        yield contenders
+    finally:
+        for contender in contenders.values():
+            contender.process.kill()  # not terminate: ours would save a checkpoint
+            contender.process.join()
+
+
+def _work(name: str, settings: TrainSettings, connection: Connection) -> None:
+    """What the process of a contender does."""
+    from transformers.utils import logging
+
+    from hf_smile.training.device import use_all_cores
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    use_all_cores()
+    try:
+        CONTENDERS[name](settings, partial(_report_and_wait, connection, [0.0]))
+    except SmileError as error:
+        connection.send(SmileError(str(error)))
+
+
+def _report_and_wait(connection: Connection, cpu_before: list[float], images: int) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    connection.send((images, time.process_time() - cpu_before[0], peak_memory_mb()))
+    try:
+        connection.recv()
+    except EOFError:  # whoever measures is gone
+        raise SystemExit from None
+    cpu_before[0] = time.process_time()
+
+
+def peak_memory_mb() -> float:
+    """The most memory this process has held at once: the GPU's where there is one, else resident, in 10^6 bytes."""
+    import resource
+
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 1e6
+    status = Path("/proc/self/status")
+    if status.is_file():  # of this program alone; what getrusage says begins before it was started
+        return int(status.read_text().partition("VmHWM:")[2].split()[0]) * 1024 / 1e6
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
