@@ -73,6 +73,11 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_arguments()
+    if args.what == "predict" and args.model:  # what is missing is told before the imports that take seconds
+        from hf_smile.model_files import model_file
+
+        for name in ("config.json", "onnx/model.onnx", "onnx/model_quantized.onnx"):
+            model_file(args.model, name, "make it with scripts/export_onnx.py, with --quantize int8")
     from transformers.utils import logging
 
     logging.set_verbosity_error()
@@ -121,11 +126,6 @@ def _load(data_dir: str | None, folder: str, n_images: int) -> DatasetDict:
 
 
 def _predict(args: argparse.Namespace) -> Measured:
-    if args.model:
-        from hf_smile.model_files import model_file
-
-        for name in ("config.json", "onnx/model.onnx", "onnx/model_quantized.onnx"):
-            model_file(args.model, name, "make it with scripts/export_onnx.py, with --quantize int8")
     from hf_smile.benchmarks.predict import benchmark_predict, draw_images, make_model
     from hf_smile.data.images import IMAGE_SUFFIXES
     from hf_smile.errors import SmileDataError

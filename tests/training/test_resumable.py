@@ -130,9 +130,13 @@ def test_loading_processes_change_nothing_of_that(splits, undisturbed, tmp_path,
     assert outcome(again) == undisturbed
 
 
+def press_ctrl_c() -> None:
+    raise KeyboardInterrupt
+
+
 def test_ctrl_c_says_where_the_run_will_go_on(splits, tmp_path, capsys):
     trainer = new_trainer(splits, tmp_path)
-    trainer.add_callback(At(STEPS_AN_EPOCH + 1, "on_step_end", lambda: signal.raise_signal(signal.SIGINT)))
+    trainer.add_callback(At(STEPS_AN_EPOCH + 1, "on_step_end", press_ctrl_c))
     with pytest.raises(KeyboardInterrupt):
         trainer.train()
     assert f"goes on from {tmp_path}/checkpoint-{STEPS_AN_EPOCH}" in capsys.readouterr().err
