@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sys
 import tempfile
 import time
@@ -37,7 +38,8 @@ class Demo:
         self.samples = set(self.files())
 
     def files(self) -> list[Path]:
-        return [path for path in self.folder.glob("hf_smile_*/**/*") if path.is_file()]
+        uploads = self.folder.glob("hf_smile_*")  # os.walk, because folders go while they are looked into
+        return [Path(folder, name) for path in uploads for folder, _, names in os.walk(path) for name in names]
 
     def state(self) -> dict[str, float]:
         left = [path for path in self.files() if path not in self.samples]
