@@ -275,24 +275,37 @@ def _report_and_wait(connection: Connection, cpu_before: list[float], images: in
 
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-    connection.send((images, time.process_time() - cpu_before[0], peak_memory_mb()))
+    connection.send((images, cpu_seconds() - cpu_before[0], peak_memory_mb()))
     try:
         connection.recv()
     except EOFError:  # whoever measures is gone
         raise SystemExit from None
-    cpu_before[0] = time.process_time()
+    cpu_before[0] = cpu_seconds()
+
+
+def cpu_seconds() -> float:
+    """CPU time of this process and of those that load data for it."""
+    import psutil
+
+    loading = [process.cpu_times() for process in psutil.Process().children()]
+    return time.process_time() + sum(times.user + times.system for times in loading)
 
 
 def peak_memory_mb() -> float:
-    """The most memory this process has held at once: the GPU's where there is one, else resident, in 10^6 bytes."""
+    """The most memory this process has held at once: the GPU's where there is one, else resident, in 10^6 bytes.
+
+    With what those that load data for it hold now and do not share with it.
+    """
     import resource
 
+    import psutil
     import torch
 
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 1e6
+    loading = sum(process.memory_full_info().uss for process in psutil.Process().children()) / 1e6
     status = Path("/proc/self/status")
     if status.is_file():  # of this program alone; what getrusage says begins before it was started
-        return int(status.read_text().partition("VmHWM:")[2].split()[0]) * 1024 / 1e6
+        return int(status.read_text().partition("VmHWM:")[2].split()[0]) * 1024 / 1e6 + loading
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
+    return (peak if sys.platform == "darwin" else peak * 1024) / 1e6 + loading
