@@ -129,7 +129,12 @@ def fine_tune_all(args: argparse.Namespace, settings: list[str]) -> Iterator[tup
                 print(f"{folder}: fine-tuning", flush=True)
                 launch = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--quiet"]
                 script = str(Path(__file__).with_name("train.py"))
-                if subprocess.run([*launch, script, *words]).returncode:
+                run = subprocess.Popen([*launch, script, *words], stdout=subprocess.PIPE, text=True)
+                assert run.stdout is not None
+                for line in run.stdout:
+                    if args.test or not line.startswith("Test "):  # or one would choose by it
+                        print(line, end="", flush=True)
+                if run.wait():
                     raise SmileError(
                         f"{folder}: the run failed; its message is above. Mend it and start again: what is done stays"
                     )

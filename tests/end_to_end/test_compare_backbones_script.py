@@ -55,23 +55,25 @@ def test_a_linear_probe_compares_backbones_and_keeps_their_features(backbones, s
 
 def test_fine_tuning_compares_runs_and_does_not_repeat_them(sample_dir, tmp_path):
     words = ["--mode", "fine_tune", "--backbones", "test_resnet", "--data_dir", sample_dir, "--seeds", "1"]
-    words += ["--validation_size", "0.25", "--output_dir", tmp_path, "--test", "--no_pretrained", "--image_size", "32"]
+    words += ["--validation_size", "0.25", "--output_dir", tmp_path, "--no_pretrained", "--image_size", "32"]
     words += ["--use_cpu", "--num_train_epochs", "1", "--per_device_train_batch_size", "16"]
     done = compare(*words)
     assert done.returncode == 0, done.stderr
-    table = pd.read_csv(tmp_path / "comparison.csv").set_index("split")
+    assert "fine-tuning" in done.stdout and "Test accuracy" not in done.stdout
+    assert set(pd.read_csv(tmp_path / "comparison.csv")["split"]) == {"validation"}
     run = tmp_path / "test_resnet" / "1"
+    made = (run / "model.safetensors").stat().st_mtime_ns
+
+    again = compare(*words, "--test")
+    assert again.returncode == 0, again.stderr
+    assert "test_resnet/1 is finished already" in again.stdout
+    assert (run / "model.safetensors").stat().st_mtime_ns == made
+    table = pd.read_csv(tmp_path / "comparison.csv").set_index("split")
     for split in ("validation", "test"):
         found = read_predictions(run / f"{split}_predictions.csv")
         macro_f1 = compute_metrics(found.probabilities, found.label_ids)["macro_f1"]
         assert table.loc[split, "macro_f1_mean"] == pytest.approx(macro_f1)
     assert table["macro_f1_std"].isna().all() and "±" not in (tmp_path / "comparison.md").read_text().split("|", 1)[1]
-
-    made = (run / "model.safetensors").stat().st_mtime_ns
-    again = compare(*words)
-    assert again.returncode == 0, again.stderr
-    assert "test_resnet/1 is finished already" in again.stdout
-    assert (run / "model.safetensors").stat().st_mtime_ns == made
 
 
 @pytest.mark.parametrize(
