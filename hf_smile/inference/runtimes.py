@@ -117,6 +117,7 @@ class OnnxRuntime:
 
     def __init__(self, path: str | Path, device: str | None = None) -> None:
         try:
+            os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # else it reports to its maker what it runs
             import onnxruntime
         except ImportError:
             raise SmileModelError("ONNX Runtime is not installed: pip install onnxruntime") from None

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import json
+import multiprocessing
+import os
 import pickle
 import shutil
 import signal
@@ -95,7 +98,7 @@ class ResumableTrainer(Trainer):
         loader = super()._get_dataloader(*args, **kwargs)
         # It draws the seeds of its workers when it starts them, which a run that goes on does at other times.
         loader.base_dataloader.generator = torch.Generator()
-        loader.base_dataloader.worker_init_fn = partial(start_worker, loader.base_dataloader.worker_init_fn)
+        loader.base_dataloader.worker_init_fn = partial(start_worker, _exiting, loader.base_dataloader.worker_init_fn)
         return loader
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
@@ -159,13 +162,22 @@ class ResumableTrainer(Trainer):
             self._maybe_log_save_evaluate(self._tr_loss, None, self.model, None, 0, None, 0.0)
 
 
-def start_worker(start: Callable[[int], object] | None, worker_id: int) -> None:
-    """Begin a data loader's worker that passes over the first SIGTERM.
+_exiting = multiprocessing.Value("b", False, lock=False)  # tells the workers
+atexit.register(setattr, _exiting, "value", True)  # before multiprocessing terminates them, which registered earlier
+
+
+def start_worker(exiting: Any, start: Callable[[int], object] | None, worker_id: int) -> None:
+    """Begin a data loader's worker that passes over SIGTERM until the process that trains is exiting.
 
     Slurm and service managers signal all processes of a job, and the one that trains still needs its workers to finish
-    the step at hand. It ends them itself, if need be with a signal of its own.
+    the step at hand.
     """
-    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
+
+    def receive(*_: Any) -> None:
+        if exiting.value:
+            os._exit(0)  # of any other end torch would say that a worker was killed
+
+    signal.signal(signal.SIGTERM, receive)
     if start is not None:
         start(worker_id)
 

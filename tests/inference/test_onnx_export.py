@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import os
 import runpy
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -174,3 +176,15 @@ def test_the_script_exports_and_tells_mistakes_in_one_message(own_model, sample_
         assert run(*arguments) == 2
         assert "error: " in capsys.readouterr().err
     assert not (own_model / "onnx").exists()  # told before anything is exported
+
+
+def test_onnx_runtime_reports_to_nobody(own_model, tmp_path):
+    """It keeps what it is going to send in a file below the home folder."""
+    home = tmp_path / "home"
+    home.mkdir()
+    export_onnx(own_model)
+    code = f"from hf_smile.inference.runtimes import load_runtime; load_runtime({str(own_model)!r}, 'onnx')"
+    environment = {name: value for name, value in os.environ.items() if name not in ("ORT_DISABLE_TELEMETRY", "CI")}
+    environment |= {"HOME": str(home), "XDG_CACHE_HOME": str(home / "cache")}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+    assert not [path for path in home.rglob("*") if "onnxruntime" in str(path)]

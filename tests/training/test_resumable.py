@@ -216,9 +216,11 @@ def test_an_image_that_goes_in_the_middle_of_an_epoch_is_named(splits, tmp_path,
 
 
 def test_a_loading_process_that_dies_ends_the_run_and_is_said(splits, tmp_path, capsys):
+    before = multiprocessing.active_children()
+
     def kill_one():
-        for worker in multiprocessing.active_children():
-            os.kill(worker.pid, signal.SIGKILL)
+        (worker,) = set(multiprocessing.active_children()) - set(before)
+        os.kill(worker.pid, signal.SIGKILL)
 
     trainer = new_trainer(splits, tmp_path, dataloader_num_workers=1, per_device_train_batch_size=2)
     trainer.add_callback(At(1, "on_step_end", kill_one))
