@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -165,8 +164,6 @@ def write_int8(float32: Path, path: Path, batches: Iterator[NDArray[np.float32]]
         batches: `pixel_values (N, 3, H, W) float32` to calibrate on.
     """
     import onnx
-
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # as in runtimes.py
     from onnxruntime import quantization
     from onnxruntime.quantization.shape_inference import quant_pre_process
 

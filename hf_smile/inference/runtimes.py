@@ -15,6 +15,9 @@ from hf_smile.errors import SmileModelError, first_line
 from hf_smile.labels import LABEL_NAMES
 from hf_smile.model_files import WEIGHTS_MEND, file_sha256, model_file, read_config
 
+# Else ONNX Runtime reports to its maker what it runs. It looks when it is imported, which nothing here does earlier.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
 ONNX_FILES = {"onnx": "onnx/model.onnx", "onnx-int8": "onnx/model_quantized.onnx"}
 """Where Optimum and Transformers.js look for the network and its int8 version, by runtime."""
 
@@ -117,7 +120,6 @@ class OnnxRuntime:
 
     def __init__(self, path: str | Path, device: str | None = None) -> None:
         try:
-            os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # else it reports to its maker what it runs
             import onnxruntime
         except ImportError:
             raise SmileModelError("ONNX Runtime is not installed: pip install onnxruntime") from None

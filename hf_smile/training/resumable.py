@@ -98,7 +98,7 @@ class ResumableTrainer(Trainer):
         loader = super()._get_dataloader(*args, **kwargs)
         # It draws the seeds of its workers when it starts them, which a run that goes on does at other times.
         loader.base_dataloader.generator = torch.Generator()
-        loader.base_dataloader.worker_init_fn = partial(start_worker, _exiting, loader.base_dataloader.worker_init_fn)
+        loader.base_dataloader.worker_init_fn = worker_start(loader.base_dataloader.worker_init_fn)
         return loader
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
@@ -166,12 +166,19 @@ _exiting = multiprocessing.Value("b", False, lock=False)  # tells the workers
 atexit.register(setattr, _exiting, "value", True)  # before multiprocessing terminates them, which registered earlier
 
 
-def start_worker(exiting: Any, start: Callable[[int], object] | None, worker_id: int) -> None:
-    """Begin a data loader's worker that passes over SIGTERM until the process that trains is exiting.
+def worker_start(start: Callable[[int], object] | None = None) -> Callable[[int], None]:
+    """A `worker_init_fn`: a data loader's worker passes over SIGTERM until the process that trains is exiting.
 
     Slurm and service managers signal all processes of a job, and the one that trains still needs its workers to finish
     the step at hand.
+
+    Args:
+        start: what else to do when a worker starts.
     """
+    return partial(_start_worker, _exiting, start)
+
+
+def _start_worker(exiting: Any, start: Callable[[int], object] | None, worker_id: int) -> None:
 
     def receive(*_: Any) -> None:
         if exiting.value:

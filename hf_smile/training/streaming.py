@@ -13,6 +13,7 @@ from hf_smile.data.streaming import Rows, ShardBatches
 from hf_smile.data.transforms import BatchTransform, collate
 from hf_smile.errors import SmileError
 from hf_smile.training.arguments import SmileTrainingArguments
+from hf_smile.training.resumable import worker_start
 
 
 class StreamedImages:
@@ -76,6 +77,7 @@ def stream_loader(images: StreamedImages, args: SmileTrainingArguments, device: 
         prefetch_factor=args.dataloader_prefetch_factor,
         # Else it draws from the generator of the training, at other times in a run that goes on.
         generator=torch.Generator(),
+        worker_init_fn=worker_start(),
     )
 
 

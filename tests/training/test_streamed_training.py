@@ -1,6 +1,9 @@
 """Training on shards, killed in the middle of an epoch."""
 
 import json
+import multiprocessing
+import subprocess
+import time
 
 import pytest
 import torch
@@ -62,6 +65,23 @@ def test_resumed_in_the_middle_of_an_epoch_it_ends_as_one_left_alone(shards, tmp
     without = make_trainer(shards, tmp_path / "stopped")
     without.train(resume_from_checkpoint=str(checkpoint))
     assert equal(without, alone)
+
+
+class _StopTheJob(TrainerCallback):
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == 2:
+            job = (*multiprocessing.active_children(), multiprocessing.current_process())
+            # By another process: at a signal of its parent's, a loading process ends in peace.
+            subprocess.run(["kill", "-TERM", *(str(process.pid) for process in job)], check=True)
+            time.sleep(0.5)  # in which it would be gone
+
+
+def test_told_to_stop_it_saves_although_loading_processes_were_told_too(shards, tmp_path):
+    trainer = make_trainer(shards, tmp_path, dataloader_num_workers=1, dataloader_prefetch_factor=1)
+    trainer.add_callback(_StopTheJob())
+    with pytest.raises(SystemExit) as stopped:
+        trainer.train()
+    assert stopped.value.code == 143 and (tmp_path / "checkpoint-2" / "stream_0.json").is_file()
 
 
 def test_oversampling_needs_all_images_at_hand(shards, tmp_path):
