@@ -83,7 +83,7 @@ def main() -> None:
     del splits, dataset
     gc.collect()
     pyarrow.default_memory_pool().release_unused()
-    from hf_smile.data.transforms import AugmentationArguments
+    from hf_smile.data.augmentation import AugmentationArguments
 
     train = datasets.load_from_disk(output_dir)["train"].cast_column("image", datasets.Image(decode=False))
     plot_samples(train, AugmentationArguments(), output_dir / "samples.png", arguments.image_size, seed=arguments.seed)

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from hf_smile.benchmarks.data import benchmark_data
-from hf_smile.benchmarks.measure import alternate, write_results
+from hf_smile.benchmarks.measure import Row, alternate, write_results
 from hf_smile.benchmarks.predict import benchmark_predict, draw_images, make_contenders, make_model
 from hf_smile.benchmarks.train import CONTENDERS, TrainSettings, benchmark_train, enough_images
 from hf_smile.data.dataset import load_smile_dataset
@@ -25,6 +25,11 @@ def test_contenders_take_turns_and_the_first_round_does_not_count():
     rows = alternate({name: lambda name=name: turns.append(name) or 10 for name in "ab"}, rounds=2, desc="Test")
     assert turns == ["a", "b"] * 3
     assert all(row.slowest <= row.images_per_second <= row.fastest for row in rows.values())
+
+
+def test_a_ratio_is_that_of_rounds_which_met_the_machine_in_the_same_state():
+    ours, theirs = Row(20, 10, 40, rounds=(10, 20, 40)), Row(8, 5, 20, rounds=(5, 8, 20))
+    assert ours.times_as_fast_as(theirs) == 2
 
 
 def test_predict_measures_every_runtime_and_leaves_json_table_and_chart(tmp_path):

@@ -9,15 +9,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from hf_smile.benchmarks.measure import Row, alternate
+from hf_smile.data.augmentation import AugmentationArguments, TrainingTransform
 from hf_smile.data.images import decode_image, encoded_bytes
-from hf_smile.data.transforms import (
-    AugmentationArguments,
-    Batch,
-    BatchTransform,
-    collate,
-    evaluation_transform,
-    training_transform,
-)
+from hf_smile.data.transforms import Batch, BatchTransform, collate, evaluation_transform
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -46,7 +40,7 @@ def benchmark_data(
 
     encoded = images.cast_column("image", datasets.Image(decode=False))
     config = {"input_size": (3, image_size, image_size), "crop_pct": 1.0}
-    training = BatchTransform(training_transform(config, AugmentationArguments()), seed=0)
+    training = BatchTransform(TrainingTransform(config, AugmentationArguments()), seed=0)
     cores = torch.get_num_threads()
 
     def run(transform: Callable[[Batch], Any], threads: int = 1) -> int:
@@ -65,10 +59,9 @@ def benchmark_data(
         "training, all cores": partial(run, _batches(training), threads=cores),
     }
     rows = alternate(contenders, rounds, "Data")
-    speed = {name: row.images_per_second for name, row in rows.items()}
     return rows, {
-        "training/decode": speed["training"] / speed["decode"],
-        "all_cores/one_core": speed["training, all cores"] / speed["training"],
+        "training/decode": rows["training"].times_as_fast_as(rows["decode"]),
+        "all_cores/one_core": rows["training, all cores"].times_as_fast_as(rows["training"]),
     }
 
 

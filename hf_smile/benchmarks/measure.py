@@ -26,6 +26,12 @@ class Row:
     cpu_ms_per_image: float | None = None
     """User and system time of all threads; it counts the same beside other programs."""
     peak_memory_mb: float | None = None
+    rounds: tuple[float, ...] = ()
+    """Images a second of each round."""
+
+    def times_as_fast_as(self, other: Row) -> float:
+        """Median over the rounds, each of which met the two in much the same state of the machine."""
+        return median(mine / theirs for mine, theirs in zip(self.rounds, other.rounds, strict=True))
 
 
 _MORE = {"cpu_ms_per_image": "CPU ms an image", "peak_memory_mb": "peak memory, MB"}
@@ -56,7 +62,9 @@ def alternate(contenders: Mapping[str, Callable[[], int]], rounds: int, desc: st
                 if round_number:
                     speeds[name].append(images / (time.perf_counter() - start))
                 bar.update()
-    return {name: Row(median(values), min(values), max(values)) for name, values in speeds.items()}
+    return {
+        name: Row(median(values), min(values), max(values), rounds=tuple(values)) for name, values in speeds.items()
+    }
 
 
 def write_results(rows: Mapping[str, Row], ratios: Mapping[str, float], path: str | Path, title: str) -> str:

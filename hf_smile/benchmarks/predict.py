@@ -50,7 +50,7 @@ def benchmark_predict(
         rows |= {f"{name}, batch {batch_size}": row for name, row in measured.items()}
         where = "" if batch_size == batch_sizes[-1] else f", batch {batch_size}"
         for runtime in RUNTIMES:
-            speedup = measured[runtime].images_per_second / measured["pipeline"].images_per_second
+            speedup = measured[runtime].times_as_fast_as(measured["pipeline"])
             ratios[f"{runtime.replace('-', '_')}/pipeline{where}"] = speedup
     return rows, ratios
 

@@ -78,8 +78,7 @@ def benchmark_train(splits: DatasetDict, settings: TrainSettings) -> tuple[dict[
         with _started(list(CONTENDERS), settings) as contenders:
             rows = alternate({name: contender.run for name, contender in contenders.items()}, settings.rounds, "Train")
             rows = {name: contenders[name].complete(row) for name, row in rows.items()}
-    ours = rows["ours"].images_per_second
-    return rows, {f"ours/{name}": ours / rows[name].images_per_second for name in ("hf_loop", "compute_limit")}
+    return rows, {f"ours/{name}": rows["ours"].times_as_fast_as(rows[name]) for name in ("hf_loop", "compute_limit")}
 
 
 def enough_images(splits: DatasetDict, settings: TrainSettings) -> DatasetDict:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from random import Random
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,7 +15,7 @@ from hf_smile.figures import CLASS_COLORS, new_figure, save_figure
 from hf_smile.labels import LABEL_NAMES, NUM_LABELS
 
 if TYPE_CHECKING:
-    from hf_smile.data.transforms import AugmentationArguments
+    from hf_smile.data.augmentation import AugmentationArguments
 
 
 def class_table(splits: DatasetDict) -> pd.DataFrame:
@@ -65,24 +66,23 @@ def plot_samples(
     import torch
     from timm.data import IMAGENET_DEFAULT_MEAN
 
-    from hf_smile.data.transforms import training_transform
+    from hf_smile.data.augmentation import TrainingTransform
 
     mean = torch.tensor(IMAGENET_DEFAULT_MEAN)
     config = {"input_size": (3, image_size, image_size), "mean": IMAGENET_DEFAULT_MEAN, "std": (1, 1, 1)}
-    transform = training_transform(config, augmentation)
+    transform = TrainingTransform(config, augmentation)
     draw = np.random.default_rng(seed)
     labels = np.asarray(dataset["label"])
     figure = new_figure(1.25 * per_class, 1.4 * NUM_LABELS)
     grid = figure.subplots(NUM_LABELS, per_class, squeeze=False)
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        for label_id, label in enumerate(LABEL_NAMES):
-            rows = np.flatnonzero(labels == label_id)
-            chosen = draw.choice(rows, size=min(per_class, len(rows)), replace=False)
-            for axes, row in zip(grid[label_id], [*chosen, *[None] * per_class], strict=False):
-                axes.axis("off")
-                if row is not None:
-                    pixels = transform(decode_image(encoded_bytes(dataset[int(row)]["image"])))
-                    axes.imshow((pixels.permute(1, 2, 0) + mean).clamp(0, 1).numpy())
-            grid[label_id, 0].set_title(label, loc="left", fontsize=10, color=CLASS_COLORS[label], fontweight="bold")
+    for label_id, label in enumerate(LABEL_NAMES):
+        rows = np.flatnonzero(labels == label_id)
+        chosen = draw.choice(rows, size=min(per_class, len(rows)), replace=False)
+        for axes, row in zip(grid[label_id], [*chosen, *[None] * per_class], strict=False):
+            axes.axis("off")
+            if row is not None:
+                image = decode_image(encoded_bytes(dataset[int(row)]["image"]))
+                pixels = transform(image, Random(f"{seed}/{row}"))
+                axes.imshow((pixels.permute(1, 2, 0) + mean).clamp(0, 1).numpy())
+        grid[label_id, 0].set_title(label, loc="left", fontsize=10, color=CLASS_COLORS[label], fontweight="bold")
     save_figure(figure, path)

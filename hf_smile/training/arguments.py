@@ -16,8 +16,8 @@ import torch
 import yaml
 from transformers import HfArgumentParser, TrainingArguments
 
+from hf_smile.data.augmentation import AugmentationArguments
 from hf_smile.data.dataset import DEFAULT_DATA_DIR
-from hf_smile.data.transforms import AugmentationArguments
 from hf_smile.errors import SmileError
 from hf_smile.modeling import DEFAULT_BACKBONE
 from hf_smile.modeling.imbalance import IMBALANCE, LOSSES

@@ -50,6 +50,7 @@ class ResumableTrainer(Trainer):
         self._checkpoint: Path | None = None
         self._evaluation_is_due = False
         self._termination = _Termination(self)
+        self._loaders: list[Any] = []  # accelerate's, whose workers outlive an epoch
 
     def train(self, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> TrainOutput:
         """As `Trainer.train`.
@@ -82,6 +83,8 @@ class ResumableTrainer(Trainer):
                 f"{self._checkpoint}: holds more than numbers, which could run code, and is refused; "
                 "start afresh with --overwrite"
             ) from None
+        finally:
+            self.stop_workers()
 
     def training_step(self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
         image_ids = inputs.pop("image_ids")
@@ -99,7 +102,24 @@ class ResumableTrainer(Trainer):
         # It draws the seeds of its workers when it starts them, which a run that goes on does at other times.
         loader.base_dataloader.generator = torch.Generator()
         loader.base_dataloader.worker_init_fn = worker_start(loader.base_dataloader.worker_init_fn)
+        self._loaders.append(loader)
         return loader
+
+    def stop_workers(self) -> None:
+        """End the processes that load data, which wait for the next epoch otherwise.
+
+        Left to the garbage collector they do not hear of it (their queues go first), and are waited for in vain.
+        """
+        for loader in self._loaders:
+            if workers := getattr(loader.base_dataloader, "_iterator", None):
+                workers._shutdown_workers()
+                loader.base_dataloader._iterator = None
+
+    def predict(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().predict(*args, **kwargs)
+        finally:
+            self.stop_workers()
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
         if self.state.global_step >= self.state.max_steps:  # killed between the last checkpoint and the result

@@ -31,13 +31,8 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import IntervalStrategy, TrainOutput
 
-from hf_smile.data.transforms import (
-    AugmentationArguments,
-    BatchTransform,
-    collate,
-    evaluation_transform,
-    training_transform,
-)
+from hf_smile.data.augmentation import AugmentationArguments, TrainingTransform
+from hf_smile.data.transforms import BatchTransform, collate, evaluation_transform
 from hf_smile.errors import SmileError, SmileModelError
 from hf_smile.evaluation.metric import SmileMetric
 from hf_smile.labels import NUM_LABELS
@@ -83,7 +78,7 @@ class SmileTrainer(ResumableTrainer):
     ) -> None:
         pretrained_cfg = model.config.pretrained_cfg
         self.augment = BatchTransform(
-            training_transform(pretrained_cfg, augmentation or AugmentationArguments()), seed=args.seed
+            TrainingTransform(pretrained_cfg, augmentation or AugmentationArguments()), seed=args.seed
         )
         evaluate = BatchTransform(evaluation_transform(pretrained_cfg))
         encoded = DatasetDict(
@@ -179,7 +174,9 @@ class SmileTrainer(ResumableTrainer):
 
     def get_train_dataloader(self) -> torch.utils.data.DataLoader:
         if isinstance(self.train_dataset, StreamedImages):
-            return stream_loader(self.train_dataset, self.args, self.accelerator.device)
+            loader = stream_loader(self.train_dataset, self.args, self.accelerator.device)
+            self._loaders.append(loader)
+            return loader
         loader = super().get_train_dataloader()
         share_evenly(loader)
         return loader

@@ -234,6 +234,18 @@ def test_a_loading_process_that_dies_ends_the_run_and_is_said(splits, tmp_path, 
     assert "error: DataLoader worker" in said and "--dataloader_num_workers" in said and "Traceback" not in said
 
 
+def test_loading_processes_end_with_the_run(splits, tmp_path):
+    before = set(multiprocessing.active_children())
+    loading = []
+    trainer = new_trainer(splits, tmp_path, dataloader_num_workers=1, num_train_epochs=1)
+    trainer.add_callback(At(1, "on_step_end", lambda: loading.extend(set(multiprocessing.active_children()) - before)))
+    trainer.train()
+    assert len(loading) == 1
+    assert set(multiprocessing.active_children()) <= before
+    trainer.predict(trainer.test_dataset)
+    assert set(multiprocessing.active_children()) <= before
+
+
 def test_the_sampler_is_told_the_epoch_below_all_that_accelerate_puts_around_it(splits):
     sampler = BalancedSampler(np.array(splits["train"]["label"]), seed=1)
     one_of_two = BatchSamplerShard(BatchSampler(sampler, 4, drop_last=False), num_processes=2)

@@ -1,0 +1,154 @@
+"""Random changes of the training images: one warp, one table of values."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from timm.data import resolve_data_config
+
+from hf_smile.errors import SmileDataError
+
+cv2.setNumThreads(0)  # whoever calls has threads or processes of his own, and OpenCV's do not outlive a fork
+
+_CROP_RATIOS = 0.9, 1.1
+_ERASED_AREAS, _ERASED_RATIOS = (0.02, 0.33), (0.3, 3.3)
+_SHRINK_FROM = 1.25  # source pixels to one of the model; below, shrinking first shows no difference
+
+
+@dataclass
+class AugmentationArguments:
+    """Random changes of the training images. The original work used `--rotation` and `--horizontal_flip` alone."""
+
+    horizontal_flip: float = field(default=0.5, metadata={"help": "probability of a left-right flip, 0 to 1"})
+    vertical_flip: float = field(default=0.0, metadata={"help": "probability of an upside-down flip, 0 to 1"})
+    rotation: float = field(default=15.0, metadata={"help": "rotate by up to this many degrees, either way"})
+    shear: float = field(default=0.0, metadata={"help": "shear by up to this many degrees, either way"})
+    crop_scale: float = field(
+        default=0.7, metadata={"help": "crop at least this share of the area, 0 to 1; 1 crops nothing"}
+    )
+    brightness: float = field(default=0.2, metadata={"help": "change brightness by up to this share"})
+    contrast: float = field(default=0.2, metadata={"help": "change contrast by up to this share"})
+    random_erasing: float = field(default=0.0, metadata={"help": "probability of a blank rectangle, 0 to 1"})
+
+    def __post_init__(self) -> None:
+        for name in ("horizontal_flip", "vertical_flip", "brightness", "contrast", "random_erasing"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise SmileDataError(f"{name} is {getattr(self, name)}; it must lie between 0 and 1")
+        if not 0 < self.crop_scale <= 1:
+            raise SmileDataError(f"crop_scale is {self.crop_scale}; it must be above 0 and at most 1")
+        for name, limit in (("rotation", 180), ("shear", 60)):
+            if not 0 <= getattr(self, name) <= limit:
+                raise SmileDataError(f"{name} is {getattr(self, name)} degrees; it must lie between 0 and {limit}")
+
+
+class TrainingTransform:
+    """PIL image -> augmented `pixel_values (3, H, W) float32`, in the memory format `channels_last`.
+
+    Rotation, shear, crop, resizing and flips are one affine map, and the picture is sampled once. Brightness, contrast
+    and normalisation are one table of 256 values a channel. Corners that a rotation or shear leaves empty take the
+    backbone's mean colour; so does a rectangle that random erasing blanks (Zhong et al., AAAI 2020,
+    https://arxiv.org/abs/1708.04896). Crops are drawn as torchvision's `RandomResizedCrop` draws them. Threads may
+    share a transform.
+
+    Args:
+        pretrained_cfg: timm's data settings of the backbone (size, mean, std), as `model.config.pretrained_cfg` holds
+            them.
+        augmentation: what is changed, and how much.
+
+    >>> transform = TrainingTransform({"input_size": (3, 160, 160)}, AugmentationArguments(rotation=30))
+    >>> transform(Image.new("RGB", (167, 167)), Random(1)).shape
+    torch.Size([3, 160, 160])
+    """
+
+    def __init__(self, pretrained_cfg: dict[str, Any], augmentation: AugmentationArguments) -> None:
+        config = resolve_data_config(pretrained_cfg)
+        self.augmentation = augmentation
+        _, self.height, self.width = config["input_size"]
+        self._mean, self._std = (np.array(config[name], dtype=np.float32) for name in ("mean", "std"))
+        self._mean_color = tuple(round(255 * mean) for mean in config["mean"])
+
+    def __call__(self, image: Image.Image, draw: Random) -> torch.Tensor:
+        pixels: Any = np.asarray(image)
+        size = self.width, self.height
+        to_source = self._to_source(image.size, draw)
+        scale = math.sqrt(abs(np.linalg.det(to_source[:, :2])))
+        if scale > _SHRINK_FROM:  # sampled at single points, what is finer than the model sees would be noise
+            shrunk = tuple(max(1, round(side / scale)) for side in image.size)
+            to_source = np.diag([shrunk[0] / image.width, shrunk[1] / image.height]) @ to_source
+            pixels = cv2.resize(pixels, shrunk, interpolation=cv2.INTER_AREA)
+        # OpenCV numbers the centres of pixels, not their edges.
+        to_source[:, 2] += to_source[:, :2] @ (0.5, 0.5) - 0.5
+        how = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        pixels = cv2.warpAffine(pixels, to_source, size, flags=how, borderValue=self._mean_color)
+        values: Any = cv2.LUT(pixels, self._table(pixels, draw))
+        if draw.random() < self.augmentation.random_erasing:
+            _erase(values, draw)
+        return torch.from_numpy(values).permute(2, 0, 1)
+
+    def _to_source(self, size: tuple[int, int], draw: Random) -> NDArray[np.float64]:
+        """Where in the image (x, y, from its corner) a point of the result comes from: `(2, 3)`."""
+        how = self.augmentation
+        width, height = size
+        angle = math.radians(draw.uniform(-how.rotation, how.rotation))
+        lean = math.tan(math.radians(draw.uniform(-how.shear, how.shear)))
+        cos, sin = math.cos(angle), math.sin(angle)
+        turn = np.array([[cos, cos * lean - sin], [sin, sin * lean + cos]])
+        left, top, crop_width, crop_height = self._crop(width, height, draw)
+        x, y = crop_width / self.width, crop_height / self.height
+        if draw.random() < how.horizontal_flip:
+            left, x = left + crop_width, -x
+        if draw.random() < how.vertical_flip:
+            top, y = top + crop_height, -y
+        center = np.array([width / 2, height / 2])
+        corner = turn @ (np.array([left, top]) - center) + center
+        return np.column_stack([turn * (x, y), corner])
+
+    def _crop(self, width: int, height: int, draw: Random) -> tuple[float, float, float, float]:
+        """Left, top, width and height of what is cut out."""
+        for _ in range(10 if self.augmentation.crop_scale < 1 else 0):
+            area = width * height * draw.uniform(self.augmentation.crop_scale, 1)
+            ratio = self.width / self.height * math.exp(draw.uniform(*map(math.log, _CROP_RATIOS)))
+            crop_width, crop_height = math.sqrt(area * ratio), math.sqrt(area / ratio)
+            if crop_width <= width and crop_height <= height:
+                left, top = draw.uniform(0, width - crop_width), draw.uniform(0, height - crop_height)
+                return left, top, crop_width, crop_height
+        scale = min(width / self.width, height / self.height)  # the largest at the centre that is not distorted
+        crop_width, crop_height = scale * self.width, scale * self.height
+        return (width - crop_width) / 2, (height - crop_height) / 2, crop_width, crop_height
+
+    def _table(self, pixels: NDArray[np.uint8], draw: Random) -> NDArray[np.float32]:
+        """What becomes of the values 0 to 255 of each channel, `(1, 256, 3)`."""
+        values = np.arange(256, dtype=np.float32)
+        changes = [("brightness", self.augmentation.brightness), ("contrast", self.augmentation.contrast)]
+        draw.shuffle(changes)
+        for change, most in changes:
+            if most:
+                factor = draw.uniform(1 - most, 1 + most)
+                fixed = 0 if change == "brightness" else values[_mean_grey(pixels)]
+                values = (fixed + np.float32(factor) * (values - fixed)).clip(0, 255)
+        return (values[None, :, None] / np.float32(255) - self._mean) / self._std
+
+
+def _mean_grey(pixels: NDArray[np.uint8]) -> int:
+    return round(cv2.mean(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY))[0])
+
+
+def _erase(values: NDArray[np.float32], draw: Random) -> None:
+    """Blank a rectangle, in place, of the size that torchvision's `RandomErasing` draws."""
+    height, width = values.shape[:2]
+    for _ in range(10):
+        area = height * width * draw.uniform(*_ERASED_AREAS)
+        ratio = math.exp(draw.uniform(*map(math.log, _ERASED_RATIOS)))
+        tall, wide = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if tall < height and wide < width:
+            top, left = draw.randint(0, height - tall), draw.randint(0, width - wide)
+            values[top : top + tall, left : left + wide] = 0
+            return
