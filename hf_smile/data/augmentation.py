@@ -21,6 +21,7 @@ cv2.setNumThreads(0)  # whoever calls has threads or processes of his own, and O
 _CROP_RATIOS = 0.9, 1.1
 _ERASED_AREAS, _ERASED_RATIOS = (0.02, 0.33), (0.3, 3.3)
 _SHRINK_FROM = 1.25  # source pixels to one of the model; below, shrinking first shows no difference
+_LONGEST = 32_000  # pixels a side that OpenCV's warp takes
 
 
 @dataclass
@@ -80,12 +81,17 @@ class TrainingTransform:
         size = self.width, self.height
         to_source = self._to_source(image.size, draw)
         scale = math.sqrt(abs(np.linalg.det(to_source[:, :2])))
+        if scale > _SHRINK_FROM or max(image.size) > _LONGEST:
+            pixels = _cut(pixels, to_source, size)
         if scale > _SHRINK_FROM:  # sampled at single points, what is finer than the model sees would be noise
-            shrunk = tuple(max(1, round(side / scale)) for side in image.size)
-            to_source = np.diag([shrunk[0] / image.width, shrunk[1] / image.height]) @ to_source
+            height, width = pixels.shape[:2]
+            shrunk = max(1, round(width / scale)), max(1, round(height / scale))
+            to_source = np.diag([shrunk[0] / width, shrunk[1] / height]) @ to_source
             pixels = cv2.resize(pixels, shrunk, interpolation=cv2.INTER_AREA)
+        # Else the half of the outermost pixels that lies beyond their centres would fade to the colour of the corners.
+        pixels = cv2.copyMakeBorder(pixels, 1, 1, 1, 1, cv2.BORDER_REPLICATE)
         # OpenCV numbers the centres of pixels, not their edges.
-        to_source[:, 2] += to_source[:, :2] @ (0.5, 0.5) - 0.5
+        to_source[:, 2] += to_source[:, :2] @ (0.5, 0.5) + 0.5
         how = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
         pixels = cv2.warpAffine(pixels, to_source, size, flags=how, borderValue=self._mean_color)
         values: Any = cv2.LUT(pixels, self._table(pixels, draw))
@@ -135,6 +141,16 @@ class TrainingTransform:
                 fixed = 0 if change == "brightness" else values[_mean_grey(pixels)]
                 values = (fixed + np.float32(factor) * (values - fixed)).clip(0, 255)
         return (values[None, :, None] / np.float32(255) - self._mean) / self._std
+
+
+def _cut(pixels: NDArray[np.uint8], to_source: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """The part of the picture that is looked at; `to_source` is changed to begin at its corner."""
+    corners = to_source @ [[0, size[0], 0, size[0]], [0, 0, size[1], size[1]], [1, 1, 1, 1]]
+    height, width = pixels.shape[:2]
+    left, top = np.clip(np.floor(corners.min(axis=1)) - 1, 0, [width - 1, height - 1]).astype(int)
+    right, bottom = np.ceil(corners.max(axis=1)).astype(int) + 1
+    to_source[:, 2] -= left, top
+    return pixels[top : max(top + 1, bottom), left : max(left + 1, right)]
 
 
 def _mean_grey(pixels: NDArray[np.uint8]) -> int:

@@ -249,6 +249,16 @@ class ImageSource:
             return f"{self.path}: no image in there, but another zip ({self._inner_zips[0]}); unpack that one first"
         return f"{self.path}: no image in there ({', '.join(IMAGE_SUFFIXES)})"
 
+    def size(self, image_id: str) -> int:
+        """The bytes of an image's file; 0 where it can't be looked at."""
+        name = self.names[image_id][0]
+        if self._zip is not None:
+            return self._zip.getinfo(name).file_size
+        try:
+            return (self.path / name).stat().st_size
+        except OSError:
+            return 0
+
     def read(self, image_id: str) -> bytes:
         """The encoded bytes of an image.
 

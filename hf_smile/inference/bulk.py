@@ -43,6 +43,8 @@ class Part:
     name: str
     """Of the file that gets their predictions, below the output folder."""
     images: int
+    content: str
+    """Tells it from a part of other images: of a shard its size, else the images' names and sizes, as a digest."""
     rows: Callable[[], Iterator[tuple[NamedImage, str | None]]]
     """The images, each with its true label if that is known."""
 
@@ -71,7 +73,9 @@ def find_parts(data: str | Path, part_size: int = 2000) -> list[Part]:
     parts = []
     for number in range(count):
         some = names[number * part_size : (number + 1) * part_size]
-        parts.append(Part(f"{number:05d}-of-{count:05d}.parquet", len(some), partial(_images, source, some)))
+        content = _digest([(name, source.size(name)) for name in some])
+        name = f"{number:05d}-of-{count:05d}.parquet"
+        parts.append(Part(name, len(some), content, partial(_images, source, some)))
     return parts
 
 
@@ -141,8 +145,12 @@ def open_output(output_dir: str | Path, settings: dict[str, Any]) -> None:
 
 
 def parts_digest(parts: list[Part]) -> str:
-    """What tells one division into parts from another."""
-    return hashlib.blake2b(repr([(p.name, p.images) for p in parts]).encode(), digest_size=8).hexdigest()
+    """What tells some images, and their division into parts, from others."""
+    return _digest([(part.name, part.images, part.content) for part in parts])
+
+
+def _digest(what: list[Any]) -> str:
+    return hashlib.blake2b(repr(what).encode(), digest_size=8).hexdigest()
 
 
 def _shard(file: Path, name: str) -> Part:
@@ -152,17 +160,18 @@ def _shard(file: Path, name: str) -> Part:
         raise SmileDataError(f"{file}: no column 'image'; it has {', '.join(features)}")
     columns = [column for column in ("image", "image_id", "label") if column in features]
     names = getattr(features.get("label"), "names", None)
-    return Part(name, images, partial(_rows, file, name, columns, names if names == list(LABEL_NAMES) else None))
+    known = names == list(LABEL_NAMES)
+    return Part(name, images, str(file.stat().st_size), partial(_rows, file, name, columns, known))
 
 
-def _rows(
-    file: Path, name: str, columns: list[str], names: list[str] | None
-) -> Iterator[tuple[NamedImage, str | None]]:
+def _rows(file: Path, name: str, columns: list[str], known: bool) -> Iterator[tuple[NamedImage, str | None]]:
     number = itertools.count()
     for batch in _batches(file, columns):
         for row in batch.to_pylist():
             image_id = row.get("image_id") or f"{name}:{next(number)}"
-            yield NamedImage(image_id, partial(encoded_bytes, row["image"])), names[row["label"]] if names else None
+            label = row["label"] if known else None
+            has_label = label is not None and label >= 0  # `datasets` writes -1 where a label is not known
+            yield NamedImage(image_id, partial(encoded_bytes, row["image"])), LABEL_NAMES[label] if has_label else None
 
 
 def _batches(file: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:

@@ -64,7 +64,7 @@ class ResumableTrainer(Trainer):
         self.remove_callback(_Termination)
         self.add_callback(self._termination)
         try:
-            with self._termination.listening():
+            with self._termination.listening(), self._loading():
                 output = super().train(resume_from_checkpoint, *args, **kwargs)
                 if self._termination.agreed():  # after the last step
                     raise self._termination.exit()
@@ -83,8 +83,6 @@ class ResumableTrainer(Trainer):
                 f"{self._checkpoint}: holds more than numbers, which could run code, and is refused; "
                 "start afresh with --overwrite"
             ) from None
-        finally:
-            self.stop_workers()
 
     def training_step(self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
         image_ids = inputs.pop("image_ids")
@@ -105,21 +103,28 @@ class ResumableTrainer(Trainer):
         self._loaders.append(loader)
         return loader
 
-    def stop_workers(self) -> None:
-        """End the processes that load data, which wait for the next epoch otherwise.
+    @contextmanager
+    def _loading(self) -> Iterator[None]:
+        """End the processes that load data at the end, which wait for the next epoch otherwise.
 
         Left to the garbage collector they do not hear of it (their queues go first), and are waited for in vain.
         """
-        for loader in self._loaders:
-            if workers := getattr(loader.base_dataloader, "_iterator", None):
-                workers._shutdown_workers()
-                loader.base_dataloader._iterator = None
+        try:
+            yield
+        except (EOFError, ConnectionError) as error:
+            if self.args.dataloader_num_workers == 0:
+                raise
+            raise RuntimeError("DataLoader worker died while it handed over a batch") from error
+        finally:
+            for loader in self._loaders:
+                if workers := getattr(loader.base_dataloader, "_iterator", None):
+                    workers._shutdown_workers()
+                    loader.base_dataloader._iterator = None
+            self._loaders.clear()
 
     def predict(self, *args: Any, **kwargs: Any) -> Any:
-        try:
+        with self._loading():
             return super().predict(*args, **kwargs)
-        finally:
-            self.stop_workers()
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
         if self.state.global_step >= self.state.max_steps:  # killed between the last checkpoint and the result

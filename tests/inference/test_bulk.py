@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from datasets import ClassLabel, Dataset
 
 from hf_smile.data.sharding import Sharding, write_shards
 from hf_smile.data.shards import shard_files
-from hf_smile.inference.bulk import find_parts
+from hf_smile.inference.bulk import find_parts, parts_digest
 from hf_smile.inference.classifier import SmileClassifier
 from hf_smile.labels import LABEL_NAMES
 
@@ -108,6 +109,34 @@ def test_images_of_a_zip_and_one_that_fails(sample_dir, demo_model, tmp_path):
     (broken,) = [row for row in rows if row["error"]]
     assert broken["image_id"] == "broken.jpg" and "not a JPEG" in broken["error"] and broken["label"] is None
     assert "1 error" in done.stdout
+
+
+def test_other_images_are_not_taken_for_those_already_predicted(shards, tmp_path):
+    for folder, name, content in (("a", "x", b"1"), ("b", "y", b"1"), ("c", "x", b"12"), ("d", "x", b"1")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / f"{name}.jpg").write_bytes(content)
+        shutil.make_archive(str(tmp_path / folder), "zip", tmp_path / folder)
+    for suffix in ("", ".zip"):
+        first, renamed, changed, same = (parts_digest(find_parts(tmp_path / f"{name}{suffix}")) for name in "abcd")
+        assert len({first, renamed, changed}) == 3 and same == first
+    shutil.copytree(shards, tmp_path / "shards")
+    assert parts_digest(find_parts(tmp_path / "shards")) == parts_digest(find_parts(shards))
+    train = shard_files(tmp_path / "shards", "train")
+    train[0].replace(train[1])
+    shutil.copy(train[1], train[0])
+    assert parts_digest(find_parts(tmp_path / "shards")) != parts_digest(find_parts(shards))
+
+
+def test_a_shard_need_not_know_every_label(shards, tmp_path):
+    file = shard_files(shards, "train")[0]
+    images = Dataset.from_parquet(str(file), cache_dir=str(tmp_path / "cache"))
+    known = images[0]["label"]
+    for number, label in enumerate([known, None, -1]):
+        images.select([number]).remove_columns("label").add_column(
+            "label", [label], feature=ClassLabel(names=list(LABEL_NAMES))
+        ).to_parquet(tmp_path / f"{number}.parquet")
+    true_labels = [label for part in find_parts(tmp_path) for _, label in part.rows()]
+    assert true_labels == [LABEL_NAMES[known], None, None]
 
 
 def test_a_mistake_gets_one_message_and_exit_code_2(finished, demo_model, shards, tmp_path):

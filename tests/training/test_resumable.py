@@ -234,6 +234,18 @@ def test_a_loading_process_that_dies_ends_the_run_and_is_said(splits, tmp_path, 
     assert "error: DataLoader worker" in said and "--dataloader_num_workers" in said and "Traceback" not in said
 
 
+def test_a_loading_process_that_dies_while_it_hands_over_a_batch_is_said(splits, tmp_path, capsys):
+    def hand_over():
+        raise EOFError  # as multiprocessing does then, and not torch
+
+    for workers in (1, 0):
+        trainer = new_trainer(splits, tmp_path / str(workers), dataloader_num_workers=workers)
+        trainer.add_callback(At(1, "on_step_end", hand_over))
+        with pytest.raises(SystemExit if workers else EOFError):
+            run_script(trainer.train)
+    assert "error: DataLoader worker died" in capsys.readouterr().err
+
+
 def test_loading_processes_end_with_the_run(splits, tmp_path):
     before = set(multiprocessing.active_children())
     loading = []
