@@ -22,7 +22,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--model", required=True, metavar="DIR_OR_HUB_ID", help="what scripts/train.py made")
     parser.add_argument("--data", required=True, metavar="DIR_OR_ZIP", help="Parquet shards, or images of face crops")
     parser.add_argument("--output_dir", required=True, help="gets a Parquet file for each part")
-    parser.add_argument("--runtime", choices=("torch", "onnx", "onnx-int8"), help="default: onnx where it is exported")
+    parser.add_argument(
+        "--runtime", choices=("torch", "onnx", "onnx-int8"), help="default: on a CPU onnx, where it is exported"
+    )
     parser.add_argument("--batch_size", type=int, default=32, help="images at a time (default: %(default)s)")
     parser.add_argument(
         "--part_size", type=int, default=2000, help="images a part, of a folder or zip (default: %(default)s)"
@@ -42,6 +44,7 @@ def main() -> None:
         start_all_processes()
         use_all_cores()
 
+    import torch
     from tqdm import tqdm
 
     from hf_smile.inference.bulk import find_parts, open_output, parts_digest, predict_part, verdicts_of
@@ -50,13 +53,10 @@ def main() -> None:
 
     rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     parts = find_parts(args.data, args.part_size)
-    runtime = args.runtime or ("onnx" if Path(args.model, "onnx", "model.onnx").is_file() else "torch")
-    device = None
-    if runtime == "torch" and world_size > 1:
-        import torch
-
-        if torch.cuda.is_available():
-            device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+    on_gpu = torch.cuda.is_available()
+    exported = Path(args.model, "onnx", "model.onnx").is_file()
+    runtime = args.runtime or ("onnx" if exported and not on_gpu else "torch")
+    device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if runtime == "torch" and on_gpu else None
     classifier = SmileClassifier.from_pretrained(args.model, runtime, device)
     weights = weights_sha256(args.model) or args.model
     open_output(args.output_dir, {"weights": weights, "runtime": runtime, "parts": parts_digest(parts)})

@@ -2,18 +2,21 @@
 
 import json
 import runpy
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from PIL import Image
+from torch.nn.modules.module import register_module_forward_hook
 
 from hf_smile.benchmarks.data import benchmark_data
 from hf_smile.benchmarks.measure import Row, alternate, write_results
 from hf_smile.benchmarks.predict import benchmark_predict, draw_images, make_contenders, make_model
-from hf_smile.benchmarks.train import CONTENDERS, TrainSettings, benchmark_train, enough_images
+from hf_smile.benchmarks.train import CONTENDERS, TrainSettings, _report_and_wait, benchmark_train, enough_images
 from hf_smile.data.dataset import load_smile_dataset
 from hf_smile.errors import SmileError
 
@@ -70,6 +73,41 @@ def test_a_contender_pauses_before_the_first_step_and_after_each_round(sample_di
     pauses = []
     CONTENDERS[name](settings, pauses.append)
     assert pauses == [0, 60, 60, 60]
+
+
+def test_processes_that_load_data_do_not_get_ahead_while_another_contender_has_its_turn():
+    loading = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    states = []
+
+    class Waiting:
+        def send(self, _):
+            states.append(psutil.Process(loading.pid).status())
+
+        def recv(self):
+            states.append(psutil.Process(loading.pid).status())
+            raise EOFError
+
+    with pytest.raises(SystemExit):
+        _report_and_wait(Waiting(), [0.0], 1)
+    states.append(psutil.Process(loading.pid).status())
+    loading.kill()
+    loading.wait()
+    assert [state == psutil.STATUS_STOPPED for state in states] == [False, True, False]
+
+
+@pytest.mark.parametrize("name", ["ours", "compute_limit", "hf_loop"])
+def test_contenders_compute_in_the_same_precision(sample_dir, tmp_path, name):
+    settings = TrainSettings(str(tmp_path), "test_resnet", 64, batch_size=4, steps=1, rounds=1, bf16=True)
+    enough_images(load_smile_dataset(sample_dir, validation_size=0), settings).save_to_disk(settings.data)
+    dtypes = set()
+
+    def note(module, inputs, output):
+        if isinstance(module, torch.nn.Conv2d):
+            dtypes.add(output.dtype)
+
+    with register_module_forward_hook(note):
+        CONTENDERS[name](settings, lambda images: None)
+    assert dtypes == {torch.bfloat16}
 
 
 def test_data_measures_decoding_and_both_transforms(sample_dir):

@@ -99,16 +99,17 @@ def compute_limit(settings: TrainSettings, pause: Pause) -> None:
     from torch.nn.utils import clip_grad_norm_
 
     trainer = _our_trainer(settings)
-    model, args = trainer.model.train(), trainer.args
+    args, accelerator = trainer.args, trainer.accelerator
     batch = trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
     trainer.create_optimizer_and_scheduler(settings.max_steps)
+    model = accelerator.prepare_model(trainer.model).train()  # with the precision of the settings
     assert trainer.optimizer is not None and trainer.lr_scheduler is not None and trainer.ema is not None
     for step in range(settings.max_steps):
         if step % settings.steps == 0:
             pause(settings.steps * settings.batch_size if step else 0)
         with trainer.compute_loss_context_manager():
             loss = trainer.compute_loss(model, batch)
-        loss.backward()
+        accelerator.backward(loss)
         clip_grad_norm_(model.parameters(), args.max_grad_norm)
         trainer.optimizer.step()
         trainer.lr_scheduler.step()
@@ -143,6 +144,7 @@ def hf_loop(settings: TrainSettings, pause: Pause) -> None:
         per_device_train_batch_size=settings.batch_size,
         max_steps=settings.max_steps,
         bf16=settings.bf16,
+        use_cpu=not torch.cuda.is_available(),
         save_strategy="no",
         report_to="none",
         remove_unused_columns=False,
@@ -161,6 +163,7 @@ CONTENDERS: dict[str, Callable[[TrainSettings, Pause], None]] = {
 
 
 def _our_trainer(settings: TrainSettings) -> SmileTrainer:
+    import torch
     from datasets import DatasetDict
     from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
@@ -175,6 +178,7 @@ def _our_trainer(settings: TrainSettings) -> SmileTrainer:
         per_device_train_batch_size=settings.batch_size,
         max_steps=settings.max_steps,
         bf16=settings.bf16,
+        use_cpu=not torch.cuda.is_available(),
         select_best="last",
         disable_tqdm=True,
     )
@@ -201,6 +205,7 @@ def _run(trainer: Trainer, settings: TrainSettings, pause: Pause) -> None:
     trainer.train()
 
 
+_PATIENCE = 5.0  # seconds
 # Not fork: what the process that measures has in memory is nobody else's.
 _START = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 
@@ -235,6 +240,13 @@ class _Contender:
         self._connection.send("go")
         return self.receive()
 
+    def stop(self) -> None:
+        """End it: it leaves when it waits for its next round and nobody is there to tell it."""
+        self._connection.close()
+        self.process.join(_PATIENCE)
+        self.process.kill()  # not terminate: ours would save a checkpoint
+        self.process.join()
+
     def complete(self, row: Row) -> Row:
         """With what only the process itself knows. Neither setting up nor the first round counts."""
         return replace(row, cpu_ms_per_image=median(self.cpu_ms[2:]), peak_memory_mb=self.peak_memory_mb)
@@ -250,8 +262,7 @@ def _started(names: Sequence[str], settings: TrainSettings) -> Iterator[dict[str
         yield contenders
     finally:
         for contender in contenders.values():
-            contender.process.kill()  # not terminate: ours would save a checkpoint
-            contender.process.join()
+            contender.stop()
 
 
 def _work(name: str, settings: TrainSettings, connection: Connection) -> None:
@@ -270,15 +281,22 @@ def _work(name: str, settings: TrainSettings, connection: Connection) -> None:
 
 
 def _report_and_wait(connection: Connection, cpu_before: list[float], images: int) -> None:
+    import psutil
     import torch
 
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     connection.send((images, cpu_seconds() - cpu_before[0], peak_memory_mb()))
+    loading = psutil.Process().children()
+    for process in loading:  # they would get ahead while the others have their turn
+        process.suspend()
     try:
         connection.recv()
     except EOFError:  # whoever measures is gone
         raise SystemExit from None
+    finally:
+        for process in loading:
+            process.resume()
     cpu_before[0] = cpu_seconds()
 
 

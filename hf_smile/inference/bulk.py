@@ -170,8 +170,10 @@ def _rows(file: Path, name: str, columns: list[str], known: bool) -> Iterator[tu
         for row in batch.to_pylist():
             image_id = row.get("image_id") or f"{name}:{next(number)}"
             label = row["label"] if known else None
-            has_label = label is not None and label >= 0  # `datasets` writes -1 where a label is not known
-            yield NamedImage(image_id, partial(encoded_bytes, row["image"])), LABEL_NAMES[label] if has_label else None
+            if label is not None and label < 0:  # so `datasets` writes one that is not known
+                label = None
+            true_label = None if label is None else LABEL_NAMES[label]
+            yield NamedImage(image_id, partial(encoded_bytes, row["image"])), true_label
 
 
 def _batches(file: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from hf_smile.cores import own_cores
 from hf_smile.data.preprocessing import Preprocessor
 from hf_smile.errors import SmileModelError, first_line
 from hf_smile.labels import LABEL_NAMES
@@ -128,7 +129,7 @@ class OnnxRuntime:
             raise SmileModelError(f"the installed ONNX Runtime can't use the device {device!r}")
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4  # what goes wrong is raised, and told once
-        options.intra_op_num_threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
+        options.intra_op_num_threads = own_cores()
         # Threads that spin while they wait slow everything down where cores are shared.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:

@@ -16,6 +16,7 @@ import torch
 import yaml
 from transformers import HfArgumentParser, TrainingArguments
 
+from hf_smile.cores import own_cores
 from hf_smile.data.augmentation import AugmentationArguments
 from hf_smile.data.dataset import DEFAULT_DATA_DIR
 from hf_smile.errors import SmileError
@@ -62,11 +63,6 @@ class ModelArguments:
         default=None, metadata={"help": "freeze the stem and this many stages of the backbone; nothing when left out"}
     )
     drop_path: float = field(default=0.0, metadata={"help": "leave out residual branches with up to this probability"})
-
-
-def _default_workers() -> int:
-    """On a CPU the training itself needs every core; a GPU wants its batches made beside it."""
-    return min(8, os.cpu_count() or 1) if torch.cuda.is_available() else 0
 
 
 @dataclass
@@ -145,7 +141,16 @@ class SmileTrainingArguments(TrainingArguments):
     shuffle_buffer_size: int = field(
         default=1000, metadata={"help": "images that are held and shuffled, where they are streamed from shards"}
     )
-    dataloader_num_workers: int = field(default_factory=_default_workers, metadata={"help": "loading processes"})
+    dataloader_num_workers: int | None = field(
+        default=None, metadata={"help": "loading processes; when left out, up to 8 beside a GPU and none on a CPU"}
+    )
+    dataloader_persistent_workers: bool = field(default=True, metadata={"help": "keep the loading processes"})
+    dataloader_pin_memory: bool = field(
+        default=True, metadata={"help": "load into memory that a GPU copies from without waiting"}
+    )
+    bf16: bool | None = field(
+        default=None, metadata={"help": "compute in bfloat16 where that is exact enough; by default where a GPU can"}
+    )
     push_to_hub: bool = field(default=False, metadata={"help": "publish the finished run as hub_model_id"})
     hub_model_id: str | None = field(default=None, metadata={"help": "where to publish: owner/name"})
     hub_private_repo: bool = field(default=False, metadata={"help": "publish where nobody else sees it"})
@@ -161,6 +166,18 @@ class SmileTrainingArguments(TrainingArguments):
     report_to: str = "none"
 
     def __post_init__(self) -> None:
+        on_gpu = torch.cuda.is_available() and not self.use_cpu
+        if self.dataloader_num_workers is None:  # on a CPU the training itself needs every core
+            self.dataloader_num_workers = min(8, own_cores()) if on_gpu else 0
+        launched_with = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+        if self.bf16 is None:
+            can = on_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
+            self.bf16 = can and not self.fp16 and launched_with == "no"
+        if not on_gpu and not self.use_cpu and "bf16" in (self.bf16 and "bf16", launched_with):
+            raise SmileError(
+                "bf16 is on, and there is no GPU here; leave it out (--bf16 false), or add --use_cpu where the CPU "
+                "computes in bfloat16"
+            )
         for name, (fixed, reason) in _FIXED.items():
             if getattr(self, name) != fixed:
                 raise SmileError(f"{name} is fixed to {fixed!r}: {reason}")
@@ -194,12 +211,14 @@ class SmileTrainingArguments(TrainingArguments):
             raise SmileError("push_to_hub needs hub_model_id: owner/name")
         self.publish_to = self.hub_model_id if self.push_to_hub else None
         self.push_to_hub = False  # the Trainer would push every checkpoint, with its optimizer; we push the result
-        self.dataloader_persistent_workers = self.dataloader_num_workers > 0
-        self.dataloader_pin_memory = torch.cuda.is_available()
+        self.dataloader_persistent_workers = self.dataloader_persistent_workers and self.dataloader_num_workers > 0
+        self.dataloader_pin_memory = self.dataloader_pin_memory and on_gpu
         try:
             super().__post_init__()
         except (ValueError, ImportError) as error:
             raise SmileError(str(error)) from None
+        self.accelerator_config.non_blocking = self.dataloader_pin_memory
+        self.bf16 = self.mixed_precision == "bf16"  # the launcher may have asked for it
 
 
 _PER_EPOCH = "the history and the checkpoints are kept per epoch"

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from hf_smile.cores import own_cores
+
 if TYPE_CHECKING:
     from transformers import TrainingArguments
 
@@ -24,7 +26,7 @@ def device_line(args: TrainingArguments) -> str:
     parts = [name if args.world_size == 1 else f"{args.world_size} processes on {name}"]
     if args.device.type == "cpu":
         parts.append(f"{torch.get_num_threads()} threads")
-    parts.append("bfloat16" if args.bf16 else "float16" if args.fp16 else "float32")
+    parts.append({"bf16": "bfloat16", "fp16": "float16"}.get(args.mixed_precision, "float32"))
     return f"Device: {', '.join(parts)}, channels_last, {args.dataloader_num_workers} workers"
 
 
@@ -36,8 +38,7 @@ def use_all_cores() -> None:
     """
     if torch.cuda.is_available() or os.environ.get("OMP_NUM_THREADS", "1") != "1":
         return
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    torch.set_num_threads(max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+    torch.set_num_threads(own_cores())
 
 
 def keep_freed_memory() -> None:

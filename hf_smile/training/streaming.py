@@ -75,6 +75,7 @@ def stream_loader(images: StreamedImages, args: SmileTrainingArguments, device: 
         pin_memory=args.dataloader_pin_memory,
         persistent_workers=args.dataloader_persistent_workers,
         prefetch_factor=args.dataloader_prefetch_factor,
+        _non_blocking=args.accelerator_config.non_blocking,
         # Else it draws from the generator of the training, at other times in a run that goes on.
         generator=torch.Generator(),
         worker_init_fn=worker_start(),

@@ -7,8 +7,11 @@ import time
 
 import pytest
 import torch
+from transformers import TrainingArguments
 
-from hf_smile.training.arguments import SmileTrainingArguments
+from hf_smile.cores import own_cores
+from hf_smile.errors import SmileError
+from hf_smile.training.arguments import SmileTrainingArguments, parse_arguments, to_recipe
 from hf_smile.training.device import device_line
 
 LAUNCHER = """
@@ -45,3 +48,46 @@ def test_the_run_says_what_it_computes_on(tmp_path):
     args = SmileTrainingArguments(str(tmp_path), use_cpu=True, bf16=True, dataloader_num_workers=3)
     threads = torch.get_num_threads()
     assert device_line(args) == f"Device: cpu, {threads} threads, bfloat16, channels_last, 3 workers"
+
+
+def test_the_precision_that_the_launcher_asks_for_is_said_and_kept(tmp_path, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    arguments = parse_arguments(["--output_dir", str(tmp_path), "--use_cpu"])
+    assert ", bfloat16, " in device_line(arguments[3]) and to_recipe(arguments)["bf16"] is True
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_bfloat16_without_a_gpu_has_to_be_meant(tmp_path, monkeypatch):
+    assert not SmileTrainingArguments(str(tmp_path)).bf16
+    with pytest.raises(SmileError, match="no GPU here"):
+        SmileTrainingArguments(str(tmp_path), bf16=True)
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    with pytest.raises(SmileError, match="no GPU here"):
+        SmileTrainingArguments(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("use_cpu", "fp16", "bfloat16", "workers"), [(0, 0, True, 8), (0, 1, False, 8), (1, 0, False, 0)]
+)
+def test_a_gpu_gets_its_batches_made_beside_it_and_bfloat16(monkeypatch, use_cpu, fp16, bfloat16, workers):
+    class Resolved(Exception):
+        pass
+
+    def stop(args):
+        raise Resolved(args.bf16, args.dataloader_num_workers, args.dataloader_pin_memory)
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
+    monkeypatch.setattr("hf_smile.training.arguments.own_cores", lambda: 12)
+    monkeypatch.setattr(TrainingArguments, "__post_init__", stop)  # what follows would look for the GPU itself
+    with pytest.raises(Resolved) as resolved:
+        SmileTrainingArguments("unused", use_cpu=bool(use_cpu), fp16=bool(fp16))
+    assert resolved.value.args == (bfloat16, workers, not use_cpu)
+
+
+def test_processes_of_one_machine_share_its_cores(monkeypatch):
+    alone = own_cores()
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(alone))
+    assert own_cores() == 1
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(10 * alone))
+    assert own_cores() == 1
