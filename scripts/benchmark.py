@@ -103,9 +103,10 @@ def _train(args: argparse.Namespace) -> Measured:
 
 def _data(args: argparse.Namespace) -> Measured:
     from hf_smile.benchmarks.data import benchmark_data
-    from hf_smile.training.device import use_all_cores
+    from hf_smile.training.device import keep_freed_memory, use_all_cores
 
     use_all_cores()
+    keep_freed_memory()  # as training does
     with tempfile.TemporaryDirectory() as folder:
         images = _load(args.data_dir, folder, args.n_images)["train"]
         images = images.select(range(min(args.n_images, len(images))))
