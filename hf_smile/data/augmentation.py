@@ -20,7 +20,7 @@ cv2.setNumThreads(0)  # whoever calls has threads or processes of his own, and O
 
 _CROP_RATIOS = 0.9, 1.1
 _ERASED_AREAS, _ERASED_RATIOS = (0.02, 0.33), (0.3, 3.3)
-_SHRINK_FROM = 1.25  # source pixels to one of the model; below, shrinking first shows no difference
+_BLUR_FROM = 1.25  # source pixels to one of the model; below, single points show no less than areas
 _LONGEST = 32_000  # pixels a side that OpenCV's warp takes
 
 
@@ -81,13 +81,14 @@ class TrainingTransform:
         size = self.width, self.height
         to_source = self._to_source(image.size, draw)
         scale = math.sqrt(abs(np.linalg.det(to_source[:, :2])))
-        if scale > _SHRINK_FROM or max(image.size) > _LONGEST:
+        if scale >= 2 or max(image.size) > _LONGEST:
             pixels = _cut(pixels, to_source, size)
-        if scale > _SHRINK_FROM:  # sampled at single points, what is finer than the model sees would be noise
-            height, width = pixels.shape[:2]
-            shrunk = max(1, round(width / scale)), max(1, round(height / scale))
-            to_source = np.diag([shrunk[0] / width, shrunk[1] / height]) @ to_source
-            pixels = cv2.resize(pixels, shrunk, interpolation=cv2.INTER_AREA)
+            pixels, factor = _shrink(pixels, int(scale))
+            to_source /= factor
+            scale /= factor
+        if scale > _BLUR_FROM:  # sampled at single points, what is finer than the model sees would be noise
+            # As wide as the mean over `scale` pixels in place of one.
+            pixels = cv2.GaussianBlur(pixels, (3, 3), math.sqrt((scale**2 - 1) / 12))
         # Else the half of the outermost pixels that lies beyond their centres would fade to the colour of the corners.
         pixels = cv2.copyMakeBorder(pixels, 1, 1, 1, 1, cv2.BORDER_REPLICATE)
         # OpenCV numbers the centres of pixels, not their edges.
@@ -106,16 +107,20 @@ class TrainingTransform:
         angle = math.radians(draw.uniform(-how.rotation, how.rotation))
         lean = math.tan(math.radians(draw.uniform(-how.shear, how.shear)))
         cos, sin = math.cos(angle), math.sin(angle)
-        turn = np.array([[cos, cos * lean - sin], [sin, sin * lean + cos]])
+        cos_leaning, sin_leaning = sin * lean + cos, cos * lean - sin
         left, top, crop_width, crop_height = self._crop(width, height, draw)
         x, y = crop_width / self.width, crop_height / self.height
         if draw.random() < how.horizontal_flip:
             left, x = left + crop_width, -x
         if draw.random() < how.vertical_flip:
             top, y = top + crop_height, -y
-        center = np.array([width / 2, height / 2])
-        corner = turn @ (np.array([left, top]) - center) + center
-        return np.column_stack([turn * (x, y), corner])
+        right, down = left - width / 2, top - height / 2  # of the centre, around which the picture turns
+        return np.array(
+            [
+                [cos * x, sin_leaning * y, cos * right + sin_leaning * down + width / 2],
+                [sin * x, cos_leaning * y, sin * right + cos_leaning * down + height / 2],
+            ]
+        )
 
     def _crop(self, width: int, height: int, draw: Random) -> tuple[float, float, float, float]:
         """Left, top, width and height of what is cut out."""
@@ -151,6 +156,16 @@ def _cut(pixels: NDArray[np.uint8], to_source: NDArray[np.float64], size: tuple[
     right, bottom = np.ceil(corners.max(axis=1)).astype(int) + 1
     to_source[:, 2] -= left, top
     return pixels[top : max(top + 1, bottom), left : max(left + 1, right)]
+
+
+def _shrink(pixels: NDArray[np.uint8], factor: int) -> tuple[NDArray[np.uint8], int]:
+    """The mean of every `factor` x `factor` pixels, and that factor; a smaller one where the picture has fewer."""
+    height, width = pixels.shape[:2]
+    factor = max(1, min(factor, height, width))
+    width, height = width // factor, height // factor
+    whole = pixels[: height * factor, : width * factor]
+    shrunk: Any = cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA)
+    return shrunk, factor
 
 
 def _mean_grey(pixels: NDArray[np.uint8]) -> int:
