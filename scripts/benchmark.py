@@ -68,6 +68,7 @@ def parse_arguments() -> argparse.Namespace:
         parser.error(f"--image_size is {args.image_size}; it must be at least 32")
     if Path(args.output).suffix != ".json":
         parser.error(f"--output is {args.output}; it must end in .json")
+    Path(args.output).parent.mkdir(parents=True, exist_ok=True)  # else it would be known after the measurement
     return args
 
 

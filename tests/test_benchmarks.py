@@ -4,6 +4,7 @@ import json
 import runpy
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -77,22 +78,28 @@ def test_a_contender_pauses_before_the_first_step_and_after_each_round(sample_di
 
 def test_processes_that_load_data_do_not_get_ahead_while_another_contender_has_its_turn():
     loading = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-    states = []
+    seen = []
+
+    def note(stopped):
+        for _ in range(100):  # a busy machine takes its time
+            if (psutil.Process(loading.pid).status() == psutil.STATUS_STOPPED) == stopped:
+                return seen.append(stopped)
+            time.sleep(0.1)
 
     class Waiting:
         def send(self, _):
-            states.append(psutil.Process(loading.pid).status())
+            note(False)
 
         def recv(self):
-            states.append(psutil.Process(loading.pid).status())
+            note(True)
             raise EOFError
 
     with pytest.raises(SystemExit):
         _report_and_wait(Waiting(), [0.0], 1)
-    states.append(psutil.Process(loading.pid).status())
+    note(False)
     loading.kill()
     loading.wait()
-    assert [state == psutil.STATUS_STOPPED for state in states] == [False, True, False]
+    assert seen == [False, True, False]
 
 
 @pytest.mark.parametrize("name", ["ours", "compute_limit", "hf_loop"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import signal
 import sys
 import tempfile
 import time
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median
@@ -218,7 +220,9 @@ class _Contender:
         self.cpu_ms: list[float] = []
         self.peak_memory_mb = 0.0
         context = multiprocessing.get_context(_START)
-        context.set_forkserver_preload(["hf_smile.training.trainer"])  # what takes seconds to import, once for all
+        if _START == "forkserver":
+            context.set_forkserver_preload(["hf_smile.training.trainer"])  # what takes seconds to import, once for all
+            _start_server()
         self._connection, theirs = context.Pipe()
         self.process = context.Process(target=_work, args=(name, settings, theirs))  # type: ignore[attr-defined]
         self.process.start()
@@ -250,6 +254,15 @@ class _Contender:
     def complete(self, row: Row) -> Row:
         """With what only the process itself knows. Neither setting up nor the first round counts."""
         return replace(row, cpu_ms_per_image=median(self.cpu_ms[2:]), peak_memory_mb=self.peak_memory_mb)
+
+
+def _start_server() -> None:
+    """So that Ctrl-C, which a terminal sends to all processes, is left to the one that measures."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager

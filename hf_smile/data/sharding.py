@@ -80,7 +80,11 @@ def write_shards(data_dir: str | Path, output_dir: str | Path, how: Sharding) ->
     {'train': 1080, 'validation': 120, 'test': 300}
     """
     folder, output = Path(data_dir), Path(output_dir)
-    if not folder.is_dir() or (folder / "dataset_dict.json").is_file() or shard_files(folder, "train"):
+    if not folder.is_dir():
+        raise SmileDataError(f"{folder}: no such folder; name the one with the CSVs and the images with --data_dir")
+    if folder.resolve() == output.resolve():
+        raise SmileDataError(f"{output} holds the images themselves; name another --output_dir")
+    if (folder / "dataset_dict.json").is_file() or shard_files(folder, "train"):
         raise SmileDataError(f"{folder}: shards are made of the data as they were collected, or of an image folder")
     output.mkdir(parents=True, exist_ok=True)
     for left in output.glob(".index-*"):  # by a start that was killed
@@ -101,7 +105,7 @@ def write_shards(data_dir: str | Path, output_dir: str | Path, how: Sharding) ->
                     size = sizes[split] * (shard + 1) // count - sizes[split] * shard // count
                     path = output / split / f"{shard:05d}-of-{count:05d}.parquet"
                     part = itertools.islice(rows, size)
-                    if path.exists():
+                    if path.exists() and _is_readable(path):
                         progress.update(sum(1 for _ in part))
                     else:
                         _write_shard(path, part, index.further, read, pool, how.on_bad_image, progress)
@@ -111,6 +115,14 @@ def write_shards(data_dir: str | Path, output_dir: str | Path, how: Sharding) ->
     if empty := [split for split, images in written.items() if not images]:
         raise SmileDataError(f"{folder}: no image is left in {' and '.join(empty)}; see {output}/bad_images.csv")
     return written
+
+
+def _is_readable(path: Path) -> bool:
+    try:
+        rows_of(path)
+    except SmileDataError:
+        return False
+    return True
 
 
 def _write_shard(

@@ -12,6 +12,7 @@ from typing import Any
 import datasets
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from datasets.distributed import split_dataset_by_node
 
 from hf_smile.data.shards import rows_of
@@ -148,7 +149,7 @@ class ShardBatches:
             stream.load_state_dict(state)
         tables = stream.iter(self.buffer_size)
         position = state or stream.state_dict()
-        while (table := _next(tables)) is not None:
+        while (table := self._next(tables)) is not None:
             self._blocks.append(position)
             position = stream.state_dict()
             order = np.random.default_rng([self.seed, self.epoch, self.rank, block]).permutation(len(table))
@@ -156,13 +157,22 @@ class ShardBatches:
                 yield table.slice(index, 1).to_pylist()[0]
             block += 1
 
+    def _next(self, tables: Iterator[pa.Table]) -> pa.Table | None:
+        try:
+            return next(tables, None)
+        except (pa.ArrowException, OSError, ValueError) as error:
+            where = next(filter(_is_damaged, self._order), "a shard")
+            raise SmileDataError(f"{where}: can't be read to its end ({first_line(error)}); make it again") from None
+
     def _fingerprint(self) -> str:
         names = ",".join(f"{path.name}:{rows}" for path, rows in self._rows.items())
         return hashlib.blake2b(f"{self.world_size}/{self.buffer_size}/{names}".encode(), digest_size=8).hexdigest()
 
 
-def _next(tables: Iterator[pa.Table]) -> pa.Table | None:
+def _is_damaged(file: Path) -> bool:
     try:
-        return next(tables, None)
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise SmileDataError(f"a shard can't be read: {first_line(error)}") from None
+        for _ in pq.ParquetFile(file).iter_batches(columns=_COLUMNS):
+            pass
+    except (pa.ArrowException, OSError):
+        return True
+    return False

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from datasets import Features
 
 from hf_smile.data.images import ImageSource, encoded_bytes
-from hf_smile.data.shards import rows_of
+from hf_smile.data.shards import is_sharded, rows_of
 from hf_smile.errors import SmileDataError, first_line
 from hf_smile.inference.classifier import NamedImage, SmileClassifier
 from hf_smile.labels import LABEL_NAMES, label_slug
@@ -55,12 +55,13 @@ def find_parts(data: str | Path, part_size: int = 2000) -> list[Part]:
     Of shards the last bytes are read, of a folder or zip the list of names, which stays in memory.
 
     Raises:
-        SmileDataError: there is nothing to predict, a shard is damaged, or it holds no images.
+        SmileDataError: there is nothing to predict, a shard is missing or damaged, or it holds no images.
 
     >>> [part.name for part in find_parts("data/shards")]  # doctest: +SKIP
     ['test/00000-of-00001.parquet', 'train/00000-of-00008.parquet', ...]
     """
     path = Path(data)
+    is_sharded(path)  # raises where some are missing
     files = [path] if path.suffix == ".parquet" and path.is_file() else sorted(path.rglob("*.parquet"))
     if files:
         return [_shard(file, file.name if file == path else str(file.relative_to(path))) for file in files]

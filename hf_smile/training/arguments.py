@@ -175,8 +175,8 @@ class SmileTrainingArguments(TrainingArguments):
             self.bf16 = can and not self.fp16 and launched_with == "no"
         if not on_gpu and not self.use_cpu and "bf16" in (self.bf16 and "bf16", launched_with):
             raise SmileError(
-                "bf16 is on, and there is no GPU here; leave it out (--bf16 false), or add --use_cpu where the CPU "
-                "computes in bfloat16"
+                "bf16 is on, and there is no GPU here; turn it off (--bf16 false, of the launcher --mixed_precision "
+                "no), or add --use_cpu where the CPU computes in bfloat16"
             )
         for name, (fixed, reason) in _FIXED.items():
             if getattr(self, name) != fixed:

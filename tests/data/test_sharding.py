@@ -196,9 +196,17 @@ def test_other_settings_or_data_do_not_mix(shards, sample_dir, unpacked, tmp_pat
         write_shards(sample_dir, tmp_path, HOW)
 
 
-def test_a_damaged_shard_is_named(shards, tmp_path):
+def test_a_damaged_shard_is_named_and_made_again(shards, sample_dir, tmp_path):
     shutil.copytree(shards, tmp_path / "copy")
     file = shard_files(tmp_path / "copy", "train")[1]
     file.write_bytes(file.read_bytes()[:500])
     with pytest.raises(SmileDataError, match=rf"{file.name}: not a readable Parquet file"):
         load_shards(tmp_path / "copy", train_images=False)
+    write_shards(sample_dir, tmp_path / "copy", HOW)
+    assert table(tmp_path / "copy", "train") == table(shards, "train")  # made again
+
+
+def test_shards_do_not_go_among_the_images_they_are_made_of(unpacked):
+    with pytest.raises(SmileDataError, match="holds the images themselves"):
+        write_shards(unpacked, unpacked / "..." / "..", HOW)
+    assert not (unpacked / "train").exists()

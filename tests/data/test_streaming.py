@@ -1,6 +1,8 @@
 """Streaming: each image once an epoch, in another order each time, from any position."""
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 
@@ -62,6 +64,15 @@ def test_it_does_not_go_on_with_other_shards(files):
     state = ShardBatches(files, 8).state_dict(0)
     with pytest.raises(SmileDataError, match="not those that the run began with"):
         ShardBatches(files[:-1], 8).load_state_dict(state)
+
+
+def test_a_shard_that_is_damaged_inside_is_named(files, tmp_path):
+    copies = [Path(shutil.copy(file, tmp_path)) for file in files]
+    content = bytearray(copies[2].read_bytes())
+    content[100 : len(content) // 2] = bytes(len(content) // 2 - 100)
+    copies[2].write_bytes(content)
+    with pytest.raises(SmileDataError, match=rf"{copies[2]}: can't be read to its end .*; make it again"):
+        epoch_of(ShardBatches(copies, batch_size=4))
 
 
 def test_too_few_images_for_so_many_processes(files):

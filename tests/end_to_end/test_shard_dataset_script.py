@@ -26,7 +26,8 @@ def test_it_says_what_it_wrote_and_what_to_do_with_it(sample_dir, tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--data_dir", "nowhere"], "nowhere: shards are made of the data as they were collected"),
+        (["--data_dir", "nowhere"], "nowhere: no such folder"),
+        (["--data_dir", "{prepared}"], "prepared: shards are made of the data as they were collected"),
         (["--data_dir", "{empty}"], "no data that can be read"),
         (["--data_dir", "{sample}", "--images_per_shard", "0"], "must be at least 1"),
         (["--data_dir", "{sample}", "--validation_size", "1"], "between 0 and 1"),
@@ -35,7 +36,10 @@ def test_it_says_what_it_wrote_and_what_to_do_with_it(sample_dir, tmp_path):
 )
 def test_a_mistake_gets_one_message_and_exit_code_2(words, message, sample_dir, tmp_path):
     (tmp_path / "empty").mkdir()
-    words = [word.format(sample=sample_dir, empty=tmp_path / "empty") for word in words]
+    (tmp_path / "prepared").mkdir()
+    (tmp_path / "prepared" / "dataset_dict.json").write_text("{}")
+    folders = {"sample": sample_dir, "empty": tmp_path / "empty", "prepared": tmp_path / "prepared"}
+    words = [word.format(**folders) for word in words]
     done = run(*words, "--output_dir", tmp_path / "out")
     assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
 

@@ -142,11 +142,14 @@ def test_a_shard_need_not_know_every_label(shards, tmp_path):
 def test_a_mistake_gets_one_message_and_exit_code_2(finished, demo_model, shards, tmp_path):
     (tmp_path / "damaged").mkdir()
     (tmp_path / "damaged" / "a.parquet").write_bytes(b"PAR1")
+    shutil.copytree(shards, tmp_path / "incomplete")
+    shard_files(tmp_path / "incomplete", "train")[2].unlink()
     for model, data, output_dir, message in (
-        (demo_model, shards / "test", finished[0], "other settings (parts)"),
+        (demo_model, shards / "test", finished[0], "other settings (images)"),
         (demo_model, tmp_path / "nowhere", tmp_path / "out", "no such folder"),
         (demo_model, tmp_path / "damaged", tmp_path / "out", "a.parquet: not a readable Parquet file"),
         (demo_model, finished[0], tmp_path / "out", "no column 'image'"),
+        (demo_model, tmp_path / "incomplete", tmp_path / "out", "5 of 6 shards of train"),
     ):
         done = predict(model, data, output_dir)
         assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
