@@ -83,7 +83,8 @@ def test_processes_that_load_data_do_not_get_ahead_while_another_contender_has_i
     def note(stopped):
         for _ in range(100):  # a busy machine takes its time
             if (psutil.Process(loading.pid).status() == psutil.STATUS_STOPPED) == stopped:
-                return seen.append(stopped)
+                seen.append(stopped)
+                break
             time.sleep(0.1)
 
     class Waiting:
