@@ -1,8 +1,13 @@
-"""Errors a user can cause. Their message says what is wrong, where, and how to mend it."""
+"""Errors a user can cause. Their message says what is wrong, where, and how to fix it."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
+from itertools import chain, islice, zip_longest
+
 REPORTED_PROBLEMS = 20
+_MAX_UNKNOWN_LABELS = 10  # with more, the column does not hold labels
 _REPORTED_LENGTH = 300
 
 
@@ -44,12 +49,32 @@ class Problems(list[str]):
       train.csv:3: empty id
     """
 
+    def __init__(self, problems: Iterable[str] = ()) -> None:
+        super().__init__(problems)
+        self.unknown_labels: dict[str, None] = {}
+        """Labels, in the order in which they were met, that `--label_map` could explain."""
+
     def raise_if_any(self, where: object, hint: str = "") -> None:
-        """Raise a `SmileDataError` with the first 20 problems, their total and a `hint` on how to mend them."""
+        """Raise a `SmileDataError` with 20 problems, their total and a `hint` on how to fix them.
+
+        Where there are more than 20, each kind of problem has its share of the lines.
+        """
         if not self:
             return
-        lines = [f"{len(self)} problem{'s' if len(self) > 1 else ''} in {where}:"]
-        lines += [f"  {_one_line(problem)}" for problem in self[:REPORTED_PROBLEMS]]
+        lines = [f"{len(self):,} problem{'s' if len(self) > 1 else ''} in {where}:"]
+        lines += [f"  {_one_line(problem)}" for problem in self._some_of_each_kind()]
         if len(self) > REPORTED_PROBLEMS:
-            lines.append(f"  ... and {len(self) - REPORTED_PROBLEMS} more")
+            lines.append(f"  ... and {len(self) - REPORTED_PROBLEMS:,} more")
+        if 0 < len(self.unknown_labels) <= _MAX_UNKNOWN_LABELS:
+            pairs = ",".join(f"{label}=..." for label in self.unknown_labels)
+            lines.append(f'Say which label each one is: --label_map "{_one_line(pairs)}"')
         raise SmileDataError("\n".join(lines + [hint] * bool(hint)))
+
+    def _some_of_each_kind(self) -> list[str]:
+        """Problems are of a kind if they read alike but for their place, numbers and quotations."""
+        kinds: dict[str, list[int]] = {}
+        for number, problem in enumerate(self):
+            kinds.setdefault(re.sub(r"^[^ ]*|'[^']*'|\d+", "", problem), []).append(number)
+        in_turn = chain.from_iterable(zip_longest(*kinds.values()))
+        chosen = islice((number for number in in_turn if number is not None), REPORTED_PROBLEMS)
+        return [self[number] for number in sorted(chosen)]

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hf_smile.console import run_script
+from hf_smile.data.arguments import add_data_arguments, data_arguments
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-    from hf_smile.data.images import ImageSource
+    from hf_smile.data.sources import Images
 
 _EXAMPLES = """\
 examples:
@@ -26,7 +27,6 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=_EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data_dir", default="data/happy_images", help="the data as collected (default: %(default)s)")
     parser.add_argument("--output_dir", required=True, help="folder for audit.md, audit.json, lists, plots, splits")
     parser.add_argument(
         "--backbone",
@@ -57,7 +57,8 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--batch_size", type=int, default=32, help="images at a time (default: %(default)s)")
     parser.add_argument("--cache_dir", metavar="DIR", help="keeps the features (default: OUTPUT_DIR/cache)")
-    parser.add_argument("--seed", type=int, default=0, help="of the split and the folds (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=42, help="of the splits and the folds (default: %(default)s)")
+    add_data_arguments(parser, "validation_size", "on_bad_image")
     return parser.parse_args()
 
 
@@ -78,10 +79,10 @@ def main() -> None:
     from hf_smile.data.audit.report import open_output, to_act_on, write_clean, write_report
     from hf_smile.data.audit.run import run_audit
     from hf_smile.data.audit.scan import scan_images
-    from hf_smile.data.dataset import read_folder
+    from hf_smile.data.dataset import read_tables
 
     predictions = read_predictions(args.predictions) if args.predictions else None
-    tables, images = read_folder(Path(args.data_dir))
+    tables, images = read_tables(data_arguments(args), args.seed)
     open_output(output_dir, Path(args.data_dir))
     open_private_folder(sheets_dir)
     if args.backbone:
@@ -126,14 +127,14 @@ def read_predictions(path: str) -> pd.DataFrame:
     return pd.DataFrame({"image_id": predictions.image_ids, "prediction": predictions.predicted_ids})
 
 
-def compute_features(args: argparse.Namespace, table: pd.DataFrame, images: ImageSource) -> np.ndarray:
+def compute_features(args: argparse.Namespace, table: pd.DataFrame, images: Images) -> np.ndarray:
     """Features (N, F) of the images that can be read."""
     from tqdm.auto import tqdm
 
     from hf_smile.modeling.features import pooled_features
 
-    ids = table.loc[table["problem"] == "", "image_id"]
-    files = (images.read(image_id) for image_id in tqdm(ids, desc="Features", unit=" images", delay=1))
+    good = table.loc[table["problem"] == "", "file"]
+    files = (images.read(file) for file in tqdm(good, desc="Features", unit=" images", delay=1))
     cache_dir = Path(args.cache_dir or Path(args.output_dir) / "cache")
     return pooled_features(files, args.backbone, batch_size=args.batch_size, cache_dir=cache_dir)
 

@@ -66,7 +66,8 @@ def probe_all(args: argparse.Namespace) -> Iterator[tuple[Facts, list[Scores]]]:
     import numpy as np
     from tqdm.auto import tqdm
 
-    from hf_smile.data.dataset import DEFAULT_DATA_DIR, load_smile_dataset
+    from hf_smile.data.arguments import DEFAULT_DATA_DIR
+    from hf_smile.data.dataset import load_smile_dataset
     from hf_smile.data.images import encoded_bytes
     from hf_smile.modeling.features import pooled_features
     from hf_smile.modeling.probe import describe_backbone, probe, split_rows

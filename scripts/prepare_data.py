@@ -10,25 +10,20 @@ import argparse
 from pathlib import Path
 
 from hf_smile.console import run_script
+from hf_smile.data.arguments import DEFAULT_DATA_DIR, add_data_arguments, data_arguments
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--data_dir", help="folder with the data, or a data set on the Hub (data/happy_images; data/sample to draw)"
-    )
     parser.add_argument("--output_dir", help="where to write the prepared data set and its pictures")
     parser.add_argument("--draw_sample", action="store_true", help="first draw the sample data set into --data_dir")
-    parser.add_argument("--validation_size", type=float, default=0.1, help="share of train held out (default: 0.1)")
-    parser.add_argument("--seed", type=int, default=42, help="of the validation split (default: 42)")
-    parser.add_argument(
-        "--on_bad_image", choices=("error", "skip"), default="error", help="stop, or leave out and list"
-    )
+    parser.add_argument("--seed", type=int, default=42, help="of the splits (default: 42)")
     parser.add_argument("--image_size", type=int, default=224, help="size of the pictured samples (default: 224)")
     parser.add_argument("--export_imagefolder", metavar="DIR", help="also write train/0..2 and test/0..2 into DIR")
+    add_data_arguments(parser)
     arguments = parser.parse_args()
-    if arguments.data_dir is None:
-        arguments.data_dir = "data/sample" if arguments.draw_sample else "data/happy_images"
+    if arguments.draw_sample and arguments.data_dir == DEFAULT_DATA_DIR:
+        arguments.data_dir = "data/sample"
     if arguments.image_size < 1 or arguments.seed < 0:
         parser.error("--image_size must be at least 1, and --seed at least 0")
     return arguments
@@ -54,19 +49,21 @@ def main() -> None:
     import datasets
     import pyarrow
 
+    from hf_smile.data.checks import mark_checked
     from hf_smile.data.dataset import load_smile_dataset
     from hf_smile.data.plots import class_table, plot_class_distribution, plot_samples
     from hf_smile.data.prepare import export_imagefolder, save_prepared
+    from hf_smile.data.rows import load_rows
+    from hf_smile.data.splits import describe
 
     output_dir = Path(arguments.output_dir or "data/prepared")
-    splits = load_smile_dataset(
-        arguments.data_dir,
-        arguments.validation_size,
-        arguments.seed,
-        arguments.on_bad_image,
-        output_dir / "bad_images.csv",
-    )
+    data = data_arguments(arguments)
+    splits = load_smile_dataset(**vars(data), seed=arguments.seed, bad_image_list=output_dir / "bad_images.csv")
     save_prepared(splits, output_dir)
+    saved = load_rows(output_dir)
+    mark_checked(saved, [f"{split}/{row}" for split, dataset in splits.items() for row in range(len(dataset))])
+    if data.group_by:
+        print(describe(splits, data.group_by))
     plot_class_distribution(splits, output_dir / "class_distribution.png")
     if arguments.export_imagefolder:
         export_imagefolder(splits, arguments.export_imagefolder)

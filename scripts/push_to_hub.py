@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hf_smile.console import run_script
+from hf_smile.data.arguments import add_data_arguments, data_arguments
 
 if TYPE_CHECKING:
     from hf_smile.hub.upload import Target
@@ -54,8 +55,8 @@ def parse_arguments() -> argparse.Namespace:
     )
     dataset.add_argument("--provenance", metavar="TEXT", help="for the card: who collected it, when, where and how")
     dataset.add_argument("--consent", metavar="TEXT", help="for the card: what the people in the pictures agreed to")
-    dataset.add_argument("--validation_size", type=float, default=0.1, help="as in training (default: %(default)s)")
-    dataset.add_argument("--seed", type=int, default=42, help="of the validation split, as in training (%(default)s)")
+    dataset.add_argument("--seed", type=int, default=42, help="of the splits, as in training (default: %(default)s)")
+    add_data_arguments(dataset, "data_dir", "on_bad_image")
 
     space = commands.add_parser("space", parents=[common], help="the demo")
     space.add_argument("repo_id", metavar="OWNER/NAME")
@@ -95,7 +96,7 @@ def push_dataset(args: argparse.Namespace, target: Target) -> str:
     from hf_smile.hub.upload import list_files
 
     dataset.check_permission(args.license, args.i_have_the_right_to_publish)
-    splits = dataset.publishable(load_smile_dataset(args.data_dir, args.validation_size, args.seed))
+    splits = dataset.publishable(load_smile_dataset(**vars(data_arguments(args)), seed=args.seed))
     card = dataset_card(splits, args.repo_id, args.license, args.provenance, args.consent)
     return (
         list_files(dataset.dataset_sizes(splits, card)) if args.dry_run else dataset.push_dataset(splits, card, target)

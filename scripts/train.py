@@ -14,7 +14,9 @@ def main() -> None:
     from transformers.utils import logging
 
     from hf_smile.data.dataset import load_smile_dataset
+    from hf_smile.data.layouts import refuse_data_folder
     from hf_smile.data.shards import is_sharded, load_shards, shard_files
+    from hf_smile.data.splits import describe
     from hf_smile.errors import SmileError
     from hf_smile.hub.connection import check_login
     from hf_smile.hub.model import publish_model
@@ -49,18 +51,18 @@ def main() -> None:
     if args.publish_to and is_main:
         check_login(args.publish_to)  # now rather than after hours
     recipe = to_recipe(arguments) | {"processes": args.world_size * max(1, args.n_gpu)}
+    refuse_data_folder(args.output_dir, data.data_dir)
     with args.main_process_first(desc="opening the run"):
         checkpoint = open_run(args.output_dir, recipe, args.overwrite)
         shards = shard_files(data.data_dir, "train") if is_sharded(data.data_dir) else None
         if shards:
             splits = load_shards(data.data_dir, train_images=False)
         else:
-            splits = load_smile_dataset(
-                data.data_dir, data.validation_size, args.seed, data.on_bad_image, f"{args.output_dir}/bad_images.csv"
-            )
+            listed = f"{args.output_dir}/bad_images.csv"
+            splits = load_smile_dataset(**vars(data), seed=args.seed, bad_image_list=listed)
     if is_main:
         print(device_line(args))
-        print(*(f"{split}: {len(dataset):,} images" for split, dataset in splits.items()), sep=", ", flush=True)
+        print(describe(splits, data.group_by), flush=True)
         if shards:
             print(f"The images of train are streamed from {len(shards):,} shards", flush=True)
 

@@ -1,45 +1,30 @@
-"""Two CSVs and a zip of images, or any other layout the data may have, -> `datasets.DatasetDict`."""
+"""Data in any common layout -> `datasets.DatasetDict`, checked and split."""
 
 from __future__ import annotations
 
 import hashlib
-import os
 import sys
-from collections import Counter
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
-from math import ceil
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import datasets
 import pandas as pd
-from datasets import ClassLabel, Dataset, DatasetDict, Image
+from datasets import Dataset, DatasetDict
 from datasets.exceptions import DatasetGenerationError
-from tqdm.auto import tqdm
 
 from hf_smile.console import is_main_process
 from hf_smile.csv_cells import guarded
-from hf_smile.data.annotations import check_disjoint, is_file_name, read_annotations
-from hf_smile.data.images import ImageSource, decode_image
-from hf_smile.data.shards import features_of, is_sharded, load_shards
+from hf_smile.data.annotations import OWN_COLUMNS
+from hf_smile.data.arguments import DataArguments
+from hf_smile.data.checks import check_images
+from hf_smile.data.layouts import collect, read_layout
+from hf_smile.data.rows import build_rows
+from hf_smile.data.shards import features_of
+from hf_smile.data.sources import Images, RowSource
+from hf_smile.data.splits import SPLITS, check_groups, column_of, hold_out
 from hf_smile.errors import Problems, SmileDataError, first_line
-from hf_smile.hub_id import missing_folder
-from hf_smile.labels import LABEL_NAMES, parse_label
-
-DEFAULT_DATA_DIR = "data/happy_images"
-EXPECTED_LAYOUT = """\
-Point --data_dir at a folder that holds one of these:
-  train.csv, test.csv and happy_images.zip (or a folder happy_images/)   the data as they were collected
-  train/ and test/ with one folder per class                             an image folder; validation/ too, if you like
-  dataset_dict.json                                                      what scripts/prepare_data.py wrote
-  train/ and test/ with Parquet files                                    what scripts/shard_dataset.py wrote
-or at the id of a data set on the Hugging Face Hub (owner/name).
-No data at hand? Draw the sample: python scripts/prepare_data.py --draw_sample --data_dir data/sample"""
-
-_SPLIT_ALIASES = {"val": "validation", "valid": "validation"}
-_IMAGE_PLACES = ("happy_images", "images", "happy_images.zip", "images.zip")
+from hf_smile.labels import LABEL_NAMES
 
 
 def load_smile_dataset(
@@ -48,22 +33,33 @@ def load_smile_dataset(
     seed: int = 42,
     on_bad_image: str = "error",
     bad_image_list: str | Path = "bad_images.csv",
+    *,
+    test_size: float | None = None,
+    group_by: str | None = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    id_column: str | None = None,
+    label_map: str | Mapping[str, str] | None = None,
 ) -> DatasetDict:
     """Load the data from wherever they are, checked: annotations, images, splits.
 
-    Every image is decoded once, so that training meets no broken one. The encoded bytes stay encoded in Arrow files
-    in the cache of `datasets`; a second call with the same content only checks it.
+    Every image is decoded once, so that training meets no broken one, and not again while its file stays the same.
+    The encoded bytes stay encoded in Arrow files in the cache of `datasets`.
 
     Args:
-        data_dir: folder with `train.csv`, `test.csv` and a zip or folder of images; an image folder
-            (`train/<class>/`, `test/<class>/`); a folder that `scripts/prepare_data.py` wrote; or the id of a data
-            set on the Hub.
+        data_dir: folder or zip in one of the layouts of `docs/data.md`, or the id of a data set on the Hub.
         validation_size: share of train, 0 to 1, that becomes the validation split, stratified by class; 0 makes
             none. Not used where the data bring a validation split of their own.
-        seed: of the validation split.
+        seed: of the splits.
         on_bad_image: `error`, or `skip` to leave out images that are missing or will not decode, say how many, and
             write their list.
         bad_image_list: the CSV file that `skip` writes (`where,image_id,problem`).
+        test_size: share of train that becomes the test split, likewise; needed where the data bring none.
+        group_by: column whose values must not be on both sides of a split.
+        image_column: column of the images, or of their paths.
+        label_column: column of the labels.
+        id_column: column of the ids.
+        label_map: other spellings of the labels, `{"fake": "negative smile"}` or `"fake=negative smile"`.
 
     Returns:
         Splits `train`, `validation` (if any) and `test` with the features `image`, `label` (`ClassLabel` of 3),
@@ -75,185 +71,132 @@ def load_smile_dataset(
     >>> load_smile_dataset("data/sample")["test"].features["label"].names  # doctest: +SKIP
     ['negative smile', 'positive smile', 'NOT smile']
     """
-    if not 0 <= validation_size < 1:
-        raise SmileDataError(f"validation_size is {validation_size}; it must lie between 0 and 1, for example 0.1")
+    for name, size in (("validation_size", validation_size), ("test_size", test_size)):
+        if size is not None and not 0 <= size < 1:
+            raise SmileDataError(f"{name} is {size}; it must lie between 0 and 1, for example 0.1")
     if on_bad_image not in ("error", "skip"):
         raise SmileDataError(f"on_bad_image is {on_bad_image!r}; it must be 'error' or 'skip'")
-    folder = Path(data_dir)
-    if (folder / "dataset_dict.json").is_file():
-        splits = _standardize(_load_prepared(folder), folder)
-    elif not folder.exists():
-        splits = _load_from_hub(str(data_dir))
-    elif is_sharded(folder):
-        splits = _standardize(load_shards(folder), folder)
+    problems = Problems()
+    reading = DataArguments(
+        image_column=image_column, label_column=label_column, id_column=id_column, label_map=label_map
+    ).reading()
+    layout = read_layout(data_dir, problems, reading)
+    tables = collect(layout, problems)
+    _check_splits(tables, data_dir, test_size, problems)
+    tables = _check_images(tables, layout.images, data_dir, on_bad_image, Path(bad_image_list), problems)
+    if isinstance(layout.images, RowSource):
+        splits = build_rows(layout.images, tables)
     else:
-        tables, images = read_folder(folder)
-        tables = _check_images(tables, images, folder, on_bad_image, Path(bad_image_list))
-        splits = DatasetDict({split: _build_split(split, table, images) for split, table in tables.items()})
+        splits = DatasetDict({split: _build_split(split, table, layout.images) for split, table in tables.items()})
+    if group_by is not None:
+        check_groups(splits, group_by)
+    for split, size in (("test", test_size), ("validation", validation_size)):
+        if split in splits:
+            given = size is not None and (split == "validation" or size)
+            if given and is_main_process():
+                own = f"{data_dir} has a {split} split of its own ({len(splits[split]):,} images)"
+                print(f"Note: {own}; {split}_size and seed do not change it", file=sys.stderr)
+        elif size:
+            splits |= hold_out(splits["train"], split, size, seed, group_by)
     _check_classes(splits)
-    if "validation" not in splits and validation_size:
-        splits |= split_validation(splits["train"], validation_size, seed)
-    elif "validation" in splits and is_main_process():
-        own = f"{data_dir} has a validation split of its own ({len(splits['validation']):,} images)"
-        print(f"Note: {own}; validation_size and seed do not change it", file=sys.stderr)
-    return DatasetDict({split: splits[split] for split in ("train", "validation", "test") if split in splits})
+    return DatasetDict({split: splits[split] for split in SPLITS if split in splits})
 
 
-def read_folder(folder: Path) -> tuple[dict[str, pd.DataFrame], ImageSource]:
-    """The annotations of each split, and where the images are, of a folder that is not prepared yet.
+def read_tables(data: DataArguments, seed: int = 42) -> tuple[dict[str, pd.DataFrame], Images]:
+    """The annotations of train and test, and where the images are; none of them is read, and none left out.
+
+    Args:
+        data: as for training, so that a test split that the data lack is the same.
+        seed: likewise.
 
     Returns:
-        Tables by split with the columns `image_id`, `label` (0 to 2), `where` and any further ones; and the images,
-        none of which is read.
+        Tables by split: `image_id`, `file` (what to read), `label`, `where`, `problem` ("" unless the image is missing)
+        and further columns; and the images.
 
     Raises:
-        SmileDataError: the folder has neither layout, or there is something wrong with the annotations.
+        SmileDataError: something is wrong with the annotations.
 
-    >>> tables, images = read_folder("data/sample")  # doctest: +SKIP
-    """
-    if (folder / "train.csv").is_file() or (folder / "test.csv").is_file():
-        return _read_csv_layout(folder)
-    if (folder / "train").is_dir() and (folder / "test").is_dir():
-        return _read_imagefolder_layout(folder)
-    raise SmileDataError(f"{folder}: no data that can be read.\n{EXPECTED_LAYOUT}")
-
-
-def _read_csv_layout(folder: Path) -> tuple[dict[str, pd.DataFrame], ImageSource]:
-    problems = Problems(
-        f"{name}: no such file; both train.csv and test.csv are needed"
-        for name in ("train.csv", "test.csv")
-        if not (folder / name).is_file()
-    )
-    problems.raise_if_any(folder)
-    tables = {split: read_annotations(folder / f"{split}.csv", problems) for split in ("train", "test")}
-    check_disjoint(tables["train"], tables["test"], problems)
-    problems.raise_if_any(folder)
-    images = ImageSource(find_images(folder))
-    if not images:
-        raise SmileDataError(images.why_empty)
-    ids = [*tables["train"]["image_id"], *tables["test"]["image_id"]]
-    if not any(image_id in images for image_id in ids):
-        raise SmileDataError(
-            f"{images.path}: none of the {len(ids):,} images of train.csv and test.csv is in there; "
-            f"train.csv begins with {ids[0]!r}, and there is {next(iter(images.names))!r}"
-        )
-    return tables, images
-
-
-def find_images(folder: Path) -> Path:
-    """The folder or zip that holds the images of `train.csv` and `test.csv`; none of them is looked at.
-
-    Raises:
-        SmileDataError: there are several zips that could be it.
-
-    >>> find_images(Path("data/sample"))  # doctest: +SKIP
-    PosixPath('data/sample/happy_images.zip')
-    """
-    for name in _IMAGE_PLACES:
-        if (folder / name).exists():
-            return folder / name
-    zips = sorted(folder.glob("*.zip"))
-    if len(zips) > 1:
-        raise SmileDataError(
-            f"{folder}: more than one zip file ({', '.join(z.name for z in zips)}); name the right one happy_images.zip"
-        )
-    return zips[0] if zips else folder
-
-
-def _read_imagefolder_layout(folder: Path) -> tuple[dict[str, pd.DataFrame], ImageSource]:
-    """`train/<class>/<image>`; the class folder is named by label or id.
-
-    The image id is the file's name without suffix; where files share one, the path with underscores.
+    >>> tables, images = read_tables(DataArguments("data/sample"))  # doctest: +SKIP
     """
     problems = Problems()
-    images = ImageSource(folder)
-    records: dict[str, list[dict[str, Any]]] = {"train": [], "validation": [], "test": []}
-    found, images.names = images.names, {}
-    for file_name, names in found.items():
-        for name in names:
-            folders = Path(name).parts[:-1]
-            split = _SPLIT_ALIASES.get(folders[0], folders[0]) if folders else ""
-            if split not in records:
-                continue
-            if len(folders) != 2:
-                problems.append(f"{name}: expected {folders[0]}/<class>/<image>")
-                continue
-            image_id = file_name if len(names) == 1 else "_".join([*folders, file_name])
-            if not is_file_name(image_id):
-                problems.append(f"{name!r}: the name is too long or holds odd letters; rename the file")
-                continue
-            images.names.setdefault(image_id, []).append(name)
-            try:
-                records[split].append({"image_id": image_id, "label": parse_label(folders[1]), "where": name})
-            except ValueError as error:
-                problems.append(f"{name}: {error}")
-    for split in ("train", "test"):
-        if not records[split]:
-            problems.append(f"{split}/: no images")
-    problems.raise_if_any(folder)
-    return {split: pd.DataFrame.from_records(rows) for split, rows in records.items() if rows}, images
+    layout = read_layout(data.data_dir, problems, data.reading())
+    tables = collect(layout, problems)
+    _check_splits(tables, data.data_dir, data.test_size, problems)
+    problems.raise_if_any(data.data_dir)
+    if "test" not in tables and data.test_size:
+        train = tables["train"]
+        columns = {"label": train["label"], "row": range(len(train))}
+        if data.group_by is not None:
+            group = column_of([*train.columns], data.group_by)
+            columns[group] = train[group]
+        parts = hold_out(Dataset.from_dict(columns), "test", data.test_size, seed, data.group_by)
+        tables |= {split: train.iloc[rows["row"]].reset_index(drop=True) for split, rows in parts.items()}
+    return tables, layout.images
+
+
+def _check_splits(
+    tables: Mapping[str, pd.DataFrame], data_dir: str | Path, test_size: float | None, problems: Problems
+) -> None:
+    """Train is needed, and a test split, or a word on how large a part of train is to become one."""
+    there = " and ".join(f"{split} ({len(table):,} images)" for split, table in tables.items())
+    if "train" not in tables:
+        problems.append(f"there is {there}, and no train" if there else "no images with a label")
+    elif "test" not in tables and not test_size:
+        problems.append(f"there is {there}, and no test; hold one out of train, for example with --test_size 0.2")
+    else:
+        return
+    problems.raise_if_any(data_dir)
 
 
 def _check_images(
-    tables: dict[str, pd.DataFrame], images: ImageSource, folder: Path, on_bad_image: str, bad_image_list: Path
+    tables: dict[str, pd.DataFrame],
+    images: Images,
+    where: str | Path,
+    on_bad_image: str,
+    bad_image_list: Path,
+    problems: Problems,
 ) -> dict[str, pd.DataFrame]:
-    """Decode every image once; the tables come back with a column `digest` of the encoded bytes."""
-
-    def check(image_id: str) -> tuple[str, str]:
-        try:
-            data = images.read(image_id)
-            decode_image(data)
-            return hashlib.blake2b(data, digest_size=16).hexdigest(), ""
-        except SmileDataError as error:
-            return "", str(error)
-
-    checked: dict[str, pd.DataFrame] = {}
-    bad: list[tuple[str, str, str]] = []
-    total = sum(map(len, tables.values()))
-    progress = tqdm(total=total, desc="Checking images", unit=" images", delay=1, disable=not is_main_process())
-    with ThreadPoolExecutor(os.cpu_count()) as pool, progress:
-        for split, table in tables.items():
-            digests: list[str] = []
-            ids = iter(table["image_id"])
-            while chunk := list(islice(ids, 256)):  # bounds what waits in the pool, however many images there are
-                for image_id, (digest, problem) in zip(chunk, pool.map(check, chunk), strict=True):
-                    if problem:
-                        bad.append((table["where"].iloc[len(digests)], image_id, problem))
-                    digests.append(digest)
-                    progress.update()
-            checked[split] = table.assign(digest=digests)
-    if bad and on_bad_image == "error":
-        Problems(f"{where}: image {image_id!r}: {problem}" for where, image_id, problem in bad).raise_if_any(
-            folder, "Mend them, or leave them out with --on_bad_image skip."
+    """Raise all problems of annotations and images; the tables come back with a column `digest`, without bad images."""
+    whole = pd.concat([table.assign(split=split) for split, table in tables.items()], ignore_index=True)
+    found = whole["problem"] == ""
+    checked = check_images(images, whole.loc[found, "file"].tolist())
+    whole.loc[found, ["digest", "problem"]] = checked or None
+    bad = whole[whole["problem"] != ""]
+    hint = ""
+    if len(bad) and on_bad_image == "error":
+        problems.extend(
+            f"{row.where}: image {row.image_id!r}: {row.problem}" for row in bad.itertuples() if row.problem
         )
-    if bad and is_main_process():
+        hint = "Fix them, or leave them out with --on_bad_image skip."
+    problems.raise_if_any(where, hint)
+    if len(bad) and is_main_process():
         bad_image_list.parent.mkdir(parents=True, exist_ok=True)
-        listed = pd.DataFrame(bad, columns=["where", "image_id", "problem"]).map(guarded)
-        listed.to_csv(bad_image_list, index=False)
-        print(f"Left out {len(bad)} of {total} images; they are listed in {bad_image_list}", file=sys.stderr)
-    if bad:
-        checked = {split: table[table["digest"] != ""] for split, table in checked.items()}
-        if empty := [split for split, table in checked.items() if table.empty]:
-            raise SmileDataError(f"{folder}: no image is left in {' and '.join(empty)}; see {bad_image_list}")
-    return checked
+        bad[["where", "image_id", "problem"]].map(guarded).to_csv(bad_image_list, index=False)
+        print(f"Left out {len(bad)} of {len(whole)} images; they are listed in {bad_image_list}", file=sys.stderr)
+    good = whole[whole["problem"] == ""]
+    kept = {split: good[good["split"] == split] for split in tables}
+    if empty := [split for split, table in kept.items() if table.empty]:
+        raise SmileDataError(f"{where}: no image is left in {' and '.join(empty)}; see {bad_image_list}")
+    return {split: table[[*tables[split].columns, "digest"]] for split, table in kept.items()}
 
 
-def _build_split(split: str, table: pd.DataFrame, images: ImageSource) -> Dataset:
-    extra_columns = [name for name in table.columns if name not in ("image_id", "label", "where", "digest")]
-    records = table[["image_id", "label", *extra_columns]].to_dict("records")
+def _build_split(split: str, table: pd.DataFrame, images: Images) -> Dataset:
+    further = [name for name in table.columns if name not in (*OWN_COLUMNS, "digest")]
+    records = table[["image_id", "label", "file", *further]].to_dict("records")
 
     def examples() -> Iterator[dict[str, Any]]:
         for record in records:
-            name = images.names[record["image_id"]][0]
-            yield record | {"image": {"bytes": images.read(record["image_id"]), "path": name}}
+            file = record.pop("file")
+            yield record | {"image": {"bytes": images.read(file), "path": file}}
+            record["file"] = file
 
-    content = table.drop(columns="where").to_csv(index=False)
+    content = table.drop(columns=["where", "problem"]).to_csv(index=False)
     try:
         return Dataset.from_generator(
             examples,
-            features=features_of(extra_columns),
+            features=features_of(further),
             split=datasets.NamedSplit(split),
-            fingerprint=hashlib.blake2b(content.encode(), digest_size=16).hexdigest(),
+            fingerprint=hashlib.blake2b(content.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest(),
         )
     except (DatasetGenerationError, OSError) as error:
         cause = error if isinstance(error, OSError) else error.__cause__
@@ -265,108 +208,12 @@ def _build_split(split: str, table: pd.DataFrame, images: ImageSource) -> Datase
         raise cause if isinstance(cause, SmileDataError) else error from None
 
 
-def _load_prepared(folder: Path) -> DatasetDict:
-    if (folder / "train.csv").is_file():
-        raise SmileDataError(f"{folder} holds train.csv and a prepared data set; keep them in folders of their own")
-    try:
-        return DatasetDict.load_from_disk(folder)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise SmileDataError(f"{folder}: the prepared data set is damaged ({error}); prepare it again") from None
-
-
-def _load_from_hub(data_dir: str) -> DatasetDict:
-    if message := missing_folder(data_dir):
-        raise SmileDataError(f"{message}.\n{EXPECTED_LAYOUT}")
-    try:
-        loaded = datasets.load_dataset(data_dir)
-    except Exception as error:  # the Hub client, fsspec and the builders each raise errors of their own
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise SmileDataError(
-            f"{data_dir}: no such folder, and not loaded from the Hub either: {reason}\n{EXPECTED_LAYOUT}"
-        ) from None
-    return _standardize(loaded, data_dir)
-
-
-def _standardize(splits: DatasetDict, where: str | Path) -> DatasetDict:
-    """Check the columns of ready-made splits, and bring their names and labels to ours."""
-    splits = DatasetDict({_SPLIT_ALIASES.get(str(split), split): dataset for split, dataset in splits.items()})
-    if missing := [split for split in ("train", "test") if split not in splits]:
-        raise SmileDataError(f"{where}: no split {missing[0]!r}; it has {', '.join(splits)}")
-    standard = DatasetDict()
-    for split in ("train", "validation", "test"):
-        if split not in splits:
-            continue
-        dataset = splits[split]
-        if missing := [name for name in ("image", "label") if name not in dataset.column_names]:
-            raise SmileDataError(
-                f"{where}: no column {missing[0]!r} in split {split}; it has {', '.join(dataset.column_names)}"
-            )
-        if "image_id" not in dataset.column_names:
-            dataset = dataset.add_column("image_id", [f"{split}-{row:07d}" for row in range(len(dataset))])
-        standard[split] = _standardize_labels(dataset.cast_column("image", Image()), where)
-    _check_ids(standard, where)
-    return standard
-
-
-def _check_ids(splits: DatasetDict, where: str | Path) -> None:
-    """An id is one image, in one split, and can be the name of a file."""
-    seen: dict[str, str] = {}
-    problems = Problems()
-    for split, dataset in splits.items():
-        for image_id in dataset["image_id"]:
-            if not isinstance(image_id, str) or not is_file_name(image_id):
-                problems.append(f"split {split}: image_id {image_id!r} can't be the name of a file")
-            elif image_id in seen:
-                problems.append(f"split {split}: image_id {image_id!r} is in {seen[image_id]} already")
-            else:
-                seen[image_id] = split
-    problems.raise_if_any(where)
-
-
-def _standardize_labels(dataset: Dataset, where: str | Path) -> Dataset:
-    names = getattr(dataset.features["label"], "names", None)
-    found = dataset.unique("label")
-    if any(raw is None or (names and not 0 <= raw < len(names)) for raw in found):
-        raise SmileDataError(f"{where}: there are images without a label; leave them out of the data set")
-    if names == list(LABEL_NAMES):
-        return dataset
-    try:
-        ids = {raw: parse_label(str(names[raw] if names else raw)) for raw in found}
-    except ValueError as error:
-        raise SmileDataError(f"{where}: {error}") from None
-    labels = [ids[raw] for raw in dataset["label"]]
-    dataset = dataset.remove_columns("label").add_column("label", labels)
-    return dataset.cast_column("label", ClassLabel(names=list(LABEL_NAMES)))
-
-
 def _check_classes(splits: DatasetDict) -> None:
     """One class is nothing to learn; a class that is missing is likely a mistake, and said."""
     for split in ("train", "test"):
-        missing = [name for label, name in enumerate(LABEL_NAMES) if label not in splits[split].unique("label")]
+        present = set(splits[split]["label"]) if split in splits else range(len(LABEL_NAMES))
+        missing = [name for label, name in enumerate(LABEL_NAMES) if label not in present]
         if split == "train" and len(missing) >= len(LABEL_NAMES) - 1:
             raise SmileDataError(f"train holds one class only; there is no image of {' and '.join(map(repr, missing))}")
         if missing and is_main_process():
             print(f"Note: no image of {' and '.join(map(repr, missing))} in {split}", file=sys.stderr)
-
-
-def split_validation(train: Dataset, validation_size: float, seed: int) -> DatasetDict:
-    """`train` and `validation`, stratified by class; the columns stay as they are.
-
-    Raises:
-        SmileDataError: too few images of a class, or for a split of that size.
-    """
-    counts = Counter(LABEL_NAMES[label] for label in train["label"])
-    size = ceil(validation_size * len(train))
-    label, fewest = min(counts.items(), key=lambda item: item[1])
-    if fewest < 2:
-        raise SmileDataError(
-            f"train holds 1 image of {label!r}, and it takes 2 of each class, one of them for validation; add images"
-        )
-    if not len(counts) <= size <= len(train) - len(counts):
-        raise SmileDataError(
-            f"validation_size {validation_size:g} takes {size} of the {len(train)} images in train, but validation and "
-            f"what is left of train need {len(counts)} each, one of every class; "
-            f"set a {'larger' if size < len(counts) else 'smaller'} --validation_size, or add images"
-        )
-    parts = train.train_test_split(validation_size, stratify_by_column="label", seed=seed)
-    return DatasetDict(train=parts["train"], validation=parts["test"])

@@ -46,7 +46,8 @@ _MARK = "dataset_dict.json"  # what makes a folder a prepared one, so it comes l
 def export_imagefolder(splits: DatasetDict, output_dir: str | Path) -> None:
     """Write the sorted folders of the original work: `train/0` to `train/2` and `test/0` to `test/2`.
 
-    The images are copied byte for byte. The validation split goes back into `train`, where it came from.
+    The images are copied byte for byte, each under its id; an id with folders makes them. The validation split goes
+    back into `train`, where it came from.
 
     Raises:
         SmileDataError: `output_dir` already holds such folders.
@@ -63,6 +64,11 @@ def export_imagefolder(splits: DatasetDict, output_dir: str | Path) -> None:
                 (target / str(label_id)).mkdir(parents=True, exist_ok=True)
             for row in dataset.cast_column("image", datasets.Image(decode=False)):
                 suffix = Path(row["image"]["path"] or "").suffix.lower()
-                name = f"{row['image_id']}{suffix if suffix in IMAGE_SUFFIXES else '.jpg'}"
-                (target / str(row["label"]) / name).write_bytes(encoded_bytes(row["image"]))
+                suffix = suffix if suffix in IMAGE_SUFFIXES else ".jpg"
+                image_id = row["image_id"]
+                name = image_id if image_id.lower().endswith(suffix) else image_id + suffix
+                file = target / str(row["label"]) / name
+                file.parent.mkdir(parents=True, exist_ok=True)
+                with file.open("xb") as new:
+                    new.write(encoded_bytes(row["image"]))
                 progress.update()

@@ -5,35 +5,36 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import os
 import shutil
 import sqlite3
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from copy import copy
 from dataclasses import asdict, dataclass
-from functools import partial
 from math import ceil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 
+from hf_smile.cores import own_cores
 from hf_smile.csv_cells import guarded
-from hf_smile.data.annotations import annotation_pieces
-from hf_smile.data.dataset import find_images, read_folder
-from hf_smile.data.images import IMAGE_SUFFIXES, ImageSource, decode_image
-from hf_smile.data.shards import SETTINGS, SPLITS, features_of, rows_of, shard_files
+from hf_smile.data.annotations import OWN_COLUMNS, PLAIN, Reading
+from hf_smile.data.images import decode_image
+from hf_smile.data.layouts import read_layout
+from hf_smile.data.shards import SETTINGS, features_of, read_settings, rows_of, shard_files
+from hf_smile.data.splits import SPLITS, column_of, grouped_rows
 from hf_smile.errors import Problems, SmileDataError
 from hf_smile.labels import LABEL_NAMES
 
 _PIECE = 1_000  # lines of a CSV file that are in memory at a time
 _ROW_GROUP = 100  # images that are in memory at a time, here and wherever the shards are read
+_MAX_PROBLEMS = 1_000
 _BAD_IMAGES = b"hf_smile.bad_images"
 
 Read = Callable[[str], bytes]
@@ -48,8 +49,12 @@ class Sharding:
     """The number of shards of train is a multiple of this, so that 1, 2, 4 or 8 processes each read their own."""
     validation_size: float = 0.1
     """Share of each class of train; 0 for none. Not used where the data bring a validation split."""
+    test_size: float | None = None
+    """Likewise of the test split; needed where the data bring none."""
+    group_by: str | None = None
+    """A column whose values must not be on both sides of a split."""
     seed: int = 42
-    """Of the validation split, and of the order of the images, which is random."""
+    """Of the splits, and of the order of the images, which is random."""
     on_bad_image: str = "error"
 
     def shards_of(self, split: str, images: int) -> int:
@@ -58,17 +63,19 @@ class Sharding:
         return min(images, ceil(ceil(images / self.images_per_shard) / multiple) * multiple)
 
 
-def write_shards(data_dir: str | Path, output_dir: str | Path, how: Sharding) -> dict[str, int]:
-    """Check every image and write the splits of a data folder as shards. Started again, it goes on where it was.
+def write_shards(
+    data_dir: str | Path, output_dir: str | Path, how: Sharding, reading: Reading = PLAIN
+) -> dict[str, int]:
+    """Check every image and write the splits of a data set as shards. Started again, it resumes where it was.
 
-    A shard appears under its name when it is whole. Memory is that of a few hundred images and of `_PIECE` lines
-    where the images lie in one folder beside `train.csv` and `test.csv`; of a zip or an image folder, the list of
-    names is held too, some 1 kB an image.
+    A shard appears under its name when it is whole. Memory is that of a few hundred images and of `_PIECE` lines; of a
+    zip, Python holds the list of names too, some 0.5 kB an image.
 
     Args:
-        data_dir: the data as they were collected, or an image folder; as for `load_smile_dataset`.
+        data_dir: in any layout, as for `load_smile_dataset`.
         output_dir: made if it is not there.
         how: the settings.
+        reading: names of columns and labels.
 
     Returns:
         Images by split.
@@ -80,25 +87,23 @@ def write_shards(data_dir: str | Path, output_dir: str | Path, how: Sharding) ->
     {'train': 1080, 'validation': 120, 'test': 300}
     """
     folder, output = Path(data_dir), Path(output_dir)
-    if not folder.is_dir():
-        raise SmileDataError(f"{folder}: no such folder; name the one with the CSVs and the images with --data_dir")
     if folder.resolve() == output.resolve():
         raise SmileDataError(f"{output} holds the images themselves; name another --output_dir")
-    if (folder / "dataset_dict.json").is_file() or shard_files(folder, "train"):
-        raise SmileDataError(f"{folder}: shards are made of the data as they were collected, or of an image folder")
+    problems = Problems()
+    layout = read_layout(data_dir, problems, reading, _PIECE)
     output.mkdir(parents=True, exist_ok=True)
     for left in output.glob(".index-*"):  # by a start that was killed
         shutil.rmtree(left)
     with tempfile.TemporaryDirectory(dir=output, prefix=".index-") as unfinished:
         index = _Index(Path(unfinished, "index.sqlite"), how)
-        read = index.fill(folder)
+        index.fill(layout.pieces, problems, data_dir)
         sizes = {split: images for split in SPLITS if (images := index.size(split))}
         shards = {split: how.shards_of(split, images) for split, images in sizes.items()}
         settings = asdict(how) | {"annotations": index.digest(), "shards": shards}
         del settings["on_bad_image"]  # after an error, `skip` goes on where it was
         _open_output(output, settings)
         progress = tqdm(total=sum(sizes.values()), desc="Writing shards", unit=" images", delay=1)
-        with progress, ThreadPoolExecutor(os.cpu_count()) as pool:
+        with progress, ThreadPoolExecutor(own_cores()) as pool:
             for split, count in shards.items():
                 rows = index.rows(split)
                 for shard in range(count):
@@ -108,8 +113,12 @@ def write_shards(data_dir: str | Path, output_dir: str | Path, how: Sharding) ->
                     if path.exists() and _is_readable(path):
                         progress.update(sum(1 for _ in part))
                     else:
-                        _write_shard(path, part, index.further, read, pool, how.on_bad_image, progress)
+                        bad = _write_shard(path, part, index.further, layout.images.read, pool, how, progress)
+                        problems.extend(bad)
+                        if len(problems) > _MAX_PROBLEMS:
+                            break
         index.close()
+    problems.raise_if_any(data_dir, "Fix them, or leave them out with --on_bad_image skip; what is written stays.")
     _list_bad_images(output, sum(sizes.values()))
     written = {split: sum(map(rows_of, shard_files(output, split))) for split in shards}
     if empty := [split for split, images in written.items() if not images]:
@@ -131,12 +140,16 @@ def _write_shard(
     further: list[str],
     read: Read,
     pool: ThreadPoolExecutor,
-    on_bad_image: str,
+    how: Sharding,
     progress: tqdm,
-) -> None:
+) -> list[str]:
+    """What is wrong with its images; with `on_bad_image="error"`, the shard is written only if nothing is."""
+
     def load(row: dict[str, Any]) -> dict[str, Any]:
         try:
-            data = read(row["image_id"])
+            if row["problem"]:
+                raise SmileDataError(row["problem"])
+            data = read(row["file"])
             decode_image(data)
             return {"image": {"bytes": data, "path": None}}
         except SmileDataError as error:
@@ -151,6 +164,7 @@ def _write_shard(
             good = []
             for row, image in zip(group, pool.map(load, group), strict=True):
                 where = row.pop("place")
+                del row["file"], row["problem"]
                 if "problem" in image:
                     bad.append({"where": where, "image_id": row["image_id"], "problem": image["problem"]})
                 else:
@@ -158,20 +172,19 @@ def _write_shard(
                 progress.update()
             if good:
                 writer.write_table(pa.Table.from_pylist(good, schema))
-        if bad and on_bad_image == "error":
-            Problems(f"{row['where']}: image {row['image_id']!r}: {row['problem']}" for row in bad).raise_if_any(
-                f"the images of {path.parent.name}/{path.name}",
-                "Mend them, or leave them out with --on_bad_image skip.",
-            )
         writer.add_key_value_metadata({_BAD_IMAGES: json.dumps(bad)})
+    if bad and how.on_bad_image == "error":
+        unfinished.unlink()
+        return [f"{row['where']}: image {row['image_id']!r}: {row['problem']}" for row in bad]
     unfinished.replace(path)
+    return []
 
 
 def _open_output(output: Path, settings: dict[str, Any]) -> None:
     """Write the settings, or find the same ones there."""
     path = output / SETTINGS
     if path.exists():
-        earlier = json.loads(path.read_text(encoding="utf-8"))
+        earlier = read_settings(path)
         if changed := [name for name in settings if earlier.get(name) != settings[name]]:
             raise SmileDataError(
                 f"{output} holds shards of other data or settings ({', '.join(changed)}); name another --output_dir"
@@ -184,7 +197,7 @@ def _open_output(output: Path, settings: dict[str, Any]) -> None:
 
 
 def _list_bad_images(output: Path, total: int) -> None:
-    """Each shard remembers what it left out, so that the list is whole after a restart too."""
+    """Each shard remembers what it left out, so that the list is complete after a restart too."""
     bad = [
         row
         for split in SPLITS
@@ -197,7 +210,7 @@ def _list_bad_images(output: Path, total: int) -> None:
 
 
 class _Index:
-    """The annotations in a file on disk: each id once, in a random order, with further columns as JSON."""
+    """The annotations in a file on disk, in a random order, with further columns as JSON."""
 
     def __init__(self, path: Path, how: Sharding) -> None:
         self.how = how
@@ -205,52 +218,81 @@ class _Index:
         self._database = sqlite3.connect(path)
         self._database.executescript(
             "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA temp_store = FILE;"
-            "CREATE TABLE images (image_id TEXT PRIMARY KEY, split TEXT, label INT, place TEXT, further TEXT, key BLOB)"
-            " WITHOUT ROWID;"
+            "CREATE TABLE images (image_id TEXT, file TEXT, split TEXT, label INT, place TEXT, problem TEXT,"
+            " further TEXT, key BLOB);"
         )
 
     def close(self) -> None:
         self._database.close()
 
-    def fill(self, folder: Path) -> Read:
-        """Read and check the annotations; returns what reads an image by its id."""
-        problems = Problems()
-        tables, read = _tables(folder, problems)
-        for split, table in tables:
-            self._add(split, table, problems)
-        problems.raise_if_any(folder)
+    def fill(self, pieces: Iterator[tuple[str, pd.DataFrame]], problems: Problems, where: str | Path) -> None:
+        """Read and check the annotations, and hold out what the data do not bring."""
+        for split, table in pieces:
+            self._add(split, table)
+        if not self.size("train"):
+            problems.append("no images of train")
+        elif not self.size("test") and not self.how.test_size:
+            problems.append("there is no test; hold one out of train, for example with --test_size 0.2")
+        if problems and self.how.on_bad_image == "error":
+            query = "SELECT place, image_id, problem FROM images WHERE problem != '' LIMIT ?"
+            missing = self._database.execute(query, (_MAX_PROBLEMS,))
+            problems.extend(f"{place}: image {image_id!r}: {problem}" for place, image_id, problem in missing)
+        problems.raise_if_any(where)
         self._database.execute("CREATE INDEX shuffled ON images (split, key)")
-        counts = dict(self._database.execute("SELECT label, count(*) FROM images WHERE split = 'train' GROUP BY label"))
-        if len(counts) < 2 or not self.size("test"):
-            raise SmileDataError(f"{folder}: train needs images of at least two classes, and test of any")
-        if self.how.validation_size and not self.size("validation"):
-            for label, count in counts.items():
-                if count < 2:
-                    raise SmileDataError(
-                        f"train holds 1 image of {LABEL_NAMES[label]!r}, and it takes 2 of each class, one of them for "
-                        "validation; add images, or set --validation_size 0"
-                    )
-                held_out = min(count - 1, max(1, round(count * self.how.validation_size)))
-                self._database.execute(
-                    "UPDATE images SET split = 'validation' WHERE image_id IN (SELECT image_id FROM images"
-                    " WHERE split = 'train' AND label = ? ORDER BY key LIMIT ?)",
-                    (label, held_out),
-                )
-        return read
+        if self.how.group_by:
+            self._check_groups(self.how.group_by)
+        for split, size in (("test", self.how.test_size), ("validation", self.how.validation_size)):
+            if size and not self.size(split):
+                self._hold_out(split, size)
+        if len(self._counts()) < 2:
+            raise SmileDataError(f"{where}: train needs images of at least two classes")
 
-    def _add(self, split: str, table: pd.DataFrame, problems: Problems) -> None:
-        further = [name for name in table.columns if name not in ("image_id", "label", "where")]
+    def _counts(self) -> dict[int, int]:
+        query = "SELECT label, count(*) FROM images WHERE split = 'train' GROUP BY label"
+        return dict(self._database.execute(query))
+
+    def _hold_out(self, split: str, size: float) -> None:
+        if self.how.group_by:
+            query = "SELECT rowid, label, json_extract(further, ?) FROM images WHERE split = 'train' ORDER BY key"
+            rows = self._database.execute(query, (f'$."{column_of(self.further, self.how.group_by)}"',))
+            numbers, labels, groups = (np.array(column) for column in zip(*rows, strict=True))
+            held_out = grouped_rows(labels.astype(int), groups.astype(str), split, size, self.how.seed)
+            chosen = ((split, int(number)) for number in numbers[held_out])
+            self._database.executemany("UPDATE images SET split = ? WHERE rowid = ?", chosen)
+            return
+        for label, count in self._counts().items():
+            if count < 2:
+                raise SmileDataError(
+                    f"train holds 1 image of {LABEL_NAMES[label]!r}, and it takes 2 of each class, one of them for "
+                    f"{split}; add images, or set --{split}_size 0"
+                )
+            self._database.execute(
+                "UPDATE images SET split = ? WHERE rowid IN (SELECT rowid FROM images"
+                " WHERE split = 'train' AND label = ? ORDER BY key LIMIT ?)",
+                (split, label, min(count - 1, max(1, round(count * size)))),
+            )
+
+    def _check_groups(self, group_by: str) -> None:
+        query = (
+            "SELECT g, min(split), max(split) FROM (SELECT json_extract(further, ?) AS g, split FROM images)"
+            " GROUP BY g HAVING min(split) < max(split) LIMIT 1"
+        )
+        path = f'$."{column_of(self.further, group_by)}"'
+        if found := self._database.execute(query, (path,)).fetchone():
+            raise SmileDataError(
+                f"{group_by} {found[0]!r} is in {found[1]} and in {found[2]}; "
+                "put all rows into train, and let --test_size and --validation_size hold out whole groups"
+            )
+
+    def _add(self, split: str, table: pd.DataFrame) -> None:
+        further = [name for name in table.columns if name not in OWN_COLUMNS]
         self.further += [name for name in further if name not in self.further]
+        query = "INSERT INTO images VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
         for row in table.to_dict("records"):
             key = hashlib.blake2b(f"{self.how.seed}/{row['image_id']}".encode(), digest_size=8).digest()
-            values = (row["image_id"], split, int(row["label"]), row["where"])
             cells = json.dumps({name: row[name] for name in further})
-            added = self._database.execute(
-                "INSERT OR IGNORE INTO images VALUES (?, ?, ?, ?, ?, ?)", (*values, cells, key)
-            )
-            if not added.rowcount:
-                (first,) = self._database.execute("SELECT place FROM images WHERE image_id = ?", values[:1]).fetchone()
-                problems.append(f"{row['where']}: id {row['image_id']!r} is there twice, first in {first}")
+            own = (row["image_id"], row["file"], split, int(row["label"]), row["where"], row["problem"])
+            self._database.execute(query, (*own, cells, key))
 
     def size(self, split: str) -> int:
         return self._database.execute("SELECT count(*) FROM images WHERE split = ?", (split,)).fetchone()[0]
@@ -262,45 +304,8 @@ class _Index:
         return digest.hexdigest()
 
     def rows(self, split: str) -> Iterator[dict[str, Any]]:
-        """`image_id`, `label`, `place` and the further columns, in the random order."""
-        query = "SELECT image_id, label, place, further FROM images WHERE split = ? ORDER BY key"
-        for image_id, label, place, further in self._database.execute(query, (split,)):
-            cells = dict.fromkeys(self.further) | json.loads(further)
-            yield {"image_id": image_id, "label": label, "place": place} | cells
-
-
-def _tables(folder: Path, problems: Problems) -> tuple[Iterator[tuple[str, pd.DataFrame]], Read]:
-    """The annotations in pieces, and what reads an image."""
-    csvs = {split: folder / f"{split}.csv" for split in ("train", "test")}
-    if not all(csv.is_file() for csv in csvs.values()):
-        tables, source = read_folder(folder)
-        return iter(tables.items()), source.read
-    pieces = ((split, table) for split, csv in csvs.items() for table in annotation_pieces(csv, problems, _PIECE))
-    images = find_images(folder)
-    if images.is_dir() and _lie_flat(images, csvs["train"]):
-        with tempfile.TemporaryDirectory() as empty:
-            source = ImageSource(empty)
-        source.path = images
-        return pieces, partial(_read_flat, source)
-    source = ImageSource(images)
-    if not source:
-        raise SmileDataError(source.why_empty)
-    return pieces, source.read
-
-
-def _lie_flat(images: Path, csv: Path) -> bool:
-    """Whether the images can be found by name, without a list of all; the first one speaks for them."""
-    table = next(annotation_pieces(csv, Problems(), 2), None)
-    return table is not None and len(table) > 0 and bool(_flat_names(images, table["image_id"].iloc[0]))
-
-
-def _flat_names(images: Path, image_id: str) -> list[str]:
-    names = [f"{image_id}{case}" for suffix in IMAGE_SUFFIXES for case in (suffix, suffix.upper())]
-    found = {(images / name).stat().st_ino: name for name in names if (images / name).is_file()}
-    return [*found.values()]  # where case does not count, two names are one file
-
-
-def _read_flat(images: ImageSource, image_id: str) -> bytes:
-    source = copy(images)
-    source.names = {image_id: _flat_names(images.path, image_id)}
-    return source.read(image_id)
+        """`image_id`, `file`, `label`, `place`, `problem` and the further columns, in the random order."""
+        names = ("image_id", "file", "label", "place", "problem")
+        query = f"SELECT {', '.join(names)}, further FROM images WHERE split = ? ORDER BY key"
+        for *own, further in self._database.execute(query, (split,)):
+            yield dict(zip(names, own, strict=True)) | dict.fromkeys(self.further) | json.loads(further)

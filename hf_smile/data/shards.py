@@ -11,16 +11,17 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value
 
+from hf_smile.data.splits import SPLITS
 from hf_smile.errors import SmileDataError, first_line
 from hf_smile.labels import LABEL_NAMES
 
-SPLITS = ("train", "validation", "test")
 SETTINGS = "shards.json"
 
 
@@ -30,21 +31,39 @@ def shard_files(folder: str | Path, split: str) -> list[Path]:
 
 
 def is_sharded(folder: str | Path) -> bool:
-    """Whether a folder holds Parquet shards, as `scripts/shard_dataset.py` writes them.
+    """Whether a folder holds the shards that `scripts/shard_dataset.py` writes, all of them.
 
     Raises:
-        SmileDataError: it does, but not all of them: it was interrupted.
+        SmileDataError: some are missing, because the writing was interrupted; or `shards.json` is damaged.
     """
-    files = shard_files(folder, "train")
-    if files and Path(folder, SETTINGS).is_file():
-        settings = json.loads(Path(folder, SETTINGS).read_text(encoding="utf-8"))
-        for split, promised in settings["shards"].items():
-            if (there := len(shard_files(folder, split))) < promised:
-                raise SmileDataError(
-                    f"{folder}: {there} of {promised} shards of {split}; "
-                    "start scripts/shard_dataset.py again with the same settings, and it goes on"
-                )
-    return bool(files)
+    path = Path(folder, SETTINGS)
+    if not path.is_file():
+        return False
+    for split, promised in read_settings(path)["shards"].items():
+        if (there := len(shard_files(folder, split))) < promised:
+            raise SmileDataError(
+                f"{folder}: {there} of {promised} shards of {split}; "
+                "start scripts/shard_dataset.py again with the same settings, and it resumes"
+            )
+    return True
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """What `shards.json` says.
+
+    Raises:
+        SmileDataError: it is damaged.
+    """
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+        shards = settings["shards"]
+        if all(split in SPLITS and isinstance(count, int) for split, count in shards.items()):
+            return settings
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        pass
+    raise SmileDataError(
+        f"{path}: damaged; remove the folder, and write the shards again with scripts/shard_dataset.py"
+    )
 
 
 def rows_of(file: Path) -> int:

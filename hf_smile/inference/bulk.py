@@ -17,8 +17,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Features
 
-from hf_smile.data.images import ImageSource, encoded_bytes
+from hf_smile.data.images import encoded_bytes
 from hf_smile.data.shards import is_sharded, rows_of
+from hf_smile.data.sources import ImageSource
 from hf_smile.errors import SmileDataError, first_line
 from hf_smile.inference.classifier import NamedImage, SmileClassifier
 from hf_smile.labels import LABEL_NAMES, label_slug
@@ -66,10 +67,9 @@ def find_parts(data: str | Path, part_size: int = 2000) -> list[Part]:
     if files:
         return [_shard(file, file.name if file == path else str(file.relative_to(path))) for file in files]
     source = ImageSource(path)
-    if not source:
+    if not len(source):
         raise SmileDataError(source.why_empty)
-    names = [name for found in source.names.values() for name in found]
-    source.names = {name: [name] for name in names}
+    names = list(source.names)
     count = -(-len(names) // part_size)
     parts = []
     for number in range(count):

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from hf_smile.data.images import decode_image, decoding_problem, exif_turn, read_file, to_rgb
+from hf_smile.data.images import decode_image, decoding_problem, read_file, upright_rgb
 from hf_smile.data.preprocessing import Preprocessor
 from hf_smile.errors import SmileDataError, SmileModelError
 from hf_smile.inference.runtimes import Runtime, load_runtime
@@ -298,6 +298,5 @@ def load_image(image: ImageInput) -> Image.Image:
             image.load()
         except Exception as error:  # a file that the caller opened and that is read only now
             raise SmileDataError(f"will not decode: {decoding_problem(error)}") from None
-        turn = exif_turn(image)
-        return to_rgb(image if turn is None else image.transpose(turn))
+        return upright_rgb(image)
     raise SmileDataError(f"{type(image).__name__} is no image: pass a path, bytes, a PIL image or an array")

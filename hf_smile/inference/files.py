@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -17,7 +16,8 @@ from typing import Any, TextIO
 from PIL import Image, ImageDraw
 
 from hf_smile.csv_cells import guarded
-from hf_smile.data.images import ImageSource, read_file
+from hf_smile.data.images import read_file
+from hf_smile.data.sources import ImageSource
 from hf_smile.errors import SmileDataError
 from hf_smile.figures import CLASS_COLORS
 from hf_smile.inference.classifier import NamedImage, SmileClassifier, SmilePrediction, load_image
@@ -66,16 +66,11 @@ def find_images(paths: Sequence[str]) -> tuple[int, Iterator[NamedImage]]:
             if not path.is_dir() and path.suffix.lower() != ".zip":
                 sources.append(path)
                 continue
-            source = ImageSource(path)
-            # By their whole name instead of the image id: here, two files may well have the same.
-            # A zip may hold one name twice; such a member is an error, and not silently the last of the two.
-            counts = Counter(chain.from_iterable(source.names.values()))
-            source.names = {name: [name] * count for name, count in counts.items()}
-            sources.append(source)
+            sources.append(ImageSource(path))
     total = sum(len(source) if isinstance(source, ImageSource) else 1 for source in sources)
     if not total:
         raise SmileDataError("\n".join(source.why_empty for source in sources if isinstance(source, ImageSource)))
-    for empty in (source for source in sources if isinstance(source, ImageSource) and not source):
+    for empty in (source for source in sources if isinstance(source, ImageSource) and not len(source)):
         print(f"Note: {empty.why_empty}", file=sys.stderr)
     return total, chain.from_iterable(map(_images_of, sources))
 

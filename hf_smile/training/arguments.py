@@ -17,28 +17,11 @@ import yaml
 from transformers import HfArgumentParser, TrainingArguments
 
 from hf_smile.cores import own_cores
+from hf_smile.data.arguments import DataArguments
 from hf_smile.data.augmentation import AugmentationArguments
-from hf_smile.data.dataset import DEFAULT_DATA_DIR
 from hf_smile.errors import SmileError
 from hf_smile.modeling import DEFAULT_BACKBONE
 from hf_smile.modeling.imbalance import IMBALANCE, LOSSES
-
-
-@dataclass
-class DataArguments:
-    """Where the data are, and how they are split."""
-
-    data_dir: str = field(default=DEFAULT_DATA_DIR, metadata={"help": "folder with the data, or a data set on the Hub"})
-    validation_size: float = field(
-        default=0.1,
-        metadata={
-            "help": "share of train that becomes the validation split; 0 (with --select_best last) trains on all of it"
-        },
-    )
-    on_bad_image: str = field(
-        default="error",
-        metadata={"help": "image missing or broken: stop, or leave it out and list it", "choices": ["error", "skip"]},
-    )
 
 
 @dataclass

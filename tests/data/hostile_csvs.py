@@ -47,21 +47,20 @@ MARK = b"\xef\xbb\xbf"
 
 
 def encodings() -> Iterator[CsvCase]:
-    for name in ("utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le"):
-        yield bad(name, TEXT.encode(name), r"train.csv:1: wrong encoding: not UTF-8; save the file as UTF-8")
-    for name, word in {
-        "latin-1": "ü",
-        "cp1252": "€",
-        "cp1251": "улыбка",
-        "shift-jis": "笑顔",
-        "big5": "微笑",
-        "euc-kr": "미소",
-    }.items():
-        yield bad(f"one line in {name}", b"a,0\n" + f"{word},1\n".encode(name), r"train.csv:2: wrong encoding")
+    yield good("utf-16", TEXT.encode("utf-16"))
+    for name in ("utf-16-le", "utf-16-be", "utf-32", "utf-32-le"):
+        yield bad(name, TEXT.encode(name), r"train.csv:1: wrong encoding: neither UTF-8 nor cp1252; save")
+    for name, word in {"latin-1": "ü", "cp1252": "€"}.items():
+        yield good(f"one line in {name}", b"a,0\n" + f"{word},1\n".encode(name), ("a", 0), (word, 1))
+    # What is in none of these is read as cp1252 and said; no image has such a name, and no label either.
+    for name, word in {"cp1251": "улыбка", "big5": "微笑"}.items():
+        text = word.encode(name)
+        yield good(f"one line in {name}", b"a,0\n" + text + b",1\n", ("a", 0), (text.decode("cp1252"), 1))
+    yield bad("one line in shift-jis", "a,0\n笑顔,1\n".encode("shift-jis"), r"train.csv:2: wrong encoding")
     yield bad("UTF-8 and Latin-1", "a,0\nü,1\n".encode() + "ö,2\n".encode("latin-1"), r"train.csv:3: wrong encoding")
-    yield bad("half a letter", "a,0\nü".encode()[:-1], r"train.csv:2: wrong encoding")
-    yield bad("a surrogate", b"a,0\n\xed\xa0\x80,1\n", r"train.csv:2: wrong encoding")
-    yield bad("too long a letter", b"a,0\n\xc0\xaf,1\n", r"train.csv:2: wrong encoding")
+    yield bad("half a letter", "a,0\nü".encode()[:-1], r"train.csv:2: 1 column where 2")
+    yield good("a surrogate", b"a,0\n\xed\xa0\x80,1\n", ("a", 0), ("í\xa0€", 1))
+    yield good("too long a letter", b"a,0\n\xc0\xaf,1\n", ("a", 0), ("À¯", 1))
     yield bad("NUL in an id", b"a,0\nb\0,1\n", r"train.csv:2: wrong encoding")
     yield bad("NULs alone", bytes(1000), r"train.csv:1: wrong encoding")
     yield bad("NULs at the end", TEXT.encode() + bytes(512), r"train.csv:3: wrong encoding")
@@ -72,9 +71,7 @@ def encodings() -> Iterator[CsvCase]:
     yield good("files put together", b"a,0\n" + MARK + b"b,2\n")
     yield bad("a mark alone", MARK, r"train.csv: empty file")
     yield good("apart and composed", "e\u0301,0\n\u00e8,2\n", ("\u00e9", 0), ("\u00e8", 2))
-    yield bad(
-        "apart and composed, the same", "e\u0301,0\n\u00e9,0\n", r"train.csv:2: id 'é' is there twice, first in line 1"
-    )
+    yield good("apart and composed, the same", "e\u0301,0\n\u00e9,0\n", ("\u00e9", 0), ("\u00e9", 0))
 
 
 def line_ends() -> Iterator[CsvCase]:
@@ -85,7 +82,7 @@ def line_ends() -> Iterator[CsvCase]:
     yield bad(
         "the line of a mistake in an old mac's file", "a,0\rb,2\rc,happy\r", r"train.csv:3: unknown label 'happy'"
     )
-    yield bad("wrong bytes in an old mac's file", b"a,0\rb,2\rc\xff,1\r", r"train.csv:3: wrong encoding")
+    yield bad("wrong bytes in an old mac's file", b"a,0\rb,2\rc\x81,1\r", r"train.csv:3: wrong encoding")
     for name, sign in {
         "form feed": "\f",
         "next line": "\x85",
@@ -108,7 +105,7 @@ def quotes() -> Iterator[CsvCase]:
     )
     yield bad("one alone", '"', rf"train.csv:1: not a CSV line: {never}")
     yield bad("letters behind one", '"a"b,0\n', r"train.csv:1: not a CSV line")
-    yield bad("lines in an id", '"a\nb",0\n', r"train.csv:2: id 'a\\nb' can't be the name of a file")
+    yield bad("lines in an id", '"a\nb",0\n', r"train.csv:2: 'a\\nb' can't be the name of a file")
     yield good("doubled", '"a""",0\nb,2\n', ('a"', 0), ("b", 2))
     yield good("inside a cell", 'a 5" wide,0\nb,2\n', ('a 5" wide', 0), ("b", 2))
     yield good("around all", '"a","negative smile"\n"b","NOT smile"\n')
@@ -139,52 +136,43 @@ def cells() -> Iterator[CsvCase]:
     ):
         yield bad(f"label {label!r}", f"a,0\nb,{label}\n", r"train.csv:2: unknown label")
     yield good("blanks around", " a , 0 \n\tb\t,\tNOT SMILE\t\n")
-    yield bad("twice", "a,0\nb,1\na,0\n", r"train.csv:3: id 'a' is there twice, first in line 1")
-    yield bad(
-        "twice by suffix and folder",
-        "a,0\nb,1\nx/a.PNG,2\n",
-        r"train.csv:3: id 'a' is there twice, first in line 1 with another label",
-    )
-    yield bad("twice, 5,000 times", "a,0\n" * 5_000, r"train.csv:2: id 'a' is there twice, first in line 1")
     yield bad("a label nobody can read", "a," + "x" * 100_000 + "\n", r"train.csv:1: unknown label")
     yield bad("one cell", "a\n", r"train.csv:1: 1 column where 2")
     yield bad("three cells", "a,0,1\n", r"train.csv:1: 3 columns where 2")
-    yield bad("semicolons", "a;0\nb;1\n", r"train.csv: the cells are separated by semicolons")
-    yield bad("tabs", "a\t0\nb\t1\n", r"train.csv: the cells are separated by tabs")
+    yield good("semicolons", "a;0\nb;2\n")
+    yield good("tabs", "a\t0\nb\t2\n")
+    yield good("semicolons in cells", 'image_id,label,note\na,0,"x;y;z"\nb,2,;;;;\n')
     yield bad("pipes", "a|0\nb|1\n", r"train.csv:1: 1 column where 2")
     yield bad("the columns are swapped", "0,a\n1,b\n", r"train.csv: the labels stand where the ids should")
     yield bad("no table", "<html>404</html>\n", r"train.csv:1: 1 column where 2")
     yield bad("json", '{"a": 0, "b": 1}\n', r"train.csv:1: ")
-    yield bad("an image", b"\x89PNG\r\n\x1a\n" + bytes(100), r"train.csv:1: wrong encoding")
+    yield bad("an image", b"\x89PNG\r\n\x1a\n" + bytes(100), r"train.csv:3: wrong encoding")
     yield bad("a zip", b"PK\3\4" + bytes(100), r"train.csv:1: wrong encoding")
 
 
 def ids() -> Iterator[CsvCase]:
+    # Paths that leave the folder are refused when the image is looked for, and nothing is taken off them before.
     for name, image_id in {
-        "../../etc/passwd": "passwd",
-        "..\\..\\windows\\system.ini": "system.ini",
-        "/etc/passwd": "passwd",
-        "C:\\a.jpg": "a",
-        "http://host/a.jpg": "a",
-        "a.jpg/": "a",
-        "a/b/c.png": "c",
-        "a.tar.jpg": "a.tar",
-        "...jpg": "..",
+        "../../etc/passwd": "../../etc/passwd",
+        "..\\..\\windows\\system.ini": "../../windows/system.ini",
+        "/etc/passwd": "/etc/passwd",
+        "C:\\a.jpg": "C:/a.jpg",
+        "http://host/a.jpg": "http://host/a.jpg",
+        "a.jpg/": "a.jpg",
+        "a/b/c.png": "a/b/c.png",
+        "a.tar.jpg": "a.tar.jpg",
+        "...jpg": "...jpg",
         "%2e%2e": "%2e%2e",
         "$(id)": "$(id)",
         "a;rm -rf": "a;rm -rf",
         "улыбка": "улыбка",
-        "笑顔.jpg": "笑顔",
+        "笑顔.jpg": "笑顔.jpg",
         "😀": "😀",
     }.items():
-        case = f"{name},0\nb,2\n"
-        if image_id == "..":
-            yield bad(f"{name!a}", case, r"train.csv:1: id '\.\.' can't be the name of a file")
-        else:
-            yield good(f"{name!a}", case, (image_id, 0), ("b", 2))
-    for name in ("..", "x/..", "a\x1b[31m", "a\tb", "x" * 201, "笑" * 70):
-        yield bad(f"{name[:20]!a} of {len(name)}", f"{name},0\n", r"train.csv:1: id '.*' can't be the name of a file")
-    for name in ("", " ", ".jpg", "x/.jpg", "/", "//", "\\"):
+        yield good(f"{name!a}", f"{name},0\nb,2\n", (image_id, 0), ("b", 2))
+    for name in ("..", "x/..", "a\x1b[31m", "a\tb", "x" * 201, "笑" * 70, ".jpg", "x/.jpg"):
+        yield bad(f"{name[:20]!a} of {len(name)}", f"{name},0\n", r"train.csv:1: '.*' can't be the name of a file")
+    for name in ("", " ", "/", "//", "\\"):
         yield bad(f"empty {name!a}", f"{name},0\n", r"train.csv:1: empty id")
 
 
@@ -193,11 +181,11 @@ def columns() -> Iterator[CsvCase]:
     yield bad("no label", "image_id,emotion\na,0\n", r"train.csv:1: no column 'label'")
     yield bad("twice", "image_id,label,label\na,0,1\n", r"train.csv:1: column 'label' is there twice")
     yield bad("without a name, twice", "image_id,label,,\na,0,,\n", r"train.csv:1: column '' is there twice")
-    for name in ("where", "digest", "image"):
+    for name in ("where", "digest", "problem"):
         yield bad(
             f"named {name}",
             f"image_id,label,{name}\na,0,x\n",
-            rf"train.csv:1: column '{name}' is there twice, or its name",
+            rf"train.csv: column '{name}' is there twice, or its name",
         )
     yield bad("a header and no rows", "image_id,label\n", r"train.csv: empty file: it has a header")
     yield bad("the header again", "image_id,label\na,0\nimage_id,label\n", r"train.csv:3: unknown label 'label'")
@@ -219,8 +207,6 @@ def huge() -> Iterator[CsvCase]:
     wide = "😀".encode()
     yield CsvCase("49 MB in a line with a wide letter", lambda: wide + b"x" * 49_000_000, None, long, True)
     yield CsvCase("100 MB in a line", partial(b"x".__mul__, 100_000_000), None, limit, True)
-    million = "twice, a million times", partial(b"a,0\n".__mul__, 1_000_000), None
-    yield CsvCase(*million, r"train.csv:2: id 'a' is there twice", True)
     yield bad(
         "a field of 200,000",
         "a,0\n" + "x" * 200_000 + ",1\n",

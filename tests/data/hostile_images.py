@@ -266,11 +266,15 @@ def animated() -> Iterator[ImageCase]:
     yield ImageCase("png", partial(PNG, **frames), PICTURE)
     yield ImageCase("png with a still of its own", partial(PNG, **frames, default_image=True), PICTURE)
     yield ImageCase("webp", partial(WEBP, **frames), PICTURE)
-    yield ImageCase("gif", partial(encode, PICTURE, "GIF", **frames), says="not a JPEG, PNG, WebP or BMP image")
+    yield ImageCase(
+        "gif", partial(encode, PICTURE, "GIF", **frames), says="not a JPEG, PNG, WebP, BMP, AVIF or HEIC image"
+    )
     data = encode(PICTURE, "GIF", **frames)
     for place in (5, 6, 13, 100, 800, len(data) // 2, len(data) - 1):
         yield ImageCase(
-            f"gif cut at {place}", partial(data[:place].__add__, b""), says="not a JPEG, PNG, WebP or BMP image"
+            f"gif cut at {place}",
+            partial(data[:place].__add__, b""),
+            says="not a JPEG, PNG, WebP, BMP, AVIF or HEIC image",
         )
     data = WEBP(**frames)
     for place in (12, 30, 44, 60, len(data) // 2, len(data) - 1):
@@ -331,7 +335,6 @@ def exif_damaged() -> Iterator[ImageCase]:
 def foreign() -> Iterator[ImageCase]:
     """Other things under the name of an image. Gradio and `ImageSource` look at the name alone."""
     others = {
-        "heic": b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(400),
         "svg": b"<?xml version='1.0'?><svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>",
         "svg of laughs": b"<!DOCTYPE l [<!ENTITY a 'ha'><!ENTITY b '&a;&a;&a;'>]><svg>&b;</svg>",
         "svg of files": b"<!DOCTYPE l [<!ENTITY a SYSTEM 'file:///etc/passwd'>]><svg>&a;</svg>",
@@ -348,11 +351,16 @@ def foreign() -> Iterator[ImageCase]:
         "text": "no picture: ünïcödé".encode(),
     }
     for name, data in others.items():
-        yield ImageCase(name, partial(data.__add__, b""), says="not a JPEG, PNG, WebP or BMP image")
-    for name in ("GIF", "TIFF", "ICO", "PPM", "TGA", "PCX", "JPEG2000", "AVIF", "PDF", "EPS", "SGI", "DDS", "QOI"):
-        yield ImageCase(f"a real {name}", partial(encode, PICTURE, name), says="not a JPEG, PNG, WebP or BMP image")
+        yield ImageCase(name, partial(data.__add__, b""), says="not a JPEG, PNG, WebP, BMP, AVIF or HEIC image")
+    for name in ("GIF", "TIFF", "ICO", "PPM", "TGA", "PCX", "JPEG2000", "PDF", "EPS", "SGI", "DDS", "QOI"):
+        yield ImageCase(
+            f"a real {name}", partial(encode, PICTURE, name), says="not a JPEG, PNG, WebP, BMP, AVIF or HEIC image"
+        )
+    heic = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(400)
+    says = "pillow-heif|not a JPEG|will not decode"  # with its package and without
+    yield ImageCase("heic", partial(heic.__add__, b""), says=says)
     bomb = struct.pack("<2sHIH", b"II", 42, 8, 2) + struct.pack("<HHIIHHII", 256, 4, 1, 60_000, 257, 4, 1, 60_000)
-    yield ImageCase("tiff bomb", partial(bomb.__add__, bytes(4)), says="not a JPEG, PNG, WebP or BMP image")
+    yield ImageCase("tiff bomb", partial(bomb.__add__, bytes(4)), says="not a JPEG, PNG, WebP, BMP, AVIF or HEIC image")
 
 
 def polyglots() -> Iterator[ImageCase]:
@@ -364,7 +372,9 @@ def polyglots() -> Iterator[ImageCase]:
     for name, make in ENCODERS.items():
         yield ImageCase(f"{name} and a zip behind it", lambda make=make: make() + other, PICTURE)
         yield ImageCase(
-            f"a zip and {name} behind it", lambda make=make: other + make(), says="not a JPEG, PNG, WebP or BMP image"
+            f"a zip and {name} behind it",
+            lambda make=make: other + make(),
+            says="not a JPEG, PNG, WebP, BMP, AVIF or HEIC image",
         )
     clip = np.random.default_rng(0).bytes(1_000_000) + b"\xff\xda\0\2" * 200
     yield ImageCase("jpeg and a clip behind it", lambda: JPEG() + clip, PICTURE)

@@ -107,7 +107,7 @@ def names() -> Iterator[ZipCase]:
         composed = {"e\u0301t\u00e9": "\u00e9t\u00e9"}.get(name, name)
         yield ZipCase(f"{name!a}", of(f"{name}.jpg"), {composed: FACE})
         yield ZipCase(f"{name!a} as Macs write it", partial(pack_unsaid, f"{name}.jpg"), {composed: FACE})
-    yield ZipCase("composed and not", of("\u00fc.jpg", "u\u0308.jpg"), {"\u00fc": "two files have this id"})
+    yield ZipCase("composed and not", of("\u00fc.jpg", "u\u0308.jpg"), {"\u00fc": "two files have this name"})
     yield ZipCase("letters of MS-DOS", of("\u251c.jpg"), {"\u251c": FACE})
     for length in (255, 1_000, 65_000):
         yield ZipCase(f"{length} letters", of("x" * length + ".jpg"), {"x" * length: FACE})
@@ -163,11 +163,11 @@ def sealed() -> Iterator[ZipCase]:
 
 
 def doubled() -> Iterator[ZipCase]:
-    yield ZipCase("twice", partial(twice, [FACE, FACE[:9]]), {"a": "two files have this id"})
-    yield ZipCase("three times", partial(twice, [FACE] * 3), {"a": "two files have this id"})
-    yield ZipCase("in two folders", of("x/a.jpg", "y/a.jpg", "b.jpg"), {"a": "two files have this id", "b": FACE})
-    yield ZipCase("by two suffixes", of("a.jpg", "a.PNG"), {"a": "two files have this id"})
-    yield ZipCase("by either slash", of("x/a.jpg", "x\\a.jpg"), {"a": "two files have this id"})
+    yield ZipCase("twice", partial(twice, [FACE, FACE[:9]]), {"a": "two files have this name"})
+    yield ZipCase("three times", partial(twice, [FACE] * 3), {"a": "two files have this name"})
+    yield ZipCase("in two folders", of("x/a.jpg", "y/a.jpg", "b.jpg"), {"a": "two files have this name", "b": FACE})
+    yield ZipCase("by two suffixes", of("a.jpg", "a.PNG"), {"a": "two files have this name"})
+    yield ZipCase("by either slash", of("x/a.jpg", "x\\a.jpg"), {"a": "two files have this name"})
     yield ZipCase("but for the case", of("a.jpg", "A.jpg"), {"a": FACE, "A": FACE})
 
 

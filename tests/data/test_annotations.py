@@ -1,21 +1,21 @@
 """Every way an annotation file can be, good or bad."""
 
-import pandas as pd
 import pytest
 
-from hf_smile.data.annotations import check_disjoint, normalize_image_id, read_annotations
+from hf_smile.data.annotations import Reading, read_annotations
 from hf_smile.errors import Problems, SmileDataError
+from hf_smile.labels import parse_label_map
 
 
 @pytest.fixture
 def read(tmp_path):
     """Write `content` to train.csv; give back the rows and the problems."""
 
-    def read(content: str | bytes, name: str = "train.csv"):
+    def read(content: str | bytes, name: str = "train.csv", **reading):
         path = tmp_path / name
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
         problems = Problems()
-        return read_annotations(path, problems), problems
+        return read_annotations(path, problems, Reading(**reading)), problems
 
     return read
 
@@ -30,9 +30,13 @@ TWO_ROWS = [("a", 0), ("b", 2)]
         "a,negative smile\nb,NOT smile",
         "image_id,label\na,negative smile\nb,NOT smile\n",
         "Label,Image_ID\nnegative smile,a\nNOT smile,b\n",
-        "filename,class\na.jpg,0\nb.png,2\n",
-        "a.jpg,negative smile\nb.JPEG,NOT smile\n",
-        "happy_images/a.jpg,negative smile\nhappy_images/b.jpg,NOT smile\n",
+        "IMG,Target\na,0\nb,2\n",
+        "path;labels\na;0\nb;2\n",
+        "a;negative smile\nb;NOT smile\n",
+        "id\tclass\tage\na\t0\t1,5\nb\t2\t2,0\n",
+        "image_id;label;share\r\na;0;0,1\r\nb;2;1,5\r\n",
+        "a, negative_smile\nb, NOT-SMILE\n",
+        "image_id,label\na,negative smile\nb,NOT smile\n".encode("utf-16"),
         "a, NEGATIVE Smile \n b ,not smile\n",
         "a,negative smile\r\nb,NOT smile\r\n",
         "\n a,negative smile\n\n\nb,NOT smile\n\n",
@@ -58,13 +62,8 @@ def test_further_columns_of_a_file_with_header_are_kept(read):
     [
         ("a,negative smile\nb,happy\n", "train.csv:2: unknown label 'happy'"),
         ("a,negative smile\n,NOT smile\n", "train.csv:2: empty id"),
-        (".jpg,NOT smile\n", "train.csv:1: empty id"),
-        ("a,0\nb,1\na.jpg,0\n", "train.csv:3: id 'a' is there twice, first in line 1"),
-        ("a,0\nb,1\na,1\n", "train.csv:3: id 'a' is there twice, first in line 1 with another label, 'negative smile'"),
-        ("a,0\nb\n", "train.csv:2: 1 column where 2 are expected"),
-        ("a;negative smile\nb;NOT smile\n", "train.csv: the cells are separated by semicolons; save"),
-        ("image_id;label;note\na;0;well, yes\n", "train.csv: the cells are separated by semicolons; save"),
-        ("image_id\tlabel\na\t0\nb\t2\n", "train.csv: the cells are separated by tabs; save"),
+        (".jpg,NOT smile\n", "train.csv:1: '.jpg' can't be the name of a file"),
+        ("a,0\nb\n", "train.csv:2: 1 column where 2 are expected (image_id,label)"),
         ("a,0\nb;1\n", "train.csv:2: 1 column where 2 are expected"),
         ("negative smile,a\nNOT smile,b\nNOT smile,c\n", "train.csv: the labels stand where the ids should"),
         ("image_id,label\n0,a\n2,b\n", "train.csv: the labels stand where the ids should"),
@@ -73,11 +72,11 @@ def test_further_columns_of_a_file_with_header_are_kept(read):
         ("person,label\na,0\n", "train.csv:1: no column 'image_id'"),
         ("image_id,label\n", "train.csv: empty file"),
         ("image_id,label,label\na,0,2\n", "train.csv:1: column 'label' is there twice"),
-        ("image_id,label,image\na,0,x\n", "train.csv:1: column 'image' is there twice, or its name is reserved"),
+        ("image_id,label,digest\na,0,x\n", "train.csv: column 'digest' is there twice, or its name is reserved"),
         ("", "train.csv: empty file"),
         ("\n\n", "train.csv: empty file"),
-        ("a,0\nb,NOT smile\n".encode("utf-16"), "train.csv:1: wrong encoding: not UTF-8"),
-        ("a,0\nü,1\n".encode("latin-1"), "train.csv:2: wrong encoding: not UTF-8"),
+        ("a,0\nb,NOT smile\n".encode("utf-16-le"), "train.csv:1: wrong encoding"),
+        ("a,0\nü,1\n".encode() + "ö,2\n".encode("latin-1"), "train.csv:3: wrong encoding: neither UTF-8 nor cp1252"),
         ("a,0\n" + "x" * 200_000 + ",1\n", "train.csv:2: not a CSV line"),
     ],
 )
@@ -110,26 +109,78 @@ def test_all_problems_come_together_the_first_20_and_a_total(read):
         problems.raise_if_any("data/happy_images")
     lines = str(caught.value).splitlines()
     assert lines[0] == "26 problems in data/happy_images:"
-    assert lines[20].startswith("  train.csv:20: unknown label")
-    assert lines[21:] == ["  ... and 6 more"]
+    assert lines[19].startswith("  train.csv:19: unknown label") and lines[20] == "  train.csv:26: empty id"
+    assert lines[21:] == ["  ... and 6 more", 'Say which label each one is: --label_map "happy=..."']
 
 
-def test_an_image_in_train_and_test_is_a_problem(read):
-    train, problems = read("a,0\nb,1\n")
-    test, _ = read("c,0\nb.jpg,1\n", "test.csv")
-    check_disjoint(train, test, problems)
-    assert problems == ["test.csv:2: id 'b' is in train.csv:2 too; no image may be in train and test"]
+@pytest.mark.parametrize("text", ["ü.jpg", "a,b.jpg", " a.jpg ", "person0\\a.jpg", "person0/a.jpg", "img.2022"])
+def test_an_id_is_what_the_file_says(read, text):
+    table, problems = read(f'"{text}",0\n')
+    assert problems == []
+    assert table["image_id"].tolist() == table["file"].tolist() == [text.strip().replace("\\", "/")]
 
 
-def test_an_empty_file_does_not_hide_the_problems_of_the_other(read):
-    empty, problems = read("")
-    test, _ = read("c,0\n", "test.csv")
-    check_disjoint(empty, test, problems)
-    check_disjoint(test, empty, problems)
-    assert problems == ["train.csv: empty file"]
-    assert isinstance(empty, pd.DataFrame)
+def test_id_and_path_may_be_two_columns(read):
+    table, problems = read("id,path,label\n7,person0/a.jpg,0\n")
+    assert problems == []
+    assert table.iloc[0].to_dict() == {"image_id": "7", "file": "person0/a.jpg", "label": 0, "where": "train.csv:2"}
 
 
-def test_an_id_keeps_dots_that_are_no_image_suffix():
-    assert normalize_image_id("img.2022.jpg") == "img.2022"
-    assert normalize_image_id("img.2022") == "img.2022"
+def test_what_excel_writes_is_read_and_said(read, capsys):
+    table, problems = read("Image_ID;Label;Größe\r\nä;NOT smile;1,5\r\n".encode("cp1252"))
+    assert problems == []
+    assert table.iloc[0].to_dict() == {"image_id": "ä", "file": "ä", "label": 2, "where": "train.csv:2", "größe": "1,5"}
+    assert capsys.readouterr().err == "Note: train.csv is read as cp1252 text with semicolons\n"
+    read("a,0\n")
+    assert capsys.readouterr().err == ""
+
+
+def test_columns_can_be_named(read):
+    names = {"image_column": "Picture", "label_column": "emotion", "id_column": "nr"}
+    table, problems = read("nr,picture,emotion\n1,a.jpg,0\n", **names)
+    assert problems == []
+    assert table.iloc[0].to_dict() == {"image_id": "1", "file": "a.jpg", "label": 0, "where": "train.csv:2"}
+    _, problems = read("nr,picture\n1,a.jpg\n", **names)
+    assert problems == ["train.csv: no column 'emotion' (--label_column); there is nr, picture"]
+
+
+def test_unknown_labels_are_mapped_or_the_line_to_add_is_printed(read):
+    text = "a,genuine\nb,Fake\nc,none\nd,fake\n"
+    _, problems = read(text)
+    with pytest.raises(SmileDataError, match=r'--label_map "genuine=\.\.\.,Fake=\.\.\.,none=\.\.\.,fake'):
+        problems.raise_if_any("data")
+    label_map = parse_label_map("genuine=positive smile,fake=negative smile,none=NOT smile")
+    table, problems = read(text, label_map=label_map)
+    assert problems == [] and table["label"].tolist() == [1, 0, 2, 0]
+    table, problems = read("0,0\n1,2\n", label_map=parse_label_map({"0": "NOT smile", "2": "negative smile"}))
+    assert table["label"].tolist() == [2, 0]
+
+
+def test_json_lines_and_parquet_are_annotations_too(read, tmp_path):
+    table, problems = read(
+        '{"file_name": "a.jpg", "label": 0}\n\n{"file_name": "b.jpg", "label": "NOT smile"}\n', "m.jsonl"
+    )
+    assert (
+        problems == [] and table["label"].tolist() == [0, 2] and table["where"].tolist() == ["m.jsonl:1", "m.jsonl:3"]
+    )
+    table[["file", "label"]].rename(columns={"file": "file_name"}).to_parquet(tmp_path / "m.parquet")
+    again = read_annotations(tmp_path / "m.parquet", problems)
+    assert problems == [] and again["file"].tolist() == ["a.jpg", "b.jpg"] and again["label"].tolist() == [0, 2]
+    for content, problem in (
+        ("[1]\n", "m.jsonl:1: not a JSON object"),
+        ("\n", "m.jsonl: empty file"),
+        ('{"a": 1', "m.jsonl:1:"),
+    ):
+        _, problems = read(content, "m.jsonl")
+        assert len(problems) == 1 and problems[0].startswith(problem)
+    (tmp_path / "m.parquet").write_bytes(b"PAR1")
+    _, problems = read(b"PAR1", "m.parquet")
+    assert problems[0].startswith("m.parquet: not a readable Parquet file")
+
+
+def test_of_many_problems_each_kind_is_shown(read):
+    _, problems = read("".join(f"id{i},happy\n" for i in range(50)) + ",1\nx,0,1\n")
+    with pytest.raises(SmileDataError) as caught:
+        problems.raise_if_any("data")
+    assert "train.csv:51: empty id" in str(caught.value) and "train.csv:52: 3 columns" in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 23

@@ -20,7 +20,8 @@ from hf_smile.data.audit.run import Audit, run_audit
 from hf_smile.data.audit.scan import scan_images
 from hf_smile.data.audit.similarity import choose_threshold, clusters, nearest, similarity_forest, unit_rows
 from hf_smile.data.audit.splits import group_disjoint_split
-from hf_smile.data.dataset import read_folder
+from hf_smile.data.arguments import DataArguments
+from hf_smile.data.dataset import read_tables
 from hf_smile.data.sample import draw_face
 from hf_smile.errors import SmileDataError
 from hf_smile.labels import LABEL_NAMES
@@ -73,7 +74,7 @@ def planted(faces, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def audit(planted) -> Audit:
-    return run_audit(scan_images(*read_folder(planted)))
+    return run_audit(scan_images(*read_tables(DataArguments(planted))))
 
 
 def members(groups: pd.DataFrame, column: str | None = None) -> set[frozenset[str]]:
@@ -105,7 +106,7 @@ def test_an_unreadable_image_is_listed_and_the_rest_goes_on(audit):
 
 
 def test_nothing_is_found_where_nothing_is(faces, tmp_path):
-    audit = run_audit(scan_images(*read_folder(write_data(tmp_path / "data", faces))))
+    audit = run_audit(scan_images(*read_tables(DataArguments(write_data(tmp_path / "data", faces)))))
     assert audit.duplicates.empty and audit.equal_hashes.empty and audit.unreadable.empty
     assert audit.summary["clusters"]["largest"] == 1
 
@@ -117,7 +118,9 @@ def test_measures_of_pictures(tmp_path):
     face = draw_face(1, np.random.default_rng(0), size=100)
     images = [plain, half_black, noisy, np.asarray(face.convert("L").convert("RGB")), np.asarray(face)]
     rows = [("train", str(n), 0, jpeg(Image.fromarray(image), 95)) for n, image in enumerate(images)]
-    table = scan_images(*read_folder(write_data(tmp_path / "data", [*rows, ("test", "x", 0, rows[0][3])]))).table
+    table = scan_images(
+        *read_tables(DataArguments(write_data(tmp_path / "data", [*rows, ("test", "x", 0, rows[0][3])])))
+    ).table
     assert table["brightness"][:2].tolist() == pytest.approx([128, 64], abs=1)
     assert table["border"][:3].tolist() == pytest.approx([0, 0.5, 0], abs=0.02)
     assert table["grey"].tolist() == [True, True, False, True, False, True]
@@ -186,7 +189,7 @@ def test_the_threshold_sits_where_clusters_stop_chaining():
 
 
 def test_links_by_features_join_the_groups(audit, planted):
-    scan = scan_images(*read_folder(planted))
+    scan = scan_images(*read_tables(DataArguments(planted)))
     readable = scan._replace(table=scan.table[:46], thumbnails=scan.thumbnails[:46])
     similar = similarity_forest(np.eye(46, dtype=np.float32)[[*range(45), 2]])  # the last is like train2
     groups = list_groups(readable.table, duplicate_links(readable, similar))
@@ -257,10 +260,10 @@ def test_the_whole_audit_leaves_the_originals_untouched(script, planted, tmp_pat
     assert (out / "audit.md").read_text().index("To act on") < 200
 
     for name in ("clean", "group_disjoint"):  # each is a data set of its own
-        tables, images = read_folder(out / name)
-        assert all(image_id in images for table in tables.values() for image_id in table["image_id"])
+        tables, images = read_tables(DataArguments(out / name))
+        assert all(images.read(file) for table in tables.values() for file in table["file"])
         assert not any("broken" in set(table["image_id"]) for table in tables.values())
-    tables, _ = read_folder(out / "clean")
+    tables, _ = read_tables(DataArguments(out / "clean"))
     kept = {split: set(table["image_id"]) for split, table in tables.items()}
     assert not kept["train"] & {"train0", "train3", "train1", "same1"} and {"train4", "smaller4"} <= kept["train"]
     assert {"same0", "again3"} <= kept["test"]
@@ -276,7 +279,7 @@ def test_a_mistake_gets_one_message_and_exit_code_2(script, planted, tmp_path):
     (full / "mine.txt").write_text("mine")
     out = ["--output_dir", tmp_path / "out"]
     for words, message in (
-        (["--data_dir", tmp_path / "nowhere", *out], "no data that can be read"),
+        (["--data_dir", tmp_path / "nowhere", *out], "no such folder"),
         (["--data_dir", planted, "--output_dir", planted], "would write over the data"),
         (["--data_dir", planted, *out, "--backbone", tmp_path / "nowhere"], "no such folder"),
         (["--data_dir", planted, *out, "--predictions", tmp_path / "no.csv"], "cannot be read"),
@@ -304,7 +307,7 @@ except SystemExit:
 
 
 def test_the_real_data(real_data):
-    scan = scan_images(*read_folder(real_data))
+    scan = scan_images(*read_tables(DataArguments(real_data)))
     audit = run_audit(scan)
     found = audit.summary["duplicates"]
     assert found["same_bytes"]["groups"] == 1

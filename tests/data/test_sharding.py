@@ -98,7 +98,7 @@ def test_killed_and_started_again_nothing_is_lost_or_doubled(sample_dir, shards,
     assert killed.returncode == -signal.SIGKILL
     whole = shard_files(tmp_path, "train")
     assert 0 < len(whole) < 6
-    with pytest.raises(SmileDataError, match="goes on"):
+    with pytest.raises(SmileDataError, match="resumes"):
         is_sharded(tmp_path)
     before = {file: file.stat().st_mtime_ns for file in whole}
     write_shards(sample_dir, tmp_path, HOW)
@@ -110,7 +110,6 @@ def test_killed_and_started_again_nothing_is_lost_or_doubled(sample_dir, shards,
 
 def test_a_plain_folder_gives_the_same_shards_piece_by_piece(unpacked, shards, tmp_path, monkeypatch):
     monkeypatch.setattr(sharding, "_PIECE", 7)
-    monkeypatch.setattr(sharding, "read_folder", None)  # it would list all images
     second = unpacked / "happy_images" / f"{list(annotated(unpacked, 'train'))[1]}.jpg"
     second.rename(second.with_suffix(".JPG"))
     write_shards(unpacked, tmp_path / "out", HOW)
@@ -126,14 +125,12 @@ def test_problems_are_found_in_their_lines_across_pieces(unpacked, tmp_path, mon
     with pytest.raises(SmileDataError) as error:
         write_shards(unpacked, tmp_path / "out", HOW)
     assert "2 problems" in str(error.value)
-    assert "train.csv:22: " in str(error.value) and "'grin'" in str(error.value)
-    assert "train.csv:42: id" in str(error.value) and f"first in {'train.csv:' if piece == 7 else 'line '}5" in str(
-        error.value
-    )
+    assert "train.csv:22: unknown label 'grin'" in str(error.value)
+    assert "train.csv:42: id" in str(error.value) and "first in train.csv:5" in str(error.value)
 
 
 @pytest.mark.parametrize(
-    ("end", "problem"), [(b"\xff,1\n", "wrong encoding"), (b'"a,1\n', "a quotation mark opens here")]
+    ("end", "problem"), [(b"\x81,1\n", "wrong encoding"), (b'"a,1\n', "a quotation mark opens here")]
 )
 def test_what_is_no_csv_is_found_in_its_line_in_a_later_piece(unpacked, tmp_path, monkeypatch, end, problem):
     monkeypatch.setattr(sharding, "_PIECE", 7)
@@ -168,8 +165,9 @@ def test_further_columns_stay(unpacked, tmp_path):
 def test_bad_images_are_named_or_left_out_and_listed(unpacked, tmp_path):
     (unpacked / "happy_images" / f"{(bad := list(annotated(unpacked, 'train'))[5])}.jpg").write_bytes(b"no image")
     (unpacked / "happy_images" / f"{(gone := list(annotated(unpacked, 'test'))[5])}.jpg").unlink()
-    with pytest.raises(SmileDataError, match=f"train.csv:6: image '{bad}': not a JPEG"):
+    with pytest.raises(SmileDataError, match=f"train.csv:6: image '{bad}': not a JPEG") as caught:
         write_shards(unpacked, tmp_path / "out", HOW)
+    assert f"test.csv:6: image '{gone}': image missing" in str(caught.value)
     how = replace(HOW, on_bad_image="skip")
     for _ in range(2):  # the second time all shards are there, and the list is made again
         assert sum(write_shards(unpacked, tmp_path / "out", how).values()) == 126

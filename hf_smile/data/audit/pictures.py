@@ -11,7 +11,8 @@ import pandas as pd
 from PIL import Image, ImageDraw, ImageOps
 
 from hf_smile.data.audit.run import Audit
-from hf_smile.data.images import ImageSource, decode_image
+from hf_smile.data.images import decode_image
+from hf_smile.data.sources import Images
 from hf_smile.errors import SmileDataError
 from hf_smile.figures import CLASS_COLORS, new_figure, save_figure
 from hf_smile.labels import LABEL_NAMES
@@ -213,7 +214,7 @@ def open_private_folder(folder: Path) -> Path:
     return folder
 
 
-def draw_contact_sheets(audit: Audit, images: ImageSource, folder: Path) -> list[Path]:
+def draw_contact_sheets(audit: Audit, images: Images, folder: Path) -> list[Path]:
     """Contact sheets of the duplicate groups and of the most suspicious labels, for a person to look through.
 
     Args:
@@ -225,7 +226,7 @@ def draw_contact_sheets(audit: Audit, images: ImageSource, folder: Path) -> list
     open_private_folder(folder)
     for old in [*folder.glob("duplicates-*.png"), *folder.glob("suspicious-*.png")]:
         old.unlink()
-    tiles = {"duplicates": _duplicate_tiles(audit.duplicates)}
+    tiles = {"duplicates": _duplicate_tiles(audit.scan, audit.duplicates)}
     if audit.noise is not None:
         tiles["suspicious"] = _suspicious_tiles(audit.scan, audit.noise.suspicious)
     drawn = []
@@ -238,29 +239,30 @@ def draw_contact_sheets(audit: Audit, images: ImageSource, folder: Path) -> list
     return drawn
 
 
-_Tile = tuple[str, str, str]  # image id, caption, colour of the frame
+_Tile = tuple[str, str, str]  # file, caption, colour of the frame
 
 
-def _duplicate_tiles(groups: pd.DataFrame) -> Iterator[_Tile]:
+def _duplicate_tiles(scan: pd.DataFrame, groups: pd.DataFrame) -> Iterator[_Tile]:
+    files = scan["file"].to_numpy()
     for row in groups.itertuples():
         colour = _ORANGE if row.labels_differ or row.crosses_splits else _INK
-        yield row.image_id, f"group {row.group}, {row.split}\n{LABEL_NAMES[row.label]}", colour
+        yield files[row.row], f"group {row.group}, {row.split}\n{LABEL_NAMES[row.label]}", colour
 
 
 def _suspicious_tiles(scan: pd.DataFrame, suspicious: pd.DataFrame) -> Iterator[_Tile]:
-    ids = scan["image_id"].to_numpy()
+    files = scan["file"].to_numpy()
     for row in suspicious.itertuples():
-        yield ids[row.row], f"{LABEL_NAMES[row.label]}?\n{LABEL_NAMES[row.likely_label]}", _ORANGE
+        yield files[row.row], f"{LABEL_NAMES[row.label]}?\n{LABEL_NAMES[row.likely_label]}", _ORANGE
 
 
-def _draw_sheet(tiles: Sequence[_Tile], images: ImageSource) -> Image.Image:
+def _draw_sheet(tiles: Sequence[_Tile], images: Images) -> Image.Image:
     lines = -(-len(tiles) // _COLUMNS)
     sheet = Image.new("RGB", (_COLUMNS * _TILE, lines * (_TILE + _CAPTION)), "white")
     pen = ImageDraw.Draw(sheet)
-    for place, (image_id, caption, colour) in enumerate(tiles):
+    for place, (file, caption, colour) in enumerate(tiles):
         x, y = place % _COLUMNS * _TILE, place // _COLUMNS * (_TILE + _CAPTION)
         try:
-            picture = ImageOps.contain(decode_image(images.read(image_id)), (_TILE - 8, _TILE - 8))
+            picture = ImageOps.contain(decode_image(images.read(file)), (_TILE - 8, _TILE - 8))
         except SmileDataError:  # it was there when it was scanned
             picture = Image.new("RGB", (_TILE - 8, _TILE - 8), "grey")
         sheet.paste(picture, (x + (_TILE - picture.width) // 2, y + (_TILE - picture.height) // 2))

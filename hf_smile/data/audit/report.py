@@ -15,7 +15,7 @@ from hf_smile.data.audit.leakage import BINS
 from hf_smile.data.audit.pictures import plot_audit
 from hf_smile.data.audit.run import Audit
 from hf_smile.data.audit.splits import clean_tables, link_images, write_annotations
-from hf_smile.data.images import ImageSource
+from hf_smile.data.sources import Images
 from hf_smile.errors import SmileDataError
 from hf_smile.labels import LABEL_NAMES
 
@@ -39,7 +39,7 @@ def open_output(folder: Path, data_dir: Path) -> None:
         raise SmileDataError(f"{folder}: the folder can't be made: {error.strerror}") from None
 
 
-def write_report(audit: Audit, tables: Mapping[str, pd.DataFrame], images: ImageSource, folder: Path) -> None:
+def write_report(audit: Audit, tables: Mapping[str, pd.DataFrame], images: Images, folder: Path) -> None:
     """Write everything but images into `folder`.
 
     `audit.md` to read, `audit.json` with all numbers, plots, the lists `unreadable.csv`, `duplicates.csv`,
@@ -69,7 +69,7 @@ def write_report(audit: Audit, tables: Mapping[str, pd.DataFrame], images: Image
     (folder / "audit.md").write_text(_render(audit, list(lists), plots), encoding="utf-8")
 
 
-def write_clean(audit: Audit, tables: Mapping[str, pd.DataFrame], images: ImageSource, folder: Path) -> dict[str, int]:
+def write_clean(audit: Audit, tables: Mapping[str, pd.DataFrame], images: Images, folder: Path) -> dict[str, int]:
     """Write the splits without leaks and conflicts (see `clean_tables`) into `folder`, a data set of its own.
 
     Returns:

@@ -130,7 +130,7 @@ def run_audit(
     Raises:
         SmileDataError: no image is left in a split, a similarity is out of range, or predictions and data differ.
 
-    >>> audit = run_audit(scan_images(*read_folder(Path("data/sample"))))  # doctest: +SKIP
+    >>> audit = run_audit(scan_images(*read_tables(DataArguments("data/sample"))))  # doctest: +SKIP
     >>> audit.summary["duplicates"]["all"]["groups"]  # doctest: +SKIP
     0
     """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
@@ -14,7 +13,9 @@ import pandas as pd
 from PIL import Image
 from tqdm.auto import tqdm
 
-from hf_smile.data.images import ImageSource, decode_image
+from hf_smile.cores import own_cores
+from hf_smile.data.images import decode_image
+from hf_smile.data.sources import Images
 from hf_smile.errors import SmileDataError
 
 MEASURED_SIZE = 128
@@ -54,16 +55,16 @@ class Scan(NamedTuple):
     """(N, 256) uint8, grey."""
 
 
-def scan_images(tables: Mapping[str, pd.DataFrame], images: ImageSource) -> Scan:
+def scan_images(tables: Mapping[str, pd.DataFrame], images: Images) -> Scan:
     """Read and decode every image once, and keep only numbers: about half a kilobyte an image.
 
     Args:
-        tables: annotations by split, with `image_id` and `label`.
+        tables: annotations by split, as `read_tables` gives them.
         images: where they are.
 
     Returns:
-        Thumbnails, and a table with `image_id`, `split`, `label`; `problem` ("" unless the image can't be read, and
-        then the rest is zero); `digest` of the file's bytes; `dhash`, the 64-bit difference hash of
+        Thumbnails, and a table with `image_id`, `file`, `split`, `label`; `problem` ("" unless the image can't be read,
+        and then the rest is zero); `digest` of the file's bytes; `dhash`, the 64-bit difference hash of
         imagehash; `dhash_bilinear`, the same of a bilinear thumbnail, with ties taken the other way; `width`, `height`
         (pixels, upright), `file_bytes`; `brightness` and `contrast`, mean and standard deviation of the grey levels
         (0 to 255); `sharpness`, the variance of the Laplacian; `grey` (bool); `border`, the share of the image (0 to
@@ -72,30 +73,36 @@ def scan_images(tables: Mapping[str, pd.DataFrame], images: ImageSource) -> Scan
     The difference hash is from Krawetz (2013), "Kind of Like That"; the variance of the Laplacian as a measure of
     blur from Pech-Pacheco et al. (2000), "Diatom autofocusing in brightfield microscopy: a comparative study".
 
-    >>> scan = scan_images(*read_folder("data/sample"))  # doctest: +SKIP
+    >>> scan = scan_images(*read_tables(DataArguments("data/sample")))  # doctest: +SKIP
     >>> scan.table.loc[scan.table["problem"] != "", ["image_id", "problem"]]  # doctest: +SKIP
     """
     table = pd.concat(
-        [annotations[["image_id", "label"]].assign(split=split) for split, annotations in tables.items()],
+        [
+            annotations[["image_id", "file", "label", "problem"]].assign(split=split)
+            for split, annotations in tables.items()
+        ],
         ignore_index=True,
     )
     table["split"] = pd.Categorical(table["split"], list(tables))
     measures = np.zeros(len(table), _MEASURES)
     problems: dict[int, str] = {}
 
-    def measure(image_id: str) -> tuple[Any, ...] | str:
+    def measure(row: tuple[str, str]) -> tuple[Any, ...] | str:
+        file, problem = row
+        if problem:
+            return problem
         try:
-            data = images.read(image_id)
+            data = images.read(file)
             return measure_image(data, decode_image(data))
         except SmileDataError as error:
             return str(error)
 
-    ids = table["image_id"].tolist()
-    threads = min(_MAX_THREADS, os.cpu_count() or 1)
-    progress = tqdm(total=len(ids), desc="Scanning images", unit=" images", delay=1)
+    rows = list(zip(table["file"], table["problem"], strict=True))
+    threads = min(_MAX_THREADS, own_cores())
+    progress = tqdm(total=len(rows), desc="Scanning images", unit=" images", delay=1)
     with ThreadPoolExecutor(threads) as pool, progress:
-        for start in range(0, len(ids), _CHUNK):
-            chunk = ids[start : start + _CHUNK]  # bounds what waits in the pool, however many images there are
+        for start in range(0, len(rows), _CHUNK):
+            chunk = rows[start : start + _CHUNK]  # bounds what waits in the pool, however many images there are
             for row, result in enumerate(pool.map(measure, chunk), start):
                 if isinstance(result, str):
                     problems[row] = result
@@ -105,7 +112,7 @@ def scan_images(tables: Mapping[str, pd.DataFrame], images: ImageSource) -> Scan
     thumbnails = np.ascontiguousarray(measures["thumbnail"])
     for name in (_MEASURES.names or ())[:-1]:
         table[name] = measures[name]
-    return Scan(table.assign(problem=[problems.get(row, "") for row in range(len(ids))]), thumbnails)
+    return Scan(table.assign(problem=[problems.get(row, "") for row in range(len(rows))]), thumbnails)
 
 
 def measure_image(data: bytes, image: Image.Image) -> tuple[Any, ...]:

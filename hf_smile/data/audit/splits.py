@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from hf_smile.csv_cells import guarded
-from hf_smile.data.images import ImageSource
+from hf_smile.data.sources import Images, ImageSource, plain_path
 from hf_smile.errors import SmileDataError
 from hf_smile.labels import LABEL_NAMES, NUM_LABELS
 
@@ -91,14 +91,19 @@ def clean_tables(tables: Mapping[str, pd.DataFrame], groups: pd.DataFrame, bad: 
 
 
 def write_annotations(table: pd.DataFrame, path: Path) -> None:
-    """Write a table of `read_annotations` so that it reads back the same: `image_id,label` and any further columns."""
+    """Write a table of `read_tables` so that it reads back the same: `image_id,file_name,label`, further columns."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    named = table.drop(columns="where").assign(label=[LABEL_NAMES[label] for label in table["label"]])
+    named = table.drop(columns=["where", "problem"]).rename(columns={"file": "file_name"})
+    named = named.assign(
+        label=[LABEL_NAMES[label] for label in table["label"]], file_name=named["file_name"].map(plain_path)
+    )
     named.rename(columns=guarded).map(guarded).to_csv(path, index=False, lineterminator="\n")
 
 
-def link_images(images: ImageSource, folder: Path) -> None:
-    """Make `folder` a data set of its own by a link to the images, where the file system has links."""
+def link_images(images: Images, folder: Path) -> None:
+    """Make `folder` a data set of its own by a link to the images, where these are files that links can name."""
+    if not isinstance(images, ImageSource):
+        return
     link = folder / ("images" if images.path.is_dir() else "images.zip")
     if link.is_symlink():
         link.unlink()

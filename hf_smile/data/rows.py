@@ -1,0 +1,186 @@
+"""Data sets that `datasets` reads: saved ones, Parquet files with images, and those on the Hub."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pandas as pd
+from datasets import ClassLabel, Dataset, DatasetDict, Image, Value
+
+from hf_smile.console import is_main_process
+from hf_smile.data.annotations import OWN_COLUMNS, PLAIN, Reading, is_odd_path
+from hf_smile.data.shards import is_sharded, rows_of
+from hf_smile.data.sources import RowSource
+from hf_smile.data.splits import SPLITS, split_of
+from hf_smile.errors import Problems, SmileDataError, first_line
+from hf_smile.labels import LABEL_NAMES, parse_label
+
+_PIECE = 10_000
+
+
+def is_ready_made(data_dir: str | Path) -> bool:
+    """Whether `load_rows` can read it, rather than annotations and image files being there: also an id on the Hub."""
+    folder = Path(data_dir)
+    return not folder.exists() or _is_saved(folder) or bool(parquet_files(folder))
+
+
+def parquet_files(folder: Path) -> list[Path]:
+    """The Parquet files of a folder and of its subfolders that may hold images."""
+    files = [*folder.glob("*.parquet"), *folder.glob("*/*.parquet")] if folder.is_dir() else []
+    return sorted(file for file in files if file.name != "metadata.parquet")
+
+
+def _is_saved(folder: Path) -> bool:
+    return any((folder / mark).is_file() for mark in ("dataset_dict.json", "state.json"))
+
+
+def load_rows(data_dir: str | Path, reading: Reading = PLAIN) -> RowSource:
+    """Open the data set, with our names for its splits and for the columns `image`, `label` and `image_id`.
+
+    Args:
+        data_dir: folder of a saved `DatasetDict` or `Dataset`, or of Parquet files; id on the Hub.
+        reading: names of columns.
+
+    Raises:
+        SmileDataError: it can't be loaded, or there is no column of images or of labels.
+
+    >>> load_rows("data/prepared").splits["train"].column_names  # doctest: +SKIP
+    ['image', 'label', 'image_id']
+    """
+    folder = Path(data_dir)
+    if not folder.exists():
+        loaded = _load_from_hub(str(data_dir))
+    elif _is_saved(folder):
+        loaded = _load_saved(folder)
+    else:
+        loaded = _load_parquet(folder)
+    splits = {"train": loaded} if isinstance(loaded, Dataset) else dict(loaded)
+    if len(splits) == 1 and not any(map(split_of, map(str, splits))):
+        splits = dict(zip(["train"], splits.values(), strict=True))
+    if (foreign := [str(name) for name in splits if not split_of(str(name))]) and is_main_process():
+        print(
+            f"Note: {', '.join(foreign)} of {data_dir} are not used, only train, validation and test", file=sys.stderr
+        )
+    named = {split_of(str(name)): dataset for name, dataset in splits.items()}
+    standard = {split: _standardize(named[split], split, data_dir, reading) for split in SPLITS if split in named}
+    return RowSource(DatasetDict(standard), data_dir)
+
+
+def row_pieces(rows: RowSource, reading: Reading, problems: Problems) -> Iterator[tuple[str, pd.DataFrame]]:
+    """The rows as tables of annotations: `image_id`, `file`, `label`, `where`, `problem`, further columns as text."""
+    for split, dataset in rows.splits.items():
+        names = getattr(dataset.features["label"], "names", None)
+        further = [
+            name
+            for name, feature in dataset.features.items()
+            if isinstance(feature, (Value, ClassLabel)) and name not in OWN_COLUMNS
+        ]
+        for start in range(0, len(dataset), _PIECE):
+            piece = dataset.select_columns(["image_id", "label", *further])[start : start + _PIECE]
+            numbers = range(start, start + len(piece["label"]))
+            places = [f"{split}, row {number}" for number in numbers]
+            ids = [str(image_id) for image_id in piece["image_id"]]
+            for place, image_id in zip(places, ids, strict=True):
+                if odd := is_odd_path(image_id):
+                    problems.append(f"{place}: image_id {image_id!r} {odd}")
+            labels = [
+                _label_id(raw, names, reading, place, problems)
+                for raw, place in zip(piece["label"], places, strict=True)
+            ]
+            files = [f"{split}/{number}" for number in numbers]
+            table = pd.DataFrame({"image_id": ids, "file": files, "label": labels, "where": places, "problem": ""})
+            yield split, table.assign(**{name: list(map(str, piece[name])) for name in further})
+
+
+def _label_id(raw: Any, names: list[str] | None, reading: Reading, place: str, problems: Problems) -> int:
+    if raw is None or (names and not 0 <= raw < len(names)):
+        problems.append(f"{place}: an image without a label; leave it out of the data set")
+        return -1
+    text = str(names[raw] if names else raw)
+    try:
+        return parse_label(text, reading.label_map)
+    except ValueError as error:
+        problems.append(f"{place}: {error}")
+        problems.unknown_labels.setdefault(text)
+        return -1
+
+
+def _standardize(dataset: Dataset, split: str, where: str | Path, reading: Reading) -> Dataset:
+    names = dataset.column_names
+    pictures = [name for name, feature in dataset.features.items() if isinstance(feature, Image)]
+    if reading.image_column is None and len(pictures) == 1:
+        reading = replace(reading, image_column=pictures[0])
+    try:
+        columns = reading.columns_of(names)
+    except SmileDataError as error:
+        raise SmileDataError(f"{where}: {error}") from None
+    chosen = {"image": columns.file, "label": columns.label, "image_id": columns.image_id}
+    if missing := [name for name in ("image", "label") if chosen[name] is None]:
+        raise SmileDataError(
+            f"{where}: no column {missing[0]!r} in split {split}; it has {', '.join(names)}; "
+            f"say which one it is with --{missing[0]}_column"
+        )
+    ours = {names[at]: name for name, at in chosen.items() if at is not None}
+    dataset = dataset.remove_columns([name for name in chosen if name in names and name not in ours])
+    dataset = dataset.rename_columns({theirs: name for theirs, name in ours.items() if theirs != name})
+    if "image_id" not in dataset.column_names:
+        dataset = dataset.add_column("image_id", [f"{split}-{row:07d}" for row in range(len(dataset))])
+    feature = dataset.features["image"]
+    if isinstance(feature, Value) and feature.dtype not in ("binary", "large_binary"):
+        raise SmileDataError(
+            f"{where}: column {names[chosen['image'] or 0]!r} of split {split} holds {feature.dtype}, not images; "
+            "if these are the names of files, put them into metadata.parquet beside the images"
+        )
+    return dataset.cast_column("image", Image(decode=False))
+
+
+def _load_saved(folder: Path) -> DatasetDict | Dataset:
+    if (folder / "train.csv").is_file():
+        raise SmileDataError(f"{folder} holds train.csv and a saved data set; keep them in folders of their own")
+    try:
+        return datasets.load_from_disk(folder)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SmileDataError(f"{folder}: the saved data set is damaged ({first_line(error)}); save it again") from None
+
+
+def _load_parquet(folder: Path) -> DatasetDict:
+    is_sharded(folder)  # raises where some of them are missing
+    files: dict[str, list[str]] = {}
+    for file in parquet_files(folder):
+        rows_of(file)  # names a damaged one
+        split = split_of(file.name) or split_of(file.relative_to(folder).parts[0]) or "train"
+        files.setdefault(split, []).append(str(file))
+    try:
+        return datasets.load_dataset("parquet", data_files=files)
+    except Exception as error:  # pyarrow and the builder each raise errors of their own
+        cause = error.__cause__ or error
+        raise SmileDataError(f"{folder}: the Parquet files can't be read together: {first_line(cause)}") from None
+
+
+def _load_from_hub(data_dir: str) -> DatasetDict:
+    try:
+        return datasets.load_dataset(data_dir)
+    except Exception as error:  # the Hub client, fsspec and the builders each raise errors of their own
+        reason = first_line(error)
+        raise SmileDataError(f"{data_dir}: no such folder, and not loaded from the Hub either: {reason}") from None
+
+
+def build_rows(rows: RowSource, tables: dict[str, pd.DataFrame]) -> DatasetDict:
+    """The splits with the rows and the labels of the tables."""
+    splits = DatasetDict()
+    for split, table in tables.items():
+        dataset = rows.splits[split]
+        if len(table) < len(dataset):
+            dataset = dataset.select([int(file.rsplit("/", 1)[1]) for file in table["file"]])
+        if getattr(dataset.features["label"], "names", None) != list(LABEL_NAMES):
+            dataset = dataset.remove_columns("label").add_column("label", table["label"].tolist())
+            dataset = dataset.cast_column("label", ClassLabel(names=list(LABEL_NAMES)))
+        if dataset.features["image_id"].dtype != "string":
+            dataset = dataset.cast_column("image_id", Value("string"))
+        splits[split] = dataset.cast_column("image", Image())
+    return splits

@@ -1,0 +1,325 @@
+"""Where encoded images come from: a folder, a zip read in place, or the rows of a data set."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sqlite3
+import stat
+import unicodedata
+import zipfile
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from hf_smile.data.images import IMAGE_SUFFIXES, check_size, encoded_bytes, read_file
+from hf_smile.errors import SmileDataError, first_line
+
+if TYPE_CHECKING:
+    from datasets import DatasetDict
+
+METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+
+
+class Images(Protocol):
+    """What a table of annotations points into with its column `file`."""
+
+    path: Path
+
+    def read(self, file: str) -> bytes:
+        """The encoded bytes, or a SmileDataError that says why there are none."""
+
+    def stamp(self, file: str) -> str | None:
+        """What changes when the file does; None where that can't be told."""
+
+
+class ImageSource:
+    """The images of a folder (with its subfolders) or of a zip, by their path in it.
+
+    The list of names is kept on disk, so that memory does not grow with it. Threads may share one source for reading.
+
+    Args:
+        path: folder or zip file.
+
+    Raises:
+        SmileDataError: nothing is there, the zip is broken or encrypted, or one of its members has an absolute
+            path, a `..`, or is a symbolic link.
+
+    >>> source = ImageSource("data/happy_images/happy_images.zip")  # doctest: +SKIP
+    >>> source.find("05684c70-113d-4894-920e-140edf323528")  # doctest: +SKIP
+    'happy_images/05684c70-113d-4894-920e-140edf323528.jpg'
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._zip: zipfile.ZipFile | None = None
+        self._doubled: set[str] = set()
+        if self.path.is_dir():
+            names = _folder_files(self.path)
+        elif self.path.is_file():
+            self._zip = _open_zip(self.path)
+            names = _zip_members(self._zip, self.path)
+            self._doubled = {name for name, count in Counter(self._zip.namelist()).items() if count > 1}
+            self._zip_stamp = _stamp(self.path.stat())
+        else:
+            raise SmileDataError(f"{self.path}: no such folder or zip file")
+        self.metadata: list[str] = []
+        """Files `metadata.csv`, `.jsonl` or `.parquet`."""
+        self.inner_zips: list[str] = []
+        self._root = f"{self.path.stem if self._zip else self.path.resolve().name}/"
+        # Without a name, SQLite keeps the database in a temporary file of its own.
+        self._index = sqlite3.connect("", check_same_thread=False)
+        self._index.execute("CREATE TABLE images (tail BLOB, name BLOB)")
+        rows = ((self._tail(name), _to_bytes(name)) for name in names if self._is_image(name))
+        self._index.executemany("INSERT INTO images VALUES (?, ?)", rows)
+        self._index.execute("CREATE INDEX by_tail ON images (tail)")
+
+    def __len__(self) -> int:
+        return self._index.execute("SELECT count(*) FROM images").fetchone()[0]
+
+    @property
+    def names(self) -> Iterator[str]:
+        """The paths of all images, in the order of the folder or zip."""
+        for (name,) in self._index.execute("SELECT name FROM images ORDER BY rowid"):
+            yield _from_bytes(name)
+
+    @property
+    def why_empty(self) -> str:
+        """What to say of a source without images.
+
+        >>> ImageSource("empty.zip").why_empty  # doctest: +SKIP
+        'empty.zip: no image in there (.jpg, .jpeg, .png, .webp, .bmp, .avif, .heic, .heif)'
+        """
+        if self.inner_zips:
+            return f"{self.path}: no image in there, but another zip ({self.inner_zips[0]}); unpack that one first"
+        return f"{self.path}: no image in there ({', '.join(IMAGE_SUFFIXES)})"
+
+    def find(self, text: str) -> str:
+        """The one image that a cell of the annotations names.
+
+        Args:
+            text: a path in the folder or zip, or the end of one: `person0/000.jpg`, `000.jpg`. The suffix may be left
+                out. A path that is there in full is taken; otherwise the text must be the end of exactly one path.
+
+        Raises:
+            SmileDataError: no image or several are named so, or the path leaves the folder.
+
+        >>> ImageSource("faces").find("person0/000")  # doctest: +SKIP
+        'person0/000.jpg'
+        """
+        text = text.removeprefix("./")
+        if leaves_folder(text):
+            raise SmileDataError("the path leaves the folder of the images; name a file inside it")
+        stem, suffix = _split_suffix(text)
+        tail = _reversed(f"/{stem}")
+        rows = self._index.execute("SELECT name FROM images WHERE tail >= ? AND tail < ?", (tail, tail[:-1] + b"0"))
+        found = [_from_bytes(name) for (name,) in rows]
+        same_suffix = [name for name in found if not suffix or name.lower().endswith(suffix.lower())]
+        exact = [name for name in same_suffix if _plain(name) in (text, text.removeprefix(self._root))]
+        if not exact and ("/" in text or suffix):
+            whole = (stem, stem.removeprefix(self._root))
+            exact = [name for name in same_suffix if _split_suffix(_plain(name))[0] in whole]
+        matches = exact or same_suffix
+        if len(matches) == 1:
+            return matches[0]
+        if matches:
+            raise SmileDataError(
+                f"two files have this name: {matches[0]} and {matches[1]}; write the path of one of them"
+            )
+        instead = f"there is {found[0]}; write that" if found else "add it, or remove its line"
+        raise SmileDataError(f"image missing in {self.path.name}; {instead}")
+
+    def at(self, path: str) -> str:
+        """The image at exactly this path, which must lie in the folder itself: as `find`, for files from strangers.
+
+        Raises:
+            SmileDataError: there is none, or it lies elsewhere: the path leaves the folder, or it is a link.
+        """
+        if leaves_folder(path):
+            raise SmileDataError("the path leaves the folder; refused as unsafe")
+        tail = self._tail(path)
+        for (row,) in self._index.execute("SELECT name FROM images WHERE tail = ?", (tail,)):
+            name = _from_bytes(row)
+            if _plain(name) != path.removeprefix("./"):
+                continue
+            if self._zip is None and not (self.path / name).resolve().is_relative_to(self.path.resolve()):
+                raise SmileDataError("a link that leaves the folder; refused as unsafe")
+            return name
+        raise SmileDataError(f"image missing in {self.path.name}; add it, or remove its line")
+
+    def stamp(self, file: str) -> str | None:
+        """Size and modification time: of the image, or of the zip it is in."""
+        if self._zip is not None:
+            return self._zip_stamp
+        try:
+            return _stamp((self.path / file).stat())
+        except OSError:
+            return None
+
+    def size(self, file: str) -> int:
+        """The bytes of an image's file; 0 where it can't be looked at."""
+        if self._zip is not None:
+            return self._zip.getinfo(file).file_size
+        try:
+            return (self.path / file).stat().st_size
+        except OSError:
+            return 0
+
+    def read(self, file: str) -> bytes:
+        """The encoded bytes of an image.
+
+        Raises:
+            SmileDataError: the zip holds two files of this name, or the file is too large or unreadable.
+        """
+        if self._zip is None:
+            return read_file(self.path / file)
+        if file in self._doubled:
+            raise SmileDataError(f"the zip holds two files of this name, {file}; rename or remove one")
+        info = self._zip.getinfo(file)
+        check_size(info.file_size)
+        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            # Python unpacks the others without a limit, however little they claim to hold.
+            raise SmileDataError("packed by an unusual method; pack the images again as an ordinary zip (deflate)")
+        try:
+            with self._zip.open(info) as member:
+                return member.read(info.file_size)
+        except (OSError, zipfile.BadZipFile, EOFError, RuntimeError, NotImplementedError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or first_line(error)
+        except Exception:  # zlib.error, struct.error and their like have no common base
+            reason = "the archive is damaged here"
+        raise SmileDataError(f"can't be unpacked: {reason}; make or download the zip again")
+
+    def _is_image(self, name: str) -> bool:
+        base = _plain(name).rpartition("/")[2]
+        stem, suffix = _split_suffix(base)
+        if base in METADATA:
+            self.metadata.append(name)
+        elif base.lower().endswith(".zip"):
+            self.inner_zips.append(name)
+        return bool(stem and suffix) and not base.startswith("._")
+
+    def _tail(self, name: str) -> bytes:
+        """The whole path without suffix, backwards: paths that end alike stand together in the index."""
+        return _reversed(f"/{self._root}{_split_suffix(_plain(name.removeprefix('./')))[0]}")
+
+
+class RowSource:
+    """The images of data sets that `datasets` has loaded; `file` is `<split>/<row>`.
+
+    Args:
+        splits: with a column `image` that is not decoded.
+        where: what to call them in messages.
+    """
+
+    def __init__(self, splits: DatasetDict, where: str | Path) -> None:
+        self.path = Path(where)
+        self.splits = splits
+        self._stamps = {split: _stamp_of_files(dataset.cache_files) for split, dataset in splits.items()}
+
+    def read(self, file: str) -> bytes:
+        """The encoded bytes of an image.
+
+        Raises:
+            SmileDataError: the data set holds a path, and the file there can't be read.
+        """
+        split, row = file.rsplit("/", 1)
+        image = self.splits[split][int(row)]["image"]
+        if image is None:
+            raise SmileDataError("the row has no image; remove it")
+        return encoded_bytes(image)
+
+    def stamp(self, file: str) -> str | None:
+        """Names, sizes and modification times of the Arrow files that hold the split."""
+        return self._stamps[file.rsplit("/", 1)[0]]
+
+
+def leaves_folder(path: str) -> bool:
+    """Whether a path from an annotation file is absolute, names a drive or an address, or climbs out by `..`.
+
+    >>> leaves_folder("../a.jpg"), leaves_folder("C:/a.jpg"), leaves_folder("person0/a.jpg")
+    (True, True, False)
+    """
+    parts = path.split("/")
+    return ".." in parts or (len(parts) > 1 and (not parts[0] or parts[0].endswith(":")))
+
+
+def plain_path(text: str) -> str:
+    """A path as it is compared: accents composed as Unicode NFC, and no backslashes, which old Windows tools write.
+
+    >>> plain_path(" person0\\\\000.jpg")
+    'person0/000.jpg'
+    """
+    return unicodedata.normalize("NFC", text.strip()).replace("\\", "/").rstrip("/")
+
+
+def _plain(name: str) -> str:
+    return name.replace("\\", "/") if name.isascii() else plain_path(_as_utf8(name))
+
+
+def _split_suffix(path: str) -> tuple[str, str]:
+    stem, dot, suffix = path.rpartition(".")
+    return (stem, dot + suffix) if dot and f".{suffix.lower()}" in IMAGE_SUFFIXES else (path, "")
+
+
+def _reversed(path: str) -> bytes:
+    return _to_bytes(path)[::-1]
+
+
+def _to_bytes(name: str) -> bytes:
+    return name.encode("utf-8", "surrogatepass")  # a file name need not be valid text
+
+
+def _from_bytes(name: bytes) -> str:
+    return name.decode("utf-8", "surrogatepass")
+
+
+def _stamp(status: os.stat_result) -> str:
+    return f"{status.st_size} {status.st_mtime_ns}"
+
+
+def _stamp_of_files(files: list[dict[str, str]]) -> str | None:
+    try:
+        stamps = [(file["filename"], _stamp(Path(file["filename"]).stat())) for file in files]
+    except OSError:
+        return None
+    return hashlib.blake2b(repr(stamps).encode(), digest_size=8).hexdigest() if stamps else None
+
+
+def _folder_files(folder: Path) -> Iterator[str]:
+    for parent, folders, files in os.walk(folder):
+        folders.sort()
+        for name in sorted(files):
+            yield Path(parent, name).relative_to(folder).as_posix()
+
+
+def _as_utf8(name: str) -> str:
+    """Macs write UTF-8 names into zips without saying so, and `zipfile` takes them for the letters of MS-DOS."""
+    try:
+        return name.encode("cp437").decode("utf-8")
+    except UnicodeError:
+        return name
+
+
+def _open_zip(path: Path) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(path)
+    except Exception as error:  # zipfile raises struct.error, IndexError and others on broken bytes
+        raise SmileDataError(
+            f"{path}: not a readable zip file ({first_line(error)}); make or download it again"
+        ) from None
+
+
+def _zip_members(archive: zipfile.ZipFile, path: Path) -> Iterator[str]:
+    if sum(info.compress_size for info in archive.infolist()) > path.stat().st_size:
+        raise SmileDataError(f"{path}: its members lie over one another, as in a zip bomb; make the zip again")
+    for info in archive.infolist():
+        parts = info.filename.replace("\\", "/").split("/")
+        if leaves_folder("/".join(parts)):
+            raise SmileDataError(f"{path}: member {info.filename!r} points outside the archive; refused as unsafe")
+        if stat.S_ISLNK(info.external_attr >> 16):
+            raise SmileDataError(f"{path}: member {info.filename!r} is a symbolic link; refused as unsafe")
+        if info.flag_bits & 0x1:
+            raise SmileDataError(f"{path}: member {info.filename!r} is encrypted; pack the images without a password")
+        if parts[-1] and "__MACOSX" not in parts:  # a folder's name ends in a slash
+            yield info.filename

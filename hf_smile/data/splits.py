@@ -1,0 +1,173 @@
+"""Train, validation and test: what they are called, and how images are held out by class and by group."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections import Counter
+from fractions import Fraction
+from math import ceil
+
+import numpy as np
+from datasets import Dataset, DatasetDict
+from sklearn.model_selection import StratifiedGroupKFold
+
+from hf_smile.errors import SmileDataError
+from hf_smile.labels import LABEL_NAMES
+
+SPLITS = ("train", "validation", "test")
+_SPLIT_WORDS = {  # as `datasets` knows them
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("validation", "valid", "dev", "val"), "validation"),
+    **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
+}
+_MOST_FOLDS = 20
+
+
+def split_of(name: str) -> str | None:
+    """The split that a folder or file is named after, case aside; None for other names.
+
+    >>> split_of("Train"), split_of("val"), split_of("test-00000-of-00002.parquet"), split_of("trainer")
+    ('train', 'validation', 'test', None)
+    """
+    return _SPLIT_WORDS.get(re.split(r"[-._ ]", name.lower())[0])
+
+
+def hold_out(train: Dataset, split: str, size: float, seed: int, group_by: str | None = None) -> DatasetDict:
+    """Divide `train` into `train` and `split`, stratified by class; the columns stay as they are.
+
+    Args:
+        train: with a column `label`.
+        split: name of the part that is held out, `validation` or `test`.
+        size: its share of the images, 0 to 1.
+        seed: of the choice.
+        group_by: a column whose values, people for example, must not be on both sides.
+
+    Raises:
+        SmileDataError: too few images of a class, or for a split of that size; no such column.
+
+    >>> hold_out(splits["train"], "validation", 0.1, seed=42)  # doctest: +SKIP
+    DatasetDict({train: ..., validation: ...})
+    """
+    labels = np.array(train["label"])
+    check_size(labels, split, size)
+    if group_by is None:
+        parts = train.train_test_split(size, stratify_by_column="label", seed=seed)
+        return DatasetDict({"train": parts["train"], split: parts["test"]})
+    held_out = grouped_rows(labels, np.array(train[column_of(train.column_names, group_by)], str), split, size, seed)
+    return DatasetDict(
+        {"train": train.select(np.flatnonzero(~held_out)), split: train.select(np.flatnonzero(held_out))}
+    )
+
+
+def column_of(names: list[str], group_by: str) -> str:
+    """The column of that name, case aside.
+
+    Raises:
+        SmileDataError: there is none.
+    """
+    found = next((name for name in names if name.lower() == group_by.strip().lower()), None)
+    if found is None or found in ("image", "label", "image_id"):
+        further = [name for name in names if name not in ("image", "label", "image_id")]
+        there = f"there is {', '.join(further)}" if further else "the annotations have no further column"
+        raise SmileDataError(f"no column {group_by!r} to group by (--group_by); {there}")
+    return found
+
+
+def grouped_rows(labels: np.ndarray, groups: np.ndarray, split: str, size: float, seed: int) -> np.ndarray:
+    """Which rows are held out so that no group is on both sides, and the classes have about their shares.
+
+    The groups are dealt to folds by scikit-learn's `StratifiedGroupKFold`, and as many folds are taken as come closest
+    to the size.
+
+    Args:
+        labels: (N,) label ids.
+        groups: (N,) values that stay together.
+        split: what is held out, for messages.
+        size: share of the rows, 0 to 1.
+        seed: of the order in which the groups are dealt.
+
+    Returns:
+        (N,) bool.
+
+    Raises:
+        SmileDataError: a row has no group, or there are too few groups.
+
+    >>> held_out = grouped_rows(np.array([0, 1] * 10), np.repeat(np.arange(10), 2), "test", 0.2, seed=0)
+    >>> int(held_out.sum())
+    4
+    """
+    if missing := int(np.isin(groups, ("", "None", "nan")).sum()):
+        raise SmileDataError(f"{missing:,} images have no value in the column to group by; fill it in")
+    count = len(np.unique(groups))
+    share = Fraction(size).limit_denominator(max(2, min(_MOST_FOLDS, count)))
+    if count < 2 or not 0 < share < 1:
+        raise SmileDataError(
+            f"{split}_size {size:g} can't be held out of {count} group{'s' if count != 1 else ''}; "
+            f"set another --{split}_size, or leave out --group_by"
+        )
+    folds = StratifiedGroupKFold(share.denominator, shuffle=True, random_state=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # a class may well have fewer images than there are folds
+        chosen = [rows for _, rows in folds.split(labels, labels, groups)][: share.numerator]
+    held_out = np.zeros(len(labels), bool)
+    held_out[np.concatenate(chosen)] = True
+    if held_out.all() or not held_out.any():
+        raise SmileDataError(f"the {count} groups are too unequal to hold {size:.0%} of the images out for {split}")
+    return held_out
+
+
+def check_size(labels: np.ndarray, split: str, size: float) -> None:
+    """See that both sides can have an image of every class.
+
+    Raises:
+        SmileDataError: they can't.
+    """
+    counts = Counter(LABEL_NAMES[label] for label in labels.tolist())
+    held_out = ceil(size * len(labels))
+    label, fewest = min(counts.items(), key=lambda item: item[1])
+    if fewest < 2:
+        raise SmileDataError(
+            f"train holds 1 image of {label!r}, and it takes 2 of each class, one of them for {split}; add images"
+        )
+    if not len(counts) <= held_out <= len(labels) - len(counts):
+        raise SmileDataError(
+            f"{split}_size {size:g} takes {held_out} of the {len(labels)} images in train, but {split} and "
+            f"what is left of train need {len(counts)} each, one of every class; "
+            f"set a {'larger' if held_out < len(counts) else 'smaller'} --{split}_size, or add images"
+        )
+
+
+def check_groups(splits: DatasetDict, group_by: str) -> None:
+    """See that no group is in two of the splits that the data bring.
+
+    Raises:
+        SmileDataError: one is, or a split has no such column.
+    """
+    groups = {
+        split: set(map(str, dataset[column_of(dataset.column_names, group_by)])) for split, dataset in splits.items()
+    }
+    names = [*groups]
+    for at, split in enumerate(names):
+        for other in names[at + 1 :]:
+            if shared := groups[split] & groups[other]:
+                raise SmileDataError(
+                    f"{len(shared):,} values of {group_by!r} are in {split} and in {other}, for example "
+                    f"{min(shared)!r}; put all rows into train, and let --{other}_size hold out whole groups"
+                )
+
+
+def describe(splits: DatasetDict, group_by: str | None = None) -> str:
+    """How many images, and groups, each split has.
+
+    >>> describe(splits, "person")  # doctest: +SKIP
+    'train: 72 images of 9 values of person, test: 24 images of 3 values of person'
+    """
+    words = []
+    for split, dataset in splits.items():
+        line = f"{split}: {len(dataset):,} image{'s' if len(dataset) != 1 else ''}"
+        if group_by is not None:
+            count = len(set(map(str, dataset[column_of(dataset.column_names, group_by)])))
+            line += f" of {count:,} group{'s' if count != 1 else ''} by {group_by}"
+        words.append(line)
+    return ", ".join(words)
