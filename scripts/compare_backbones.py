@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_smile.console import run_script
+from hf_smile.data.arguments import DEFAULT_DATA_DIR, add_data_arguments, data_arguments
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,6 +48,7 @@ def parse_arguments() -> tuple[argparse.Namespace, list[str]]:
     )
     parser.add_argument("--cache_dir", metavar="DIR", help="keeps the features (default: OUTPUT_DIR/cache)")
     parser.add_argument("--recipe", metavar="FILE.yaml", help="settings of the mode fine_tune")
+    add_data_arguments(parser, "data_dir", "validation_size", "on_bad_image")
     args, settings = parser.parse_known_args()
     if args.validation_size is not None and not 0 < args.validation_size < 1:
         parser.error(f"--validation_size is {args.validation_size}; it must lie between 0 and 1")
@@ -66,7 +68,6 @@ def probe_all(args: argparse.Namespace) -> Iterator[tuple[Facts, list[Scores]]]:
     import numpy as np
     from tqdm.auto import tqdm
 
-    from hf_smile.data.arguments import DEFAULT_DATA_DIR
     from hf_smile.data.dataset import load_smile_dataset
     from hf_smile.data.images import encoded_bytes
     from hf_smile.modeling.features import pooled_features
@@ -76,7 +77,8 @@ def probe_all(args: argparse.Namespace) -> Iterator[tuple[Facts, list[Scores]]]:
     keep_freed_memory()
     # Backbones first: a mistake in a name should not wait for the images.
     facts = {name: describe_backbone(name)._asdict() for name in args.backbones}
-    splits = load_smile_dataset(args.data_dir or DEFAULT_DATA_DIR, validation_size=0)
+    data = data_arguments(args, data_dir=args.data_dir or DEFAULT_DATA_DIR, validation_size=0)
+    splits = load_smile_dataset(**vars(data))
     seeds = args.seeds
     if "validation" in splits:  # the data bring one of their own, and a probe has nothing else to draw
         seeds = seeds[:1]
@@ -97,7 +99,7 @@ def probe_all(args: argparse.Namespace) -> Iterator[tuple[Facts, list[Scores]]]:
             else:
                 fit, held_out = (
                     (features["train"][rows_of], labels["train"][rows_of])
-                    for rows_of in split_rows(splits["train"], args.validation_size or 0.1, seed)
+                    for rows_of in split_rows(splits["train"], args.validation_size or 0.1, seed, args.group_by)
                 )
             found = probe(*fit, *held_out, *([features["test"]] if args.test else []))
             rows.append(scores(name, seed, "validation", found[0], held_out[1]))
@@ -121,6 +123,8 @@ def fine_tune_all(args: argparse.Namespace, settings: list[str]) -> Iterator[tup
             words = [args.recipe] if args.recipe else []
             words += ["--data_dir", args.data_dir] if args.data_dir else []
             words += ["--validation_size", str(args.validation_size)] if args.validation_size else []
+            for name in ("test_size", "group_by", "image_column", "label_column", "id_column", "label_map"):
+                words += [f"--{name}", str(getattr(args, name))] if getattr(args, name) is not None else []
             words += settings
             words += ["--backbone", name, "--seed", str(seed), "--output_dir", str(folder)]
             arguments = parse_arguments(words)

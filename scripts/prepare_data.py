@@ -49,19 +49,15 @@ def main() -> None:
     import datasets
     import pyarrow
 
-    from hf_smile.data.checks import mark_checked
     from hf_smile.data.dataset import load_smile_dataset
     from hf_smile.data.plots import class_table, plot_class_distribution, plot_samples
     from hf_smile.data.prepare import export_imagefolder, save_prepared
-    from hf_smile.data.rows import load_rows
     from hf_smile.data.splits import describe
 
     output_dir = Path(arguments.output_dir or "data/prepared")
     data = data_arguments(arguments)
     splits = load_smile_dataset(**vars(data), seed=arguments.seed, bad_image_list=output_dir / "bad_images.csv")
     save_prepared(splits, output_dir)
-    saved = load_rows(output_dir)
-    mark_checked(saved, [f"{split}/{row}" for split, dataset in splits.items() for row in range(len(dataset))])
     if data.group_by:
         print(describe(splits, data.group_by))
     plot_class_distribution(splits, output_dir / "class_distribution.png")

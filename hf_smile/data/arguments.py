@@ -10,7 +10,7 @@ from hf_smile.errors import SmileError
 from hf_smile.labels import parse_label_map
 
 if TYPE_CHECKING:
-    from hf_smile.data.annotations import Reading
+    from hf_smile.data.columns import Reading
 
 DEFAULT_DATA_DIR = "data/happy_images"
 
@@ -58,7 +58,7 @@ class DataArguments:
         Raises:
             SmileError: `label_map` is not one.
         """
-        from hf_smile.data.annotations import Reading
+        from hf_smile.data.columns import Reading
 
         try:
             label_map = parse_label_map(self.label_map)

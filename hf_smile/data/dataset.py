@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -77,6 +78,8 @@ def load_smile_dataset(
     if on_bad_image not in ("error", "skip"):
         raise SmileDataError(f"on_bad_image is {on_bad_image!r}; it must be 'error' or 'skip'")
     problems = Problems()
+    if isinstance(label_map, Mapping):
+        label_map = json.dumps(dict(label_map))
     reading = DataArguments(
         image_column=image_column, label_column=label_column, id_column=id_column, label_map=label_map
     ).reading()

@@ -7,7 +7,6 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from itertools import chain, islice
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -15,7 +14,8 @@ from typing import Any
 import pandas as pd
 
 from hf_smile.console import is_main_process
-from hf_smile.data.annotations import PLAIN, Reading, annotation_pieces, is_odd_path, read_annotations
+from hf_smile.data.annotations import annotation_pieces, is_odd_path, read_annotations
+from hf_smile.data.columns import PLAIN, Reading
 from hf_smile.data.rows import is_ready_made, load_rows, row_pieces
 from hf_smile.data.shards import SETTINGS
 from hf_smile.data.sources import METADATA, Images, ImageSource, plain_path
@@ -70,9 +70,12 @@ def read_layout(data_dir: str | Path, problems: Problems, reading: Reading = PLA
     if is_ready_made(data_dir):
         rows = load_rows(data_dir, reading)
         return Layout(_registered(row_pieces(rows, reading, problems), problems), rows)
-    read = partial(annotation_pieces, problems=problems, piece=piece, reading=reading)
-    if not piece:
-        read = _whole(partial(read_annotations, problems=problems, reading=reading))
+
+    def read(file: Path) -> Iterator[pd.DataFrame]:
+        if piece:
+            return annotation_pieces(file, problems, piece, reading)
+        return iter([read_annotations(file, problems, reading)])
+
     if path.is_dir() and (csvs := _csv_files(path)):
         images = _open_images(path)
         return Layout(_registered(_rows_of_csvs(csvs, images, read), problems), images)
@@ -103,10 +106,6 @@ def refuse_data_folder(output_dir: str | Path, data_dir: str | Path) -> None:
         found = found or next((f"{split}/{name}" for name in classes if (folder / split / name).exists()), None)
     if found or (folder.is_dir() and folder.resolve() == Path(data_dir).resolve()):
         raise SmileDataError(f"{folder} holds data{f' ({found})' if found else ''}; name another --output_dir")
-
-
-def _whole(read: Callable[[Path], pd.DataFrame]) -> Callable[[Path], Iterator[pd.DataFrame]]:
-    return lambda path: iter([read(path)])
 
 
 def _csv_files(folder: Path) -> dict[str, Path]:
@@ -164,7 +163,7 @@ def _rows_of_metadata(images: ImageSource, read: Callable[[Path], Iterator[pd.Da
                 path.write_bytes(images.read(name))
             for table in read(path):
                 table["where"] = f"{folder}/" * (str(folder) != ".") + table["where"]
-                bound = _bind(table, lambda file, folder=folder: images.at(str(folder / file)))
+                bound = _bind(table.assign(file=[str(folder / file) for file in table["file"]]), images.at)
                 splits = [_first_split(str(folder / file)) or "train" for file in table["file"]]
                 for split in dict.fromkeys(splits):
                     yield split, bound[[of_row == split for of_row in splits]]

@@ -11,7 +11,9 @@ from datasets import DatasetDict
 from tqdm.auto import tqdm
 
 from hf_smile.console import is_main_process
+from hf_smile.data.checks import mark_checked
 from hf_smile.data.images import IMAGE_SUFFIXES, encoded_bytes
+from hf_smile.data.rows import load_rows
 from hf_smile.errors import SmileDataError
 
 
@@ -38,6 +40,8 @@ def save_prepared(splits: DatasetDict, output_dir: str | Path) -> None:
             shutil.rmtree(folder / split, ignore_errors=True)
             Path(unfinished, split).replace(folder / split)
         Path(unfinished, _MARK).replace(folder / _MARK)
+    saved = load_rows(folder)
+    mark_checked(saved, [f"{split}/{row}" for split, dataset in splits.items() for row in range(len(dataset))])
 
 
 _MARK = "dataset_dict.json"  # what makes a folder a prepared one, so it comes last

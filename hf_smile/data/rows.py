@@ -13,7 +13,8 @@ import pandas as pd
 from datasets import ClassLabel, Dataset, DatasetDict, Image, Value
 
 from hf_smile.console import is_main_process
-from hf_smile.data.annotations import OWN_COLUMNS, PLAIN, Reading, is_odd_path
+from hf_smile.data.annotations import OWN_COLUMNS, is_odd_path
+from hf_smile.data.columns import PLAIN, Reading
 from hf_smile.data.shards import is_sharded, rows_of
 from hf_smile.data.sources import RowSource
 from hf_smile.data.splits import SPLITS, split_of

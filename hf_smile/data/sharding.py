@@ -24,7 +24,8 @@ from tqdm.auto import tqdm
 
 from hf_smile.cores import own_cores
 from hf_smile.csv_cells import guarded
-from hf_smile.data.annotations import OWN_COLUMNS, PLAIN, Reading
+from hf_smile.data.annotations import OWN_COLUMNS
+from hf_smile.data.columns import PLAIN, Reading
 from hf_smile.data.images import decode_image
 from hf_smile.data.layouts import read_layout
 from hf_smile.data.shards import SETTINGS, features_of, read_settings, rows_of, shard_files

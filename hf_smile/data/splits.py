@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import warnings
 from collections import Counter
-from fractions import Fraction
 from math import ceil
 
 import numpy as np
@@ -50,8 +49,8 @@ def hold_out(train: Dataset, split: str, size: float, seed: int, group_by: str |
     DatasetDict({train: ..., validation: ...})
     """
     labels = np.array(train["label"])
-    check_size(labels, split, size)
     if group_by is None:
+        check_size(labels, split, size)
         parts = train.train_test_split(size, stratify_by_column="label", seed=seed)
         return DatasetDict({"train": parts["train"], split: parts["test"]})
     held_out = grouped_rows(labels, np.array(train[column_of(train.column_names, group_by)], str), split, size, seed)
@@ -100,20 +99,19 @@ def grouped_rows(labels: np.ndarray, groups: np.ndarray, split: str, size: float
     if missing := int(np.isin(groups, ("", "None", "nan")).sum()):
         raise SmileDataError(f"{missing:,} images have no value in the column to group by; fill it in")
     count = len(np.unique(groups))
-    share = Fraction(size).limit_denominator(max(2, min(_MOST_FOLDS, count)))
-    if count < 2 or not 0 < share < 1:
-        raise SmileDataError(
-            f"{split}_size {size:g} can't be held out of {count} group{'s' if count != 1 else ''}; "
-            f"set another --{split}_size, or leave out --group_by"
-        )
-    folds = StratifiedGroupKFold(share.denominator, shuffle=True, random_state=seed)
+    if count < 2:
+        raise SmileDataError(f"all images are of one group, so none can be held out for {split}; leave out --group_by")
+    folds = StratifiedGroupKFold(min(_MOST_FOLDS, count), shuffle=True, random_state=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # a class may well have fewer images than there are folds
-        chosen = [rows for _, rows in folds.split(labels, labels, groups)][: share.numerator]
+        try:
+            order = [rows for _, rows in folds.split(labels, labels, groups)]
+        except ValueError:  # no class has as many images as there are folds
+            raise SmileDataError(f"{len(labels)} images are too few to hold groups out for {split}") from None
+    sizes = np.cumsum([len(rows) for rows in order[:-1]])
+    taken = 1 + int(np.abs(sizes - size * len(labels)).argmin())
     held_out = np.zeros(len(labels), bool)
-    held_out[np.concatenate(chosen)] = True
-    if held_out.all() or not held_out.any():
-        raise SmileDataError(f"the {count} groups are too unequal to hold {size:.0%} of the images out for {split}")
+    held_out[np.concatenate(order[:taken])] = True
     return held_out
 
 

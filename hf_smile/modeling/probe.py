@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from datasets import Dataset
 
-from hf_smile.data.dataset import split_validation
+from hf_smile.data.splits import column_of, hold_out
 from hf_smile.errors import SmileDataError
 from hf_smile.evaluation.metrics import compute_metrics
 from hf_smile.labels import NUM_LABELS
@@ -60,14 +60,17 @@ def describe_backbone(
     return Backbone(parameters, shape[-1], batch_size / fastest)
 
 
-def split_rows(train: Dataset, validation_size: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def split_rows(
+    train: Dataset, validation_size: float, seed: int, group_by: str | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Rows of `train` that train and those that validate: the very split that `load_smile_dataset` makes.
 
     Raises:
         SmileDataError: too few images for a validation split.
     """
-    rows = train.select_columns("label").add_column("row", np.arange(len(train)))
-    parts = split_validation(rows, validation_size, seed)
+    columns = ["label"] if group_by is None else ["label", column_of(train.column_names, group_by)]
+    rows = train.select_columns(columns).add_column("row", np.arange(len(train)))
+    parts = hold_out(rows, "validation", validation_size, seed, group_by)
     return np.array(parts["train"]["row"]), np.array(parts["validation"]["row"])
 
 

@@ -2,7 +2,8 @@
 
 import pytest
 
-from hf_smile.data.annotations import Reading, read_annotations
+from hf_smile.data.annotations import read_annotations
+from hf_smile.data.columns import Reading
 from hf_smile.errors import Problems, SmileDataError
 from hf_smile.labels import parse_label_map
 

@@ -13,6 +13,7 @@ import pytest
 import timm
 from PIL import Image
 
+from hf_smile.data.arguments import DataArguments
 from hf_smile.data.audit.duplicates import count_groups, duplicate_links, link_equal, list_groups
 from hf_smile.data.audit.labels import estimate_label_noise, out_of_fold_probabilities
 from hf_smile.data.audit.leakage import accuracy_by_similarity
@@ -20,7 +21,6 @@ from hf_smile.data.audit.run import Audit, run_audit
 from hf_smile.data.audit.scan import scan_images
 from hf_smile.data.audit.similarity import choose_threshold, clusters, nearest, similarity_forest, unit_rows
 from hf_smile.data.audit.splits import group_disjoint_split
-from hf_smile.data.arguments import DataArguments
 from hf_smile.data.dataset import read_tables
 from hf_smile.data.sample import draw_face
 from hf_smile.errors import SmileDataError

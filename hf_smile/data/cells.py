@@ -1,0 +1,222 @@
+"""A file of annotations (CSV, JSON lines or Parquet) -> names of columns, and rows of cells with their lines."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from hf_smile.console import is_main_process
+from hf_smile.csv_cells import unguarded
+from hf_smile.data.columns import Columns, Reading
+from hf_smile.errors import SmileDataError, first_line
+
+TOO_LARGE = "is this an annotation file? If so, let scripts/shard_dataset.py read it, and train on what that writes"
+_MAX_LINE_LENGTH = 1_000_000
+_NO_TEXT = re.compile("[\x00\ud800-\udfff]")  # UTF-16 without its mark, or bytes that `surrogateescape` kept
+_BEYOND_ASCII = re.compile("[\x80-\ud7ff\ue000-\ufefe\uff00-\U0010ffff]")
+_DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
+
+Row = tuple[int, list[str]]
+"""Line number and cells."""
+
+
+def read_rows(path: Path, max_lines: int | None, reading: Reading) -> tuple[list[str], Iterator[Row]]:
+    """Open a file of annotations; its rows are read as they are asked for.
+
+    Args:
+        path: its suffix says what it is: `.parquet`, `.jsonl`, or else CSV in UTF-8, UTF-16 or Windows' cp1252, with
+            commas, semicolons or tabs. What is not the plain form is said.
+        max_lines: of a CSV file; a longer one is a problem.
+        reading: the names that make a header.
+
+    Returns:
+        Names of the columns (`image_id`, `label` where there is no header), and the rows.
+
+    Raises:
+        SmileDataError: the file is not one of these, or empty; for a line, when that is reached.
+
+    >>> names, rows = read_rows(Path("train.csv"), None, Reading())  # doctest: +SKIP
+    """
+    if path.suffix == ".parquet":
+        return _parquet_rows(path)
+    if path.suffix == ".jsonl":
+        return _json_rows(path)
+    return _csv_rows(path, max_lines, reading)
+
+
+def _parquet_rows(path: Path) -> tuple[list[str], Iterator[Row]]:
+    try:
+        file = pq.ParquetFile(path)
+        batches = (batch.to_pylist() for batch in file.iter_batches())
+        rows = enumerate((row for batch in batches for row in batch), 1)
+        names = file.schema_arrow.names
+    except (pa.ArrowException, OSError) as error:
+        raise SmileDataError(f"not a readable Parquet file ({first_line(error)}); make it again") from None
+    return names, ((number, [_text(row[name]) for name in names]) for number, row in rows)
+
+
+def _json_rows(path: Path) -> tuple[list[str], Iterator[Row]]:
+    """The first object names the columns; what others lack is empty."""
+
+    def objects() -> Iterator[tuple[int, dict[str, Any]]]:
+        with path.open(encoding="utf-8-sig") as file:
+            for number, line in enumerate(file, 1):
+                try:
+                    found = json.loads(line) if line.strip() else {}
+                except (ValueError, RecursionError):
+                    found = None
+                if not isinstance(found, dict):
+                    raise SmileDataError(
+                        f'{path.name}:{number}: not a JSON object ({{"file_name": ..., "label": ...}})'
+                    )
+                if found:
+                    yield number, found
+
+    try:
+        _, first = next(objects(), (0, {}))
+        if not first:
+            raise SmileDataError("empty file")
+        names = [*first]
+        return names, ((number, [_text(row.get(name)) for name in names]) for number, row in objects())
+    except UnicodeDecodeError:
+        raise SmileDataError("wrong encoding: not UTF-8; save the file as UTF-8") from None
+
+
+def _text(value: Any) -> str:
+    return "" if value is None else str(value)
+
+
+def _csv_rows(path: Path, max_lines: int | None, reading: Reading) -> tuple[list[str], Iterator[Row]]:
+    """Names of the columns, and the rows behind the header, if there is one."""
+    encoding = _encoding_of(path)
+    delimiter = _delimiter_of(path, encoding, reading)
+    plain = encoding == "utf-8" and delimiter == ","
+    if not plain and is_main_process():
+        text = "UTF-8" if encoding == "utf-8" else encoding
+        print(f"Note: {path.name} is read as {text} text with {_DELIMITERS[delimiter]}", file=sys.stderr)
+    rows = _cells(path, encoding, delimiter, max_lines)
+    head = list(islice(rows, 1000))
+    if not head:
+        raise SmileDataError("empty file")
+    names = ["image_id", "label"]
+    if reading.is_header(head[0][1]):
+        line, names = head.pop(0)
+        names = [name.strip() for name in names]
+        if twice := [name for name, count in Counter(map(str.lower, names)).items() if count > 1]:
+            raise SmileDataError(f"{path.name}:{line}: column {twice[0]!r} is there twice, or its name is reserved")
+        columns = reading.columns_of(names)
+        missing = "label" if columns.label is None else "image_id"
+        if columns.label is None or columns.image_id is None is columns.file:
+            raise SmileDataError(f"{path.name}:{line}: no column {missing!r}; the header has {', '.join(names)}")
+        if not head:
+            raise SmileDataError("empty file: it has a header and no rows")
+    if _are_swapped(head, reading.columns_of(names), reading):
+        raise SmileDataError(
+            "the labels stand where the ids should; swap the two columns, "
+            "or fix the header line (without one the columns are image_id,label)"
+        )
+
+    def all_rows() -> Iterator[Row]:
+        yield from head
+        yield from rows
+
+    return names, all_rows()
+
+
+def _encoding_of(path: Path) -> str:
+    """`utf-8`, `utf-16` or `cp1252`. Of a file that is neither, the line of the first wrong byte is found later."""
+    with path.open("rb") as file:
+        if file.read(2) in (b"\xff\xfe", b"\xfe\xff"):
+            return "utf-16"
+    letters = wrong = False
+    with path.open(encoding="utf-8", errors="surrogateescape", newline="") as text:
+        while chunk := text.read(1 << 20):
+            if not chunk.isascii():
+                letters = letters or _BEYOND_ASCII.search(chunk) is not None
+                wrong = wrong or _NO_TEXT.search(chunk) is not None
+    return "cp1252" if wrong and not letters else "utf-8"
+
+
+def _delimiter_of(path: Path, encoding: str, reading: Reading) -> str:
+    """The sign between the cells: the one by which most of the first rows show a label or the name of a column."""
+    try:
+        with path.open(encoding=encoding, errors="surrogateescape", newline="") as file:
+            lines = file.read(65_536).splitlines()[:20]
+    except UnicodeError:  # told with its line when the rows are read
+        return ","
+
+    def score(delimiter: str) -> tuple[int, int]:
+        with_label = cells = 0
+        try:
+            for row in csv.reader(lines, delimiter=delimiter):
+                with_label += reading.is_header(row) or any(map(reading.is_label, row))
+                cells += len(row)
+        except csv.Error:  # told with its line when the rows are read
+            pass
+        return with_label, cells
+
+    scores = {delimiter: score(delimiter) for delimiter in _DELIMITERS}
+    if any(with_label for with_label, _ in scores.values()):
+        return max(scores, key=lambda delimiter: scores[delimiter])
+    return next((delimiter for delimiter, (_, cells) in scores.items() if cells > len(lines)), ",")
+
+
+def _cells(path: Path, encoding: str, delimiter: str, max_lines: int | None) -> Iterator[Row]:
+    """The lines that are not blank, as (line number, cells).
+
+    Raises:
+        SmileDataError: from here on it is not a CSV file.
+    """
+    # Strict: else a quotation mark that never closes would swallow the lines behind it without a word.
+    reader = csv.reader(_lines(path, encoding, max_lines), strict=True, delimiter=delimiter)
+    first_line_of_row = 1
+    try:
+        for row in reader:
+            text = "".join(row)
+            if text.strip():
+                yield reader.line_num, list(map(unguarded, row)) if "'" in text else row
+            first_line_of_row = reader.line_num + 1
+    except csv.Error as error:
+        unclosed = reader.line_num > first_line_of_row or "unexpected end" in str(error)
+        reason = "a quotation mark opens here and never closes" if unclosed else error
+        raise SmileDataError(f"{path.name}:{first_line_of_row}: not a CSV line: {reason}") from None
+
+
+def _lines(path: Path, encoding: str, max_lines: int | None) -> Iterator[str]:
+    wrong = "wrong encoding: neither UTF-8 nor cp1252; save the file as UTF-8"
+    with path.open(encoding=encoding, errors="surrogateescape", newline="") as file:
+        number = 0
+        try:
+            for number, line in enumerate(iter(partial(file.readline, _MAX_LINE_LENGTH + 1), ""), 1):
+                if max_lines is not None and number > max_lines:
+                    raise csv.Error(f"the file has more than {max_lines:,} lines; {TOO_LARGE}")
+                if len(line) > _MAX_LINE_LENGTH:
+                    raise csv.Error(f"it has more than {_MAX_LINE_LENGTH:,} characters; is this an annotation file?")
+                if "\0" in line or not line.isascii():
+                    if _NO_TEXT.search(line):
+                        raise SmileDataError(f"{path.name}:{number}: {wrong}")
+                    line = line.replace("\ufeff", "")  # files that were put together have marks in the middle
+                yield line
+        except UnicodeError:  # of UTF-16, where nothing can be escaped
+            raise SmileDataError(f"{path.name}:{number + 1}: {wrong}") from None
+
+
+def _are_swapped(rows: list[Row], columns: Columns, reading: Reading) -> bool:
+    """Whether no label is one, and most of the ids are. An id may well be 0, 1 or 2."""
+    id_at, label_at = (columns.file if columns.image_id is None else columns.image_id), columns.label
+    assert id_at is not None and label_at is not None
+    whole = [row for _, row in rows if len(row) > max(id_at, label_at)]
+    if any(reading.is_label(row[label_at]) for row in whole):
+        return False
+    return 2 * sum(reading.is_label(row[id_at]) for row in whole) > len(whole)

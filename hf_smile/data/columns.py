@@ -1,0 +1,77 @@
+"""Which columns of annotations hold ids, images and labels, and what the labels are called."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from hf_smile.errors import SmileDataError
+from hf_smile.labels import parse_label
+
+_ID_COLUMNS = ("image_id", "id")
+_IMAGE_COLUMNS = ("file_name", "filename", "file", "path", "image_path", "image", "img")
+_LABEL_COLUMNS = ("label", "labels", "class", "target")
+
+
+class Columns(NamedTuple):
+    """Positions of the columns that matter."""
+
+    image_id: int | None
+    file: int | None
+    label: int | None
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How annotations are to be read where the usual names of columns and labels do not fit.
+
+    >>> Reading(label_column="emotion", label_map={"fake": 0}).columns_of(["File_Name", "emotion"])
+    Columns(image_id=None, file=0, label=1)
+    """
+
+    image_column: str | None = None
+    """Of the path, or of the image itself."""
+    label_column: str | None = None
+    id_column: str | None = None
+    label_map: Mapping[str, int] = field(default_factory=dict)
+    """As `hf_smile.labels.parse_label_map` returns it."""
+
+    def columns_of(self, names: Iterable[str]) -> Columns:
+        """Which of the columns are which, case aside; None for those that are not there.
+
+        Raises:
+            SmileDataError: a column that was asked for is not there.
+        """
+        names = [*names]
+        lower = [name.strip().lower() for name in names]
+
+        def find(wanted: str | None, option: str, usual: tuple[str, ...]) -> int | None:
+            if wanted is not None and wanted.strip().lower() not in lower:
+                raise SmileDataError(f"no column {wanted!r} ({option}); there is {', '.join(names)}")
+            candidates = usual if wanted is None else (wanted.strip().lower(),)
+            return next((lower.index(name) for name in candidates if name in lower), None)
+
+        return Columns(
+            find(self.id_column, "--id_column", _ID_COLUMNS),
+            find(self.image_column, "--image_column", _IMAGE_COLUMNS),
+            find(self.label_column, "--label_column", _LABEL_COLUMNS),
+        )
+
+    def is_header(self, cells: Iterable[str]) -> bool:
+        """Whether a row names columns. Only known names make a header: a mistyped label must not pass for one."""
+        named = {name.strip().lower() for name in (self.image_column, self.label_column, self.id_column) if name}
+        known = {*_ID_COLUMNS, *_IMAGE_COLUMNS, *_LABEL_COLUMNS, *named}
+        return not known.isdisjoint(cell.strip().lower() for cell in cells)
+
+    def is_label(self, text: str) -> bool:
+        """Whether it is a spelling of a label."""
+        try:
+            parse_label(text, self.label_map)
+        except ValueError:
+            return False
+        return True
+
+
+PLAIN = Reading()
+"""The usual names, and no further spellings."""

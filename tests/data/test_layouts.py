@@ -1,0 +1,254 @@
+"""Whatever the folders, names and ids: a row is bound to the file that it names, or refused in its line."""
+
+import csv
+import io
+import tempfile
+import zipfile
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from hf_smile.data.dataset import load_smile_dataset
+from hf_smile.data.layouts import collect, read_layout, refuse_data_folder
+from hf_smile.errors import Problems, SmileDataError
+
+SUFFIXES = (".jpg", ".JPG", ".png", ".jpeg")
+
+
+@st.composite
+def data(draw):
+    """Files, and rows that name them well or badly, in either of the two forms of a source."""
+    folder = st.sampled_from(["", "", "person0/", "person1/", "backup/person0/", "images/", "é/", "0/"])
+    stem = st.sampled_from(["000", "001", "é", "a.b", "0", "x y"])
+    path = st.builds(lambda *parts: "".join(parts), folder, stem, st.sampled_from(SUFFIXES))
+    files = draw(st.lists(path, min_size=1, max_size=8, unique=True))
+    foreign = st.builds(
+        lambda *parts: "".join(parts),
+        st.sampled_from(["elsewhere/", "../", "/", "C:/", "son0/", "", "images/", "./"]),
+        stem,
+        st.sampled_from(["", *SUFFIXES]),
+    )
+
+    def shortened(name: str, cut: int, bare: bool) -> str:
+        text = "/".join(name.split("/")[cut:]) or name
+        return text.rpartition(".")[0] if bare else text
+
+    own = st.builds(shortened, st.sampled_from(files), st.integers(0, 2), st.booleans())
+    rows = draw(st.lists(st.one_of(own, own, foreign), min_size=1, max_size=8, unique=True))
+    return files, rows, draw(st.booleans()), draw(st.booleans())
+
+
+def split_suffix(name: str) -> tuple[str, str]:
+    stem, dot, suffix = name.rpartition(".")
+    return (stem, dot + suffix) if f".{suffix.lower()}" in (".jpg", ".jpeg", ".png") else (name, "")
+
+
+def files_named(text: str, files: list[str]) -> list[str]:
+    """What a person would say the text names: a whole path, or else the end of a path."""
+    if ".." in text.split("/") or text.startswith("/") or ":" in text:
+        return []
+    text = text.removeprefix("./")
+    stem, suffix = split_suffix(text)
+    fitting = [
+        name
+        for name in files
+        if f"/images/{split_suffix(name)[0]}".endswith(f"/{stem}")
+        and suffix.lower() in ("", split_suffix(name)[1].lower())
+    ]
+    for whole in ([name for name in fitting if text in (name, f"images/{name}")], None):
+        if whole:
+            return whole
+    if "/" in text or suffix:
+        whole = [name for name in fitting if stem in (split_suffix(name)[0], f"images/{split_suffix(name)[0]}")]
+        return whole or fitting
+    return fitting
+
+
+@settings(max_examples=2000, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data())
+def test_a_row_is_bound_to_the_file_that_it_names(case):
+    files, rows, packed, with_ids = case
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary, "DATA")
+        folder.mkdir()
+        if packed:
+            with zipfile.ZipFile(folder / "images.zip", "w") as archive:
+                for name in files:
+                    archive.writestr(name, name.encode())
+        else:
+            for name in files:
+                (folder / "images" / name).parent.mkdir(parents=True, exist_ok=True)
+                (folder / "images" / name).write_bytes(name.encode())
+        with (folder / "train.csv").open("w", newline="") as file:
+            csv.writer(file).writerows([["id", "file", "label"]] * with_ids)
+            numbered = enumerate(rows)
+            csv.writer(file).writerows([[f"id{n}", text, n % 3] if with_ids else [text, n % 3] for n, text in numbered])
+        problems = Problems()
+        layout = read_layout(folder, problems)
+        tables = collect(layout, problems)
+
+    accepted, first = {}, {}
+    for number, text in enumerate(rows):
+        named = files_named(text, files)
+        if len(named) == 1:
+            accepted[number] = named[0]
+            earlier = first.setdefault(named[0], number)
+            line = f"train.csv:{number + 1 + with_ids}: the image of"
+            assert any(problem.startswith(line) for problem in problems) == (earlier != number)
+    if not accepted:
+        assert "none of the" in problems[-1]
+        return
+    for number, row in enumerate(tables["train"].itertuples()):
+        assert (row.image_id, row.where) == (
+            f"id{number}" if with_ids else rows[number],
+            f"train.csv:{number + 1 + with_ids}",
+        )
+        assert row.label == number % 3
+        assert (row.problem == "") == (number in accepted), row.problem
+        if number in accepted:
+            assert split_suffix(row.file)[0].endswith(split_suffix(accepted[number])[0])
+            assert row.file == accepted[number]
+
+
+def png(color: str) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (16, 16), color).save(file, "PNG")
+    return file.getvalue()
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(files: dict[str, bytes | str]) -> Path:
+        for name, content in files.items():
+            path = tmp_path / "DATA" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return tmp_path / "DATA"
+
+    return write
+
+
+def test_the_bytes_that_reach_the_model_are_those_of_the_path(write):
+    colors = ["red", "green", "blue", "black", "white", "gray", "navy", "olive", "teal"]
+    files = {f"person{number}/000.png": png(color) for number, color in enumerate(colors)}
+    csv_file = "".join(f"person{number}/000.png,{number % 3}\n" for number in range(9))
+    splits = load_smile_dataset(write({**files, "train.csv": csv_file}), 0, test_size=0.34)
+    seen = {}
+    for split in splits.values():
+        for row in split:
+            seen[row["image_id"]] = row["image"].getpixel((0, 0))
+    assert seen == {name: Image.open(io.BytesIO(data)).getpixel((0, 0)) for name, data in files.items()}
+
+
+def test_a_folder_that_is_not_there_is_not_found_elsewhere(write):
+    rows = "".join(f"person0/{number:03}.png,{number % 3}\n" for number in range(6))
+    files = {f"person0/{number:03}.png": png("red") for number in range(6)}
+    folder = write({**files, "train.csv": rows + "elsewhere/000.png,0\n"})
+    with pytest.raises(SmileDataError, match=r"train\.csv:7: image 'elsewhere/000\.png': image missing"):
+        load_smile_dataset(folder, test_size=0.34)
+
+
+@pytest.mark.parametrize("name", ["../secret.png", "/secret.png", "link.png"])
+def test_a_file_name_of_metadata_that_leaves_the_folder_is_refused(write, tmp_path, name):
+    (tmp_path / "secret.png").write_bytes(png("red"))
+    files = {f"{number}.png": png("red") for number in range(6)}
+    rows = "".join(f"{number}.png,{number % 3}\n" for number in range(6))
+    folder = write({**files, "metadata.csv": f"file_name,label\n{rows}{name},0\n"})
+    (folder / "link.png").symlink_to(tmp_path / "secret.png")
+    with pytest.raises(SmileDataError, match=r"metadata\.csv:8: image .* refused as unsafe"):
+        load_smile_dataset(folder, test_size=0.34)
+
+
+def test_all_kinds_of_problems_come_in_one_run(write):
+    files = {f"{number}.png": png("red") for number in range(6)} | {"broken.png": b"no image"}
+    rows = "".join(f"{number}.png,{number % 3}\n" for number in range(6))
+    rows += "broken.png,0\ngone.png,1\n0.png,2\na,happy\n,1\nx\n"
+    with pytest.raises(SmileDataError) as caught:
+        load_smile_dataset(write({**files, "train.csv": rows, "test.csv": "5.png,2\n"}))
+    for words in (
+        "train.csv:7: image 'broken.png': not a JPEG",
+        "train.csv:8: image 'gone.png': image missing",
+        "train.csv:9: id '0.png' is there twice, first in train.csv:1 with another label",
+        "train.csv:10: unknown label 'happy'",
+        "train.csv:11: empty id",
+        "train.csv:12: 1 column where 2",
+        "test.csv:1: id '5.png' is in train.csv:6 too",
+        '--label_map "happy=..."',
+        "--on_bad_image skip",
+    ):
+        assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (
+            {"train/0/a.png": b"", "val/0/b.png": b""},
+            r"there is train .1 images. and validation .1 images., and no test",
+        ),
+        ({"test/0/a.png": b""}, r"there is test .1 images., and no train"),
+        ({"happy/a.png": b"", "sad/b.png": b""}, r'unknown label .happy.(.|\n)*--label_map "happy=...,sad=..."'),
+        ({"a.png": b""}, "images, and nothing that says what they show"),
+        ({"train.csv": "a,0\n"}, "pictures were looked for in happy_images, images, happy_images.zip"),
+        ({"0/1/a.png": b"", "0/b.png": b""}, "0/1/a.png: in the folders of two labels"),
+        ({"train/a.png": b"", "train/0/b.png": b""}, "train/a.png: not in the folder of a class"),
+        ({"one.csv": "a,0\n", "two.csv": "b,0\n"}, "no data that can be read"),
+        ({"metadata.jsonl": "{}", "a.png": b""}, "metadata.jsonl: empty file"),
+        ({"train.parquet": b"PAR1"}, "not a readable Parquet file"),
+    ],
+)
+def test_what_is_there_and_what_is_missing_is_said(write, files, message):
+    with pytest.raises(SmileDataError, match=message):
+        load_smile_dataset(write(files))
+
+
+def test_the_missing_test_split_names_its_option(write):
+    files = {f"{number % 3}/{number}.png": png("red") for number in range(12)}
+    with pytest.raises(SmileDataError, match=r"and no test; hold one out of train, for example with --test_size 0\.2"):
+        load_smile_dataset(write(files))
+
+
+def test_folders_between_and_around_do_not_matter(write):
+    files = {f"faces/Train/NOT-smile/ann/{number}.png": png("red") for number in range(4)}
+    files |= {f"faces/Train/bob/positive_smile/{number}.png": png("red") for number in range(4)}
+    files |= {"faces/TEST/2/a.png": png("red"), "faces/extra/2/a.png": png("red")}
+    splits = load_smile_dataset(write(files), 0)
+    assert sorted(splits["train"]["label"]) == [1] * 4 + [2] * 4 and splits["test"]["label"] == [2]
+
+
+def test_a_dataset_with_other_columns_is_read_and_strings_are_not_taken_for_images(write, tmp_path):
+    import datasets
+
+    images = [{"bytes": png("red"), "path": None}] * 6
+    features = datasets.Features(
+        picture=datasets.Image(), mood=datasets.Value("string"), file_name=datasets.Value("string")
+    )
+    columns = {"picture": images, "mood": ["fake", "real", "none"] * 2, "file_name": ["a.png"] * 6}
+    theirs = datasets.Dataset.from_dict(columns, features=features)
+    theirs.to_parquet(tmp_path / "one" / "faces.parquet")
+    label_map = {"fake": "negative smile", "real": "positive smile", "none": "NOT smile"}
+    splits = load_smile_dataset(tmp_path / "one", 0, test_size=0.5, label_column="mood", label_map=label_map)
+    assert sorted(splits["test"]["label"]) == [0, 1, 2]
+    with pytest.raises(SmileDataError, match=r"no column 'label' in split train; .* --label_column"):
+        load_smile_dataset(tmp_path / "one", test_size=0.5)
+    theirs.remove_columns("picture").save_to_disk(tmp_path / "two")
+    with pytest.raises(SmileDataError, match=r"column 'file_name' of split train holds string, not images"):
+        load_smile_dataset(tmp_path / "two", test_size=0.5, label_column="mood", label_map=label_map)
+
+
+@pytest.mark.parametrize(
+    "name", ["train.csv", "happy_images.zip", "test/NOT smile/a.png", "dataset_dict.json", "shards.json"]
+)
+def test_nothing_is_written_among_data(write, tmp_path, name):
+    with pytest.raises(SmileDataError, match=r"holds data .*; name another --output_dir"):
+        refuse_data_folder(write({name: b""}), tmp_path / "elsewhere")
+    refuse_data_folder(tmp_path / "new", tmp_path / "elsewhere")
+
+
+def test_nothing_is_written_into_the_folder_that_is_read(write):
+    folder = write({"happy/a.png": b""})
+    with pytest.raises(SmileDataError, match="holds data; name another"):
+        refuse_data_folder(folder, folder)
