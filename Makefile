@@ -15,7 +15,7 @@ install: .venv/.installed  ## install the package and its tools into .venv
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[audit,inference,demo,dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[audit,inference,heif,demo,dev]'
 	@touch $@
 
 quickstart: install  ## draw the sample data, fine-tune on them, show the result

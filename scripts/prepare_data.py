@@ -44,10 +44,7 @@ def main() -> None:
         if arguments.output_dir is None:
             return
 
-    import gc
-
     import datasets
-    import pyarrow
 
     from hf_smile.data.dataset import load_smile_dataset
     from hf_smile.data.plots import class_table, plot_class_distribution, plot_samples
@@ -72,10 +69,6 @@ def main() -> None:
         )
         print(f"{split}: {len(dataset):,} images: {', '.join(shares)}")
 
-    # torch takes most of a gigabyte, so the checked images leave the memory before it enters.
-    del splits, dataset
-    gc.collect()
-    pyarrow.default_memory_pool().release_unused()
     from hf_smile.data.augmentation import AugmentationArguments
 
     train = datasets.load_from_disk(output_dir)["train"].cast_column("image", datasets.Image(decode=False))

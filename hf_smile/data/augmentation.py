@@ -5,16 +5,18 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from random import Random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
-from timm.data import resolve_data_config
 
+from hf_smile.data.preprocessing import data_config
 from hf_smile.errors import SmileDataError
+
+if TYPE_CHECKING:
+    import torch
 
 cv2.setNumThreads(0)  # whoever calls has threads or processes of his own, and OpenCV's do not outlive a fork
 
@@ -70,13 +72,19 @@ class TrainingTransform:
     """
 
     def __init__(self, pretrained_cfg: dict[str, Any], augmentation: AugmentationArguments) -> None:
-        config = resolve_data_config(pretrained_cfg)
+        config = data_config(pretrained_cfg)
         self.augmentation = augmentation
         _, self.height, self.width = config["input_size"]
         self._mean, self._std = (np.array(config[name], dtype=np.float32) for name in ("mean", "std"))
         self._mean_color = tuple(round(255 * mean) for mean in config["mean"])
 
     def __call__(self, image: Image.Image, draw: Random) -> torch.Tensor:
+        import torch  # here, since it takes most of a gigabyte, and pictures of the data need none of it
+
+        return torch.from_numpy(self.values(image, draw)).permute(2, 0, 1)
+
+    def values(self, image: Image.Image, draw: Random) -> NDArray[np.float32]:
+        """The same as an array `(H, W, 3) float32`."""
         pixels: Any = np.asarray(image)
         size = self.width, self.height
         to_source = self._to_source(image.size, draw)
@@ -98,7 +106,7 @@ class TrainingTransform:
         values: Any = cv2.LUT(pixels, self._table(pixels, draw))
         if draw.random() < self.augmentation.random_erasing:
             _erase(values, draw)
-        return torch.from_numpy(values).permute(2, 0, 1)
+        return values
 
     def _to_source(self, size: tuple[int, int], draw: Random) -> NDArray[np.float64]:
         """Where in the image (x, y, from its corner) a point of the result comes from: `(2, 3)`."""

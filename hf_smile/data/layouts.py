@@ -77,7 +77,7 @@ def read_layout(data_dir: str | Path, problems: Problems, reading: Reading = PLA
         return iter([read_annotations(file, problems, reading)])
 
     if path.is_dir() and (csvs := _csv_files(path)):
-        images = _open_images(path)
+        images = _open_images(path, problems)
         return Layout(_registered(_rows_of_csvs(csvs, images, read), problems), images)
     images = ImageSource(path)
     if not len(images) and len(images.inner_zips) == 1 and path.is_dir():
@@ -117,12 +117,12 @@ def _csv_files(folder: Path) -> dict[str, Path]:
     return {"train": csvs[0]}
 
 
-def _open_images(folder: Path) -> ImageSource:
+def _open_images(folder: Path, problems: Problems) -> ImageSource:
     place = find_images(folder)
     images = ImageSource(place)
     if not len(images):
         looked_for = f"pictures were looked for in {', '.join(_IMAGE_PLACES)}, in any other zip, and beside the CSVs"
-        raise SmileDataError(images.why_empty + (f"; {looked_for}" if place == folder else ""))
+        problems.append(images.why_empty + (f"; {looked_for}" if place == folder else ""))
     return images
 
 
@@ -270,9 +270,10 @@ def collect(layout: Layout, problems: Problems) -> dict[str, pd.DataFrame]:
     tables = {split: pd.concat(parts[split], ignore_index=True) for split in SPLITS if split in parts}
     rows = list(chain.from_iterable(zip(table["image_id"], table["problem"], strict=True) for table in tables.values()))
     if rows and isinstance(layout.images, ImageSource) and all(problem for _, problem in rows):
-        problems.append(
-            f"{layout.images.path}: none of the {len(rows):,} images of the annotations is in there; "
-            f"they begin with {rows[0][0]!r}, and there is {next(layout.images.names)!r}"
-        )
+        if there := next(layout.images.names, None):
+            problems.append(
+                f"{layout.images.path}: none of the {len(rows):,} images of the annotations is in there; "
+                f"they begin with {rows[0][0]!r}, and there is {there!r}"
+            )
         return {split: table[:0] for split, table in tables.items()}
     return tables

@@ -63,13 +63,10 @@ def plot_samples(
     seed: int = 42,
 ) -> None:
     """A grid of training images as the model is given them: one row a class, augmented and labelled."""
-    import torch
-    from timm.data import IMAGENET_DEFAULT_MEAN
-
     from hf_smile.data.augmentation import TrainingTransform
+    from hf_smile.data.preprocessing import data_config
 
-    mean = torch.tensor(IMAGENET_DEFAULT_MEAN)
-    config = {"input_size": (3, image_size, image_size), "mean": IMAGENET_DEFAULT_MEAN, "std": (1, 1, 1)}
+    config = data_config({"input_size": (3, image_size, image_size), "std": (1, 1, 1)})
     transform = TrainingTransform(config, augmentation)
     draw = np.random.default_rng(seed)
     labels = np.asarray(dataset["label"])
@@ -82,7 +79,7 @@ def plot_samples(
             axes.axis("off")
             if row is not None:
                 image = decode_image(encoded_bytes(dataset[int(row)]["image"]))
-                pixels = transform(image, Random(f"{seed}/{row}"))
-                axes.imshow((pixels.permute(1, 2, 0) + mean).clamp(0, 1).numpy())
+                pixels = transform.values(image, Random(f"{seed}/{row}"))
+                axes.imshow((pixels + np.float32(config["mean"])).clip(0, 1))
         grid[label_id, 0].set_title(label, loc="left", fontsize=10, color=CLASS_COLORS[label], fontweight="bold")
     save_figure(figure, path)

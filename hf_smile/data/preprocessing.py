@@ -46,8 +46,7 @@ class Preprocessor:
     """
 
     def __init__(self, pretrained_cfg: dict[str, Any]) -> None:
-        config = _DEFAULTS | {name: pretrained_cfg[name] for name in _DEFAULTS if pretrained_cfg.get(name)}
-        _check(config)
+        config = data_config(pretrained_cfg)
         _, height, width = config["input_size"]
         self._interpolation = Image.Resampling[config["interpolation"].upper()]
         self._squash = config["crop_mode"] == "squash"
@@ -92,6 +91,20 @@ class Preprocessor:
             return int(target_height * width / height), target_height
         ratio = min(height / target_height, width / target_width)  # timm's ResizeKeepRatio
         return round(width / ratio), round(height / ratio)
+
+
+def data_config(pretrained_cfg: dict[str, Any]) -> dict[str, Any]:
+    """The settings that images are prepared by, with timm's defaults where `pretrained_cfg` is silent.
+
+    Raises:
+        SmileModelError: one of them makes no sense.
+
+    >>> data_config({"input_size": (3, 160, 160)})["mean"]
+    (0.485, 0.456, 0.406)
+    """
+    config = _DEFAULTS | {name: pretrained_cfg[name] for name in _DEFAULTS if pretrained_cfg.get(name)}
+    _check(config)
+    return config
 
 
 def _check(config: dict[str, Any]) -> None:

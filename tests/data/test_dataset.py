@@ -124,7 +124,7 @@ def test_a_zip_without_images_is_told_once(write_data):
         pass
     with pytest.raises(SmileDataError) as caught:
         load_smile_dataset(folder)
-    assert str(caught.value).startswith(f"{folder / 'happy_images.zip'}: no image in there (.jpg, .jpeg, .png, ")
+    assert f"{folder / 'happy_images.zip'}: no image in there (.jpg, .jpeg, .png, " in str(caught.value)
     with zipfile.ZipFile(folder / "happy_images.zip", "w") as archive:
         archive.writestr("again/faces.zip", b"")
     with pytest.raises(SmileDataError, match=r"no image in there, but another zip \(again/faces\.zip\)"):
