@@ -56,9 +56,10 @@ def predict(args: argparse.Namespace) -> Predictions:
 
     from hf_smile.data.dataset import load_smile_dataset
     from hf_smile.errors import SmileDataError
-    from hf_smile.evaluation.predictions import COLUMNS, Predictions
+    from hf_smile.evaluation.predictions import Predictions
     from hf_smile.evaluation.report import check_group_column, open_output
     from hf_smile.modeling import load_model, predict_probabilities
+    from hf_smile.schema import PREDICTION_COLUMNS
     from hf_smile.training.device import keep_freed_memory
 
     keep_freed_memory()
@@ -67,7 +68,7 @@ def predict(args: argparse.Namespace) -> Predictions:
     if args.split not in splits:
         raise SmileDataError(f"there is no {args.split} split with --validation_size {args.validation_size:g}")
     split = splits[args.split]
-    further = [name for name in split.column_names if name not in ("image", *COLUMNS)]
+    further = [name for name in split.column_names if name not in ("image", "label", *PREDICTION_COLUMNS)]
     # What can go wrong after the prediction had better go wrong before it.
     if args.group_by:
         check_group_column(args.group_by, further)

@@ -16,8 +16,9 @@ from hf_smile.inference.classifier import SmilePrediction, load_image
 class Verdict(TypedDict):
     """What `SmilePrediction.to_dict` gives."""
 
-    source: str | None
-    label: str | None
+    image_id: str | None
+    true_label: str | None
+    predicted_label: str | None
     p_negative_smile: float | None
     p_positive_smile: float | None
     p_not_smile: float | None

@@ -17,7 +17,8 @@ from hf_smile.data.images import decode_image, decoding_problem, exif_turn, read
 from hf_smile.data.preprocessing import Preprocessor
 from hf_smile.errors import SmileDataError, SmileModelError
 from hf_smile.inference.runtimes import Runtime, load_runtime
-from hf_smile.labels import LABEL_NAMES, NEGATIVE_SMILE, POSITIVE_SMILE, label_slug
+from hf_smile.labels import LABEL_NAMES, NEGATIVE_SMILE, POSITIVE_SMILE
+from hf_smile.schema import PROBABILITY_COLUMNS
 
 if TYPE_CHECKING:
     from hf_smile.inference.faces import FaceDetector
@@ -57,6 +58,8 @@ class SmilePrediction:
     """How sure the detector is that this is a face; its scale is the detector's own."""
     source: str | None = None
     """Path or name of the image, where it has one."""
+    true_label: str | None = None
+    """What the annotators said, where that is known."""
     note: str | None = None
     """What one should know about this verdict: that no face was found, for one."""
     error: str | None = None
@@ -77,16 +80,17 @@ class SmilePrediction:
         return self.probabilities[LABEL_NAMES[POSITIVE_SMILE]] / self.p_smile if self.p_smile else 0.5
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything above in one flat dictionary that JSON and CSV can hold.
+        """Everything above in one flat dictionary that JSON and CSV can hold, the columns of `schema` first.
 
         >>> list(SmilePrediction(error="will not decode").to_dict())[:3]
-        ['source', 'label', 'p_negative_smile']
+        ['image_id', 'true_label', 'predicted_label']
         """
         probabilities = self.probabilities or dict.fromkeys(LABEL_NAMES)
         return {
-            "source": self.source,
-            "label": self.label,
-            **{f"p_{label_slug(name)}": probabilities[name] for name in LABEL_NAMES},
+            "image_id": self.source,
+            "true_label": self.true_label,
+            "predicted_label": self.label,
+            **{column: probabilities[name] for name, column in PROBABILITY_COLUMNS.items()},
             "p_smile": self.p_smile,
             "p_genuine_given_smile": self.p_genuine_given_smile,
             "box": self.box,

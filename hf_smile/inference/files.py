@@ -21,12 +21,11 @@ from hf_smile.data.images import ImageSource, read_file
 from hf_smile.errors import SmileDataError
 from hf_smile.figures import CLASS_COLORS
 from hf_smile.inference.classifier import NamedImage, SmileClassifier, SmilePrediction, load_image
-from hf_smile.labels import LABEL_NAMES, label_slug
+from hf_smile.labels import LABEL_NAMES
+from hf_smile.schema import PREDICTION_COLUMNS
 
 COLUMNS = (
-    "source",
-    "label",
-    *(f"p_{label_slug(name)}" for name in LABEL_NAMES),
+    *PREDICTION_COLUMNS,
     "p_smile",
     "p_genuine_given_smile",
     *("left", "top", "right", "bottom"),

@@ -17,13 +17,14 @@ from hf_smile.errors import SmileDataError
 from hf_smile.figures import CLASS_COLORS, new_figure, save_figure
 from hf_smile.inference.classifier import SmileClassifier, SmilePrediction
 from hf_smile.inference.files import annotate
-from hf_smile.labels import LABEL_NAMES, label_slug
+from hf_smile.labels import LABEL_NAMES
+from hf_smile.schema import PROBABILITY_COLUMNS
 
 COLUMNS = (
     "seconds",
     "face",
-    "label",
-    *(f"p_{label_slug(name)}" for name in LABEL_NAMES),
+    "predicted_label",
+    *PROBABILITY_COLUMNS.values(),
     "left",
     "top",
     "right",

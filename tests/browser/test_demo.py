@@ -137,8 +137,8 @@ def test_a_batch_fills_a_gallery_a_table_and_a_csv(open_demo, classifier, drawn,
         page.get_by_text("Download verdicts.csv").click()
     rows = list(csv.DictReader(io.StringIO(download.value.path().read_text())))
     in_zip = [f"more.zip/album/{name}.png" for name in ("one", "two", "broken")]
-    assert [row["source"] for row in rows] == ["face_0.png", *in_zip]
-    assert [row["label"] for row in rows] == [*(prediction.label for prediction in predictions), ""]
+    assert [row["image_id"] for row in rows] == ["face_0.png", *in_zip]
+    assert [row["predicted_label"] for row in rows] == [*(prediction.label for prediction in predictions), ""]
     assert float(rows[0]["p_smile"]) == pytest.approx(predictions[0].p_smile)
 
 

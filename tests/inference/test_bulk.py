@@ -70,7 +70,7 @@ def test_each_shard_gets_a_part_with_the_verdicts_of_the_classifier(finished, de
     expected = SmileClassifier.from_pretrained(demo_model, "onnx").predict([row["image"]["bytes"] for row in shard])
     for row, mine, its in zip(shard, predictions, expected, strict=True):
         assert mine["image_id"] == row["image_id"] and mine["true_label"] == LABEL_NAMES[row["label"]]
-        assert mine["label"] == its.label and mine["error"] is None
+        assert mine["predicted_label"] == its.label and mine["error"] is None
         assert mine["p_not_smile"] == pytest.approx(its.probabilities["NOT smile"], abs=1e-5)
     assert "128 images in 9 parts, 0 of them there already" in done.stdout
 
@@ -107,7 +107,7 @@ def test_images_of_a_zip_and_one_that_fails(sample_dir, demo_model, tmp_path):
     rows = rows_of(tmp_path / "out")
     assert len(rows) == len({row["image_id"] for row in rows}) == 129 and len(find_parts(archive, 50)) == 3
     (broken,) = [row for row in rows if row["error"]]
-    assert broken["image_id"] == "broken.jpg" and "not a JPEG" in broken["error"] and broken["label"] is None
+    assert broken["image_id"] == "broken.jpg" and "not a JPEG" in broken["error"] and broken["predicted_label"] is None
     assert "1 error" in done.stdout
 
 
@@ -154,4 +154,24 @@ def test_a_mistake_gets_one_message_and_exit_code_2(finished, demo_model, shards
         done = predict(model, data, output_dir)
         assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
     assert json.loads((finished[0] / "predictions.json").read_text())["runtime"] == "onnx"
+    for name, content, message in (
+        ("predictions.json", b'{"weights": ', "predictions.json can't be read"),
+        ("predictions.json", b"[1, 2]", "predictions.json can't be read"),
+        ("train/00000-of-00006.parquet", b"PAR1", "not a readable part of predictions"),
+    ):
+        folder = shutil.copytree(finished[0], tmp_path / "copy", dirs_exist_ok=True)
+        assert (folder / name).is_file()
+        (folder / name).write_bytes(content)
+        done = predict(demo_model, shards, folder)
+        assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
+
+
+def test_parts_with_other_columns_are_not_mixed_with_those_of_an_earlier_version(
+    finished, demo_model, shards, tmp_path
+):
+    folder = shutil.copytree(finished[0], tmp_path / "earlier")
+    settings = json.loads((folder / "predictions.json").read_text())
+    (folder / "predictions.json").write_text(json.dumps({**settings, "columns": None}))
+    done = predict(demo_model, shards, folder)
+    assert done.returncode == 2 and "other settings (columns)" in done.stderr
     assert len(shard_files(shards, "train")) == 6

@@ -120,7 +120,7 @@ def test_a_prediction_explains_itself_and_fits_into_json(classifier, faces):
     assert prediction.p_smile == pytest.approx(p["negative smile"] + p["positive smile"])
     assert prediction.p_genuine_given_smile == pytest.approx(p["positive smile"] / prediction.p_smile)
     row = json.loads(json.dumps(prediction.to_dict()))
-    assert row["label"] == prediction.label and row["p_not_smile"] == p["NOT smile"] and row["box"] is None
+    assert row["predicted_label"] == prediction.label and row["p_not_smile"] == p["NOT smile"] and row["box"] is None
     certain = SmilePrediction("NOT smile", dict(zip(LABEL_NAMES, (0.0, 0.0, 1.0), strict=True)))
     assert certain.p_genuine_given_smile == 0.5
     with pytest.raises(AttributeError):

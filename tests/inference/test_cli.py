@@ -14,6 +14,8 @@ from PIL import Image
 
 from hf_smile import cli
 from hf_smile.errors import SmileDataError
+from hf_smile.evaluation.predictions import read_predictions, write_predictions
+from hf_smile.inference import bulk
 from hf_smile.inference.files import find_images
 from hf_smile.labels import LABEL_NAMES
 
@@ -41,11 +43,11 @@ def test_files_folders_patterns_and_zips_are_all_accounted_for(run, model_dir, f
         *("--model", model_dir, "--faces", "none", "--format", "jsonl", "--batch_size", 4),
     )
     rows = [json.loads(line) for line in out.splitlines()]
-    names = [Path(row["source"]).relative_to(tmp_path).as_posix() for row in rows]
+    names = [Path(row["image_id"]).relative_to(tmp_path).as_posix() for row in rows]
     files = [f"faces/{path.name}" for path in face_files]
     assert code == 0
     assert names == [*files, "more.zip/a/1.png", "more.zip/b/1.png", *files[:4], files[0]]
-    assert all(row["label"] in LABEL_NAMES for row in rows)
+    assert all(row["predicted_label"] in LABEL_NAMES for row in rows)
     assert rows[0]["p_smile"] == pytest.approx(rows[11]["p_smile"], abs=1e-6)
 
 
@@ -67,11 +69,37 @@ def test_csv_goes_to_a_file_and_no_cell_is_a_formula(run, model_dir, face_files,
     with Path("verdicts.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert code == 0 and out == ""
-    assert [row["source"] for row in rows] == ["'-y.png", "'=1+1.png", "'@x.png"]
+    assert [row["image_id"] for row in rows] == ["'-y.png", "'=1+1.png", "'@x.png"]
     assert sum(
         float(rows[0][f"p_{slug}"]) for slug in ("negative_smile", "positive_smile", "not_smile")
     ) == pytest.approx(1)
     assert not Path("verdicts.csv.part").exists()
+
+
+def test_every_prediction_begins_with_the_same_columns(run, model_dir, face_files, tmp_path):
+    arguments = ("predict", face_files[0], "--model", model_dir, "--faces", "none", "--format")
+    headers = {"csv": run(*arguments, "csv")[1].splitlines()[0].split(",")}
+    headers["jsonl"] = list(json.loads(run(*arguments, "jsonl")[1]))
+    headers["Parquet"] = bulk.SCHEMA.names
+    write_predictions(tmp_path / "predictions.csv", ["1"], [0], [[1, 0, 0]])
+    headers["evaluation"] = (tmp_path / "predictions.csv").read_text().splitlines()[0].split(",")
+    columns = ["image_id", "true_label", "predicted_label", "p_negative_smile", "p_positive_smile", "p_not_smile"]
+    assert {name: header[:6] for name, header in headers.items()} == dict.fromkeys(headers, columns)
+    assert not [header for header in headers.values() if {"label", "prediction", "source"} & set(header)]
+
+
+def test_verdicts_can_be_evaluated_once_their_true_labels_are_filled_in(run, model_dir, face_files, tmp_path):
+    verdicts = tmp_path / "verdicts.csv"
+    run("predict", *face_files, "--model", model_dir, "--faces", "none", "--output", verdicts)
+    with pytest.raises(SmileDataError, match="holds no true labels"):
+        read_predictions(verdicts)
+    with verdicts.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    with verdicts.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows({**row, "true_label": LABEL_NAMES[number % 3]} for number, row in enumerate(rows))
+    assert read_predictions(verdicts).label_ids.tolist() == [number % 3 for number in range(11)]
 
 
 def test_faces_are_found_said_and_drawn(run, model_dir, face_files, tmp_path):

@@ -244,8 +244,8 @@ def test_poison_among_good_pictures_spoils_nothing_else(visitor):
             writing.writestr(name, content)
     answer = call(visitor, "predict_batch", [uploaded(upload(visitor, "mixed.zip", archive.getvalue()))])
     (verdicts,) = json.loads(answer.split("data: ")[1])
-    assert [verdict["source"] for verdict in verdicts] == [f"mixed.zip/{name}" for name in members]
-    read = [verdict["source"].split("/")[1] for verdict in verdicts if verdict["error"] is None]
+    assert [verdict["image_id"] for verdict in verdicts] == [f"mixed.zip/{name}" for name in members]
+    read = [verdict["image_id"].split("/")[1] for verdict in verdicts if verdict["error"] is None]
     assert read == ["good_0.png", "good_1.png"]
     assert verdicts[0]["p_smile"] == verdicts[-1]["p_smile"]
 
