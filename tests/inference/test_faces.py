@@ -121,7 +121,7 @@ def test_a_crowd_is_classified_in_order_a_batch_at_a_time_and_only_as_far_as_wis
     assert batches == [5]
     assert len(crowd.predict_photo(china, faces="all", max_faces=500)) == 100
     assert len(crowd.predict_photo(china, faces="largest", max_faces=5)) == 1
-    with pytest.raises(SmileModelError, match="max_faces is 0"):
+    with pytest.raises(ValueError, match="max_faces is 0"):
         crowd.predict_photo(china, max_faces=0)
 
 
@@ -168,7 +168,7 @@ def test_pictures_of_any_shape_do_no_harm(classifier):
 def test_a_broken_photo_and_a_wrong_word(classifier):
     (prediction,) = classifier.predict_photo(b"nothing")
     assert "not a JPEG" in prediction.error
-    with pytest.raises(SmileModelError, match="largest, all, auto"):
+    with pytest.raises(ValueError, match="largest, all, auto"):
         classifier.predict_photo(b"", faces="none")
 
 
