@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from hf_smile.console import run_script, visible
 from hf_smile.errors import SmileModelError
 from hf_smile.model_files import read_config
+from hf_smile.words import counted
 
 if TYPE_CHECKING:
     from hf_smile.inference.classifier import SmileClassifier
@@ -48,7 +49,7 @@ def parse_arguments() -> argparse.Namespace:
         "--faces",
         default="auto",
         choices=("none", "largest", "all", "auto"),
-        help="none: every image is a face crop. auto: all faces, and the whole image where there is none (%(default)s)",
+        help="none: every image is a face crop. auto: all faces, and images that are face crops already (%(default)s)",
     )
     predict.add_argument("--detector", default="haar", metavar="haar|yunet|FILE.onnx", help="default: %(default)s")
     predict.add_argument("--annotate", metavar="DIR", help="write pictures with boxes and verdicts into this folder")
@@ -76,6 +77,7 @@ def predict(args: argparse.Namespace) -> int:
     """Exit code 0, or 1 where an image failed."""
     from tqdm import tqdm
 
+    from hf_smile.inference.classifier import NO_FACE
     from hf_smile.inference.files import FORMATS, Annotator, find_images, make_writer, open_output, predict_files
 
     output = Path(args.output) if args.output else None
@@ -84,7 +86,7 @@ def predict(args: argparse.Namespace) -> int:
     classifier = load_classifier(args, with_faces=args.faces != "none")
     annotator = Annotator(args.annotate) if args.annotate else None
 
-    failed = 0
+    failed = without_face = 0
     with ExitStack() as stack:
         file = stack.enter_context(open_output(output)) if output else sys.stdout
         write = make_writer(form, file)
@@ -93,12 +95,16 @@ def predict(args: argparse.Namespace) -> int:
             for prediction in predictions:
                 write(prediction)
             failed += any(prediction.error for prediction in predictions)
+            without_face += any(prediction.note == NO_FACE for prediction in predictions)
             if annotator:
                 annotator.write(image, predictions)
             progress.update()
         file.flush()
+    if without_face:
+        mend = "; if these are face crops, classify them whole with --faces none" if args.faces == "auto" else ""
+        print(f"no face found in {without_face:,} of {counted(total, 'image')}{mend}", file=sys.stderr)
     if failed:
-        print(f"{failed:,} of {total:,} images could not be classified", file=sys.stderr)
+        print(f"{failed:,} of {counted(total, 'image')} could not be classified", file=sys.stderr)
     return 1 if failed else 0
 
 

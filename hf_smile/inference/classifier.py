@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from hf_smile.inference.faces import FaceDetector
 
 PHOTO_FACES = ("largest", "all", "auto")
+NO_FACE = "no face found"
+"""The `note` of the row of a photo without one."""
 
 _BATCH_SIZE = 32
 
@@ -189,8 +191,8 @@ class SmileClassifier:
 
         Args:
             image: as for `predict`; turned photos are put upright by their EXIF orientation.
-            faces: `largest` takes one face, `all` takes all, the largest first. `auto` takes all, and classifies the
-                whole image where there is none, for files that may be face crops already; `note` says so then.
+            faces: `largest` takes one face, `all` takes all, the largest first. `auto` takes all, and where there is
+                none, the whole image if it resembles a face crop (`FaceDetector.resembles_face`); `note` says so then.
             max_faces: of all faces, so many of the largest; None for no limit.
 
         Returns:
@@ -222,10 +224,10 @@ class SmileClassifier:
                 replace(crop, box=face.box, detector_score=face.score, source=source)
                 for crop, face in zip(verdicts, found, strict=True)
             ]
-        if faces != "auto":
+        if faces != "auto" or not self.detector.resembles_face(photo):
             return []
         (whole,) = self._predict(iter([photo]), 1)
-        note = None if whole.error else "no face found; the whole image was classified"
+        note = None if whole.error else "taken for a face crop; the whole image was classified"
         return [replace(whole, source=source, note=note)]
 
     @property

@@ -110,13 +110,21 @@ def test_faces_are_found_said_and_drawn(run, model_dir, face_files, tmp_path):
     Image.new("RGB", (200, 200), "teal").save(empty)
     shown = tmp_path / "shown"
     arguments = ["predict", hopper, empty, hopper, "--model", model_dir, "--format", "jsonl"]
-    code, out, _ = run(*arguments, "--annotate", shown)
+    code, out, err = run(*arguments, "--annotate", shown)
     first, second, third = map(json.loads, out.splitlines())
     assert code == 0 and first["box"] == third["box"] and first["note"] is None
-    assert second["box"] is None and "whole image" in second["note"]
+    assert second["box"] is None and second["predicted_label"] is None and second["note"] == "no face found"
+    assert "no face found in 1 of 3 images; if these are face crops, classify them whole with --faces none" in err
     assert sorted(path.name for path in shown.iterdir()) == ["empty.jpg", "hopper.jpg", "hopper_2.jpg"]
     _, out, _ = run(*arguments, "--faces", "all")
     assert [json.loads(line)["note"] for line in out.splitlines()] == [None, "no face found", None]
+
+
+def test_of_a_picture_without_a_face_the_table_says_so_first(run, model_dir, tmp_path):
+    Image.new("RGB", (200, 200), "teal").save(tmp_path / "cup.png")
+    code, out, _ = run("predict", tmp_path / "cup.png", "--model", model_dir)
+    line = out.splitlines()[1]
+    assert code == 0 and line.startswith("no face") and line.endswith("cup.png") and "0." not in line
 
 
 def test_a_file_name_stays_on_its_line(run, model_dir, face_files, tmp_path):

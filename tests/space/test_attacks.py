@@ -223,7 +223,7 @@ def test_a_visitor_without_a_name_does_not_stop_the_work_for_all(visitor):
 
 def test_poison_among_good_pictures_spoils_nothing_else(visitor):
     good = io.BytesIO()
-    draw_face(1, np.random.default_rng(0), size=64).save(good, "PNG")
+    draw_face(1, np.random.default_rng(1), size=64).save(good, "PNG")
     header = struct.pack(">4sIIBBBBB", b"IHDR", 60_000, 60_000, 8, 2, 0, 0, 0)
     bomb = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
     strip = io.BytesIO()
@@ -245,7 +245,7 @@ def test_poison_among_good_pictures_spoils_nothing_else(visitor):
     answer = call(visitor, "predict_batch", [uploaded(upload(visitor, "mixed.zip", archive.getvalue()))])
     (verdicts,) = json.loads(answer.split("data: ")[1])
     assert [verdict["image_id"] for verdict in verdicts] == [f"mixed.zip/{name}" for name in members]
-    read = [verdict["image_id"].split("/")[1] for verdict in verdicts if verdict["error"] is None]
+    read = [verdict["image_id"].split("/")[1] for verdict in verdicts if verdict["p_smile"] is not None]
     assert read == ["good_0.png", "good_1.png"]
     assert verdicts[0]["p_smile"] == verdicts[-1]["p_smile"]
 
