@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hf_smile import __version__
 from hf_smile.console import run_script, visible
-from hf_smile.errors import SmileModelError
+from hf_smile.errors import SmileModelError, first_line
 from hf_smile.model_files import read_config
 from hf_smile.words import counted
 
@@ -35,6 +37,7 @@ def parse_arguments() -> argparse.Namespace:
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action="version", version=f"hf-smile {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     predict = commands.add_parser("predict", help="classify photos or face crops")
@@ -64,7 +67,7 @@ def parse_arguments() -> argparse.Namespace:
     video.add_argument("--detector", default="haar", metavar="haar|yunet|FILE.onnx", help="default: %(default)s")
 
     info = commands.add_parser("info", help="what a model is, and what it takes")
-    info.add_argument("model", metavar="DIR")
+    info.add_argument("model", metavar="DIR_OR_HUB_ID", help="what scripts/train.py made")
     args, unknown = parser.parse_known_args()
     if unknown:  # told with the usage of the command instead of that of all commands
         commands.choices[args.command].error(f"unrecognized arguments: {' '.join(unknown)}")
@@ -111,14 +114,14 @@ def predict(args: argparse.Namespace) -> int:
 def load_classifier(args: argparse.Namespace, with_faces: bool) -> SmileClassifier:
     """On ONNX Runtime where the model is exported, unless `--runtime` says otherwise."""
     from hf_smile.inference.classifier import SmileClassifier
+    from hf_smile.inference.runtimes import default_runtime
 
     detector = None
     if with_faces:
         from hf_smile.inference.faces import make_detector
 
         detector = make_detector(args.detector)
-    runtime = args.runtime or ("onnx" if Path(args.model, "onnx", "model.onnx").is_file() else "torch")
-    return SmileClassifier.from_pretrained(args.model, runtime, detector=detector)
+    return SmileClassifier.from_pretrained(args.model, args.runtime or default_runtime(args.model), detector=detector)
 
 
 def video(args: argparse.Namespace) -> int:
@@ -130,17 +133,15 @@ def video(args: argparse.Namespace) -> int:
     classifier = load_classifier(args, with_faces=True)
     with tqdm(unit=" frames", file=sys.stderr, disable=None) as progress:
         frames = analyse_video(classifier, args.clip, args.output_dir, args.fps, lambda _: progress.update() and None)
-    print(f"{frames:,} frames: {args.output_dir}/timeline.csv, timeline.png and peaks/")
+    print(f"{counted(frames, 'frame')}: {args.output_dir}/timeline.csv, timeline.png and peaks/")
     return 0
 
 
 def info(args: argparse.Namespace) -> int:
     """Print what `config.json` and the weights say, without loading the network."""
     from hf_smile.data.preprocessing import Preprocessor
+    from hf_smile.inference.runtimes import ONNX_FILES
 
-    folder = Path(args.model)
-    if not folder.is_dir():
-        raise SmileModelError(f"{folder}: no such folder; give the folder of a trained model")
     config = read_config(args.model)
     settings = config["pretrained_cfg"]
     preprocess = Preprocessor(settings)
@@ -150,12 +151,30 @@ def info(args: argparse.Namespace) -> int:
         "labels": ", ".join(config["label_names"]),
         "mean, std": f"{settings.get('mean')}, {settings.get('std')}",
     }
-    for name in ("model.safetensors", "onnx/model.onnx", "onnx/model_quantized.onnx"):
-        file = folder / name
-        rows[name] = f"{file.stat().st_size / 1e6:.1f} MB" if file.is_file() else "not there"
+    for name, size in file_sizes(args.model, ("model.safetensors", *ONNX_FILES.values())).items():
+        rows[name] = "not there" if size is None else f"{size / 1e6:.1f} MB"
     for name, value in rows.items():
         print(f"{name:<25}  {value}")
     return 0
+
+
+def file_sizes(model: str, names: Sequence[str]) -> dict[str, int | None]:
+    """Bytes of these files of a model, in its folder or on the Hub, by name; None for one that is not there.
+
+    Raises:
+        SmileModelError: the Hub can't be asked.
+    """
+    if Path(model).is_dir():
+        files = [Path(model, name) for name in names]
+        return {name: file.stat().st_size if file.is_file() else None for name, file in zip(names, files, strict=True)}
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HTTPError
+
+    try:
+        sizes = {file.path: file.size for file in HfApi().get_paths_info(model, list(names)) if hasattr(file, "size")}
+    except (OSError, HTTPError) as error:
+        raise SmileModelError(f"the Hub could not be asked for the files of {model}: {first_line(error)}") from None
+    return {name: sizes.get(name) for name in names}
 
 
 def run() -> None:

@@ -20,10 +20,9 @@ from zipfile import is_zipfile
 from PIL import Image
 
 from hf_smile.errors import SmileDataError, SmileModelError
-from hf_smile.hub_id import missing_folder
 from hf_smile.inference.classifier import NO_FACE, NamedImage, SmileClassifier, SmilePrediction, load_image
 from hf_smile.inference.files import find_images
-from hf_smile.inference.runtimes import ONNX_FILES
+from hf_smile.inference.runtimes import default_runtime
 from hf_smile.inference.video import analyse_video
 
 if TYPE_CHECKING:
@@ -80,7 +79,7 @@ class Engine:
 
     def __init__(self, model: str) -> None:
         self.model = model
-        runtime = "onnx" if _is_exported(model) else "torch"
+        runtime = default_runtime(model)
         self.classifier = SmileClassifier.from_pretrained(model, runtime)
         self._on_torch = self.classifier if runtime == "torch" else None
         self._lock = threading.Lock()
@@ -238,21 +237,3 @@ def _read(image: NamedImage, path: Path) -> bytes:
 
 def _without_folder(text: str, path: Path) -> str:
     return text.replace(f"{path.parent}/", "")
-
-
-def _is_exported(model: str) -> bool:
-    """Whether there is an ONNX file. Where the Hub does not say that there is none, loading it tells what is wrong."""
-    if Path(model).is_dir():
-        return Path(model, ONNX_FILES["onnx"]).is_file()
-    if missing_folder(model):
-        return True
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import RemoteEntryNotFoundError
-
-    try:
-        hf_hub_download(model, ONNX_FILES["onnx"])
-    except RemoteEntryNotFoundError:
-        return False
-    except (OSError, ValueError):
-        pass
-    return True

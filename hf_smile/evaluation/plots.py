@@ -13,6 +13,7 @@ from hf_smile.evaluation.intervals import wilson_interval
 from hf_smile.evaluation.metrics import CALIBRATION_BINS, check_inputs
 from hf_smile.figures import CLASS_COLORS, new_figure, save_figure
 from hf_smile.labels import LABEL_NAMES, NUM_LABELS, label_slug
+from hf_smile.words import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,7 +50,7 @@ def plot_confusion_matrix(
         axes.text(column, row, f"{counts[row, column]:,}\n{share}", ha="center", va="center", color=color)
     axes.set_xticks(range(NUM_LABELS), LABEL_NAMES)
     axes.set_yticks(
-        range(NUM_LABELS), [f"{name}\n({n:,} images)" for name, n in zip(LABEL_NAMES, support, strict=True)]
+        range(NUM_LABELS), [f"{name}\n({counted(n, 'image')})" for name, n in zip(LABEL_NAMES, support, strict=True)]
     )
     axes.set_xlabel("predicted label\n(each cell: images, and their share of the row)")
     axes.set_ylabel("true label")
@@ -80,8 +81,7 @@ def plot_reliability(
     upper.plot([0, 1], [0, 1], color=_GREY, linestyle="--", label="as right as sure; below it: too sure of itself")
     errors = np.stack([bins.accuracy - low, high - bins.accuracy]).clip(min=0)
     label = "the model, with 95 % intervals"
-    style = {"fmt": "o-", "color": _BLUE, "capsize": 3, "clip_on": False}
-    upper.errorbar(bins.confidence, bins.accuracy, errors, label=label, **style)
+    upper.errorbar(bins.confidence, bins.accuracy, errors, fmt="o-", color=_BLUE, capsize=3, clip_on=False, label=label)
     upper.set_ylim(0, 1)
     upper.set_ylabel("right predictions")
     upper.legend(loc="lower right")
@@ -122,14 +122,14 @@ def plot_precision_recall(
         hits = positive[order].cumsum()[last_of_tie]
         claims = np.flatnonzero(last_of_tie) + 1
         color = CLASS_COLORS[name]
-        style = {"color": color, "linestyle": _LINE_STYLES[label_id], "clip_on": False}
-        axes.plot(hits / positive.sum(), hits / claims, label=name, **style)
+        (curve,) = axes.plot(hits / positive.sum(), hits / claims, _LINE_STYLES[label_id], color=color, label=name)
+        curve.set_clip_on(False)
         claimed = predicted == label_id
         if claimed.any():
             both = (positive & claimed).sum()
             point = both / positive.sum(), both / claimed.sum()
-            style = {"color": color, "markersize": 9, "markeredgecolor": "white", "clip_on": False, "zorder": 3}
-            axes.plot(*point, _MARKERS[label_id], **style)
+            (dot,) = axes.plot(*point, _MARKERS[label_id], color=color, markersize=9, markeredgecolor="white", zorder=3)
+            dot.set_clip_on(False)
     axes.plot(
         [], [], "o", color=_INK, label="where the highest probability decides", markersize=8, markeredgecolor="white"
     )
@@ -214,8 +214,8 @@ def plot_trade_off(
     left.set_title(title)
     for label_id, name in enumerate(LABEL_NAMES):
         recall = table[f"recall_{label_slug(name)}"]
-        style = {"color": CLASS_COLORS[name], "clip_on": False}
-        right.plot(table["strength"], recall, _LINE_STYLES[label_id], label=name, **style)
+        style, color = _LINE_STYLES[label_id], CLASS_COLORS[name]
+        right.plot(table["strength"], recall, style, color=color, clip_on=False, label=name)
     right.set_ylim(0, 1)
     right.set_ylabel("recall (share of the class that is found)")
     right.set_title("Which class gains and which loses")

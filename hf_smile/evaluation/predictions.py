@@ -21,6 +21,7 @@ from hf_smile.errors import Problems, SmileDataError
 from hf_smile.evaluation.metrics import SUM_TOLERANCE, FloatArray, IntArray, check_inputs
 from hf_smile.labels import LABEL_NAMES, parse_label
 from hf_smile.schema import PREDICTION_COLUMNS, PROBABILITY_COLUMNS
+from hf_smile.words import counted
 
 _EARLIER_COLUMNS = {"label": "true_label", "prediction": "predicted_label"}
 """Of the files that earlier versions wrote."""
@@ -86,7 +87,9 @@ def write_predictions(
         )
     for name, column in {"image_id": image_ids, **further_columns}.items():
         if len(column) != len(label_ids):
-            raise SmileDataError(f"column {name!r} has {len(column)} values for {len(label_ids)} predictions")
+            raise SmileDataError(
+                f"column {name!r} has {counted(len(column), 'value')} for {counted(len(label_ids), 'prediction')}"
+            )
 
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -126,7 +129,7 @@ def read_predictions(path: str | Path) -> Predictions:
     for line, cells in lines:
         where = f"{path.name}:{line}"
         if len(cells) != len(header):
-            problems.append(f"{where}: {len(cells)} cells where the header has {len(header)}")
+            problems.append(f"{where}: {counted(len(cells), 'cell')} where the header has {len(header)}")
             continue
         row = dict(zip(header, cells, strict=True))
         image_id = unguarded(row["image_id"])

@@ -89,7 +89,7 @@ def _images_of(source: ImageSource | Path) -> Iterator[NamedImage]:
 
 def _read_image(path: Path) -> bytes:
     if path.suffix.lower() in _CLIP_SUFFIXES:
-        raise SmileDataError("a clip, no image; follow its faces with: hf-smile video")
+        raise SmileDataError("a clip, not a picture; follow its faces with: hf-smile video")
     return read_file(path)
 
 

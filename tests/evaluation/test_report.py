@@ -89,6 +89,7 @@ def test_a_report_on_one_image_says_what_cannot_be_told(tmp_path):
     assert "**Is the smile genuine?** Cannot be told" in report
     assert "| positive smile | 0 | – | – | – | – |" in report
     assert 'The class "negative smile" has only 0 images' in report
+    assert "\n1 image. The numbers" in report and "1 images" not in report
     assert "nan" not in report
 
 

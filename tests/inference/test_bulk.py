@@ -108,7 +108,9 @@ def test_images_of_a_zip_and_one_that_fails(sample_dir, demo_model, tmp_path):
     assert len(rows) == len({row["image_id"] for row in rows}) == 129 and len(find_parts(archive, 50)) == 3
     (broken,) = [row for row in rows if row["error"]]
     assert broken["image_id"] == "broken.jpg" and "not a JPEG" in broken["error"] and broken["predicted_label"] is None
-    assert "1 error" in done.stdout
+    assert "129 images in 3 parts" in done.stdout and "1 error" in done.stdout
+    done = predict(demo_model, archive, tmp_path / "whole", "--part_size", "500")
+    assert "129 images in 1 part, " in done.stdout
 
 
 def test_other_images_are_not_taken_for_those_already_predicted(shards, tmp_path):

@@ -7,11 +7,13 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from matplotlib.cbook import get_sample_data
 from PIL import Image
 
+import hf_smile
 from hf_smile import cli
 from hf_smile.errors import SmileDataError
 from hf_smile.evaluation.predictions import read_predictions, write_predictions
@@ -150,6 +152,7 @@ def test_a_file_name_stays_on_its_line(run, model_dir, face_files, tmp_path):
         ["predict", "{face}", "--model", "{model}", "--output", "{tmp}/no/such/folder/x.csv"],
         ["predict", "{face}", "--model", "{model}", "--detector", "{tmp}/none.onnx"],
         ["video", "{tmp}/none.mp4", "--model", "{model}", "--output_dir", "{tmp}/out"],
+        ["video", "{face}", "--model", "{model}", "--output_dir", "{tmp}/out"],
         ["info", "{tmp}"],
     ],
 )
@@ -164,6 +167,18 @@ def test_wrong_use_is_exit_code_2_and_one_message(run, model_dir, faces, tmp_pat
 def test_an_unknown_option_shows_the_usage_of_its_command(run, model_dir):
     code, _, err = run("predict", "face.png", "--model", model_dir, "--modle", "x")
     assert code == 2 and "usage: hf-smile predict" in err and "unrecognized arguments: --modle x" in err
+
+
+def test_a_picture_is_no_clip(run, model_dir, face_files, tmp_path):
+    code, _, err = run("video", face_files[0], "--model", model_dir, "--output_dir", tmp_path / "out")
+    assert code == 2 and "a picture, not a clip; classify its faces with: hf-smile predict" in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_one_of_anything_is_told_in_the_singular(run, model_dir, tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"broken")
+    code, _, err = run("predict", tmp_path / "broken.png", "--model", model_dir)
+    assert code == 1 and "1 of 1 image could not be classified" in err
 
 
 def test_a_clip_among_the_images_is_sent_to_the_right_command(run, model_dir, face_files, tmp_path):
@@ -208,6 +223,27 @@ def test_info_tells_what_the_model_takes(run, model_dir):
     code, out, _ = run("info", model_dir)
     assert code == 0 and "test_resnet" in out and "3 x 64 x 64" in out and "NOT smile" in out
     assert "onnx/model_quantized.onnx  not there" in out
+
+
+def test_info_tells_of_a_model_on_the_hub_too(run, model_dir, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda model, name: str(model_dir / name))
+    on_the_hub = [SimpleNamespace(path="model.safetensors", size=2_500_000)]
+    monkeypatch.setattr("huggingface_hub.HfApi.get_paths_info", lambda _, model, names: on_the_hub)
+    code, out, _ = run("info", "me/smile")
+    assert code == 0 and "test_resnet" in out and "2.5 MB" in out and out.count("not there") == 2
+
+
+def test_info_tells_when_the_hub_can_not_be_asked(run, model_dir, monkeypatch):
+    code, _, err = run("info", "me/smile")  # the tests are offline
+    assert code == 2 and err.startswith("error: config.json of me/smile could not be fetched")
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda model, name: str(model_dir / name))
+    code, _, err = run("info", "me/smile")
+    assert code == 2 and err.startswith("error: the Hub could not be asked for the files of me/smile")
+
+
+def test_the_version_is_told(run):
+    code, out, _ = run("--version")
+    assert code == 0 and out == f"hf-smile {hf_smile.__version__}\n"
 
 
 def test_from_the_command_to_the_answer_without_torch(model_dir, face_files):
