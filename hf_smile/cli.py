@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from hf_smile import __version__
 from hf_smile.console import run_script, visible
-from hf_smile.errors import SmileModelError, first_line
+from hf_smile.errors import SmileDataError, SmileModelError, first_line
 from hf_smile.model_files import read_config
 from hf_smile.words import counted
 
@@ -54,9 +54,9 @@ def parse_arguments() -> argparse.Namespace:
         choices=("none", "largest", "all", "auto"),
         help="none: every image is a face crop. auto: all faces, and images that are face crops already (%(default)s)",
     )
-    predict.add_argument("--detector", default="haar", metavar="haar|yunet|FILE.onnx", help="default: %(default)s")
+    predict.add_argument("--detector", metavar="haar|yunet|FILE.onnx", help="what finds the faces (default: haar)")
     predict.add_argument("--annotate", metavar="DIR", help="write pictures with boxes and verdicts into this folder")
-    predict.add_argument("--batch_size", type=int, default=32, help="crops at a time (default: %(default)s)")
+    predict.add_argument("--batch_size", type=int, metavar="N", help="crops at a time, with --faces none (default: 32)")
 
     video = commands.add_parser("video", help="follow the faces of a clip: a table, a timeline, a still of each smile")
     video.add_argument("clip", metavar="CLIP")
@@ -64,16 +64,25 @@ def parse_arguments() -> argparse.Namespace:
     video.add_argument("--output_dir", required=True, metavar="DIR", help="gets timeline.csv, timeline.png and peaks/")
     video.add_argument("--fps", type=float, default=5.0, help="frames to look at, a second (default: %(default)s)")
     video.add_argument("--runtime", choices=("torch", "onnx", "onnx-int8"), help="default: onnx where it is exported")
-    video.add_argument("--detector", default="haar", metavar="haar|yunet|FILE.onnx", help="default: %(default)s")
+    video.add_argument("--detector", metavar="haar|yunet|FILE.onnx", help="what finds the faces (default: haar)")
 
     info = commands.add_parser("info", help="what a model is, and what it takes")
     info.add_argument("model", metavar="DIR_OR_HUB_ID", help="what scripts/train.py made")
     args, unknown = parser.parse_known_args()
     if unknown:  # told with the usage of the command instead of that of all commands
         commands.choices[args.command].error(f"unrecognized arguments: {' '.join(unknown)}")
-    if args.command == "predict" and args.batch_size < 1:
-        predict.error(f"--batch_size is {args.batch_size}; it must be at least 1")
+    if args.command == "predict":
+        _refuse_what_has_no_effect(predict, args)
     return args
+
+
+def _refuse_what_has_no_effect(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    if args.batch_size is not None and args.batch_size < 1:
+        parser.error(f"--batch_size is {args.batch_size}; it must be at least 1")
+    if args.batch_size and args.faces != "none":
+        parser.error("--batch_size has no effect without --faces none: the faces of one photo at a time are classified")
+    if args.detector and args.faces == "none":
+        parser.error("--detector has no effect with --faces none, which looks for no faces")
 
 
 def predict(args: argparse.Namespace) -> int:
@@ -84,7 +93,10 @@ def predict(args: argparse.Namespace) -> int:
     from hf_smile.inference.files import FORMATS, Annotator, find_images, make_writer, open_output, predict_files
 
     output = Path(args.output) if args.output else None
-    form = args.format or (FORMATS.get(output.suffix.lower(), "table") if output else "table")
+    by_suffix = FORMATS.get(output.suffix.lower()) if output else None
+    if args.format and by_suffix not in (None, args.format):
+        raise SmileDataError(f"--format {args.format} and --output {args.output} disagree; leave --format out")
+    form = args.format or by_suffix or "table"
     total, images = find_images(args.paths)
     classifier = load_classifier(args, with_faces=args.faces != "none")
     annotator = Annotator(args.annotate) if args.annotate else None
@@ -94,7 +106,7 @@ def predict(args: argparse.Namespace) -> int:
         file = stack.enter_context(open_output(output)) if output else sys.stdout
         write = make_writer(form, file)
         progress = stack.enter_context(tqdm(total=total, unit=" images", file=sys.stderr, disable=None))
-        for image, predictions in predict_files(classifier, images, args.faces, args.batch_size):
+        for image, predictions in predict_files(classifier, images, args.faces, args.batch_size or 32):
             for prediction in predictions:
                 write(prediction)
             failed += any(prediction.error for prediction in predictions)
@@ -120,7 +132,7 @@ def load_classifier(args: argparse.Namespace, with_faces: bool) -> SmileClassifi
     if with_faces:
         from hf_smile.inference.faces import make_detector
 
-        detector = make_detector(args.detector)
+        detector = make_detector(args.detector or "haar")
     return SmileClassifier.from_pretrained(args.model, args.runtime or default_runtime(args.model), detector=detector)
 
 

@@ -148,7 +148,10 @@ class YuNetDetector:
         cv2 = _import_cv2()
         path = Path(weights) if weights else _fetch_yunet()
         if not path.is_file():
-            raise SmileModelError(f"{path}: no such file; YuNet's weights are {YUNET_FILE} of {YUNET_REPO} on the Hub")
+            raise SmileModelError(
+                f"{path}: no such file; a detector is haar, yunet, or the file of YuNet's weights ({YUNET_FILE} of "
+                f"{YUNET_REPO} on the Hub)"
+            )
         try:
             self._network = cv2.FaceDetectorYN.create(str(path), "", (320, 320), min(threshold, self._LIKENESS))
             self._network.detect(np.zeros((320, 320, 3), np.uint8))  # another network fails only here

@@ -226,7 +226,7 @@ def read_frames(clip: str | Path, fps: float) -> Iterator[tuple[float, Image.Ima
     except ImportError:
         raise SmileDataError('clips need OpenCV: pip install "opencv-python-headless<5"') from None
     if not Path(clip).is_file():
-        raise SmileDataError(f"{clip}: no such file")
+        raise SmileDataError(f"{clip}: {'a folder, not a clip' if Path(clip).is_dir() else 'no such file'}")
     if (
         Path(clip).suffix.lower() in IMAGE_SUFFIXES
     ):  # OpenCV would take it, and all that are numbered like it, for frames

@@ -142,7 +142,7 @@ def test_a_file_that_is_not_there():
 
 
 def test_writing_checks_its_columns(tmp_path):
-    with pytest.raises(SmileDataError, match="column 'image_id' has 2 values for 1 prediction$"):
+    with pytest.raises(SmileDataError, match=r"column 'image_id' has 2 values for 1 prediction$"):
         write_predictions(tmp_path / "p.csv", ["1", "2"], [0], [[1, 0, 0]])
     with pytest.raises(SmileDataError, match="'true_label' is a column of every predictions file"):
         write_predictions(tmp_path / "p.csv", ["1"], [0], [[1, 0, 0]], {"true_label": ["x"]})
