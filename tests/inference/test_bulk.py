@@ -15,7 +15,8 @@ from datasets import ClassLabel, Dataset
 
 from hf_smile.data.sharding import Sharding, write_shards
 from hf_smile.data.shards import shard_files
-from hf_smile.inference.bulk import find_parts, parts_digest
+from hf_smile.errors import SmileDataError
+from hf_smile.inference.bulk import find_parts, open_output, parts_digest, verdicts_of
 from hf_smile.inference.classifier import SmileClassifier
 from hf_smile.labels import LABEL_NAMES
 
@@ -156,24 +157,26 @@ def test_a_mistake_gets_one_message_and_exit_code_2(finished, demo_model, shards
         done = predict(model, data, output_dir)
         assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
     assert json.loads((finished[0] / "predictions.json").read_text())["runtime"] == "onnx"
-    for name, content, message in (
-        ("predictions.json", b'{"weights": ', "predictions.json can't be read"),
-        ("predictions.json", b"[1, 2]", "predictions.json can't be read"),
-        ("train/00000-of-00006.parquet", b"PAR1", "not a readable part of predictions"),
-    ):
-        folder = shutil.copytree(finished[0], tmp_path / "copy", dirs_exist_ok=True)
-        assert (folder / name).is_file()
-        (folder / name).write_bytes(content)
-        done = predict(demo_model, shards, folder)
-        assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
+    assert len(shard_files(shards, "train")) == 6
 
 
-def test_parts_with_other_columns_are_not_mixed_with_those_of_an_earlier_version(
-    finished, demo_model, shards, tmp_path
-):
+def test_damaged_files_of_an_output_folder_are_told_in_words(finished, tmp_path):
+    folder = shutil.copytree(finished[0], tmp_path / "copy")
+    for content in (b'{"weights": ', b"[1, 2]", b"\xff"):
+        (folder / "predictions.json").write_bytes(content)
+        with pytest.raises(SmileDataError, match=r"predictions\.json can't be read .*; delete the folder"):
+            open_output(folder, {})
+    part = sorted(folder.rglob("*.parquet"))[0]
+    assert verdicts_of(part).total() > 0
+    part.write_bytes(part.read_bytes()[:-10])
+    with pytest.raises(SmileDataError, match=r"not a readable part of predictions .*; delete it and start"):
+        verdicts_of(part)
+
+
+def test_parts_with_other_columns_are_not_mixed_with_those_of_an_earlier_version(finished, tmp_path):
     folder = shutil.copytree(finished[0], tmp_path / "earlier")
     settings = json.loads((folder / "predictions.json").read_text())
+    open_output(folder, settings)
     (folder / "predictions.json").write_text(json.dumps({**settings, "columns": None}))
-    done = predict(demo_model, shards, folder)
-    assert done.returncode == 2 and "other settings (columns)" in done.stderr
-    assert len(shard_files(shards, "train")) == 6
+    with pytest.raises(SmileDataError, match=r"other settings \(columns\)"):
+        open_output(folder, settings)
