@@ -5,13 +5,16 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hf_smile import __version__
 from hf_smile.console import run_script, visible
-from hf_smile.errors import SmileModelError
+from hf_smile.errors import SmileDataError, SmileModelError, first_line
 from hf_smile.model_files import read_config
+from hf_smile.words import counted
 
 if TYPE_CHECKING:
     from hf_smile.inference.classifier import SmileClassifier
@@ -34,6 +37,7 @@ def parse_arguments() -> argparse.Namespace:
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action="version", version=f"hf-smile {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     predict = commands.add_parser("predict", help="classify photos or face crops")
@@ -48,11 +52,11 @@ def parse_arguments() -> argparse.Namespace:
         "--faces",
         default="auto",
         choices=("none", "largest", "all", "auto"),
-        help="none: every image is a face crop. auto: all faces, and the whole image where there is none (%(default)s)",
+        help="none: every image is a face crop. auto: all faces, and images that are face crops already (%(default)s)",
     )
-    predict.add_argument("--detector", default="haar", metavar="haar|yunet|FILE.onnx", help="default: %(default)s")
+    predict.add_argument("--detector", metavar="haar|yunet|FILE.onnx", help="what finds the faces (default: haar)")
     predict.add_argument("--annotate", metavar="DIR", help="write pictures with boxes and verdicts into this folder")
-    predict.add_argument("--batch_size", type=int, default=32, help="crops at a time (default: %(default)s)")
+    predict.add_argument("--batch_size", type=int, metavar="N", help="crops at a time, with --faces none (default: 32)")
 
     video = commands.add_parser("video", help="follow the faces of a clip: a table, a timeline, a still of each smile")
     video.add_argument("clip", metavar="CLIP")
@@ -60,59 +64,76 @@ def parse_arguments() -> argparse.Namespace:
     video.add_argument("--output_dir", required=True, metavar="DIR", help="gets timeline.csv, timeline.png and peaks/")
     video.add_argument("--fps", type=float, default=5.0, help="frames to look at, a second (default: %(default)s)")
     video.add_argument("--runtime", choices=("torch", "onnx", "onnx-int8"), help="default: onnx where it is exported")
-    video.add_argument("--detector", default="haar", metavar="haar|yunet|FILE.onnx", help="default: %(default)s")
+    video.add_argument("--detector", metavar="haar|yunet|FILE.onnx", help="what finds the faces (default: haar)")
 
     info = commands.add_parser("info", help="what a model is, and what it takes")
-    info.add_argument("model", metavar="DIR")
+    info.add_argument("model", metavar="DIR_OR_HUB_ID", help="what scripts/train.py made")
     args, unknown = parser.parse_known_args()
     if unknown:  # told with the usage of the command instead of that of all commands
         commands.choices[args.command].error(f"unrecognized arguments: {' '.join(unknown)}")
-    if args.command == "predict" and args.batch_size < 1:
-        predict.error(f"--batch_size is {args.batch_size}; it must be at least 1")
+    if args.command == "predict":
+        _refuse_what_has_no_effect(predict, args)
     return args
+
+
+def _refuse_what_has_no_effect(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    if args.batch_size is not None and args.batch_size < 1:
+        parser.error(f"--batch_size is {args.batch_size}; it must be at least 1")
+    if args.batch_size and args.faces != "none":
+        parser.error("--batch_size has no effect without --faces none: the faces of one photo at a time are classified")
+    if args.detector and args.faces == "none":
+        parser.error("--detector has no effect with --faces none, which looks for no faces")
 
 
 def predict(args: argparse.Namespace) -> int:
     """Exit code 0, or 1 where an image failed."""
     from tqdm import tqdm
 
+    from hf_smile.inference.classifier import NO_FACE
     from hf_smile.inference.files import FORMATS, Annotator, find_images, make_writer, open_output, predict_files
 
     output = Path(args.output) if args.output else None
-    form = args.format or (FORMATS.get(output.suffix.lower(), "table") if output else "table")
+    by_suffix = FORMATS.get(output.suffix.lower()) if output else None
+    if args.format and by_suffix not in (None, args.format):
+        raise SmileDataError(f"--format {args.format} and --output {args.output} disagree; leave --format out")
+    form = args.format or by_suffix or "table"
     total, images = find_images(args.paths)
     classifier = load_classifier(args, with_faces=args.faces != "none")
     annotator = Annotator(args.annotate) if args.annotate else None
 
-    failed = 0
+    failed = without_face = 0
     with ExitStack() as stack:
         file = stack.enter_context(open_output(output)) if output else sys.stdout
         write = make_writer(form, file)
         progress = stack.enter_context(tqdm(total=total, unit=" images", file=sys.stderr, disable=None))
-        for image, predictions in predict_files(classifier, images, args.faces, args.batch_size):
+        for image, predictions in predict_files(classifier, images, args.faces, args.batch_size or 32):
             for prediction in predictions:
                 write(prediction)
             failed += any(prediction.error for prediction in predictions)
+            without_face += any(prediction.note == NO_FACE for prediction in predictions)
             if annotator:
                 annotator.write(image, predictions)
             progress.update()
         file.flush()
+    if without_face:
+        mend = "; if these are face crops, classify them whole with --faces none" if args.faces == "auto" else ""
+        print(f"no face found in {without_face:,} of {counted(total, 'image')}{mend}", file=sys.stderr)
     if failed:
-        print(f"{failed:,} of {total:,} images could not be classified", file=sys.stderr)
+        print(f"{failed:,} of {counted(total, 'image')} could not be classified", file=sys.stderr)
     return 1 if failed else 0
 
 
 def load_classifier(args: argparse.Namespace, with_faces: bool) -> SmileClassifier:
     """On ONNX Runtime where the model is exported, unless `--runtime` says otherwise."""
     from hf_smile.inference.classifier import SmileClassifier
+    from hf_smile.inference.runtimes import default_runtime
 
     detector = None
     if with_faces:
         from hf_smile.inference.faces import make_detector
 
-        detector = make_detector(args.detector)
-    runtime = args.runtime or ("onnx" if Path(args.model, "onnx", "model.onnx").is_file() else "torch")
-    return SmileClassifier.from_pretrained(args.model, runtime, detector=detector)
+        detector = make_detector(args.detector or "haar")
+    return SmileClassifier.from_pretrained(args.model, args.runtime or default_runtime(args.model), detector=detector)
 
 
 def video(args: argparse.Namespace) -> int:
@@ -124,17 +145,15 @@ def video(args: argparse.Namespace) -> int:
     classifier = load_classifier(args, with_faces=True)
     with tqdm(unit=" frames", file=sys.stderr, disable=None) as progress:
         frames = analyse_video(classifier, args.clip, args.output_dir, args.fps, lambda _: progress.update() and None)
-    print(f"{frames:,} frames: {args.output_dir}/timeline.csv, timeline.png and peaks/")
+    print(f"{counted(frames, 'frame')}: {args.output_dir}/timeline.csv, timeline.png and peaks/")
     return 0
 
 
 def info(args: argparse.Namespace) -> int:
     """Print what `config.json` and the weights say, without loading the network."""
     from hf_smile.data.preprocessing import Preprocessor
+    from hf_smile.inference.runtimes import ONNX_FILES
 
-    folder = Path(args.model)
-    if not folder.is_dir():
-        raise SmileModelError(f"{folder}: no such folder; give the folder of a trained model")
     config = read_config(args.model)
     settings = config["pretrained_cfg"]
     preprocess = Preprocessor(settings)
@@ -144,12 +163,30 @@ def info(args: argparse.Namespace) -> int:
         "labels": ", ".join(config["label_names"]),
         "mean, std": f"{settings.get('mean')}, {settings.get('std')}",
     }
-    for name in ("model.safetensors", "onnx/model.onnx", "onnx/model_quantized.onnx"):
-        file = folder / name
-        rows[name] = f"{file.stat().st_size / 1e6:.1f} MB" if file.is_file() else "not there"
+    for name, size in file_sizes(args.model, ("model.safetensors", *ONNX_FILES.values())).items():
+        rows[name] = "not there" if size is None else f"{size / 1e6:.1f} MB"
     for name, value in rows.items():
         print(f"{name:<25}  {value}")
     return 0
+
+
+def file_sizes(model: str, names: Sequence[str]) -> dict[str, int | None]:
+    """Bytes of these files of a model, in its folder or on the Hub, by name; None for one that is not there.
+
+    Raises:
+        SmileModelError: the Hub can't be asked.
+    """
+    if Path(model).is_dir():
+        files = [Path(model, name) for name in names]
+        return {name: file.stat().st_size if file.is_file() else None for name, file in zip(names, files, strict=True)}
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HTTPError
+
+    try:
+        sizes = {file.path: file.size for file in HfApi().get_paths_info(model, list(names)) if hasattr(file, "size")}
+    except (OSError, HTTPError) as error:
+        raise SmileModelError(f"the Hub could not be asked for the files of {model}: {first_line(error)}") from None
+    return {name: sizes.get(name) for name in names}
 
 
 def run() -> None:

@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING
 from hf_smile.console import run_script
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from hf_smile.evaluation.predictions import Predictions
+    from hf_smile.evaluation.report_sections import Values
 
 _EXAMPLES = """\
 examples:
@@ -34,15 +37,20 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--validation_size", type=float, default=0.1, help="as in training (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=42, help="of the validation split, as in training (%(default)s)")
     parser.add_argument("--batch_size", type=int, default=64, help="images at a time (default: %(default)s)")
-    parser.add_argument("--test_time_flip", action="store_true", help="mean of an image and its mirror image")
+    parser.add_argument(
+        "--test_time_flip",
+        action="store_true",
+        help="with --model: report the mean of an image and its mirror image too",
+    )
     parser.add_argument("--compare", metavar="FILE.csv", help="predictions of another model for the same images")
     parser.add_argument("--group_by", metavar="COLUMN", help="a further column of the annotations, to report by group")
     parser.add_argument(
         "--heat_maps", action="store_true", help="with --model: draw where it looks, averaged by class (a few minutes)"
     )
     args = parser.parse_args()
-    if args.heat_maps and not args.model:
-        parser.error("--heat_maps needs --model")
+    for option in ("heat_maps", "test_time_flip"):
+        if getattr(args, option) and not args.model:
+            parser.error(f"--{option} needs --model")
     if args.batch_size < 1:
         parser.error(f"--batch_size is {args.batch_size}; it must be at least 1")
     if args.split == "validation" and args.validation_size == 0:
@@ -50,15 +58,16 @@ def parse_arguments() -> argparse.Namespace:
     return args
 
 
-def predict(args: argparse.Namespace) -> Predictions:
-    """Predictions of `args.model` for one split, along with the further columns of its annotations."""
+def predict(args: argparse.Namespace) -> tuple[Predictions, dict[str, np.ndarray]]:
+    """Predictions of `args.model` for one split by a single forward pass, and the probabilities of other ways."""
     import numpy as np
 
     from hf_smile.data.dataset import load_smile_dataset
     from hf_smile.errors import SmileDataError
-    from hf_smile.evaluation.predictions import COLUMNS, Predictions
+    from hf_smile.evaluation.predictions import Predictions
     from hf_smile.evaluation.report import check_group_column, open_output
     from hf_smile.modeling import load_model, predict_probabilities
+    from hf_smile.schema import PREDICTION_COLUMNS
     from hf_smile.training.device import keep_freed_memory
 
     keep_freed_memory()
@@ -67,17 +76,22 @@ def predict(args: argparse.Namespace) -> Predictions:
     if args.split not in splits:
         raise SmileDataError(f"there is no {args.split} split with --validation_size {args.validation_size:g}")
     split = splits[args.split]
-    further = [name for name in split.column_names if name not in ("image", *COLUMNS)]
+    further = [name for name in split.column_names if name not in ("image", "label", *PREDICTION_COLUMNS)]
     # What can go wrong after the prediction had better go wrong before it.
     if args.group_by:
         check_group_column(args.group_by, further)
     open_output(args.output_dir)
-    return Predictions(
+    predictions = Predictions(
         image_ids=list(split["image_id"]),
         label_ids=np.array(split["label"]),
-        probabilities=predict_probabilities(model, split, args.batch_size, args.test_time_flip),
+        probabilities=predict_probabilities(model, split, args.batch_size),
         further_columns={name: [str(value) for value in split[name]] for name in further},
     )
+    variants = {}
+    if args.test_time_flip:
+        flipped = predict_probabilities(model, split, args.batch_size, test_time_flip=True)
+        variants["Mean over the image and its mirror image (test-time flip)"] = flipped
+    return predictions, variants
 
 
 def draw_heat_maps(args: argparse.Namespace) -> str:
@@ -100,6 +114,12 @@ def draw_heat_maps(args: argparse.Namespace) -> str:
     return str(check_sanity(classifier, images[:: max(1, len(images) // 30)]))
 
 
+def _in_short(metrics: Values) -> str:
+    accuracy = metrics["accuracy"]
+    value, low, high = (100 * accuracy[key] for key in ("value", "low", "high"))
+    return f"Accuracy {value:.1f} % (95 % interval {low:.1f} to {high:.1f}), ECE {metrics['ece']['value']:.3f}"
+
+
 def main() -> None:
     args = parse_arguments()
     from hf_smile.model_files import read_config
@@ -108,11 +128,12 @@ def main() -> None:
         read_config(args.model)  # what is wrong with it is told before the imports that take seconds
     from hf_smile.evaluation.predictions import read_predictions
     from hf_smile.evaluation.report import check_no_model, write_report
+    from hf_smile.words import counted
 
     check_no_model(args.output_dir)
     other = read_predictions(args.compare) if args.compare else None
-    sanity = draw_heat_maps(args) if args.heat_maps else ""
-    predictions = read_predictions(args.predictions) if args.predictions else predict(args)
+    sanity = draw_heat_maps(args) if args.heat_maps else None
+    predictions, variants = (read_predictions(args.predictions), {}) if args.predictions else predict(args)
     title = args.predictions or f"{args.model}, {args.split} split of {args.data_dir}"
     report = write_report(
         args.output_dir,
@@ -122,19 +143,16 @@ def main() -> None:
         compare_with=other,
         compare_name=args.compare or "",
         group_by=args.group_by,
+        variants=variants,
+        heat_maps=sanity,
     )
-    accuracy = report["metrics"]["accuracy"]
-    low, high = 100 * accuracy["low"], 100 * accuracy["high"]
-    print(f"Accuracy {100 * accuracy['value']:.1f} % (95 % interval {low:.1f} to {high:.1f}), {report['n']:,} images")
+    print(f"{_in_short(report['metrics'])}, {counted(report['n'], 'image')}")
+    for way, metrics in report.get("variants", {}).items():
+        print(f"{way}: {_in_short(metrics)}")
     if "comparison" in report:
         print(report["comparison"]["sentence"])
     if sanity:
         print(sanity)
-        with Path(args.output_dir, "report.md").open("a", encoding="utf-8") as file:
-            file.write(
-                "\n## Where it looks\n\nHiResCAM of the score of each image's own label, averaged over up to 100 images"
-                f" a class. {sanity}\n\n![Mean heat map of each class](heat_maps.png)\n"
-            )
     print(f"The whole report: {args.output_dir}/report.md")
 
 

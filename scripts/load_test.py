@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import socket
 import subprocess
@@ -50,11 +51,17 @@ def main() -> None:
     from hf_smile.inference.classifier import SmileClassifier
 
     with tempfile.TemporaryDirectory() as folder:
-        photos = [Path(folder, f"{user}.png") for user in range(args.users)]
-        for user, path in enumerate(photos):
-            draw_face(user % 3, np.random.default_rng(user), size=160).save(path)
         classifier = SmileClassifier.from_pretrained(args.model, runtime="onnx")
-        expected = [classifier.predict_photo(path, faces="auto")[0].to_dict() for path in photos]
+        photos: list[Path] = []
+        expected: list[dict[str, Any]] = []
+        for seed in itertools.count():
+            if len(photos) == args.users:
+                break
+            path = Path(folder, f"{seed}.png")
+            draw_face(seed % 3, np.random.default_rng(seed), size=160).save(path)
+            if predictions := classifier.predict_photo(path, faces="auto"):  # of drawn faces, some are not seen as one
+                photos.append(path)
+                expected.append(predictions[0].to_dict())
         if len({answer["p_smile"] for answer in expected}) < args.users:
             raise SmileError("two users would get the same answer, so that a mix-up could not be seen; train the model")
 

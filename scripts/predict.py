@@ -49,13 +49,13 @@ def main() -> None:
 
     from hf_smile.inference.bulk import find_parts, open_output, parts_digest, predict_part, verdicts_of
     from hf_smile.inference.classifier import SmileClassifier
-    from hf_smile.inference.runtimes import weights_sha256
+    from hf_smile.inference.runtimes import default_runtime, weights_sha256
+    from hf_smile.words import counted
 
     rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     parts = find_parts(args.data, args.part_size)
     on_gpu = torch.cuda.is_available()
-    exported = Path(args.model, "onnx", "model.onnx").is_file()
-    runtime = args.runtime or ("onnx" if exported and not on_gpu else "torch")
+    runtime = args.runtime or ("torch" if on_gpu else default_runtime(args.model))
     device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if runtime == "torch" and on_gpu else None
     classifier = SmileClassifier.from_pretrained(args.model, runtime, device)
     weights = weights_sha256(args.model) or args.model
@@ -77,9 +77,9 @@ def main() -> None:
     rate = done / (time.perf_counter() - begin)
     who = f"process {rank + 1} of {world_size}: " if world_size > 1 else ""
     counts = ", ".join(f"{count:,} {name}" for name, count in verdicts.most_common())
+    images, in_parts = counted(verdicts.total(), "image"), counted(len(mine), "part")
     print(
-        f"{who}{verdicts.total():,} images in {len(mine)} parts, {skipped:,} of them there already, "
-        f"{rate:.0f} images/s: {counts}",
+        f"{who}{images} in {in_parts}, {skipped:,} of them there already, {rate:.0f} images/s: {counts}",
         flush=True,
     )
 

@@ -12,6 +12,7 @@ from views import WORDS
 
 import hf_smile
 from hf_smile.labels import label_slug
+from hf_smile.words import counted
 
 _METRICS = {
     "accuracy": "right verdicts (accuracy)",
@@ -85,7 +86,7 @@ def _quality(metrics: str) -> str:
 
 def _metrics_table(metrics: dict[str, Any]) -> str:
     images = sum(metrics.get(f"support_{label_slug(name)}", 0) for name in WORDS)
-    rows = [f"On {images:,.0f} test images:", "", "| measure | value |", "| --- | --- |"]
+    rows = [f"On {counted(int(images), 'test image')}:", "", "| measure | value |", "| --- | --- |"]
     rows += [f"| {words} | {metrics[name]:.3f} |" for name, words in _METRICS.items() if metrics.get(name) is not None]
     rows += [
         "",

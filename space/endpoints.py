@@ -10,14 +10,15 @@ from engine import Engine, SeenFace, why
 from gradio.processing_utils import check_all_files_in_cache
 
 from hf_smile.errors import SmileDataError
-from hf_smile.inference.classifier import SmilePrediction, load_image
+from hf_smile.inference.classifier import NO_FACE, SmilePrediction, load_image
 
 
 class Verdict(TypedDict):
     """What `SmilePrediction.to_dict` gives."""
 
-    source: str | None
-    label: str | None
+    image_id: str | None
+    true_label: str | None
+    predicted_label: str | None
     p_negative_smile: float | None
     p_positive_smile: float | None
     p_not_smile: float | None
@@ -39,10 +40,11 @@ def add_endpoints(engine: Engine, quick: dict[str, Any], long: dict[str, Any]) -
     """
 
     def predict(photo: gr.FileData) -> list[Verdict]:
-        """Verdicts on the faces of a photo, the largest first; on the whole photo where no face is found."""
+        """Verdicts on the faces of a photo, the largest first; one without a label where no face is found."""
         path = uploaded(photo)
         try:
-            return [_to_json(face.prediction) for face in engine.look(load_image(path))]
+            seen = [face.prediction for face in engine.look(load_image(path))]
+            return [_to_json(prediction) for prediction in seen or [SmilePrediction(note=NO_FACE)]]
         except SmileDataError as error:
             return [_to_json(SmilePrediction(error=why(error, path)))]
 

@@ -20,10 +20,9 @@ from zipfile import is_zipfile
 from PIL import Image
 
 from hf_smile.errors import SmileDataError, SmileModelError
-from hf_smile.hub_id import missing_folder
-from hf_smile.inference.classifier import NamedImage, SmileClassifier, SmilePrediction, load_image
+from hf_smile.inference.classifier import NO_FACE, NamedImage, SmileClassifier, SmilePrediction, load_image
 from hf_smile.inference.files import find_images
-from hf_smile.inference.runtimes import ONNX_FILES
+from hf_smile.inference.runtimes import default_runtime
 from hf_smile.inference.video import analyse_video
 
 if TYPE_CHECKING:
@@ -80,13 +79,13 @@ class Engine:
 
     def __init__(self, model: str) -> None:
         self.model = model
-        runtime = "onnx" if _is_exported(model) else "torch"
+        runtime = default_runtime(model)
         self.classifier = SmileClassifier.from_pretrained(model, runtime)
         self._on_torch = self.classifier if runtime == "torch" else None
         self._lock = threading.Lock()
 
     def look(self, photo: Image.Image, side: int = _CROP_SIDE) -> list[SeenFace]:
-        """The faces of a photo; where there is none, the whole photo, and its `note` says so.
+        """The faces of a photo; the whole photo, with a `note`, where it is a face crop already; else nothing.
 
         Args:
             photo: RGB.
@@ -104,7 +103,7 @@ class Engine:
     def look_at_many(
         self, paths: Sequence[Path], on_image: Callable[[int, int], object] = lambda done, total: None
     ) -> Iterator[SeenFace | SmilePrediction]:
-        """The faces of images and zips, file by file. A file that can't be read gives one prediction with an `error`.
+        """The faces of images and zips, file by file; one prediction for an image without a face or with an `error`.
 
         Args:
             paths: uploaded files, no folders.
@@ -122,8 +121,11 @@ class Engine:
                 yield image
             else:
                 try:
-                    for face in self.look(load_image(image), _THUMBNAIL_SIDE):
+                    faces = self.look(load_image(image), _THUMBNAIL_SIDE)
+                    for face in faces:
                         yield face._replace(prediction=replace(face.prediction, source=image.source))
+                    if not faces:
+                        yield SmilePrediction(source=image.source, note=NO_FACE)
                 except SmileDataError as error:
                     yield SmilePrediction(source=image.source, error=str(error))
             on_image(done, len(images))
@@ -235,21 +237,3 @@ def _read(image: NamedImage, path: Path) -> bytes:
 
 def _without_folder(text: str, path: Path) -> str:
     return text.replace(f"{path.parent}/", "")
-
-
-def _is_exported(model: str) -> bool:
-    """Whether there is an ONNX file. Where the Hub does not say that there is none, loading it tells what is wrong."""
-    if Path(model).is_dir():
-        return Path(model, ONNX_FILES["onnx"]).is_file()
-    if missing_folder(model):
-        return True
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import RemoteEntryNotFoundError
-
-    try:
-        hf_hub_download(model, ONNX_FILES["onnx"])
-    except RemoteEntryNotFoundError:
-        return False
-    except (OSError, ValueError):
-        pass
-    return True

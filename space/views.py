@@ -13,6 +13,7 @@ from PIL import Image
 from hf_smile.figures import CLASS_COLORS
 from hf_smile.inference.classifier import SmilePrediction
 from hf_smile.labels import LABEL_NAMES, NOT_SMILE
+from hf_smile.words import counted
 
 if TYPE_CHECKING:
     from engine import Clip, SeenFace
@@ -52,15 +53,10 @@ def percent(probability: float) -> str:
     return "under\xa01\xa0%" if probability < 0.005 else f"{100 * probability:.0f}\xa0%"
 
 
-def count(n: int, noun: str) -> str:
-    """A number and what it counts: `1 face`, `2 faces`."""
-    return f"{n} {noun}{'' if n == 1 else 's'}"
-
-
 def verdict(prediction: SmilePrediction) -> str:
     """A verdict in a few words: `genuine smile, 93 %`."""
     if prediction.label is None or prediction.probabilities is None:
-        return f"no verdict: {prediction.error}"
+        return f"no verdict: {prediction.error or prediction.note}"
     return f"{WORDS[prediction.label]}, {percent(prediction.probabilities[prediction.label])}"
 
 
@@ -90,28 +86,32 @@ def photo(image: Image.Image, faces: Sequence[SeenFace]) -> str:
             f'aria-pressed="{str(index == 0).lower()}" aria-label="{escape(f"Face {index + 1}: {words}")}" '
             f'style="{style};--class:{CLASS_COLORS[prediction.label or ""]}"><span>{escape(tag)}</span></button>'
         )
-    alt = f"Your photo, {count(len(boxes), 'face')} marked" if boxes else "Your photo"
+    alt = f"Your photo, {counted(len(boxes), 'face')} marked" if boxes else "Your photo"
     crowd = " crowd" if len(boxes) > _CROWD else ""
     return (
-        f'{_found(len(boxes))}<div class="hs-photo{crowd}"><img src="{data_uri(image, _PHOTO_SIDE)}" alt="{alt}">'
+        f'{_found(faces)}<div class="hs-photo{crowd}"><img src="{data_uri(image, _PHOTO_SIDE)}" alt="{alt}">'
         f"{''.join(boxes)}</div>"
     )
 
 
-def _found(faces: int) -> str:
+def _found(faces: Sequence[SeenFace]) -> str:
     if not faces:
         return message(
-            "No face found",
-            "So the whole picture was classified. That is right for a face cut out closely, or drawn; "
-            "it means nothing for a picture of anything else.",
+            "No face found", "So there is no verdict. Faces are found best from the front, upright and large."
         )
-    if faces == 1:
+    if faces[0].prediction.box is None:
+        return message(
+            "Taken for a face crop", "The picture looks like a face cut out closely, so all of it was classified."
+        )
+    if len(faces) == 1:
         return '<p class="hs-status">One face found.</p>'
-    return f'<p class="hs-status">{faces} faces found. Choose one to read more about it.</p>'
+    return f'<p class="hs-status">{len(faces)} faces found. Choose one to read more about it.</p>'
 
 
 def details(faces: Sequence[SeenFace], index: int) -> str:
-    """Verdict, three probabilities and two questions about one face."""
+    """Verdict, three probabilities and two questions about one face; nothing where there is none."""
+    if not faces:
+        return ""
     prediction = faces[index].prediction
     probabilities, p_smile = prediction.probabilities or {}, prediction.p_smile or 0.0
     about = "The whole picture" if prediction.box is None else "This face"
@@ -157,9 +157,9 @@ def heat_map(explanation: Explanation) -> str:
 def batch(predictions: Sequence[SmilePrediction], faces: Sequence[SeenFace]) -> str:
     """All verdicts of a batch: a gallery and a table, each in the order given."""
     failed = sum(prediction.error is not None for prediction in predictions)
-    unread = f", {count(failed, 'file')} could not be read" if failed else ""
+    unread = f", {counted(failed, 'file')} could not be read" if failed else ""
     return (
-        f'<p class="hs-status">{count(len(faces), "verdict")}{unread}. The surest come first.</p>'
+        f'<p class="hs-status">{counted(len(faces), "verdict")}{unread}. The surest come first.</p>'
         f"{_gallery(faces)}{_table(predictions)}"
     )
 
@@ -183,7 +183,7 @@ def _table(predictions: Iterable[SmilePrediction]) -> str:
     for prediction in predictions:
         numbers = prediction.p_smile, prediction.p_genuine_given_smile
         cells = [prediction.source or "", verdict(prediction), *("" if p is None else percent(p) for p in numbers)]
-        cells.append(prediction.note or "")
+        cells.append(prediction.note or "" if prediction.label else "")
         rows.append(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>")
     return f'<div class="hs-table"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
 
@@ -200,7 +200,7 @@ def peaks(clip: Clip, limit: float) -> str:
         f"<figcaption><strong>{seconds:.1f} s</strong><span>face {face}</span></figcaption></figure>"
         for seconds, face, frame in clip.peaks
     ]
-    head = f"{count(len(items), 'smile')} in {clip.seconds:.0f} seconds, each at its peak. {seen}"
+    head = f"{counted(len(items), 'smile')} in {clip.seconds:.0f} seconds, each at its peak. {seen}"
     return f'<p class="hs-status">{head}</p><div class="hs-gallery hs-wide">{"".join(items)}</div>'
 
 

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from hf_smile.errors import SmileDataError
 from hf_smile.evaluation.intervals import CONFIDENCE, N_RESAMPLES, chunk_sizes, confidence_intervals
 from hf_smile.evaluation.metrics import check_inputs, compute_metrics, weighted_metrics
+from hf_smile.words import counted
 
 MAX_GROUPS = 20
 MIN_IMAGES = 20
@@ -136,7 +137,9 @@ def largest_gap(
 def _group_codes(groups: Sequence[str], n_images: int) -> tuple[list[str], np.ndarray, np.ndarray]:
     """Group names in order, each image's index among them (N,), and each group's number of images."""
     if len(groups) != n_images:
-        raise SmileDataError(f"each image needs one group: got {len(groups)} groups for {n_images} images")
+        raise SmileDataError(
+            f"each image needs one group: got {counted(len(groups), 'group')} for {counted(n_images, 'image')}"
+        )
     names, codes, counts = np.unique(
         [str(group) or NO_VALUE for group in groups], return_inverse=True, return_counts=True
     )

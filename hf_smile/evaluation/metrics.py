@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from hf_smile.errors import SmileDataError
 from hf_smile.labels import LABEL_NAMES, NEGATIVE_SMILE, NOT_SMILE, NUM_LABELS, POSITIVE_SMILE, label_slug
+from hf_smile.words import counted
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -76,7 +77,7 @@ def check_inputs(probabilities: ArrayLike, label_ids: ArrayLike) -> tuple[FloatA
         )
     if labels.shape != (len(rows),):
         raise SmileDataError(
-            f"each row of probabilities needs one label id: got {len(rows)} rows of probabilities"
+            f"each row of probabilities needs one label id: got {counted(len(rows), 'row')} of probabilities"
             f" and label ids of the shape {labels.shape}"
         )
     unknown = ~np.isin(labels, range(NUM_LABELS))

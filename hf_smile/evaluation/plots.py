@@ -13,6 +13,7 @@ from hf_smile.evaluation.intervals import wilson_interval
 from hf_smile.evaluation.metrics import CALIBRATION_BINS, check_inputs
 from hf_smile.figures import CLASS_COLORS, new_figure, save_figure
 from hf_smile.labels import LABEL_NAMES, NUM_LABELS, label_slug
+from hf_smile.words import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,7 +50,7 @@ def plot_confusion_matrix(
         axes.text(column, row, f"{counts[row, column]:,}\n{share}", ha="center", va="center", color=color)
     axes.set_xticks(range(NUM_LABELS), LABEL_NAMES)
     axes.set_yticks(
-        range(NUM_LABELS), [f"{name}\n({n:,} images)" for name, n in zip(LABEL_NAMES, support, strict=True)]
+        range(NUM_LABELS), [f"{name}\n({counted(n, 'image')})" for name, n in zip(LABEL_NAMES, support, strict=True)]
     )
     axes.set_xlabel("predicted label\n(each cell: images, and their share of the row)")
     axes.set_ylabel("true label")
@@ -80,8 +81,8 @@ def plot_reliability(
     upper.plot([0, 1], [0, 1], color=_GREY, linestyle="--", label="as right as sure; below it: too sure of itself")
     errors = np.stack([bins.accuracy - low, high - bins.accuracy]).clip(min=0)
     label = "the model, with 95 % intervals"
-    upper.errorbar(bins.confidence, bins.accuracy, errors, fmt="o-", color=_BLUE, capsize=3, label=label)
-    upper.set_ylim(-0.02, 1.02)
+    upper.errorbar(bins.confidence, bins.accuracy, errors, fmt="o-", color=_BLUE, capsize=3, clip_on=False, label=label)
+    upper.set_ylim(0, 1)
     upper.set_ylabel("right predictions")
     upper.legend(loc="lower right")
     upper.yaxis.set_major_formatter(_percent_format())
@@ -90,7 +91,7 @@ def plot_reliability(
     lower.hist(confidence, np.linspace(0, 1, CALIBRATION_BINS + 1), color=_BLUE, edgecolor="white")
     lower.set_ylabel("images")
     lower.set_xlabel("confidence (highest probability)")
-    lower.set_xlim(1 / NUM_LABELS - 0.02, 1.02)
+    lower.set_xlim(1 / NUM_LABELS, 1)
     lower.xaxis.set_major_formatter(_percent_format())
     _clean(upper, lower)
     save_figure(figure, path)
@@ -121,17 +122,19 @@ def plot_precision_recall(
         hits = positive[order].cumsum()[last_of_tie]
         claims = np.flatnonzero(last_of_tie) + 1
         color = CLASS_COLORS[name]
-        axes.plot(hits / positive.sum(), hits / claims, label=name, color=color, linestyle=_LINE_STYLES[label_id])
+        (curve,) = axes.plot(hits / positive.sum(), hits / claims, _LINE_STYLES[label_id], color=color, label=name)
+        curve.set_clip_on(False)
         claimed = predicted == label_id
         if claimed.any():
             both = (positive & claimed).sum()
             point = both / positive.sum(), both / claimed.sum()
-            axes.plot(*point, _MARKERS[label_id], color=color, markersize=9, markeredgecolor="white")
+            (dot,) = axes.plot(*point, _MARKERS[label_id], color=color, markersize=9, markeredgecolor="white", zorder=3)
+            dot.set_clip_on(False)
     axes.plot(
         [], [], "o", color=_INK, label="where the highest probability decides", markersize=8, markeredgecolor="white"
     )
-    axes.set_xlim(0, 1.02)
-    axes.set_ylim(0, 1.02)
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1)
     axes.set_xlabel("recall (share of the class that is found)")
     axes.set_ylabel("precision (share of the finds that are right)")
     axes.xaxis.set_major_formatter(_percent_format())
@@ -169,21 +172,21 @@ def plot_coverage(
     figure = new_figure(6.6, 4.4)
     axes = figure.subplots()
     axes.fill_between(coverage, low, high, color=_BLUE, alpha=0.2, linewidth=0, label="95 % interval")
-    axes.plot(coverage, accuracy, color=_BLUE, label="accuracy on the answered images")
+    axes.plot(coverage, accuracy, color=_BLUE, clip_on=False, label="accuracy on the answered images")
     labelled_at = 2.0
     for threshold in (0.5, 0.6, 0.7, 0.8, 0.9):
         n = int((confidence >= threshold).sum())
         if not n:
             continue
         point = n / len(labels), hits[n - 1] / n
-        axes.plot(*point, "o", color=_INK, markersize=5)
+        axes.plot(*point, "o", color=_INK, markersize=5, clip_on=False)
         if labelled_at - point[0] > 0.07:  # nearer ones would be written over each other
             labelled_at = point[0]
             text = f"≥ {100 * threshold:.0f} %"
             axes.annotate(text, point, (0, -16), textcoords="offset points", ha="center", color=_INK, fontsize=9)
     axes.plot([], [], "o", color=_INK, markersize=5, label="answers at this confidence and above")
-    axes.set_xlim(0, 1.02)
-    axes.set_ylim(max(0, min(low[-1], accuracy.min()) - 0.2), 1.02)
+    axes.set_xlim(0, 1)
+    axes.set_ylim(max(0, min(low[-1], accuracy.min()) - 0.2), 1)
     axes.set_xlabel("answered images, the surest first")
     axes.set_ylabel("accuracy on them")
     axes.xaxis.set_major_formatter(_percent_format())
@@ -197,7 +200,7 @@ def plot_coverage(
 def plot_trade_off(
     table: pd.DataFrame, chosen: float, path: str | Path, title: str = "What a more balanced decision costs and gives"
 ) -> None:
-    """Accuracy against macro F1, and the recall of each class, along the strength of the prior adjustment.
+    """Accuracy and macro F1, and the recall of each class, along the strength of the prior adjustment.
 
     Args:
         table: of `hf_smile.evaluation.decision.trade_off`, on validation images.
@@ -206,27 +209,21 @@ def plot_trade_off(
     """
     figure = new_figure(10.0, 4.4)
     left, right = figure.subplots(1, 2)
-    left.plot(table["accuracy"], table["macro_f1"], "o-", color=_BLUE, markersize=4, label="by strength")
-    for row in table[table["strength"] % 0.5 == 0].itertuples():
-        point = float(row.accuracy), float(row.macro_f1)
-        left.annotate(f"{row.strength:g}", point, (7, 5), textcoords="offset points", color=_INK, fontsize=9)
-    now = table.iloc[(table["strength"] - chosen).abs().argmin()]
-    left.plot(now["accuracy"], now["macro_f1"], "o", color=_INK, markersize=9, label="this model")
-    left.set_xlabel("accuracy")
-    left.set_ylabel("macro F1")
+    left.plot(table["strength"], table["accuracy"], "o-", color=_INK, markersize=4, label="accuracy")
+    left.plot(table["strength"], table["macro_f1"], "s--", color=_BLUE, markersize=4, label="macro F1")
     left.set_title(title)
-    left.legend(frameon=False)
     for label_id, name in enumerate(LABEL_NAMES):
         recall = table[f"recall_{label_slug(name)}"]
-        right.plot(table["strength"], recall, _LINE_STYLES[label_id], color=CLASS_COLORS[name], label=name)
-    right.axvline(chosen, color=_GREY, linestyle=":", label="this model")
-    right.set_ylim(-0.02, 1.02)
-    right.set_xlabel("strength of the prior adjustment")
+        style, color = _LINE_STYLES[label_id], CLASS_COLORS[name]
+        right.plot(table["strength"], recall, style, color=color, clip_on=False, label=name)
+    right.set_ylim(0, 1)
     right.set_ylabel("recall (share of the class that is found)")
     right.set_title("Which class gains and which loses")
-    right.legend(frameon=False)
-    for axis in (left.xaxis, left.yaxis, right.yaxis):
-        axis.set_major_formatter(_percent_format())
+    for axes in (left, right):
+        axes.axvline(chosen, color=_GREY, linestyle=":", label="this model")
+        axes.set_xlabel("strength of the prior adjustment")
+        axes.yaxis.set_major_formatter(_percent_format())
+        axes.legend(frameon=False)
     _clean(left, right)
     save_figure(figure, path)
 

@@ -19,10 +19,12 @@ from numpy.typing import ArrayLike
 from hf_smile.csv_cells import guarded, unguarded
 from hf_smile.errors import Problems, SmileDataError
 from hf_smile.evaluation.metrics import SUM_TOLERANCE, FloatArray, IntArray, check_inputs
-from hf_smile.labels import LABEL_NAMES, label_slug, parse_label
+from hf_smile.labels import LABEL_NAMES, parse_label
+from hf_smile.schema import PREDICTION_COLUMNS, PROBABILITY_COLUMNS
+from hf_smile.words import counted
 
-PROBABILITY_COLUMNS = tuple(f"p_{label_slug(name)}" for name in LABEL_NAMES)
-COLUMNS = ("image_id", "label", "prediction", *PROBABILITY_COLUMNS)
+_EARLIER_COLUMNS = {"label": "true_label", "prediction": "predicted_label"}
+"""Of the files that earlier versions wrote."""
 
 
 @dataclass(frozen=True)
@@ -79,19 +81,21 @@ def write_predictions(
     """
     probabilities, label_ids = check_inputs(probabilities, label_ids)
     further_columns = dict(further_columns or {})
-    if twice := [name for name in further_columns if name in COLUMNS]:
+    if twice := [name for name in further_columns if name in PREDICTION_COLUMNS]:
         raise SmileDataError(
             f"{twice[0]!r} is a column of every predictions file; give the further column another name"
         )
     for name, column in {"image_id": image_ids, **further_columns}.items():
         if len(column) != len(label_ids):
-            raise SmileDataError(f"column {name!r} has {len(column)} values for {len(label_ids)} predictions")
+            raise SmileDataError(
+                f"column {name!r} has {counted(len(column), 'value')} for {counted(len(label_ids), 'prediction')}"
+            )
 
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([*COLUMNS, *map(guarded, further_columns)])
+        writer.writerow([*PREDICTION_COLUMNS, *map(guarded, further_columns)])
         rows = zip(image_ids, label_ids, probabilities, *further_columns.values(), strict=True)
         for image_id, label_id, row, *further in rows:
             names = LABEL_NAMES[label_id], LABEL_NAMES[row.argmax()]
@@ -102,13 +106,14 @@ def read_predictions(path: str | Path) -> Predictions:
     """Read a predictions file, whoever wrote it.
 
     Args:
-        path: UTF-8 CSV with the columns `image_id`, `label`, `prediction`, `p_negative_smile`, `p_positive_smile`
-            and `p_not_smile`, in any order; further columns are kept as text.
+        path: UTF-8 CSV with the columns `image_id`, `true_label`, `predicted_label`, `p_negative_smile`,
+            `p_positive_smile` and `p_not_smile`, in any order; further columns are kept as text. Files of earlier
+            versions are read too: beside a column `prediction`, their `label` is the true one.
 
     Raises:
-        SmileDataError: the file cannot be read or lacks a column; or all problems of its rows together, each with
-            file and line: an unknown label, an id that is there twice, probabilities that are no numbers or do not
-            sum to one, a prediction that is not the highest probability.
+        SmileDataError: the file cannot be read, lacks a column or knows no true label; or all problems of its rows
+            together, each with file and line: an unknown label, an id that is there twice, probabilities that are
+            not numbers or do not sum to one, a predicted label that is not the one of the highest probability.
 
     >>> predictions = read_predictions("predictions.csv")  # doctest: +SKIP
     >>> predictions.probabilities.shape  # doctest: +SKIP
@@ -120,11 +125,11 @@ def read_predictions(path: str | Path) -> Predictions:
     ids: dict[str, int] = {}
     label_ids: list[int] = []
     rows: list[list[float]] = []
-    further: dict[str, list[str]] = {name: [] for name in header if name not in COLUMNS}
+    further: dict[str, list[str]] = {name: [] for name in header if name not in PREDICTION_COLUMNS}
     for line, cells in lines:
         where = f"{path.name}:{line}"
         if len(cells) != len(header):
-            problems.append(f"{where}: {len(cells)} cells where the header has {len(header)}")
+            problems.append(f"{where}: {counted(len(cells), 'cell')} where the header has {len(header)}")
             continue
         row = dict(zip(header, cells, strict=True))
         image_id = unguarded(row["image_id"])
@@ -134,7 +139,7 @@ def read_predictions(path: str | Path) -> Predictions:
             problems.append(f"{where}: image_id {image_id!r} is there twice, first in line {ids[image_id]}")
         ids.setdefault(image_id, line)
         try:
-            label_id, prediction = parse_label(row["label"]), parse_label(row["prediction"])
+            label_id, prediction = parse_label(row["true_label"]), parse_label(row["predicted_label"])
             probabilities = _parse_probabilities(row, prediction)
         except ValueError as error:
             problems.append(f"{where}: {error}")
@@ -181,25 +186,34 @@ def _read_lines(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     except (UnicodeDecodeError, csv.Error) as error:
         raise SmileDataError(f"{path} is not a CSV file in UTF-8: {error}") from None
     if len(lines) < 2:
-        raise SmileDataError(f"{path} is empty: it needs a header ({','.join(COLUMNS)}) and one row an image")
+        raise SmileDataError(
+            f"{path} is empty: it needs a header ({','.join(PREDICTION_COLUMNS)}) and one row an image"
+        )
     header = [unguarded(name) for name in lines.pop(0)[1]]
+    if "prediction" in header and not {"true_label", "predicted_label"} & set(header):
+        header = [_EARLIER_COLUMNS.get(name, name) for name in header]
     if len(header) == 1 and (";" in header[0] or "\t" in header[0]):
         raise SmileDataError(f"{path}: the cells are not separated by commas; save it as CSV, comma separated")
     problems = Problems(
-        f"no column {name!r}; the header has {', '.join(header)}" for name in COLUMNS if name not in header
+        f"no column {name!r}; the header has {', '.join(header)}" for name in PREDICTION_COLUMNS if name not in header
     )
     problems += (f"column {name!r} is there twice" for name in dict.fromkeys(header) if header.count(name) > 1)
     problems.raise_if_any(
         str(path),
-        "It takes test_predictions.csv of a run, or predictions.csv of evaluate.py: with the true labels."
-        "It takes what train.py and evaluate.py write: test_predictions.csv, predictions.csv (true labels too).",
+        "It takes what train.py and evaluate.py write: test_predictions.csv, predictions.csv.",
     )
+    column = header.index("true_label")
+    if not any(cells[column].strip() for _, cells in lines if len(cells) == len(header)):
+        raise SmileDataError(
+            f"{path} holds no true labels to compare the predictions with; fill in its column true_label, or give "
+            "what train.py and evaluate.py write: test_predictions.csv, predictions.csv"
+        )
     return header, lines
 
 
 def _parse_probabilities(row: Mapping[str, str], prediction: int) -> list[float]:
     """The three probabilities of a row. Raises ValueError in words."""
-    cells = [row[name] for name in PROBABILITY_COLUMNS]
+    cells = [row[name] for name in PROBABILITY_COLUMNS.values()]
     try:
         values = [float(cell) for cell in cells]
     except ValueError:
@@ -210,5 +224,5 @@ def _parse_probabilities(row: Mapping[str, str], prediction: int) -> list[float]
         raise ValueError(f"probabilities must sum to 1; {', '.join(cells)} sum to {sum(values):.4g}")
     if values[prediction] < max(values) - SUM_TOLERANCE:
         highest = LABEL_NAMES[values.index(max(values))]
-        raise ValueError(f"prediction is {LABEL_NAMES[prediction]!r}, but {highest!r} has the highest probability")
+        raise ValueError(f"predicted_label is {LABEL_NAMES[prediction]!r}, but {highest!r} has the highest probability")
     return values

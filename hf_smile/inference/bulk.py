@@ -8,7 +8,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,17 +22,16 @@ from hf_smile.data.shards import is_sharded, rows_of
 from hf_smile.data.sources import ImageSource
 from hf_smile.errors import SmileDataError, first_line
 from hf_smile.inference.classifier import NamedImage, SmileClassifier
-from hf_smile.labels import LABEL_NAMES, label_slug
+from hf_smile.labels import LABEL_NAMES
+from hf_smile.schema import PREDICTION_COLUMNS, PROBABILITY_COLUMNS
 
 SETTINGS = "predictions.json"
 
-_P = {name: f"p_{label_slug(name)}" for name in LABEL_NAMES}
+_FLOATS = tuple(PROBABILITY_COLUMNS.values())
 SCHEMA = pa.schema(
-    [("image_id", pa.string()), ("label", pa.string())]
-    + [(column, pa.float32()) for column in _P.values()]
-    + [("true_label", pa.string()), ("error", pa.string())]
+    [(name, pa.float32() if name in _FLOATS else pa.string()) for name in (*PREDICTION_COLUMNS, "error")]
 )
-"""Of a part: the verdict and its probabilities, null where there is an `error`; `true_label` where the shards tell."""
+"""Of a part. Prediction and probabilities are null where there is an `error`; `true_label` where shards lack it."""
 
 _ROW_GROUP = 10_000
 
@@ -109,9 +108,7 @@ def predict_part(
         while group := list(itertools.islice(predictions, _ROW_GROUP)):
             rows: list[dict[str, Any]] = []
             for prediction in group:
-                row: dict[str, Any] = {"image_id": prediction.source, "label": prediction.label}
-                row |= {_P[name]: p for name, p in (prediction.probabilities or {}).items()}
-                rows.append(row | {"true_label": true_labels.pop(0), "error": prediction.error})
+                rows.append(replace(prediction, true_label=true_labels.pop(0)).to_dict())
                 verdicts[prediction.label or "error"] += 1
                 progress(1)
             writer.write_table(pa.Table.from_pylist(rows, SCHEMA))
@@ -120,25 +117,42 @@ def predict_part(
 
 
 def verdicts_of(path: Path) -> Counter[str]:
-    """How many images of a finished part got which label, and how many an `error`."""
-    metadata = pq.read_metadata(path).metadata or {}
-    return Counter(json.loads(metadata.get(b"hf_smile.verdicts", b"{}")))
+    """How many images of a finished part got which label, and how many an `error`.
+
+    Raises:
+        SmileDataError: it is not a part that `predict_part` wrote.
+    """
+    try:
+        return Counter(json.loads((pq.read_metadata(path).metadata or {})[b"hf_smile.verdicts"]))
+    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+        raise SmileDataError(
+            f"{path}: not a readable part of predictions ({first_line(error)}); delete it and start the same command "
+            "again, which makes it again"
+        ) from None
 
 
 def open_output(output_dir: str | Path, settings: dict[str, Any]) -> None:
     """Make the output folder, or find in it what the same settings have begun.
 
     Raises:
-        SmileDataError: it holds predictions of other data or of another model.
+        SmileDataError: it holds predictions of other data, of another model or with other columns, or its settings
+            can't be read.
     """
     folder = Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / SETTINGS
+    settings = {**settings, "columns": SCHEMA.names}
     if not path.exists():
         unfinished = path.with_name(f"{SETTINGS}.{os.getpid()}.part")  # other processes do the same
         unfinished.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
         unfinished.replace(path)
-    earlier = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        earlier = dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise SmileDataError(
+            f"{path} can't be read ({first_line(error)}), so nobody knows what the predictions beside it are of; "
+            "delete the folder, or name another --output_dir"
+        ) from None
     if changed := [name for name in settings if earlier.get(name) != settings[name]]:
         raise SmileDataError(
             f"{folder} holds predictions with other settings ({', '.join(changed)}); name another --output_dir"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -17,12 +18,15 @@ from hf_smile.data.images import decode_image, decoding_problem, read_file, upri
 from hf_smile.data.preprocessing import Preprocessor
 from hf_smile.errors import SmileDataError, SmileModelError
 from hf_smile.inference.runtimes import Runtime, load_runtime
-from hf_smile.labels import LABEL_NAMES, NEGATIVE_SMILE, POSITIVE_SMILE, label_slug
+from hf_smile.labels import LABEL_NAMES, NEGATIVE_SMILE, POSITIVE_SMILE
+from hf_smile.schema import PROBABILITY_COLUMNS
 
 if TYPE_CHECKING:
     from hf_smile.inference.faces import FaceDetector
 
 PHOTO_FACES = ("largest", "all", "auto")
+NO_FACE = "no face found"
+"""The `note` of the row of a photo without one."""
 
 _BATCH_SIZE = 32
 
@@ -37,6 +41,8 @@ class NamedImage:
 
 
 ImageInput = str | Path | bytes | Image.Image | NDArray[np.uint8] | NamedImage
+
+_IMAGE_TYPES = (str, Path, bytes, Image.Image, np.ndarray, NamedImage)
 
 
 @dataclass(frozen=True)
@@ -57,6 +63,8 @@ class SmilePrediction:
     """How sure the detector is that this is a face; its scale is the detector's own."""
     source: str | None = None
     """Path or name of the image, where it has one."""
+    true_label: str | None = None
+    """What the annotators said, where that is known."""
     note: str | None = None
     """What one should know about this verdict: that no face was found, for one."""
     error: str | None = None
@@ -77,16 +85,17 @@ class SmilePrediction:
         return self.probabilities[LABEL_NAMES[POSITIVE_SMILE]] / self.p_smile if self.p_smile else 0.5
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything above in one flat dictionary that JSON and CSV can hold.
+        """Everything above in one flat dictionary that JSON and CSV can hold, the columns of `schema` first.
 
         >>> list(SmilePrediction(error="will not decode").to_dict())[:3]
-        ['source', 'label', 'p_negative_smile']
+        ['image_id', 'true_label', 'predicted_label']
         """
         probabilities = self.probabilities or dict.fromkeys(LABEL_NAMES)
         return {
-            "source": self.source,
-            "label": self.label,
-            **{f"p_{label_slug(name)}": probabilities[name] for name in LABEL_NAMES},
+            "image_id": self.source,
+            "true_label": self.true_label,
+            "predicted_label": self.label,
+            **{column: probabilities[name] for name, column in PROBABILITY_COLUMNS.items()},
             "p_smile": self.p_smile,
             "p_genuine_given_smile": self.p_genuine_given_smile,
             "box": self.box,
@@ -161,17 +170,18 @@ class SmileClassifier:
             also for a single image. An image that can't be read has its `error` there.
 
         Raises:
-            SmileModelError: `batch_size` is not positive.
+            TypeError: an image is of another type, or an array of another dtype.
+            ValueError: an array has another shape, a path is a folder, or `batch_size` is not positive.
 
         >>> for prediction in classifier.predict(Path("faces").glob("*.jpg")):  # doctest: +SKIP
         ...     print(prediction.source, prediction.label)
         """
         if batch_size < 1:
-            raise SmileModelError(f"batch_size is {batch_size}; it must be at least 1")
-        if isinstance(images, (str, Path, bytes, Image.Image, np.ndarray, NamedImage)):
-            return list(self._predict(iter([images]), batch_size))
+            raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
         if isinstance(images, Iterator):
             return self._predict(images, batch_size)
+        if isinstance(images, _IMAGE_TYPES) or not isinstance(images, Iterable):
+            return list(self._predict(iter([images]), batch_size))
         return list(self._predict(iter(images), batch_size))
 
     def predict_photo(
@@ -181,8 +191,8 @@ class SmileClassifier:
 
         Args:
             image: as for `predict`; turned photos are put upright by their EXIF orientation.
-            faces: `largest` takes one face, `all` takes all, the largest first. `auto` takes all, and classifies the
-                whole image where there is none, for files that may be face crops already; `note` says so then.
+            faces: `largest` takes one face, `all` takes all, the largest first. `auto` takes all, and where there is
+                none, the whole image if it resembles a face crop (`FaceDetector.resembles_face`); `note` says so then.
             max_faces: of all faces, so many of the largest; None for no limit.
 
         Returns:
@@ -190,15 +200,17 @@ class SmileClassifier:
             `error` where the image can't be read.
 
         Raises:
-            SmileModelError: `faces` is none of the three, `max_faces` is not positive, or OpenCV is not installed.
+            TypeError, ValueError: as for `predict`, or `faces` is not one of the three, or `max_faces` is not positive.
+            SmileModelError: OpenCV is not installed.
 
         >>> classifier.predict_photo("grace_hopper.jpg")[0].box  # doctest: +SKIP
         (146, 97, 387, 338)
         """
         if faces not in PHOTO_FACES:
-            raise SmileModelError(f"faces is {faces!r}; choose one of {', '.join(PHOTO_FACES)}")
+            raise ValueError(f"faces is {faces!r}; choose one of {', '.join(PHOTO_FACES)}")
         if max_faces is not None and max_faces < 1:
-            raise SmileModelError(f"max_faces is {max_faces}; it must be at least 1")
+            raise ValueError(f"max_faces is {max_faces}; it must be at least 1")
+        check_image(image)
         source = source_of(image)
         try:
             photo = load_image(image)
@@ -212,10 +224,10 @@ class SmileClassifier:
                 replace(crop, box=face.box, detector_score=face.score, source=source)
                 for crop, face in zip(verdicts, found, strict=True)
             ]
-        if faces != "auto":
+        if faces != "auto" or not self.detector.resembles_face(photo):
             return []
         (whole,) = self._predict(iter([photo]), 1)
-        note = None if whole.error else "no face found; the whole image was classified"
+        note = None if whole.error else "taken for a face crop; the whole image was classified"
         return [replace(whole, source=source, note=note)]
 
     @property
@@ -240,6 +252,7 @@ class SmileClassifier:
 
     def _prepare(self, image: ImageInput) -> tuple[str | None, NDArray[np.float32] | None, str | None]:
         """Source, `pixel_values (3, H, W)`, error: one of the last two is None."""
+        check_image(image)
         source = source_of(image)
         try:
             return source, self.preprocess(load_image(image)), None
@@ -272,6 +285,29 @@ def source_of(image: ImageInput) -> str | None:
     if isinstance(image, (str, Path)):
         return str(image)
     return str(getattr(image, "filename", "") or "") or None
+
+
+def check_image(image: object) -> None:
+    """Tell a programmer's mistake from a picture that can't be read, which is the user's and becomes an `error`.
+
+    Raises:
+        TypeError: it is of no type that images have, or an array that is not uint8.
+        ValueError: it is an array that is not (H, W, 3), or a folder.
+
+    >>> check_image(np.zeros((4, 6), np.uint8))
+    Traceback (most recent call last):
+    ValueError: an image array must have the shape (H, W, 3), not (4, 6)
+    """
+    if not isinstance(image, _IMAGE_TYPES):
+        raise TypeError(f"an image must be a path, bytes, a PIL image or an array, not {type(image).__name__}")
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8:
+            raise TypeError(f"an image array must be uint8, 0 to 255, not {image.dtype}")
+        if image.ndim != 3 or image.shape[2] != 3 or not image.size:
+            raise ValueError(f"an image array must have the shape (H, W, 3), not {image.shape}")
+    # Path.is_dir raises where a name is too long.
+    if isinstance(image, (str, Path)) and os.path.isdir(image):  # noqa: PTH112
+        raise ValueError(f"{str(image)!r} is a folder; pass its files: Path({str(image)!r}).glob('*.jpg')")
 
 
 def load_image(image: ImageInput) -> Image.Image:

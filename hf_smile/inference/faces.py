@@ -22,6 +22,8 @@ SMALLEST_FACE = 40
 """Pixels. The smallest training images are 55 pixels wide; below 40 there is little left of the eyes."""
 
 _LONGEST_SIDE = 1280
+_CROP_SIDE = 96
+_LEAST_OF_CROP = 0.6  # of the shorter side of a face crop, the face's share
 _BORDER = 0.25
 _OVERLAP = 0.4
 _LEAST_INSIDE = 0.8
@@ -41,6 +43,9 @@ class FaceDetector(Protocol):
 
     def detect(self, image: Image.Image) -> list[Face]:
         """All faces of an upright RGB photo, the largest first."""
+
+    def resembles_face(self, image: Image.Image) -> bool:
+        """Whether an upright RGB image in which `detect` finds no face may still be a crop of one, seen generously."""
 
 
 class HaarDetector:
@@ -74,7 +79,8 @@ class HaarDetector:
 
     def detect(self, image: Image.Image) -> list[Face]:
         """All faces of an upright RGB photo, the largest first."""
-        pixels, scale, border = _for_detection(image)
+        scale = min(1.0, _LONGEST_SIDE / max(image.size))
+        pixels, border = _for_detection(image, scale)
         grey = _import_cv2().cvtColor(pixels, _import_cv2().COLOR_RGB2GRAY)
         smallest = max(20, round(self.smallest_face * scale))
         with self._lock:
@@ -88,6 +94,23 @@ class HaarDetector:
                 if score >= self.threshold and self._is_confirmed(grey, box)
             ]
         return _to_faces(confirmed, image, self.margin, self.smallest_face)
+
+    def resembles_face(self, image: Image.Image) -> bool:
+        """Whether either cascade alone sees a face that fills most of the image, on two hits instead of three.
+
+        Measured together with `detect` on 500 real training crops, of which 97.4 % pass (`detect` alone: 82.2 %), and
+        on 23 pictures of other things that come with scikit-image and scikit-learn (coffee, a cat, a rocket, a page of
+        text, ...), of which two pass: coins, in whose portraits `detect` sees faces, and a flower.
+        """
+        scale = _CROP_SIDE / max(image.size)
+        pixels, _ = _for_detection(image, scale)
+        grey = _import_cv2().cvtColor(pixels, _import_cv2().COLOR_RGB2GRAY)
+        least = round(_LEAST_OF_CROP * scale * min(image.size))
+        with self._lock:
+            return any(
+                len(cascade.detectMultiScale(grey, scaleFactor=1.1, minNeighbors=2, minSize=(least, least)))
+                for cascade in (self._propose, self._confirm)
+            )
 
     def _is_confirmed(self, grey: NDArray[np.uint8], box: NDArray[np.int32]) -> bool:
         """Whether the second cascade sees a face of about the same size in the neighbourhood of the box."""
@@ -113,6 +136,8 @@ class YuNetDetector:
     >>> YuNetDetector("face_detection_yunet_2023mar.onnx").detect(photo)  # doctest: +SKIP
     """
 
+    _LIKENESS = 0.4
+
     def __init__(
         self,
         weights: str | Path | None = None,
@@ -123,9 +148,12 @@ class YuNetDetector:
         cv2 = _import_cv2()
         path = Path(weights) if weights else _fetch_yunet()
         if not path.is_file():
-            raise SmileModelError(f"{path}: no such file; YuNet's weights are {YUNET_FILE} of {YUNET_REPO} on the Hub")
+            raise SmileModelError(
+                f"{path}: no such file; a detector is haar, yunet, or the file of YuNet's weights ({YUNET_FILE} of "
+                f"{YUNET_REPO} on the Hub)"
+            )
         try:
-            self._network = cv2.FaceDetectorYN.create(str(path), "", (320, 320), threshold)
+            self._network = cv2.FaceDetectorYN.create(str(path), "", (320, 320), min(threshold, self._LIKENESS))
             self._network.detect(np.zeros((320, 320, 3), np.uint8))  # another network fails only here
         except cv2.error as error:
             raise SmileModelError(
@@ -133,16 +161,29 @@ class YuNetDetector:
                 f"give {YUNET_FILE} of {YUNET_REPO} on the Hub"
             ) from None
         self._lock = threading.Lock()
-        self.smallest_face, self.margin = smallest_face, margin
+        self.smallest_face, self.threshold, self.margin = smallest_face, threshold, margin
 
     def detect(self, image: Image.Image) -> list[Face]:
         """All faces of an upright RGB photo, the largest first."""
-        pixels, scale, border = _for_detection(image)
+        found = [(box, score) for box, score in self._boxes(image) if score >= self.threshold]
+        return _to_faces(found, image, self.margin, self.smallest_face)
+
+    def resembles_face(self, image: Image.Image) -> bool:
+        """Whether there is a face that fills most of the image, with a score of at least 0.4.
+
+        Measured as for `HaarDetector`: 95.6 % of the crops pass (`detect` alone: 94.2 %), and two of the pictures: the
+        cameraman, a true face, and a field of galaxies.
+        """
+        least = _LEAST_OF_CROP * min(image.size)
+        return any(max(face.box[2:]) >= least for face in _to_faces(self._boxes(image), image, 1.0, 1))
+
+    def _boxes(self, image: Image.Image) -> list[tuple[NDArray[np.float64], float]]:
+        scale = min(1.0, _LONGEST_SIDE / max(image.size))
+        pixels, border = _for_detection(image, scale)
         with self._lock:
             self._network.setInputSize((pixels.shape[1], pixels.shape[0]))
             _, rows = self._network.detect(np.ascontiguousarray(pixels[..., ::-1]))  # it takes BGR
-        found = [(_on_photo(row[:4], scale, border), float(row[-1])) for row in (() if rows is None else rows)]
-        return _to_faces(found, image, self.margin, self.smallest_face)
+        return [(_on_photo(row[:4], scale, border), float(row[-1])) for row in (() if rows is None else rows)]
 
 
 def make_detector(name: str = "haar", **settings: Any) -> FaceDetector:
@@ -180,17 +221,16 @@ def measure_margin(detector: FaceDetector, crops: Iterable[Image.Image]) -> tupl
     return (float(np.median(ratios)) if ratios else float("nan")), len(ratios), n
 
 
-def _for_detection(image: Image.Image) -> tuple[NDArray[np.uint8], float, int]:
-    """Pixels to search, their scale relative to the photo, and the width of the border around them.
+def _for_detection(image: Image.Image, scale: float) -> tuple[NDArray[np.uint8], int]:
+    """Pixels to search, at `scale` times the size of the photo, and the width of the border around them.
 
     The border lets faces be found that fill their picture, as the training images do. It repeats the outermost pixels.
     """
-    scale = min(1.0, _LONGEST_SIDE / max(image.size))
-    if scale < 1:
+    if scale != 1:
         size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
-        image = image.resize(size, Image.Resampling.BOX)
+        image = image.resize(size, Image.Resampling.BOX if scale < 1 else Image.Resampling.BILINEAR)
     border = round(_BORDER * min(image.size))
-    return np.pad(np.asarray(image), ((border, border), (border, border), (0, 0)), mode="edge"), scale, border
+    return np.pad(np.asarray(image), ((border, border), (border, border), (0, 0)), mode="edge"), border
 
 
 def _on_photo(box: NDArray[Any], scale: float, border: int) -> NDArray[np.float64]:

@@ -20,13 +20,12 @@ from hf_smile.data.images import read_file
 from hf_smile.data.sources import ImageSource
 from hf_smile.errors import SmileDataError
 from hf_smile.figures import CLASS_COLORS
-from hf_smile.inference.classifier import NamedImage, SmileClassifier, SmilePrediction, load_image
-from hf_smile.labels import LABEL_NAMES, label_slug
+from hf_smile.inference.classifier import NO_FACE, NamedImage, SmileClassifier, SmilePrediction, load_image
+from hf_smile.labels import LABEL_NAMES
+from hf_smile.schema import PREDICTION_COLUMNS
 
 COLUMNS = (
-    "source",
-    "label",
-    *(f"p_{label_slug(name)}" for name in LABEL_NAMES),
+    *PREDICTION_COLUMNS,
     "p_smile",
     "p_genuine_given_smile",
     *("left", "top", "right", "bottom"),
@@ -85,7 +84,7 @@ def _images_of(source: ImageSource | Path) -> Iterator[NamedImage]:
 
 def _read_image(path: Path) -> bytes:
     if path.suffix.lower() in _CLIP_SUFFIXES:
-        raise SmileDataError("a clip, no image; follow its faces with: hf-smile video")
+        raise SmileDataError("a clip, not a picture; follow its faces with: hf-smile video")
     return read_file(path)
 
 
@@ -103,7 +102,7 @@ def predict_files(
     if faces != "none":
         for image in images:
             predictions = classifier.predict_photo(image, faces)
-            yield image, predictions or [SmilePrediction(source=image.source, note="no face found")]
+            yield image, predictions or [SmilePrediction(source=image.source, note=NO_FACE)]
         return
     waiting: list[NamedImage] = []
 
@@ -172,12 +171,13 @@ def _table_line(prediction: SmilePrediction, width: int) -> str:
     where = prediction.source or "-"
     if prediction.box:
         where += f" {prediction.box[0]},{prediction.box[1]} to {prediction.box[2]},{prediction.box[3]}"
-    if remark := prediction.error or prediction.note:
+    remark = prediction.error or (prediction.note if prediction.label else None)
+    if remark:
         where += f" ({remark})"
     # A file name may hold line breaks and terminal commands; a line stays a line.
     where = "".join(letter if letter.isprintable() else "?" for letter in where)
     if prediction.label is None or prediction.p_smile is None or prediction.p_genuine_given_smile is None:
-        return f"{'error' if prediction.error else '-':<{width}}  {'-':>5}  {'-':>7}  {where}"
+        return f"{'error' if prediction.error else 'no face':<{width}}  {'-':>5}  {'-':>7}  {where}"
     return f"{prediction.label:<{width}}  {prediction.p_smile:5.2f}  {prediction.p_genuine_given_smile:7.2f}  {where}"
 
 

@@ -18,6 +18,7 @@ from hf_smile.inference.classifier import ImageInput, SmileClassifier
 from hf_smile.inference.explain import Explainer, deletion_curve
 from hf_smile.inference.runtimes import TorchRuntime
 from hf_smile.labels import LABEL_NAMES
+from hf_smile.words import counted
 
 
 @dataclass(frozen=True)
@@ -52,10 +53,10 @@ class SanityCheck:
 
     def __str__(self) -> str:
         return (
-            f"On {self.images} images, deleting the hottest pixels first leaves the explained class a mean probability"
-            f" of {self.hottest_deleted:.2f}, deleting pixels at random {self.random_deleted:.2f}; it is lower on"
-            f" {100 * self.wins:.0f} % of them. The maps' rank correlation with those of a network of random weights is"
-            f" {self.correlation_with_random_weights:.2f}."
+            f"On {counted(self.images, 'image')}, deleting the hottest pixels first leaves the explained class a mean"
+            f" probability of {self.hottest_deleted:.2f}, deleting pixels at random {self.random_deleted:.2f};"
+            f" it is lower on {100 * self.wins:.0f} % of them. The maps' rank correlation with those of a network of"
+            f" random weights is {self.correlation_with_random_weights:.2f}."
         )
 
 
@@ -133,7 +134,7 @@ def plot_heat_maps(maps: Sequence[MeanHeatMap], path: str | Path) -> None:
     axes = figure.subplots(2, len(maps), squeeze=False)
     for (top, bottom), one in zip(axes.T, maps, strict=True):
         top.imshow(one.face)
-        top.set_title(f"{one.label}\n{one.images:,} images")
+        top.set_title(f"{one.label}\n{counted(one.images, 'image')}")
         bottom.imshow(Image.fromarray(one.face).convert("L"), cmap="gray")
         bottom.imshow(one.heat, cmap="inferno", alpha=0.6)
         bottom.axhline((len(one.heat) - 1) / 2, color="white", linewidth=0.8, linestyle=":")

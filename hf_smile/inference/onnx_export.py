@@ -20,6 +20,7 @@ from hf_smile.data.preprocessing import Preprocessor
 from hf_smile.errors import SmileModelError, first_line
 from hf_smile.inference.runtimes import ONNX_FILES, OnnxRuntime, TorchRuntime, load_runtime, weights_sha256
 from hf_smile.labels import LABEL_NAMES
+from hf_smile.words import counted
 
 if TYPE_CHECKING:
     import datasets
@@ -67,7 +68,7 @@ class QuantizationCheck:
 
     def __str__(self) -> str:
         return (
-            f"on {self.images:,} validation images int8 agrees with float32 on {100 * self.agreement:.1f} %, "
+            f"on {counted(self.images, 'validation image')} int8 agrees with float32 on {100 * self.agreement:.1f} %, "
             f"accuracy {100 * self.accuracy:.1f} % against {100 * self.accuracy_float32:.1f} %, "
             f"macro F1 {100 * self.macro_f1:.1f} % against {100 * self.macro_f1_float32:.1f} %"
         )

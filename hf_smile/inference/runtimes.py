@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 from hf_smile.cores import own_cores
 from hf_smile.data.preprocessing import Preprocessor
 from hf_smile.errors import SmileModelError, first_line
+from hf_smile.hub_id import missing_folder
 from hf_smile.labels import LABEL_NAMES
 from hf_smile.model_files import WEIGHTS_MEND, file_sha256, model_file, read_config
+from hf_smile.words import counted
 
 # Else ONNX Runtime reports to its maker what it runs. It looks when it is imported, which nothing here does earlier.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -33,6 +35,30 @@ class Runtime(Protocol):
 
     def __call__(self, pixel_values: NDArray[np.float32]) -> NDArray[np.float32]:
         """`pixel_values (N, 3, H, W) float32` -> `logits (N, 3) float32`."""
+
+
+def default_runtime(model: str | Path) -> str:
+    """`onnx` where the model is exported, in its folder or on the Hub, else `torch`.
+
+    Where the Hub does not say that there is no such file, it is `onnx`: loading it tells what is wrong.
+
+    >>> default_runtime("outputs/model")  # doctest: +SKIP
+    'onnx'
+    """
+    if Path(model).is_dir():
+        return "onnx" if Path(model, ONNX_FILES["onnx"]).is_file() else "torch"
+    if missing_folder(str(model)):
+        return "onnx"
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import RemoteEntryNotFoundError
+
+    try:
+        hf_hub_download(str(model), ONNX_FILES["onnx"])
+    except RemoteEntryNotFoundError:
+        return "torch"
+    except (OSError, ValueError):
+        pass
+    return "onnx"
 
 
 def load_runtime(model: str | Path, runtime: str = "torch", device: str | None = None) -> Runtime:
@@ -173,7 +199,9 @@ class OnnxRuntime:
 
 def _failed(pixel_values: NDArray[np.float32], error: Exception) -> SmileModelError:
     n, _, height, width = pixel_values.shape
-    return SmileModelError(f"the network failed on {n} images of {width} x {height} pixels: {first_line(error)}")
+    return SmileModelError(
+        f"the network failed on {counted(n, 'image')} of {width} x {height} pixels: {first_line(error)}"
+    )
 
 
 def _check_weights(loaded: OnnxRuntime, model: str, runtime: str) -> None:

@@ -12,18 +12,19 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from PIL import Image
 
-from hf_smile.data.images import MAX_PIXELS
+from hf_smile.data.images import IMAGE_SUFFIXES, MAX_PIXELS
 from hf_smile.errors import SmileDataError
 from hf_smile.figures import CLASS_COLORS, new_figure, save_figure
 from hf_smile.inference.classifier import SmileClassifier, SmilePrediction
 from hf_smile.inference.files import annotate
-from hf_smile.labels import LABEL_NAMES, label_slug
+from hf_smile.labels import LABEL_NAMES
+from hf_smile.schema import PROBABILITY_COLUMNS
 
 COLUMNS = (
     "seconds",
     "face",
-    "label",
-    *(f"p_{label_slug(name)}" for name in LABEL_NAMES),
+    "predicted_label",
+    *PROBABILITY_COLUMNS.values(),
     "left",
     "top",
     "right",
@@ -217,14 +218,19 @@ def read_frames(clip: str | Path, fps: float) -> Iterator[tuple[float, Image.Ima
     they go on at the clip's frame rate.
 
     Raises:
-        SmileDataError: there is no such file, OpenCV sees no frame in it, or a frame has over `MAX_PIXELS` pixels.
+        SmileDataError: there is no such file, it is a picture, OpenCV sees no frame in it, or a frame has over
+            `MAX_PIXELS` pixels.
     """
     try:
         import cv2
     except ImportError:
         raise SmileDataError('clips need OpenCV: pip install "opencv-python-headless<5"') from None
     if not Path(clip).is_file():
-        raise SmileDataError(f"{clip}: no such file")
+        raise SmileDataError(f"{clip}: {'a folder, not a clip' if Path(clip).is_dir() else 'no such file'}")
+    if (
+        Path(clip).suffix.lower() in IMAGE_SUFFIXES
+    ):  # OpenCV would take it, and all that are numbered like it, for frames
+        raise SmileDataError(f"{clip}: a picture, not a clip; classify its faces with: hf-smile predict")
     capture = cv2.VideoCapture(str(clip))
     try:
         width, height = (int(capture.get(side)) for side in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))

@@ -31,11 +31,14 @@ def classifier(demo_model) -> SmileClassifier:
 
 @pytest.fixture
 def drawn(tmp_path) -> list[Path]:
-    """Three drawn faces as files."""
+    """Three drawn faces as files, of those that the detector takes for faces."""
     paths = [tmp_path / f"face_{i}.png" for i in range(3)]
     for i, path in enumerate(paths):
-        draw_face(i, np.random.default_rng(i)).save(path)
+        draw_face(i, np.random.default_rng(_SEEN[i])).save(path)
     return paths
+
+
+_SEEN = (6, 1, 8)  # seeds
 
 
 def words_of(prediction: SmilePrediction) -> str:
@@ -91,15 +94,14 @@ def test_of_several_faces_one_is_chosen_with_the_keyboard(open_demo):
     page.get_by_text("Where the model looked").wait_for()
 
 
-def test_a_photo_without_a_face_is_no_error(open_demo, classifier, tmp_path):
+def test_a_photo_without_a_face_gets_no_verdict(open_demo, tmp_path):
     temple = tmp_path / "temple.png"
     Image.fromarray(load_sample_image("china.jpg")).save(temple)
     page = open_demo()
     give_photo(page, temple)
     page.get_by_text("No face found").wait_for()
-    assert "it means nothing for a picture of anything else" in read(page, "#picture")
-    (expected,) = classifier.predict(temple)
-    assert "The whole picture" in read(page, "#details") and words_of(expected) in read(page, "#details").lower()
+    assert "So there is no verdict." in read(page, "#picture")
+    assert read(page, "#details") == read(page, "#heat") == ""
 
 
 def test_a_broken_file_is_told_in_words_and_the_next_one_works(open_demo, tmp_path):
@@ -137,8 +139,8 @@ def test_a_batch_fills_a_gallery_a_table_and_a_csv(open_demo, classifier, drawn,
         page.get_by_text("Download verdicts.csv").click()
     rows = list(csv.DictReader(io.StringIO(download.value.path().read_text())))
     in_zip = [f"more.zip/album/{name}.png" for name in ("one", "two", "broken")]
-    assert [row["source"] for row in rows] == ["face_0.png", *in_zip]
-    assert [row["label"] for row in rows] == [*(prediction.label for prediction in predictions), ""]
+    assert [row["image_id"] for row in rows] == ["face_0.png", *in_zip]
+    assert [row["predicted_label"] for row in rows] == [*(prediction.label for prediction in predictions), ""]
     assert float(rows[0]["p_smile"]) == pytest.approx(predictions[0].p_smile)
 
 

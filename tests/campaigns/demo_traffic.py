@@ -86,7 +86,7 @@ class Visitor:
 
     def photo(self) -> None:
         (verdict,) = self.call("predict", self.upload("face.png", self.face))
-        assert verdict["p_smile"] is not None
+        assert verdict["error"] is None
 
     def portrait(self) -> None:
         (verdict,) = self.call("predict", self.upload("hopper.jpg", HOPPER))

@@ -46,6 +46,22 @@ def test_it_reports_on_a_model_and_a_split(sample_dir, tmp_path):
         assert path.name in (tmp_path / "report" / "report.md").read_text()
 
 
+def test_the_headline_is_one_forward_pass_and_the_flip_a_row_beside_it(sample_dir, tmp_path):
+    from hf_smile.modeling import build_model
+
+    torch.manual_seed(0)
+    build_model("test_resnet", pretrained=False, image_size=32).save_pretrained(tmp_path / "model")
+    words = ["--model", tmp_path / "model", "--data_dir", sample_dir, "--output_dir"]
+    plain, both = evaluate(*words, tmp_path / "plain"), evaluate(*words, tmp_path / "both", "--test_time_flip")
+    assert plain.returncode == both.returncode == 0, both.stderr
+    reports = [json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("plain", "both")]
+    assert reports[0]["metrics"] == reports[1]["metrics"] and "variants" not in reports[0]
+    (flipped,) = reports[1]["variants"].values()
+    assert flipped["nll"]["value"] != reports[1]["metrics"]["nll"]["value"]
+    assert "mirror image (test-time flip): Accuracy" in both.stdout and "ECE 0." in plain.stdout
+    assert "test-time flip" in (tmp_path / "both" / "report.md").read_text()
+
+
 def test_it_reports_on_predictions_and_compares_them(predictions_file, tmp_path):
     done = evaluate(
         "--predictions", predictions_file, "--compare", predictions_file, "--output_dir", tmp_path / "report"
@@ -80,6 +96,7 @@ def test_what_can_be_known_before_predicting_is_told_before(words, message, samp
         (["--predictions", "none.csv"], "none.csv cannot be read: No such file or directory"),
         (["--predictions", "{predictions}", "--compare", "none.csv"], "none.csv cannot be read"),
         (["--predictions", "{predictions}", "--group_by", "person"], "person"),
+        (["--predictions", "{predictions}", "--test_time_flip"], "--test_time_flip needs --model"),
         (["--model", "./nothing/here"], "no such folder"),
         (["--model", "{folder}"], "the folder holds no config.json"),
     ],

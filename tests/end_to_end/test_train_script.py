@@ -49,10 +49,10 @@ def test_a_run_leaves_everything_a_user_was_promised(finished, sample_dir):
     metrics = json.loads((folder / "test_metrics.json").read_text())
     with (folder / "test_predictions.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert list(rows[0])[:3] == ["image_id", "label", "prediction"]
-    assert metrics["accuracy"] == pytest.approx(sum(row["label"] == row["prediction"] for row in rows) / 32)
+    assert list(rows[0])[:3] == ["image_id", "true_label", "predicted_label"]
+    assert metrics["accuracy"] == pytest.approx(sum(row["true_label"] == row["predicted_label"] for row in rows) / 32)
     with (sample_dir / "test.csv").open() as file:
-        assert {row["image_id"]: row["label"] for row in rows} == dict(csv.reader(file))
+        assert {row["image_id"]: row["true_label"] for row in rows} == dict(csv.reader(file))
     assert f"Test accuracy {metrics['accuracy']:.4f}" in done.stdout
     assert "parameters" in done.stdout and "trainable" in done.stdout
     assert "epoch 3/3 | train loss" in done.stdout

@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
+from matplotlib.ticker import PercentFormatter
 from PIL import Image
 
+from hf_smile.evaluation import plots
 from hf_smile.evaluation.decision import (
     adjust_prior,
     best_strength,
@@ -12,6 +14,7 @@ from hf_smile.evaluation.decision import (
 )
 from hf_smile.evaluation.metrics import compute_metrics
 from hf_smile.evaluation.plots import plot_trade_off
+from hf_smile.figures import save_figure
 
 SHARES = np.array([0.1, 0.2, 0.7])
 
@@ -66,7 +69,37 @@ def test_adjusted_probabilities_are_calibrated_for_the_population_they_are_meant
     assert ece_where_it_is_meant(adjusted, label_ids, SHARES, strength) < 0.02
 
 
-def test_the_trade_off_is_drawn(simulate, tmp_path):
+def test_in_the_picture_every_value_stands_above_its_own_strength(simulate, monkeypatch, tmp_path):
     probabilities, label_ids = simulate(300, seed=5, prior=SHARES)
-    plot_trade_off(trade_off(probabilities, label_ids, SHARES), 0.5, tmp_path / "trade_off.png")
+    table = trade_off(probabilities, label_ids, SHARES)
+    assert not table["macro_f1"].is_monotonic_increasing, "the curve turns, so that points come close to each other"
+    figures = []
+    monkeypatch.setattr(plots, "save_figure", lambda figure, path: figures.append(figure) or save_figure(figure, path))
+    plot_trade_off(table, 0.5, tmp_path / "trade_off.png")
     assert Image.open(tmp_path / "trade_off.png").width > 1000
+    drawn = {
+        line.get_label(): line for axes in figures[0].axes for line in axes.lines if line.get_label() != "this model"
+    }
+    columns = ["accuracy", "macro_f1", "recall_negative_smile", "recall_positive_smile", "recall_not_smile"]
+    for column, line in zip(columns, drawn.values(), strict=True):
+        assert line.get_xdata().tolist() == table["strength"].tolist()
+        assert line.get_ydata().tolist() == table[column].tolist()
+    assert not [text for axes in figures[0].axes for text in axes.texts]
+
+
+def test_no_axis_of_a_share_goes_beyond_100_percent(simulate, monkeypatch, tmp_path):
+    probabilities, label_ids = simulate(300, seed=6)
+    figures = []
+    monkeypatch.setattr(plots, "save_figure", lambda figure, path: figures.append(figure))
+    plot_trade_off(trade_off(probabilities, label_ids, SHARES), 0.5, tmp_path)
+    for plot in (plots.plot_reliability, plots.plot_precision_recall, plots.plot_coverage):
+        plot(probabilities, label_ids, tmp_path)
+    axes = [axes for figure in figures for axes in figure.axes]
+    shares = [
+        axis
+        for one in axes
+        for axis in (one.xaxis, one.yaxis)
+        if isinstance(axis.get_major_formatter(), PercentFormatter)
+    ]
+    assert len(shares) == 9
+    assert all(0 <= low < high <= 1 for low, high in (axis.get_view_interval() for axis in shares))

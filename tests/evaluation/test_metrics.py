@@ -145,7 +145,7 @@ def test_genuine_score_of_an_image_without_smile_probability_is_even():
         ([], [], "there are no predictions to evaluate"),
         ([[0.5, 0.5]], [0], r"must have the shape \(N, 3\).* got \(1, 2\)"),
         ([[0.5, 0.5, 0.0], [1.0, 0.0]], [0, 1], "must be 3 numbers an image"),
-        ([[0.5, 0.5, 0.0]], [0, 1], "got 1 rows of probabilities and label ids of the shape"),
+        ([[0.5, 0.5, 0.0]], [0, 1], "got 1 row of probabilities and label ids of the shape"),
         ([[0.5, 0.5, 0.0]] * 3, [0, 3, 3], r"label ids must be 0, 1, 2; got 3 in row 1 \(and 1 more\)"),
         ([[0.5, 0.5, 0.0]], [0.5], "got 0.5 in row 0"),
         ([[0.5, 0.5, math.nan]], [0], "row 0 holds NaN or infinity"),

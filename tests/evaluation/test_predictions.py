@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hf_smile.errors import SmileDataError
 from hf_smile.evaluation.predictions import Predictions, align, read_predictions, write_predictions
 
-HEADER = "image_id,label,prediction,p_negative_smile,p_positive_smile,p_not_smile"
+HEADER = "image_id,true_label,predicted_label,p_negative_smile,p_positive_smile,p_not_smile"
 GOOD = "1.jpg,NOT smile,positive smile,0.1,0.7,0.2"
 TEXT = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"], include_characters="\n"), min_size=1)
 TEXT |= st.text("'=+-@1", min_size=1)
@@ -59,7 +59,7 @@ def test_no_cell_is_a_formula_to_a_spreadsheet_and_every_text_comes_back(tmp_pat
 def test_a_file_from_a_spreadsheet_is_read(tmp_path):
     path = tmp_path / "predictions.csv"
     lines = [
-        "age,p_not_smile,p_positive_smile,p_negative_smile,prediction,label,image_id",
+        "age,p_not_smile,p_positive_smile,p_negative_smile,predicted_label,true_label,image_id",
         "31,0.2,0.7,0.1,1,not_smile,x",
     ]
     path.write_bytes(b"\xef\xbb\xbf" + "\r\n".join([*lines, ",,,,,,", ""]).encode())
@@ -68,6 +68,17 @@ def test_a_file_from_a_spreadsheet_is_read(tmp_path):
     assert found.label_ids.tolist() == [2]
     assert found.probabilities.tolist() == [[0.1, 0.7, 0.2]]
     assert found.further_columns == {"age": ["31"]}
+
+
+def test_a_file_of_an_earlier_version_is_read_and_its_label_is_the_true_one(tmp_path):
+    path = tmp_path / "old.csv"
+    path.write_text(HEADER.replace("true_label", "label").replace("predicted_label", "prediction") + f"\n{GOOD}\n")
+    old, new = read_predictions(path), read_predictions(write(tmp_path / "new.csv", GOOD))
+    assert old.label_ids.tolist() == new.label_ids.tolist() == [2] and old.predicted_ids.tolist() == [1]
+    # A further column of that name is only that.
+    write_predictions(path, ["x"], [0], [[1, 0, 0]], {"label": ["NOT smile"], "prediction": ["?"]})
+    found = read_predictions(path)
+    assert found.label_ids.tolist() == [0] and found.further_columns == {"label": ["NOT smile"], "prediction": ["?"]}
 
 
 def test_all_problems_are_reported_together_with_their_lines(tmp_path):
@@ -95,7 +106,7 @@ def test_all_problems_are_reported_together_with_their_lines(tmp_path):
         "  p.csv:6: probabilities must be numbers; got 0.1, much, 0.2",
         "  p.csv:7: probabilities must lie between 0 and 1; got nan, 0.8, 0.2",
         "  p.csv:8: probabilities must lie between 0 and 1; got -0.1, 0.9, 0.2",
-        "  p.csv:9: prediction is 'NOT smile', but 'positive smile' has the highest probability",
+        "  p.csv:9: predicted_label is 'NOT smile', but 'positive smile' has the highest probability",
         "  p.csv:10: 2 cells where the header has 6",
         "  p.csv:11: empty image_id",
     ]
@@ -113,8 +124,9 @@ def test_a_long_list_of_problems_is_cut(tmp_path):
         (b"", "is empty: it needs a header"),
         (HEADER.encode() + b"\n", "is empty: it needs a header"),
         (b"image_id;label\n1.jpg;NOT smile\n", "not separated by commas"),
-        (b"image_id,label\n1.jpg,NOT smile\n", "no column 'prediction'; the header has image_id, label"),
-        (HEADER.encode() + b",label\n" + GOOD.encode() + b",x\n", "column 'label' is there twice"),
+        (b"image_id,label\n1.jpg,NOT smile\n", "no column 'predicted_label'; the header has image_id, label"),
+        (HEADER.encode() + b",age,age\n" + GOOD.encode() + b",1,2\n", "column 'age' is there twice"),
+        (HEADER.encode() + b"\n1.jpg,,positive smile,0.1,0.7,0.2\n", "holds no true labels"),
         (b"\xff\xfe\x00", "is not a CSV file in UTF-8"),
     ],
 )
@@ -130,10 +142,10 @@ def test_a_file_that_is_not_there():
 
 
 def test_writing_checks_its_columns(tmp_path):
-    with pytest.raises(SmileDataError, match="column 'image_id' has 2 values for 1 predictions"):
+    with pytest.raises(SmileDataError, match=r"column 'image_id' has 2 values for 1 prediction$"):
         write_predictions(tmp_path / "p.csv", ["1", "2"], [0], [[1, 0, 0]])
-    with pytest.raises(SmileDataError, match="'label' is a column of every predictions file"):
-        write_predictions(tmp_path / "p.csv", ["1"], [0], [[1, 0, 0]], {"label": ["x"]})
+    with pytest.raises(SmileDataError, match="'true_label' is a column of every predictions file"):
+        write_predictions(tmp_path / "p.csv", ["1"], [0], [[1, 0, 0]], {"true_label": ["x"]})
     assert not (tmp_path / "p.csv").exists()
 
 

@@ -56,6 +56,31 @@ def test_the_report_holds_together(predictions, simulate, tmp_path):
     assert copied.further_columns == predictions.further_columns
 
 
+def test_another_way_of_asking_is_a_row_beside_the_single_forward_pass(predictions, simulate, tmp_path):
+    flipped = simulate(240, seed=0, separation=1.8)[0]
+    returned = write_report(tmp_path, predictions, variants={"Test-time flip": flipped}, n_resamples=50)
+    plain = compute_metrics(predictions.probabilities, predictions.label_ids)
+    other = compute_metrics(flipped, predictions.label_ids)
+    assert plain["accuracy"] != other["accuracy"] and plain["ece"] != other["ece"]
+    assert returned["metrics"]["accuracy"]["value"] == plain["accuracy"]
+    assert returned["variants"]["Test-time flip"]["ece"]["value"] == other["ece"]
+    report = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert f"| Accuracy | {100 * plain['accuracy']:.1f} % |" in report
+    assert f"| Expected calibration error (ECE) | {plain['ece']:.3f} |" in report
+    (row,) = [line for line in report.splitlines() if line.startswith("| Test-time flip |")]
+    assert f"{100 * other['accuracy']:.1f} %" in row and f"| {other['ece']:.3f} (" in row
+    assert (read_predictions(tmp_path / "predictions.csv").probabilities == predictions.probabilities).all()
+
+
+def test_the_report_tells_where_the_model_looks_if_that_was_drawn(predictions, tmp_path):
+    write_report(tmp_path, predictions, heat_maps="They can be trusted.", n_resamples=20)
+    report = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "## Where it looks" in report and "a class. They can be trusted." in report
+    assert "(heat_maps.png)" in report and report.index("Where it looks") < report.index("How to read an interval")
+    write_report(tmp_path, predictions, n_resamples=20)
+    assert "heat_maps.png" not in (tmp_path / "report.md").read_text(encoding="utf-8")
+
+
 def test_a_report_on_one_image_says_what_cannot_be_told(tmp_path):
     write_report(tmp_path, Predictions(["1.jpg"], np.array([2]), np.array([[0.1, 0.2, 0.7]])), n_resamples=20)
     metrics = json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8"))["metrics"]
@@ -64,6 +89,7 @@ def test_a_report_on_one_image_says_what_cannot_be_told(tmp_path):
     assert "**Is the smile genuine?** Cannot be told" in report
     assert "| positive smile | 0 | – | – | – | – |" in report
     assert 'The class "negative smile" has only 0 images' in report
+    assert "\n1 image. The numbers" in report and "1 images" not in report
     assert "nan" not in report
 
 

@@ -15,7 +15,8 @@ from datasets import ClassLabel, Dataset
 
 from hf_smile.data.sharding import Sharding, write_shards
 from hf_smile.data.shards import shard_files
-from hf_smile.inference.bulk import find_parts, parts_digest
+from hf_smile.errors import SmileDataError
+from hf_smile.inference.bulk import find_parts, open_output, parts_digest, verdicts_of
 from hf_smile.inference.classifier import SmileClassifier
 from hf_smile.labels import LABEL_NAMES
 
@@ -70,7 +71,7 @@ def test_each_shard_gets_a_part_with_the_verdicts_of_the_classifier(finished, de
     expected = SmileClassifier.from_pretrained(demo_model, "onnx").predict([row["image"]["bytes"] for row in shard])
     for row, mine, its in zip(shard, predictions, expected, strict=True):
         assert mine["image_id"] == row["image_id"] and mine["true_label"] == LABEL_NAMES[row["label"]]
-        assert mine["label"] == its.label and mine["error"] is None
+        assert mine["predicted_label"] == its.label and mine["error"] is None
         assert mine["p_not_smile"] == pytest.approx(its.probabilities["NOT smile"], abs=1e-5)
     assert "128 images in 9 parts, 0 of them there already" in done.stdout
 
@@ -107,8 +108,10 @@ def test_images_of_a_zip_and_one_that_fails(sample_dir, demo_model, tmp_path):
     rows = rows_of(tmp_path / "out")
     assert len(rows) == len({row["image_id"] for row in rows}) == 129 and len(find_parts(archive, 50)) == 3
     (broken,) = [row for row in rows if row["error"]]
-    assert broken["image_id"] == "broken.jpg" and "not a JPEG" in broken["error"] and broken["label"] is None
-    assert "1 error" in done.stdout
+    assert broken["image_id"] == "broken.jpg" and "not a JPEG" in broken["error"] and broken["predicted_label"] is None
+    assert "129 images in 3 parts" in done.stdout and "1 error" in done.stdout
+    done = predict(demo_model, archive, tmp_path / "whole", "--part_size", "500")
+    assert "129 images in 1 part, " in done.stdout
 
 
 def test_other_images_are_not_taken_for_those_already_predicted(shards, tmp_path):
@@ -155,3 +158,25 @@ def test_a_mistake_gets_one_message_and_exit_code_2(finished, demo_model, shards
         assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
     assert json.loads((finished[0] / "predictions.json").read_text())["runtime"] == "onnx"
     assert len(shard_files(shards, "train")) == 6
+
+
+def test_damaged_files_of_an_output_folder_are_told_in_words(finished, tmp_path):
+    folder = shutil.copytree(finished[0], tmp_path / "copy")
+    for content in (b'{"weights": ', b"[1, 2]", b"\xff"):
+        (folder / "predictions.json").write_bytes(content)
+        with pytest.raises(SmileDataError, match=r"predictions\.json can't be read .*; delete the folder"):
+            open_output(folder, {})
+    part = sorted(folder.rglob("*.parquet"))[0]
+    assert verdicts_of(part).total() > 0
+    part.write_bytes(part.read_bytes()[:-10])
+    with pytest.raises(SmileDataError, match=r"not a readable part of predictions .*; delete it and start"):
+        verdicts_of(part)
+
+
+def test_parts_with_other_columns_are_not_mixed_with_those_of_an_earlier_version(finished, tmp_path):
+    folder = shutil.copytree(finished[0], tmp_path / "earlier")
+    settings = json.loads((folder / "predictions.json").read_text())
+    open_output(folder, settings)
+    (folder / "predictions.json").write_text(json.dumps({**settings, "columns": None}))
+    with pytest.raises(SmileDataError, match=r"other settings \(columns\)"):
+        open_output(folder, settings)

@@ -95,21 +95,38 @@ def test_a_bad_image_yields_its_error_and_the_rest_goes_on(classifier, faces, tm
         faces[0],
         tmp_path / "missing.jpg",
         text,
-        tmp_path,
         b"",
-        np.zeros((4, 4), np.uint8),
-        np.zeros((4, 4, 3)),
         NamedImage("zip/1.jpg", unreadable),
-        None,
         png(Image.new("RGB", (1, 60_000))),
         faces[1],
     ]
     predictions = classifier.predict(inputs, batch_size=3)
-    assert [prediction.error is None for prediction in predictions] == [True, *[False] * 9, True]
+    assert [prediction.error is None for prediction in predictions] == [True, *[False] * 5, True]
     assert predictions[1].source == str(tmp_path / "missing.jpg") and "No such file" in predictions[1].error
     assert predictions[1].label is None and predictions[1].p_smile is None and predictions[1].probabilities is None
     assert numbers([predictions[0], predictions[-1]]) == pytest.approx(numbers(classifier.predict(faces[:2])), abs=1e-5)
     assert classifier.predict([]) == []
+
+
+@pytest.mark.parametrize(
+    ("image", "error", "message"),
+    [
+        (None, TypeError, "a path, bytes, a PIL image or an array, not NoneType"),
+        (3.5, TypeError, "not float"),
+        (np.zeros((4, 4, 3)), TypeError, "must be uint8, 0 to 255, not float64"),
+        (np.zeros((4, 4), np.uint8), ValueError, r"shape \(H, W, 3\), not \(4, 4\)"),
+        (np.zeros((2, 4, 4, 3), np.uint8), ValueError, r"not \(2, 4, 4, 3\)"),
+        (np.zeros((0, 4, 3), np.uint8), ValueError, r"not \(0, 4, 3\)"),
+        (Path(__file__).parent, ValueError, "is a folder; pass its files"),
+        (str(Path(__file__).parent), ValueError, "is a folder; pass its files"),
+    ],
+)
+def test_a_programmer_s_mistake_is_raised_and_no_prediction(classifier, faces, image, error, message):
+    ways = [classifier.predict, classifier.predict_photo, lambda image: classifier.predict([faces[0], image])]
+    ways.append(lambda image: list(classifier.predict(iter([image]))))
+    for way in ways:
+        with pytest.raises(error, match=message):
+            way(image)
 
 
 def test_a_prediction_explains_itself_and_fits_into_json(classifier, faces):
@@ -120,7 +137,7 @@ def test_a_prediction_explains_itself_and_fits_into_json(classifier, faces):
     assert prediction.p_smile == pytest.approx(p["negative smile"] + p["positive smile"])
     assert prediction.p_genuine_given_smile == pytest.approx(p["positive smile"] / prediction.p_smile)
     row = json.loads(json.dumps(prediction.to_dict()))
-    assert row["label"] == prediction.label and row["p_not_smile"] == p["NOT smile"] and row["box"] is None
+    assert row["predicted_label"] == prediction.label and row["p_not_smile"] == p["NOT smile"] and row["box"] is None
     certain = SmilePrediction("NOT smile", dict(zip(LABEL_NAMES, (0.0, 0.0, 1.0), strict=True)))
     assert certain.p_genuine_given_smile == 0.5
     with pytest.raises(AttributeError):
@@ -166,5 +183,5 @@ def test_mistakes_are_told_with_their_mend(model_dir, tmp_path, classifier):
     Path(tmp_path, "onnx", "model.onnx").write_bytes(b"not a network")
     with pytest.raises(SmileModelError, match="can't load"):
         SmileClassifier.from_pretrained(tmp_path, runtime="onnx")
-    with pytest.raises(SmileModelError, match="batch_size"):
+    with pytest.raises(ValueError, match="batch_size"):
         classifier.predict([], batch_size=0)

@@ -7,13 +7,17 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from matplotlib.cbook import get_sample_data
 from PIL import Image
 
+import hf_smile
 from hf_smile import cli
 from hf_smile.errors import SmileDataError
+from hf_smile.evaluation.predictions import read_predictions, write_predictions
+from hf_smile.inference import bulk
 from hf_smile.inference.files import find_images
 from hf_smile.labels import LABEL_NAMES
 
@@ -41,11 +45,11 @@ def test_files_folders_patterns_and_zips_are_all_accounted_for(run, model_dir, f
         *("--model", model_dir, "--faces", "none", "--format", "jsonl", "--batch_size", 4),
     )
     rows = [json.loads(line) for line in out.splitlines()]
-    names = [Path(row["source"]).relative_to(tmp_path).as_posix() for row in rows]
+    names = [Path(row["image_id"]).relative_to(tmp_path).as_posix() for row in rows]
     files = [f"faces/{path.name}" for path in face_files]
     assert code == 0
     assert names == [*files, "more.zip/a/1.png", "more.zip/b/1.png", *files[:4], files[0]]
-    assert all(row["label"] in LABEL_NAMES for row in rows)
+    assert all(row["predicted_label"] in LABEL_NAMES for row in rows)
     assert rows[0]["p_smile"] == pytest.approx(rows[11]["p_smile"], abs=1e-6)
 
 
@@ -67,11 +71,37 @@ def test_csv_goes_to_a_file_and_no_cell_is_a_formula(run, model_dir, face_files,
     with Path("verdicts.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert code == 0 and out == ""
-    assert [row["source"] for row in rows] == ["'-y.png", "'=1+1.png", "'@x.png"]
+    assert [row["image_id"] for row in rows] == ["'-y.png", "'=1+1.png", "'@x.png"]
     assert sum(
         float(rows[0][f"p_{slug}"]) for slug in ("negative_smile", "positive_smile", "not_smile")
     ) == pytest.approx(1)
     assert not Path("verdicts.csv.part").exists()
+
+
+def test_every_prediction_begins_with_the_same_columns(run, model_dir, face_files, tmp_path):
+    arguments = ("predict", face_files[0], "--model", model_dir, "--faces", "none", "--format")
+    headers = {"csv": run(*arguments, "csv")[1].splitlines()[0].split(",")}
+    headers["jsonl"] = list(json.loads(run(*arguments, "jsonl")[1]))
+    headers["Parquet"] = bulk.SCHEMA.names
+    write_predictions(tmp_path / "predictions.csv", ["1"], [0], [[1, 0, 0]])
+    headers["evaluation"] = (tmp_path / "predictions.csv").read_text().splitlines()[0].split(",")
+    columns = ["image_id", "true_label", "predicted_label", "p_negative_smile", "p_positive_smile", "p_not_smile"]
+    assert {name: header[:6] for name, header in headers.items()} == dict.fromkeys(headers, columns)
+    assert not [header for header in headers.values() if {"label", "prediction", "source"} & set(header)]
+
+
+def test_verdicts_can_be_evaluated_once_their_true_labels_are_filled_in(run, model_dir, face_files, tmp_path):
+    verdicts = tmp_path / "verdicts.csv"
+    run("predict", *face_files, "--model", model_dir, "--faces", "none", "--output", verdicts)
+    with pytest.raises(SmileDataError, match="holds no true labels"):
+        read_predictions(verdicts)
+    with verdicts.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    with verdicts.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows({**row, "true_label": LABEL_NAMES[number % 3]} for number, row in enumerate(rows))
+    assert read_predictions(verdicts).label_ids.tolist() == [number % 3 for number in range(11)]
 
 
 def test_faces_are_found_said_and_drawn(run, model_dir, face_files, tmp_path):
@@ -82,13 +112,21 @@ def test_faces_are_found_said_and_drawn(run, model_dir, face_files, tmp_path):
     Image.new("RGB", (200, 200), "teal").save(empty)
     shown = tmp_path / "shown"
     arguments = ["predict", hopper, empty, hopper, "--model", model_dir, "--format", "jsonl"]
-    code, out, _ = run(*arguments, "--annotate", shown)
+    code, out, err = run(*arguments, "--annotate", shown)
     first, second, third = map(json.loads, out.splitlines())
     assert code == 0 and first["box"] == third["box"] and first["note"] is None
-    assert second["box"] is None and "whole image" in second["note"]
+    assert second["box"] is None and second["predicted_label"] is None and second["note"] == "no face found"
+    assert "no face found in 1 of 3 images; if these are face crops, classify them whole with --faces none" in err
     assert sorted(path.name for path in shown.iterdir()) == ["empty.jpg", "hopper.jpg", "hopper_2.jpg"]
     _, out, _ = run(*arguments, "--faces", "all")
     assert [json.loads(line)["note"] for line in out.splitlines()] == [None, "no face found", None]
+
+
+def test_of_a_picture_without_a_face_the_table_says_so_first(run, model_dir, tmp_path):
+    Image.new("RGB", (200, 200), "teal").save(tmp_path / "cup.png")
+    code, out, _ = run("predict", tmp_path / "cup.png", "--model", model_dir)
+    line = out.splitlines()[1]
+    assert code == 0 and line.startswith("no face") and line.endswith("cup.png") and "0." not in line
 
 
 def test_a_file_name_stays_on_its_line(run, model_dir, face_files, tmp_path):
@@ -113,7 +151,12 @@ def test_a_file_name_stays_on_its_line(run, model_dir, face_files, tmp_path):
         ["predict", "{face}", "--model", "{model}", "--batch_size", "0", "--faces", "none"],
         ["predict", "{face}", "--model", "{model}", "--output", "{tmp}/no/such/folder/x.csv"],
         ["predict", "{face}", "--model", "{model}", "--detector", "{tmp}/none.onnx"],
+        ["predict", "{face}", "--model", "{model}", "--faces", "none", "--detector", "haar"],
+        ["predict", "{face}", "--model", "{model}", "--batch_size", "8"],
+        ["predict", "{face}", "--model", "{model}", "--format", "csv", "--output", "{tmp}/out.jsonl"],
+        ["video", "{tmp}", "--model", "{model}", "--output_dir", "{tmp}/out"],
         ["video", "{tmp}/none.mp4", "--model", "{model}", "--output_dir", "{tmp}/out"],
+        ["video", "{face}", "--model", "{model}", "--output_dir", "{tmp}/out"],
         ["info", "{tmp}"],
     ],
 )
@@ -128,6 +171,18 @@ def test_wrong_use_is_exit_code_2_and_one_message(run, model_dir, faces, tmp_pat
 def test_an_unknown_option_shows_the_usage_of_its_command(run, model_dir):
     code, _, err = run("predict", "face.png", "--model", model_dir, "--modle", "x")
     assert code == 2 and "usage: hf-smile predict" in err and "unrecognized arguments: --modle x" in err
+
+
+def test_a_picture_is_no_clip(run, model_dir, face_files, tmp_path):
+    code, _, err = run("video", face_files[0], "--model", model_dir, "--output_dir", tmp_path / "out")
+    assert code == 2 and "a picture, not a clip; classify its faces with: hf-smile predict" in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_one_of_anything_is_told_in_the_singular(run, model_dir, tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"broken")
+    code, _, err = run("predict", tmp_path / "broken.png", "--model", model_dir)
+    assert code == 1 and "1 of 1 image could not be classified" in err
 
 
 def test_a_clip_among_the_images_is_sent_to_the_right_command(run, model_dir, face_files, tmp_path):
@@ -172,6 +227,27 @@ def test_info_tells_what_the_model_takes(run, model_dir):
     code, out, _ = run("info", model_dir)
     assert code == 0 and "test_resnet" in out and "3 x 64 x 64" in out and "NOT smile" in out
     assert "onnx/model_quantized.onnx  not there" in out
+
+
+def test_info_tells_of_a_model_on_the_hub_too(run, model_dir, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda model, name: str(model_dir / name))
+    on_the_hub = [SimpleNamespace(path="model.safetensors", size=2_500_000)]
+    monkeypatch.setattr("huggingface_hub.HfApi.get_paths_info", lambda _, model, names: on_the_hub)
+    code, out, _ = run("info", "me/smile")
+    assert code == 0 and "test_resnet" in out and "2.5 MB" in out and out.count("not there") == 2
+
+
+def test_info_tells_when_the_hub_can_not_be_asked(run, model_dir, monkeypatch):
+    code, _, err = run("info", "me/smile")  # the tests are offline
+    assert code == 2 and err.startswith("error: config.json of me/smile could not be fetched")
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda model, name: str(model_dir / name))
+    code, _, err = run("info", "me/smile")
+    assert code == 2 and err.startswith("error: the Hub could not be asked for the files of me/smile")
+
+
+def test_the_version_is_told(run):
+    code, out, _ = run("--version")
+    assert code == 0 and out == f"hf-smile {hf_smile.__version__}\n"
 
 
 def test_from_the_command_to_the_answer_without_torch(model_dir, face_files):

@@ -117,8 +117,10 @@ def test_shares_of_maps_that_are_plain_to_see():
 def test_what_can_not_be_explained_is_told(model_dir, trained, pictures):
     with pytest.raises(SmileModelError, match="torch"):
         explain(SmileClassifier.from_pretrained(model_dir, runtime="onnx"), pictures[0])
-    with pytest.raises(SmileModelError, match="unknown label"):
+    with pytest.raises(ValueError, match="unknown label"):
         explain(trained, pictures[0], "grin")
+    with pytest.raises(ValueError, match="is a folder"):
+        explain(trained, model_dir)
 
 
 def test_mean_maps_and_their_sanity_check(trained, pictures, tmp_path):

@@ -1,6 +1,7 @@
 """Faces found in photos of the public domain: Grace Hopper (matplotlib), the astronaut (scikit-image)."""
 
 import io
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -121,19 +122,39 @@ def test_a_crowd_is_classified_in_order_a_batch_at_a_time_and_only_as_far_as_wis
     assert batches == [5]
     assert len(crowd.predict_photo(china, faces="all", max_faces=500)) == 100
     assert len(crowd.predict_photo(china, faces="largest", max_faces=5)) == 1
-    with pytest.raises(SmileModelError, match="max_faces is 0"):
+    with pytest.raises(ValueError, match="max_faces is 0"):
         crowd.predict_photo(china, max_faces=0)
 
 
 def test_a_thread_of_pixels_without_a_face_has_its_error(classifier):
-    (prediction,) = classifier.predict_photo(Image.new("RGB", (60_000, 1)), faces="auto")
+    assert classifier.predict_photo(Image.new("RGB", (60_000, 1)), faces="auto") == []
+    (prediction,) = classifier.predict(Image.new("RGB", (60_000, 1)))
     assert "60000 x 1" in prediction.error and prediction.note is None and prediction.label is None
 
 
-def test_auto_classifies_an_image_without_a_face_whole_and_says_so(china, classifier):
-    (prediction,) = classifier.predict_photo(china, faces="auto")
-    assert "no face found" in prediction.note and prediction.box is None
-    assert prediction.probabilities == pytest.approx(classifier.predict(china)[0].probabilities, abs=1e-6)
+def test_auto_says_nothing_of_what_resembles_no_face(china, classifier):
+    photos = [china, Image.new("RGB", (300, 300), "teal")]
+    data = pytest.importorskip("skimage.data", reason="coffee and a cat come with scikit-image")
+    photos += [Image.fromarray(photo) for photo in (data.coffee(), data.chelsea(), data.coffee()[:, 100:500])]
+    assert [classifier.predict_photo(photo, faces="auto") for photo in photos] == [[]] * len(photos)
+
+
+def test_auto_classifies_a_face_crop_whole_where_the_detector_is_not_sure_and_says_so(hopper, classifier):
+    crop = hopper.rotate(15, center=HOPPER_FACE).crop((146, 97, 387, 338))
+    assert HaarDetector().detect(crop) == []
+    (prediction,) = classifier.predict_photo(crop, faces="auto")
+    assert "taken for a face crop" in prediction.note and prediction.box is None
+    assert prediction.probabilities == pytest.approx(classifier.predict(crop)[0].probabilities, abs=1e-6)
+    assert classifier.predict_photo(crop, faces="all") == []
+
+
+def test_auto_accepts_the_real_face_crops(real_data):
+    detector = HaarDetector()
+    with zipfile.ZipFile(real_data / "happy_images.zip") as archive:
+        names = [name for name in archive.namelist() if name.endswith((".jpg", ".jpeg", ".png"))]
+        crops = [Image.open(archive.open(name)).convert("RGB") for name in names[::64]]
+    seen = [bool(detector.detect(crop)) or detector.resembles_face(crop) for crop in crops]
+    assert len(crops) >= 100 and np.mean(seen) > 0.93
 
 
 def test_the_verdict_is_that_on_the_crop(hopper, classifier):
@@ -168,7 +189,7 @@ def test_pictures_of_any_shape_do_no_harm(classifier):
 def test_a_broken_photo_and_a_wrong_word(classifier):
     (prediction,) = classifier.predict_photo(b"nothing")
     assert "not a JPEG" in prediction.error
-    with pytest.raises(SmileModelError, match="largest, all, auto"):
+    with pytest.raises(ValueError, match="largest, all, auto"):
         classifier.predict_photo(b"", faces="none")
 
 

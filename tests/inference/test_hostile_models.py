@@ -365,7 +365,7 @@ def test_a_hostile_network_is_refused_in_words(name, onnx_folder):
     [
         (network(add("w"), weights=numbers(float("nan"), 0, 0)), "NaN or infinity"),
         (network(helper.make_node("Reshape", ["mean", "s"], ["logits"]), weights=onnx.numpy_helper.from_array(
-            np.array([7, 3]), "s")), "failed on 1 images of 64 x 64"),
+            np.array([7, 3]), "s")), "failed on 1 image of 64 x 64"),
     ],
     ids=["NaN", "fails when it runs"],
 )  # fmt: skip
@@ -379,7 +379,7 @@ def test_a_network_that_goes_wrong_says_so(content, message, onnx_folder, faces)
 def test_weights_of_another_input_size_say_so(own_model, faces, monkeypatch):
     classifier = SmileClassifier.from_pretrained(own_model)
     monkeypatch.setattr(classifier.runtime.model, "forward", lambda **_: 1 / 0)
-    with pytest.raises(SmileModelError, match="the network failed on 1 images of 64 x 64 pixels: division by zero"):
+    with pytest.raises(SmileModelError, match="the network failed on 1 image of 64 x 64 pixels: division by zero"):
         classifier.predict(faces[0])
 
 

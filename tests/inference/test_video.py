@@ -60,7 +60,7 @@ def test_ten_minutes_show_the_smile_where_it_was_drawn_in_bounded_memory(classif
     assert n == 600
     with (tmp_path / "out" / "timeline.csv").open() as file:
         rows = list(csv.DictReader(file))
-    smiling = [float(row["seconds"]) for row in rows if row["label"] == "positive smile"]
+    smiling = [float(row["seconds"]) for row in rows if row["predicted_label"] == "positive smile"]
     assert (min(smiling), max(smiling), len(smiling)) == (200.0, 259.0, 60)
     assert {row["face"] for row in rows} == {"1"}
     (still,) = (tmp_path / "out" / "peaks").iterdir()

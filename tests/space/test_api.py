@@ -17,6 +17,7 @@ import pytest
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from matplotlib.cbook import get_sample_data
+from PIL import Image
 
 from hf_smile.inference.classifier import SmileClassifier
 
@@ -39,7 +40,7 @@ def classifier(demo_model) -> SmileClassifier:
 def test_predict_gives_what_the_classifier_gives(client, classifier):
     (verdict,) = client.predict(handle_file(HOPPER), api_name="/predict")
     (expected,) = classifier.predict_photo(HOPPER, faces="all")
-    assert verdict["label"] == expected.label and verdict["box"] == list(expected.box)
+    assert verdict["predicted_label"] == expected.label and verdict["box"] == list(expected.box)
     assert verdict["p_positive_smile"] == pytest.approx(expected.probabilities["positive smile"])
     assert verdict["p_smile"] == pytest.approx(expected.p_smile) and verdict["error"] is None
 
@@ -48,7 +49,15 @@ def test_a_broken_photo_is_answered_not_raised(client, tmp_path):
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(b"no image")
     (verdict,) = client.predict(handle_file(broken), api_name="/predict")
-    assert verdict["label"] is None and "not a JPEG" in verdict["error"]
+    assert verdict["predicted_label"] is None and "not a JPEG" in verdict["error"]
+
+
+def test_a_photo_without_a_face_gets_a_row_that_says_so(client, tmp_path):
+    Image.new("RGB", (200, 200), "teal").save(tmp_path / "cup.png")
+    cup = handle_file(tmp_path / "cup.png")
+    for verdict in (*client.predict(cup, api_name="/predict"), *client.predict([cup], api_name="/predict_batch")):
+        assert verdict["note"] == "no face found" and verdict["error"] is None
+        assert verdict["predicted_label"] is None and verdict["p_smile"] is None
 
 
 def test_predict_batch_reads_zips_and_names_every_file(client, faces_zip, tmp_path):
@@ -58,9 +67,9 @@ def test_predict_batch_reads_zips_and_names_every_file(client, faces_zip, tmp_pa
     no_zip.write_bytes(b"no zip")
     files = [handle_file(path) for path in (HOPPER, faces_zip, broken, no_zip)]
     verdicts = client.predict(files, api_name="/predict_batch")
-    sources = [verdict["source"] for verdict in verdicts]
+    sources = [verdict["image_id"] for verdict in verdicts]
     assert sources == ["grace_hopper.jpg", "faces.zip/a/0.png", "faces.zip/a/1.png", "broken.png", "no.zip"]
-    assert [bool(verdict["label"]) for verdict in verdicts] == [True, True, True, False, False]
+    assert [bool(verdict["predicted_label"]) for verdict in verdicts] == [True, True, True, False, False]
     assert "not a readable zip" in verdicts[-1]["error"] and "/" not in verdicts[-1]["error"]
 
 
@@ -73,7 +82,7 @@ def faces_zip(tmp_path) -> Path:
     with zipfile.ZipFile(tmp_path / "faces.zip", "w") as archive:
         for i in range(2):
             file = io.BytesIO()
-            draw_face(i, np.random.default_rng(i)).save(file, "PNG")
+            draw_face(i, np.random.default_rng((6, 1)[i])).save(file, "PNG")  # seeds of faces that the detector sees
             archive.writestr(f"a/{i}.png", file.getvalue())
     return tmp_path / "faces.zip"
 

@@ -16,6 +16,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from hf_smile.data.sample import draw_face
 from hf_smile.errors import SmileDataError, SmileModelError
 from hf_smile.inference.classifier import SmileClassifier, SmilePrediction
 from hf_smile.inference.faces import Face
@@ -90,7 +91,7 @@ def test_the_samples_are_pictures_of_faces_without_a_download(tmp_path, demo_mod
 def test_a_model_without_onnx_runs_in_torch_and_none_is_told_in_words(demo_model, tmp_path):
     for name in ("config.json", "model.safetensors"):
         (tmp_path / name).write_bytes((demo_model / name).read_bytes())
-    photo = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))
+    photo = draw_face(1, np.random.default_rng(1), size=96)
     (in_torch,), (in_onnx,) = Engine(str(tmp_path)).look(photo), Engine(str(demo_model)).look(photo)
     assert in_torch.prediction.probabilities == pytest.approx(in_onnx.prediction.probabilities, abs=1e-4)
     with pytest.raises(SmileModelError, match="nowhere"):
@@ -181,8 +182,24 @@ def test_idle_visitors_are_forgotten_and_others_are_not(demo_model, tmp_path):
     assert list(visitors.session_data) == ["busy"]
 
 
+def test_a_picture_without_a_face_gets_no_verdict_anywhere(demo_model, tmp_path):
+    photo, path = Image.new("RGB", (80, 80)), tmp_path / "cup.png"
+    photo.save(path)
+    engine = Engine(str(demo_model))
+    faces = engine.look(photo)
+    html = views.photo(photo, faces) + views.details(faces, 0)
+    assert "No face found" in html and "So there is no verdict" in html and "%" not in html
+    (row,) = engine.look_at_many([path])
+    assert "no verdict: no face found" in views.batch([row], [])
+
+
+def test_a_face_crop_that_the_detector_is_not_sure_of_is_said_to_be_classified_whole():
+    html = views.photo(Image.new("RGB", (80, 80)), [face(box=None)])
+    assert "Taken for a face crop" in html and "No face found" not in html
+
+
 def test_results_carry_their_pictures_inside(demo_model):
-    photo = Image.new("RGB", (80, 80))
+    photo = draw_face(1, np.random.default_rng(1), size=96)
     faces = Engine(str(demo_model)).look(photo)
     html = views.photo(photo, faces) + views.batch([faces[0].prediction], faces)
     assert set(re.findall(r'src="([a-z:/]*)', html)) == {"data:image/jpeg"}

@@ -1,0 +1,191 @@
+"""The sections of `report.md`, in Markdown, from metrics with their intervals."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from hf_smile.evaluation.comparison import p_text
+from hf_smile.evaluation.groups import MIN_IMAGES, Gap
+from hf_smile.evaluation.intervals import CONFIDENCE
+from hf_smile.evaluation.predictions import Predictions
+from hf_smile.labels import LABEL_NAMES, label_slug
+from hf_smile.words import counted
+
+FEW_IMAGES = 50
+
+Values = Mapping[str, Mapping[str, float]]
+"""`{"value": ..., "low": ..., "high": ...}` by metric name."""
+
+
+def headline(metrics: Values) -> str:
+    """What one plain forward pass gives."""
+    rows = [("Accuracy", "accuracy"), ("Balanced accuracy", "balanced_accuracy"), ("Macro F1", "macro_f1")]
+    rows += [
+        ("Micro precision at threshold 0.5 (Keras's `Precision`)", "micro_precision_at_50"),
+        ("Micro recall at threshold 0.5 (Keras's `Recall`)", "micro_recall_at_50"),
+    ]
+    lines = [f"| {text} | {share(metrics[key]['value'])} | {_range(metrics[key])} |" for text, key in rows]
+    kappa = metrics["cohen_kappa"]
+    lines.append(f"| Cohen's kappa | {_number(kappa['value'])} | {_range(kappa, _number)} |")
+    ece = metrics["ece"]
+    lines.append(f"| Expected calibration error (ECE) | {_number(ece['value'])} | {_range(ece, _number)} |")
+    return "\n".join(["| | value | interval |", "| --- | ---: | ---: |", *lines])
+
+
+def variants(metrics: Values, by_name: Mapping[str, Values]) -> str:
+    """One forward pass and other ways of asking the same model, row by row."""
+    lines = ["## Other ways of asking the model", ""]
+    lines += ["| | accuracy | balanced accuracy | macro F1 | ECE |", "| --- | ---: | ---: | ---: | ---: |"]
+    for name, values in {"One forward pass: all other numbers here": metrics, **by_name}.items():
+        cells = [_with_range(values[key]) for key in ("accuracy", "balanced_accuracy", "macro_f1")]
+        lines.append(f"| {name} | {' | '.join(cells)} | {_with_range(values['ece'], _number)} |")
+    return "\n".join(lines)
+
+
+def heat_maps(sanity: str) -> str:
+    """The picture `heat_maps.png`, and whether it can be trusted."""
+    return "\n\n".join(
+        [
+            "## Where it looks",
+            "HiResCAM of the score of each image's own label, averaged over up to 100 images a class. " + sanity,
+            "![Mean heat map of each class](heat_maps.png)",
+        ]
+    )
+
+
+def two_questions(metrics: Values) -> str:
+    """Is it a smile, and is the smile genuine? Two AUCs in words."""
+    return "\n\n".join(
+        [
+            "## Two questions",
+            "**Is it a smile?** " + _auc_sentence(metrics["smile_auc"], "a smiling face", "one that does not smile"),
+            "**Is the smile genuine?** "
+            + _auc_sentence(metrics["genuine_auc"], "a face with a genuine smile", "one with a posed smile"),
+        ]
+    )
+
+
+def _auc_sentence(auc: Mapping[str, float], one: str, other: str) -> str:
+    if math.isnan(auc["value"]):
+        return f"Cannot be told: the images do not hold both {one} and {other}."
+    return (
+        f"AUC {_number(auc['value'])} ({_range(auc, _number)}): of {one} and {other}, drawn at random, the model"
+        f" tells which is which {100 * auc['value']:.0f} times in 100; guessing does so 50 times."
+    )
+
+
+def per_class(metrics: Values) -> str:
+    """A row a class, and the pictures of the confusion matrix and of precision and recall."""
+    lines = ["## Classes", "", "| class | images | precision | recall | F1 | AUC against the rest |"]
+    lines.append("| --- | ---: | ---: | ---: | ---: | ---: |")
+    for class_name in LABEL_NAMES:
+        slug = label_slug(class_name)
+        n = metrics[f"support_{slug}"]["value"]
+        cells = [_with_range(metrics[f"{key}_{slug}"]) if n else "–" for key in ("precision", "recall", "f1")]
+        auc = metrics[f"roc_auc_{slug}"]
+        lines.append(f"| {class_name} | {n:,.0f} | {' | '.join(cells)} | {_with_range(auc, _number)} |")
+    pictures = ["![Confusion matrix](confusion_matrix.png)", "![Precision-recall curves](precision_recall.png)"]
+    return "\n\n".join(["\n".join(lines), *pictures])
+
+
+def groups(groups: Mapping[str, Any], gap: Gap | None) -> str:
+    """A row a group, and the largest gap between two of them in words."""
+    lines = [f"## Groups by {_cell(groups['column'])}", "", "| group | images | accuracy | macro F1 | genuine AUC |"]
+    lines.append("| --- | ---: | ---: | ---: | ---: |")
+    for key, group in groups["groups"].items():
+        metrics = group["metrics"]
+        complete = all(metrics[f"support_{label_slug(name)}"]["value"] for name in LABEL_NAMES)
+        cells = [
+            _with_range(metrics["accuracy"]),
+            _with_range(metrics["macro_f1"]) if complete else "–",  # a class that is not there counts as 0 in it
+            _with_range(metrics["genuine_auc"], _number),
+        ]
+        lines.append(f"| {_cell(key)} | {group['n']:,} | {' | '.join(cells)} |")
+    if gap is None:
+        sentence = f"Fewer than two groups have {MIN_IMAGES} images or more: too few to compare."
+    else:
+        verdict = "more than chance opens" if gap.p_value < 1 - CONFIDENCE else "no more than chance may open"
+        sentence = (
+            f"The largest gap in accuracy is {100 * gap.difference:.1f} points, from {_cell(gap.highest)} down to"
+            f" {_cell(gap.lowest)}: {verdict} between groups of these sizes (permutation test, p"
+            f" {p_text(gap.p_value)}; groups under {MIN_IMAGES} images left out)."
+        )
+    return "\n".join(lines) + "\n\n" + sentence
+
+
+def calibration(metrics: Values, expected_ece: float, highest_ece: float) -> str:
+    """How far the confidence is off, and whether chance alone would do that."""
+    ece = metrics["ece"]["value"]
+    verdict = "so chance alone may explain this one" if ece <= highest_ece else "so this one is more than chance"
+    return "\n\n".join(
+        [
+            "## Is it as right as sure?",
+            f"The model's confidence is off by {100 * ece:.1f} points on average (expected calibration error). A"
+            f" perfectly calibrated model with the same confidences would show {100 * expected_ece:.1f} points, and"
+            f" up to {100 * highest_ece:.1f} in 95 of 100 draws of as many images, {verdict}.",
+            f"Negative log-likelihood {_with_range(metrics['nll'], _number)} nats;"
+            f" Brier score {_with_range(metrics['brier'], _number)}, from 0 (best) to 2.",
+            "![Reliability diagram](reliability.png)",
+        ]
+    )
+
+
+def abstention(predictions: Predictions, threshold: float = 0.8) -> str:
+    """What is gained where the model answers only when it is sure."""
+    answered = predictions.probabilities.max(axis=1) >= threshold
+    hits = (predictions.predicted_ids == predictions.label_ids)[answered]
+    sentence = f"Where its confidence is {share(threshold, 0)} or more, as for {share(answered.mean())} of the images,"
+    sentence += f" it is right in {share(hits.mean())} of the cases." if len(hits) else " no case can be counted."
+    return f"## If it may abstain\n\n{sentence}\n\n![Accuracy against the share of answered images](coverage.png)"
+
+
+def how_to_read(metrics: Values, n: int) -> str:
+    """What an interval says and what it does not, for so many images."""
+    support = {name: int(metrics[f"support_{label_slug(name)}"]["value"]) for name in LABEL_NAMES}
+    smallest = min(support, key=lambda name: support[name])
+    point = (
+        f"one percentage point is {n / 100:.3g} faces" if n > 100 else f"one face is {100 / n:.3g} percentage points"
+    )
+    paragraphs = [
+        "## How to read an interval",
+        f"On {counted(n, 'image')} {point}. The interval says how far a number may lie from what the model would reach"
+        " on endlessly many images like these. It does not say what another training run would reach, nor how the"
+        " model does on images of another kind.",
+    ]
+    if support[smallest] < FEW_IMAGES:
+        paragraphs.append(
+            f'The class "{smallest}" has only {counted(support[smallest], "image")}. Below {FEW_IMAGES} the intervals'
+            " of the numbers about a class are too narrow, and so are those of the averages that it enters."
+        )
+    return "\n\n".join(paragraphs)
+
+
+def share(value: float, decimals: int = 1) -> str:
+    """`73.7 %`; a dash where it is undefined."""
+    return "–" if math.isnan(value) else f"{100 * value:.{decimals}f} %"
+
+
+def _number(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.3f}"
+
+
+def _range(metric: Mapping[str, float], number: Any = None) -> str:
+    """`73.7 to 78.0 %`, or by `number` `0.892 to 0.921`."""
+    if math.isnan(metric["low"]):
+        return "–"
+    if number:
+        return f"{number(metric['low'])} to {number(metric['high'])}"
+    return f"{100 * metric['low']:.1f} to {share(metric['high'])}"
+
+
+def _with_range(metric: Mapping[str, float], number: Any = None) -> str:
+    value = (number or share)(metric["value"])
+    return value if math.isnan(metric["value"]) else f"{value} ({_range(metric, number)})"
+
+
+def _cell(text: str) -> str:
+    """Text of the data, so that no character of it breaks the table, and none of it is taken for Markdown or HTML."""
+    return re.sub(r"([\\`|<>\[\]])", r"\\\1", " ".join(text.split()))

@@ -1,0 +1,12 @@
+"""Words for people to read."""
+
+from __future__ import annotations
+
+
+def counted(n: int, noun: str) -> str:
+    """A number and what it counts, in the singular where it is one.
+
+    >>> counted(1, "image"), counted(2000, "image")
+    ('1 image', '2,000 images')
+    """
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
