@@ -7,16 +7,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hf_smile.console import run_script
+from hf_smile.data.arguments import add_data_arguments, given_data_arguments
 
 if TYPE_CHECKING:
     import numpy as np
+    from datasets import Dataset
 
     from hf_smile.evaluation.predictions import Predictions
     from hf_smile.evaluation.report_sections import Values
 
 _EXAMPLES = """\
 examples:
-  python scripts/evaluate.py --model outputs/model --data_dir data/happy_images --output_dir outputs/report
+  python scripts/evaluate.py --model outputs/model --output_dir outputs/report
+  python scripts/evaluate.py --model me/smile --data_dir data/others --held_out --output_dir outputs/others
   python scripts/evaluate.py --predictions outputs/model/test_predictions.csv --output_dir outputs/report \\
       --compare outputs/baseline/test_predictions.csv
 """
@@ -32,10 +35,12 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--output_dir", required=True, help="folder for report.md, metrics.json, predictions.csv, pictures"
     )
-    parser.add_argument("--data_dir", default="data/happy_images", help="the data for --model (default: %(default)s)")
     parser.add_argument("--split", default="test", choices=("train", "validation", "test"), help="default: %(default)s")
-    parser.add_argument("--validation_size", type=float, default=0.1, help="as in training (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=42, help="of the validation split, as in training (%(default)s)")
+    parser.add_argument(
+        "--held_out",
+        action="store_true",
+        help="the images of the split were held out, which you know and the run does not",
+    )
     parser.add_argument("--batch_size", type=int, default=64, help="images at a time (default: %(default)s)")
     parser.add_argument(
         "--test_time_flip",
@@ -47,23 +52,36 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--heat_maps", action="store_true", help="with --model: draw where it looks, averaged by class (a few minutes)"
     )
+    add_data_arguments(parser, "group_by", of_the_run=True)
     args = parser.parse_args()
     for option in ("heat_maps", "test_time_flip"):
         if getattr(args, option) and not args.model:
             parser.error(f"--{option} needs --model")
     if args.batch_size < 1:
         parser.error(f"--batch_size is {args.batch_size}; it must be at least 1")
-    if args.split == "validation" and args.validation_size == 0:
-        parser.error("there is no validation split with --validation_size 0")
     return args
+
+
+def load_split(args: argparse.Namespace) -> Dataset:
+    """The split, as the run of `args.model` had it, once it is known to be held out."""
+    from hf_smile.data.dataset import load_smile_dataset
+    from hf_smile.data.record import require_held_out, run_data
+    from hf_smile.errors import SmileDataError
+
+    data, seed = run_data(args.model, given_data_arguments(args))
+    listed = Path(args.output_dir, "bad_images.csv")
+    splits = load_smile_dataset(**vars(data), seed=seed, bad_image_list=listed, as_they_are=args.held_out)
+    name = next(iter(splits)) if args.held_out and len(splits) == 1 else args.split
+    if name not in splits:
+        raise SmileDataError(f"{data.data_dir}: there is no {name} split; there is {' and '.join(splits)}")
+    require_held_out(args.model, args.split, splits[name]["image_id"], args.held_out)
+    return splits[name]
 
 
 def predict(args: argparse.Namespace) -> tuple[Predictions, dict[str, np.ndarray]]:
     """Predictions of `args.model` for one split by a single forward pass, and the probabilities of other ways."""
     import numpy as np
 
-    from hf_smile.data.dataset import load_smile_dataset
-    from hf_smile.errors import SmileDataError
     from hf_smile.evaluation.predictions import Predictions
     from hf_smile.evaluation.report import check_group_column, open_output
     from hf_smile.modeling import load_model, predict_probabilities
@@ -72,10 +90,7 @@ def predict(args: argparse.Namespace) -> tuple[Predictions, dict[str, np.ndarray
 
     keep_freed_memory()
     model = load_model(args.model)
-    splits = load_smile_dataset(args.data_dir, args.validation_size, args.seed)
-    if args.split not in splits:
-        raise SmileDataError(f"there is no {args.split} split with --validation_size {args.validation_size:g}")
-    split = splits[args.split]
+    split = load_split(args)
     further = [name for name in split.column_names if name not in ("image", "label", *PREDICTION_COLUMNS)]
     # What can go wrong after the prediction had better go wrong before it.
     if args.group_by:
@@ -99,14 +114,12 @@ def draw_heat_maps(args: argparse.Namespace) -> str:
     import datasets
     import numpy as np
 
-    from hf_smile.data.dataset import load_smile_dataset
     from hf_smile.data.images import encoded_bytes
     from hf_smile.inference.classifier import SmileClassifier
     from hf_smile.inference.heat_maps import check_sanity, mean_heat_maps, plot_heat_maps
 
     classifier = SmileClassifier.from_pretrained(args.model)
-    split = load_smile_dataset(args.data_dir, args.validation_size, args.seed)[args.split]
-    split = split.cast_column("image", datasets.Image(decode=False))
+    split = load_split(args).cast_column("image", datasets.Image(decode=False))
     labels = np.array(split["label"])
     rows = np.concatenate([np.flatnonzero(labels == label)[:100] for label in np.unique(labels)])
     images = [encoded_bytes(image) for image in split.select(rows)["image"]]
@@ -134,7 +147,7 @@ def main() -> None:
     other = read_predictions(args.compare) if args.compare else None
     sanity = draw_heat_maps(args) if args.heat_maps else None
     predictions, variants = (read_predictions(args.predictions), {}) if args.predictions else predict(args)
-    title = args.predictions or f"{args.model}, {args.split} split of {args.data_dir}"
+    title = args.predictions or f"{args.model}, {args.split} split"
     report = write_report(
         args.output_dir,
         predictions,

@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 
 from hf_smile.console import run_script
+from hf_smile.data.arguments import add_data_arguments, given_data_arguments
 
 _EXAMPLES = """\
 examples:
   python scripts/export_onnx.py --model outputs/model
-  python scripts/export_onnx.py --model outputs/model --quantize int8 --calibration_data data/happy_images
+  python scripts/export_onnx.py --model outputs/model --quantize int8   # on the train and validation split of its run
+  python scripts/export_onnx.py --model outputs/model --quantize int8 --data_dir data/others --held_out
 """
 
 
@@ -19,14 +21,15 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--model", required=True, metavar="DIR", help="a folder that scripts/train.py made")
     parser.add_argument("--quantize", choices=("int8",), help="write onnx/model_quantized.onnx too")
-    parser.add_argument("--calibration_data", metavar="DIR", help="the data the model was trained on, for --quantize")
-    parser.add_argument("--validation_size", type=float, default=0.1, help="as in training (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=42, help="of the validation split, as in training (%(default)s)")
+    parser.add_argument(
+        "--held_out",
+        action="store_true",
+        help="the images of --data_dir were held out, which you know and the run does not",
+    )
+    add_data_arguments(parser, of_the_run=True)
     args = parser.parse_args()
-    if bool(args.quantize) != bool(args.calibration_data):
-        parser.error("--quantize int8 and --calibration_data DIR go together")
-    if args.quantize and args.validation_size == 0:
-        parser.error("--quantize is checked on the validation split; name a --validation_size above 0")
+    if not args.quantize and (args.held_out or given_data_arguments(args)):
+        parser.error("the data are for --quantize int8")
     return args
 
 
@@ -37,12 +40,22 @@ def main() -> None:
 
     read_config(args.model)  # what is wrong with it is told before the imports that take seconds
     if args.quantize:
-        from hf_smile.data.dataset import load_smile_dataset
+        from datasets import concatenate_datasets
 
-        try:
-            splits = load_smile_dataset(args.calibration_data, args.validation_size, args.seed)
-        except SmileDataError as error:
-            raise SmileDataError(str(error).replace("Point --data_dir", "Point --calibration_data")) from None
+        from hf_smile.data.dataset import load_smile_dataset
+        from hf_smile.data.record import require_held_out, run_data
+        from hf_smile.data.splits import hold_out
+
+        data, seed = run_data(args.model, given_data_arguments(args))
+        splits = load_smile_dataset(**vars(data), seed=seed, as_they_are=args.held_out)
+        if args.held_out:
+            splits = hold_out(concatenate_datasets(list(splits.values())), "validation", 0.5, seed)
+        if "validation" not in splits:
+            raise SmileDataError(
+                f"{args.model} was trained on all of train, and int8 is checked on images it was not trained on; "
+                "name some with --data_dir DIR --held_out"
+            )
+        require_held_out(args.model, "validation", splits["validation"]["image_id"], args.held_out)
     from hf_smile.inference.onnx_export import export_onnx, quantize_onnx
 
     path, difference = export_onnx(args.model)

@@ -15,6 +15,7 @@ def main() -> None:
 
     from hf_smile.data.dataset import load_smile_dataset
     from hf_smile.data.layouts import refuse_data_folder
+    from hf_smile.data.record import write_splits
     from hf_smile.data.shards import is_sharded, load_shards, shard_files
     from hf_smile.data.splits import describe
     from hf_smile.errors import SmileError
@@ -86,6 +87,7 @@ def main() -> None:
     if is_main:
         print(parameter_table(model), flush=True)
         start_run(args.output_dir, recipe, args.overwrite)
+        write_splits(args.output_dir, splits)
         if checkpoint:
             print(f"Going on from {checkpoint}", flush=True)
 

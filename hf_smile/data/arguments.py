@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from hf_smile.errors import SmileError
@@ -67,29 +67,36 @@ class DataArguments:
         return Reading(self.image_column, self.label_column, self.id_column, label_map)
 
 
-def add_data_arguments(parser: argparse.ArgumentParser, *without: str) -> None:
-    """Add the settings to a parser, but for those named."""
-    group = parser.add_argument_group("data")
+def add_data_arguments(parser: argparse.ArgumentParser, *without: str, of_the_run: bool = False) -> None:
+    """Add the settings to a parser, but for those named.
+
+    Args:
+        parser: gets them in a group.
+        without: names of settings.
+        of_the_run: what is not given is left to the run of a model, see `given_data_arguments`.
+    """
+    group = parser.add_argument_group("data", "default: as the run of the model had them" if of_the_run else None)
     for setting in fields(DataArguments):
-        if setting.name in without:
-            continue
-        kind = float if setting.name.endswith("_size") else str
-        default = None if setting.default is MISSING else setting.default
-        shown = "" if default is None else f" (default: {default})"
-        group.add_argument(
-            f"--{setting.name}",
-            type=kind,
-            default=default,
-            choices=setting.metadata.get("choices"),
-            help=setting.metadata["help"] + shown,
-        )
+        if setting.name not in without:
+            shown = "" if of_the_run or setting.default is None else f" (default: {setting.default})"
+            group.add_argument(
+                f"--{setting.name}",
+                type=float if setting.name.endswith("_size") else str,
+                default=argparse.SUPPRESS if of_the_run else setting.default,
+                choices=setting.metadata.get("choices"),
+                help=setting.metadata["help"] + shown,
+            )
+    if of_the_run:
+        group.add_argument("--seed", type=int, default=argparse.SUPPRESS, help="of the splits")
 
 
 def data_arguments(namespace: argparse.Namespace, **others: Any) -> DataArguments:
     """What a parser with these settings has read."""
-    given = {
-        setting.name: getattr(namespace, setting.name)
-        for setting in fields(DataArguments)
-        if hasattr(namespace, setting.name)
-    }
-    return DataArguments(**given | others)
+    names = [setting.name for setting in fields(DataArguments) if hasattr(namespace, setting.name)]
+    return DataArguments(**{name: getattr(namespace, name) for name in names} | others)
+
+
+def given_data_arguments(namespace: argparse.Namespace) -> dict[str, Any]:
+    """The settings that were given to a parser which leaves the others to the run, `seed` among them."""
+    names = {"seed", *(setting.name for setting in fields(DataArguments))} - {"group_by"}
+    return {name: value for name, value in vars(namespace).items() if name in names}

@@ -41,6 +41,7 @@ def load_smile_dataset(
     label_column: str | None = None,
     id_column: str | None = None,
     label_map: str | Mapping[str, str] | None = None,
+    as_they_are: bool = False,
 ) -> DatasetDict:
     """Load the data from wherever they are, checked: annotations, images, splits.
 
@@ -61,6 +62,7 @@ def load_smile_dataset(
         label_column: column of the labels.
         id_column: column of the ids.
         label_map: other spellings of the labels, `{"fake": "negative smile"}` or `"fake=negative smile"`.
+        as_they_are: hold nothing out, and need no split: for data that are only measured on.
 
     Returns:
         Splits `train`, `validation` (if any) and `test` with the features `image`, `label` (`ClassLabel` of 3),
@@ -85,12 +87,15 @@ def load_smile_dataset(
     ).reading()
     layout = read_layout(data_dir, problems, reading)
     tables = collect(layout, problems)
-    _check_splits(tables, data_dir, test_size, problems)
+    if not as_they_are:
+        _check_splits(tables, data_dir, test_size, problems)
     tables = _check_images(tables, layout.images, data_dir, on_bad_image, Path(bad_image_list), problems)
     if isinstance(layout.images, RowSource):
         splits = build_rows(layout.images, tables)
     else:
         splits = DatasetDict({split: _build_split(split, table, layout.images) for split, table in tables.items()})
+    if as_they_are:
+        return splits
     if group_by is not None:
         check_groups(splits, group_by)
     for split, size in (("test", test_size), ("validation", validation_size)):

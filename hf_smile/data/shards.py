@@ -91,13 +91,13 @@ def load_shards(folder: str | Path, *, train_images: bool = True) -> DatasetDict
 
     Args:
         folder: with `train/`, `test/` and maybe `validation/`.
-        train_images: False leaves the train split its column `label` alone, for training that streams the rest.
+        train_images: False leaves the train split `image_id` and `label` alone, for training that streams the rest.
 
     Raises:
         SmileDataError: a split or a column is missing, the labels are others than ours, or a file is damaged.
 
     >>> load_shards("data/shards", train_images=False)["train"].column_names  # doctest: +SKIP
-    ['label']
+    ['image_id', 'label']
     """
     splits = DatasetDict()
     for split in SPLITS:
@@ -105,7 +105,7 @@ def load_shards(folder: str | Path, *, train_images: bool = True) -> DatasetDict
         if not files and split != "validation":
             raise SmileDataError(f"{folder}: no shards of {split}")
         if files:
-            columns = ["label"] if split == "train" and not train_images else None
+            columns = ["image_id", "label"] if split == "train" and not train_images else None
             splits[split] = _load(split, files, columns)
     return splits
 

@@ -215,5 +215,5 @@ def _check_weights(loaded: OnnxRuntime, model: str, runtime: str) -> None:
 
 
 def _export(model: str, runtime: str) -> str:
-    quantize = " --quantize int8 --calibration_data DATA_DIR" if runtime == "onnx-int8" else ""
+    quantize = " --quantize int8" if runtime == "onnx-int8" else ""
     return f"python scripts/export_onnx.py --model {model}{quantize}"

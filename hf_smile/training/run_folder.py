@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import shutil
 from importlib.metadata import version
@@ -17,6 +16,8 @@ import yaml
 from datasets import DatasetDict
 from scipy.special import softmax
 
+from hf_smile.cores import own_cores
+from hf_smile.data.record import SPLITS_FILE
 from hf_smile.errors import SmileError
 from hf_smile.evaluation.metrics import compute_metrics
 from hf_smile.evaluation.plots import plot_confusion_matrix, plot_trade_off
@@ -42,6 +43,7 @@ _LEFT_BY_A_RUN = (
     "onnx/model.onnx",
     "onnx/model_quantized.onnx",
     "prior_adjustment.png",
+    SPLITS_FILE,
     "test_predictions.csv",
     "training_history.csv",
     "validation_predictions.csv",
@@ -148,7 +150,7 @@ def start_run(output_dir: str | Path, recipe: dict[str, Any], overwrite: bool = 
     versions: dict[str, Any] = {"python": platform.python_version()}
     versions |= {package: version(package) for package in _PACKAGES}
     versions["platform"] = platform.platform()
-    versions["cpu_cores"] = os.cpu_count()
+    versions["cpu_cores"] = own_cores()
     versions["accelerators"] = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     (folder / "versions.json").write_text(json.dumps(versions, indent=2) + "\n", encoding="utf-8")
 

@@ -90,7 +90,7 @@ def test_our_own_loader_reads_them(shards, sample_dir):
     row = splits["test"].cast_column("image", datasets.Image(decode=False))[0]
     assert splits["test"].features["label"].int2str(row["label"]) == annotated(sample_dir, "test")[row["image_id"]]
     assert encoded_bytes(row["image"])[:2] == b"\xff\xd8"
-    assert load_shards(shards, train_images=False)["train"].column_names == ["label"]
+    assert load_shards(shards, train_images=False)["train"].column_names == ["label", "image_id"]
 
 
 def test_killed_and_started_again_nothing_is_lost_or_doubled(sample_dir, shards, tmp_path):

@@ -33,7 +33,9 @@ def test_it_reports_on_a_model_and_a_split(sample_dir, tmp_path):
 
     torch.manual_seed(0)
     build_model("test_resnet", pretrained=False, image_size=32).save_pretrained(tmp_path / "model")
-    done = evaluate("--model", tmp_path / "model", "--data_dir", sample_dir, "--output_dir", tmp_path / "report")
+    done = evaluate(
+        "--model", tmp_path / "model", "--data_dir", sample_dir, "--held_out", "--output_dir", tmp_path / "report"
+    )
     assert done.returncode == 0, done.stderr
     predictions = read_predictions(tmp_path / "report" / "predictions.csv")
     assert len(predictions.image_ids) == 32
@@ -51,7 +53,7 @@ def test_the_headline_is_one_forward_pass_and_the_flip_a_row_beside_it(sample_di
 
     torch.manual_seed(0)
     build_model("test_resnet", pretrained=False, image_size=32).save_pretrained(tmp_path / "model")
-    words = ["--model", tmp_path / "model", "--data_dir", sample_dir, "--output_dir"]
+    words = ["--model", tmp_path / "model", "--data_dir", sample_dir, "--held_out", "--output_dir"]
     plain, both = evaluate(*words, tmp_path / "plain"), evaluate(*words, tmp_path / "both", "--test_time_flip")
     assert plain.returncode == both.returncode == 0, both.stderr
     reports = [json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("plain", "both")]
@@ -84,7 +86,7 @@ def test_what_can_be_known_before_predicting_is_told_before(words, message, samp
 
     build_model("test_resnet", pretrained=False, image_size=32).save_pretrained(tmp_path / "model")
     words = [word.format(folder=tmp_path) for word in words]
-    done = evaluate("--model", tmp_path / "model", "--data_dir", sample_dir, *words)
+    done = evaluate("--model", tmp_path / "model", "--data_dir", sample_dir, "--held_out", *words)
     assert done.returncode == 2
     assert message in done.stderr and "Predicting" not in done.stderr
     assert not (tmp_path / "report").exists()

@@ -160,17 +160,18 @@ def test_the_script_exports_and_tells_mistakes_in_one_message(own_model, sample_
         return 0
 
     shutil.rmtree(own_model / "onnx")
-    assert run("--model", str(own_model), "--quantize", "int8", "--calibration_data", str(sample_dir)) == 0
+    assert run("--model", str(own_model), "--quantize", "int8", "--data_dir", str(sample_dir), "--held_out") == 0
     assert "of torch's" in (out := capsys.readouterr().out) and "agrees with float32" in out
     assert files(own_model) == ["model.onnx", "model_quantized.onnx"]
     shutil.rmtree(own_model / "onnx")
     (tmp_path / "empty").mkdir()
-    quantize = ["--model", str(own_model), "--quantize", "int8", "--calibration_data"]
+    quantize = ["--model", str(own_model), "--quantize", "int8", "--data_dir"]
     assert run(*quantize, str(tmp_path / "empty")) == 2
-    assert "Point --calibration_data at a folder" in capsys.readouterr().err
+    assert "Point --data_dir at a folder" in capsys.readouterr().err
     for arguments in (
         ["--model", str(tmp_path / "nowhere")],
-        ["--model", str(own_model), "--quantize", "int8"],
+        ["--model", str(own_model), "--data_dir", str(sample_dir)],
+        [*quantize, str(sample_dir)],  # who knows what it was trained on
         [*quantize, str(tmp_path / "nowhere")],
     ):
         assert run(*arguments) == 2
