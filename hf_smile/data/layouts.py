@@ -69,7 +69,7 @@ def read_layout(data_dir: str | Path, problems: Problems, reading: Reading = PLA
         raise SmileDataError(f"{message}.\n{EXPECTED_LAYOUT}")
     if is_ready_made(data_dir):
         rows = load_rows(data_dir, reading)
-        return Layout(_registered(row_pieces(rows, reading, problems), problems), rows)
+        return Layout(_without_doubles(row_pieces(rows, reading, problems), problems), rows)
 
     def read(file: Path) -> Iterator[pd.DataFrame]:
         if piece:
@@ -78,16 +78,15 @@ def read_layout(data_dir: str | Path, problems: Problems, reading: Reading = PLA
 
     if path.is_dir() and (csvs := _csv_files(path)):
         images = _open_images(path, problems)
-        return Layout(_registered(_rows_of_csvs(csvs, images, read), problems), images)
+        return Layout(_without_doubles(_rows_of_csvs(csvs, images, read), problems), images)
     images = ImageSource(path)
     if not len(images) and len(images.inner_zips) == 1 and path.is_dir():
         images = ImageSource(path / images.inner_zips[0])
     if not len(images):
         why = images.why_empty if images.inner_zips else f"{path}: no data that can be read"
         raise SmileDataError(f"{why}.\n{EXPECTED_LAYOUT}")
-    if images.metadata:
-        return Layout(_registered(_rows_of_metadata(images, read), problems), images)
-    return Layout(_registered(_rows_of_folders(images, reading, problems), problems), images)
+    pieces = _rows_of_metadata(images, read) if images.metadata else _rows_of_folders(images, reading, problems)
+    return Layout(_without_doubles(pieces, problems), images)
 
 
 def refuse_data_folder(output_dir: str | Path, data_dir: str | Path) -> None:
@@ -229,7 +228,7 @@ def _bind(table: pd.DataFrame, find: Callable[[str], str]) -> pd.DataFrame:
     return table.assign(file=files, problem=found_problems)
 
 
-def _registered(pieces: Pieces, problems: Problems) -> Pieces:
+def _without_doubles(pieces: Pieces, problems: Problems) -> Pieces:
     """The same, once it is known that no id and no image is named twice. The names are kept on disk."""
     seen = sqlite3.connect("")
     seen.execute("CREATE TABLE seen (name TEXT PRIMARY KEY, place TEXT, split TEXT, label INT) WITHOUT ROWID")
