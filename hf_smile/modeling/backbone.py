@@ -160,7 +160,7 @@ def pretrained_hub_id(config: dict[str, Any]) -> str | None:
         registered = timm.get_pretrained_cfg(f"{config.get('architecture')}.{tag}", allow_unregistered=False)
     except RuntimeError:  # a name or a tag that is not timm's
         return None
-    return registered.hf_hub_id or None
+    return registered.hf_hub_id if registered else None
 
 
 def parameter_table(model: nn.Module) -> str:
