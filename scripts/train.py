@@ -113,6 +113,7 @@ def main() -> None:
                 plain_timm=backbone.head_hidden_size is None,
             )
             mark_finished(args.output_dir, metrics)
+            trainer.reporting.finish(metrics, Path(args.output_dir, "confusion_matrix.png"))
     if is_main:
         scores = f"accuracy {metrics['accuracy']:.4f}, macro F1 {metrics['macro_f1']:.4f}"
         print(f"\n{choice_sentence(metrics['choice'])}")

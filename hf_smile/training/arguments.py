@@ -149,6 +149,7 @@ class SmileTrainingArguments(TrainingArguments):
     bf16: bool | None = field(
         default=None, metadata={"help": "compute in bfloat16 where that is exact enough; by default where a GPU can"}
     )
+    use_cpu: bool = field(default=False, metadata={"help": "compute on the CPU, also where there is a GPU"})
     push_to_hub: bool = field(default=False, metadata={"help": "publish the finished run as hub_model_id"})
     hub_model_id: str | None = field(default=None, metadata={"help": "where to publish: owner/name"})
     hub_private_repo: bool = field(default=False, metadata={"help": "publish where nobody else sees it"})

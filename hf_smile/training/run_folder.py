@@ -29,6 +29,7 @@ from hf_smile.evaluation.predictions import write_predictions
 from hf_smile.evaluation.report import to_json
 from hf_smile.training.after import Folded, describe
 from hf_smile.training.checkpoints import UNFINISHED, checkpoints, last_whole_checkpoint
+from hf_smile.training.reporting import RUNS
 
 logger = logging.getLogger(__name__)
 
@@ -255,6 +256,8 @@ def clear_run(folder: Path) -> None:
     for path in checkpoints(folder):
         shutil.rmtree(path)
     shutil.rmtree(folder / UNFINISHED, ignore_errors=True)
+    for path in (folder / RUNS).glob("*/events.out.tfevents.*"):
+        path.unlink()
     for name in _LEFT_BY_A_RUN:
         if name != BAD_IMAGES:
             (folder / name).unlink(missing_ok=True)

@@ -43,6 +43,7 @@ from hf_smile.training.batches import share_evenly
 from hf_smile.training.callbacks import EarlyStopping, EpochReport, FrozenWarmUp
 from hf_smile.training.checkpoints import damage
 from hf_smile.training.history import best_epoch, describe_choice, history_table
+from hf_smile.training.reporting import Reporting
 from hf_smile.training.resumable import ResumableTrainer
 from hf_smile.training.streaming import StreamedImages, load_position, save_position, stream_images, stream_loader
 
@@ -139,6 +140,7 @@ class SmileTrainer(ResumableTrainer):
         if args.ema_decay:
             self.ema = ModelEmaV3(self.model, decay=args.ema_decay, use_warmup=True)
             self.add_callback(_UpdateAverage(self))
+        self.reporting = Reporting(self)
 
     def train(self, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> TrainOutput:
         """Train, or go on from a checkpoint. One that early stopping ended is not trained any further."""
