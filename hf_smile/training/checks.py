@@ -103,8 +103,13 @@ WITHOUT_EFFECT: dict[str, tuple[Callable[[Settings], bool], str]] = {
         lambda s: s.lr_scheduler_type == "constant" and s.warmup_steps > 0,
         "lr_scheduler_type constant has no warm-up; constant_with_warmup has",
     ),
+    "early_stopping_patience": (
+        lambda s: s.max_steps <= 0 and s.early_stopping_patience >= s.num_train_epochs,
+        "the run ends after num_train_epochs, which is no more",
+    ),
     "num_train_epochs": (lambda s: s.max_steps > 0, "max_steps ends the run"),
     "shuffle_buffer_size": (lambda s: not is_sharded(s.data_dir), "the images are not streamed from shards"),
+    "dataloader_drop_last": (lambda s: is_sharded(s.data_dir), "images from shards are shared out whole"),
     "validation_size": (lambda s: is_sharded(s.data_dir), "the data were split when they were written to shards"),
     "on_bad_image": (lambda s: is_sharded(s.data_dir), "the images were checked when they were written to shards"),
 }
