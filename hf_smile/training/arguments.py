@@ -105,6 +105,9 @@ class SmileTrainingArguments(TrainingArguments):
         default=1.0, metadata={"help": "each layer learns this times as fast as the one above it; 1 is off"}
     )
     warmup_frozen_epochs: int = field(default=0, metadata={"help": "first epochs that train the head alone"})
+    head_learning_rate: float | None = field(
+        default=None, metadata={"help": "highest learning rate of these first epochs; learning_rate when left out"}
+    )
 
     num_train_epochs: float = field(default=15, metadata={"help": "number of passes over the training images"})
     per_device_train_batch_size: int = field(default=32, metadata={"help": "images per step and device"})

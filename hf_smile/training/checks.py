@@ -36,6 +36,7 @@ FIXED: dict[str, tuple[Any, str]] = {
 RANGES = {
     "seed": (0, 2**32 - 1),
     "learning_rate": (0, 1e3),
+    "head_learning_rate": (0, 1e3),
     "weight_decay": (0, 1e3),
     "label_smoothing_factor": (0, 1),
     "logit_adjustment_tau": (0, 10),
@@ -98,6 +99,10 @@ WITHOUT_EFFECT: dict[str, tuple[Callable[[Settings], bool], str]] = {
     "drop_path": (_head_only, "freeze_backbone leaves the backbone as it is"),
     "layer_decay": (_head_only, "freeze_backbone leaves one layer to train"),
     "warmup_frozen_epochs": (_head_only, "freeze_backbone freezes the backbone for good"),
+    "head_learning_rate": (
+        lambda s: not s.warmup_frozen_epochs or s.max_steps > 0,
+        "warmup_frozen_epochs is 0, or max_steps ends the run",
+    ),
     "logit_adjustment_tau": (lambda s: s.imbalance != "logit_adjustment", "imbalance is not logit_adjustment"),
     "warmup_steps": (
         lambda s: s.lr_scheduler_type == "constant" and s.warmup_steps > 0,

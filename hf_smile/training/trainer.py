@@ -26,6 +26,7 @@ from transformers import (
     TrainerControl,
     TrainerState,
     TrainingArguments,
+    get_scheduler,
 )
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
@@ -189,6 +190,30 @@ class SmileTrainer(ResumableTrainer):
             optimizer_class, options = self.get_optimizer_cls_and_kwargs(args, self.model)
             self.optimizer = optimizer_class(groups, **options)
         return super().create_optimizer(model)
+
+    def create_scheduler(
+        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
+    ) -> torch.optim.lr_scheduler.LRScheduler:
+        """With `head_learning_rate`, the rate rises and falls twice: for the head alone, then for all that trains."""
+        args, optimizer = self.args, optimizer or self.optimizer
+        if self.lr_scheduler is not None or args.head_learning_rate is None or not args.warmup_frozen_epochs:
+            return super().create_scheduler(num_training_steps, optimizer)
+        head_steps = round(num_training_steps * args.warmup_frozen_epochs / args.num_train_epochs)
+        head, whole = (
+            get_scheduler(
+                args.lr_scheduler_type,
+                optimizer,
+                args.get_warmup_steps(steps),
+                steps,
+                scheduler_specific_kwargs=args.lr_scheduler_kwargs,
+            ).lr_lambdas[0]
+            for steps in (head_steps, num_training_steps - head_steps)
+        )
+        factor = args.head_learning_rate / args.learning_rate
+        self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: factor * head(step) if step < head_steps else whole(step - head_steps)
+        )
+        return self.lr_scheduler
 
     def get_train_dataloader(self) -> torch.utils.data.DataLoader:
         if isinstance(self.train_dataset, StreamedImages):
