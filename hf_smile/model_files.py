@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,48 @@ WEIGHTS_MEND = "other formats, pickle among them, are never read"
 """What to say where there is no `model.safetensors`."""
 
 _OWN_CODE = ("auto_map", "custom_pipelines")
+_WHOLE_NUMBERS = {  # the highest value of each; some take one for every stage or side
+    "base_width": 1024,
+    "cardinality": 256,
+    "depth": 128,
+    "depths": 128,
+    "dims": 8192,
+    "embed_dim": 8192,
+    "embed_dims": 8192,
+    "img_size": 2048,
+    "layers": 128,
+    "num_features": 16384,
+    "num_heads": 256,
+    "patch_size": 64,
+    "reg_tokens": 64,
+    "stem_size": 1024,
+    "stem_width": 1024,
+    "window_size": 256,
+}
+_NUMBERS = {"init_values", "layer_scale_init_value", "ls_init_value", "mlp_ratio", "norm_eps"}
+_SWITCHES = {
+    "avg_down",
+    "class_token",
+    "conv_mlp",
+    "dynamic_img_pad",
+    "dynamic_img_size",
+    "fc_norm",
+    "final_norm",
+    "fix_stem",
+    "head_bias",
+    "head_norm",
+    "head_norm_first",
+    "no_embed_class",
+    "pre_norm",
+    "proj_bias",
+    "qk_norm",
+    "qkv_bias",
+    "se_from_exp",
+    "strict_img_size",
+    "use_grn",
+}
+_NAMES = {"aa_layer", "act_layer", "global_pool", "norm_layer", "pad_type", "pos_embed", "stem_type"}
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,30}")  # of a layer in timm's tables; what is not in them, timm does not know
 
 
 def model_file(model: str | Path, name: str, mend: str = "give the output folder of scripts/train.py") -> Path:
@@ -62,7 +106,7 @@ def file_sha256(path: Path) -> str:
 def read_config(model: str | Path) -> dict[str, Any]:
     """`config.json` of a model that `scripts/train.py` made: `architecture`, `pretrained_cfg`, `label_names` and more.
 
-    Nothing in it is ever run: a model that brings code of its own, or arguments for timm, is refused.
+    Nothing in it is ever run: a model that brings code of its own is refused.
 
     Raises:
         SmileModelError: there is none, it is no JSON object, or it describes another kind of model.
@@ -72,8 +116,6 @@ def read_config(model: str | Path) -> dict[str, Any]:
     """
     config = read_timm_config(model)
     where = f"{model}: config.json"
-    if config.get("model_args"):
-        raise SmileModelError(f"{where} has model_args, which no model of scripts/train.py has; empty them")
     labels = config.get("label_names")
     if labels != list(LABEL_NAMES):
         raise SmileModelError(
@@ -86,8 +128,13 @@ def read_config(model: str | Path) -> dict[str, Any]:
 def read_timm_config(model: str | Path) -> dict[str, Any]:
     """`config.json` of any timm model in the Hub's layout: `architecture` and `pretrained_cfg`, unchecked, and more.
 
+    Returns:
+        The object in the file. Its `model_args`, which timm builds the network with, are those that describe its
+        shape, checked; `num_classes` and `in_chans` are not among them, because every model here has three of each.
+
     Raises:
-        SmileModelError: there is none, it is no JSON object, it brings code of its own, or is of no timm model.
+        SmileModelError: there is none, it is no JSON object, it brings code of its own, is of no timm model, or has
+            `model_args` that could do more than describe a network.
     """
     path = model_file(model, "config.json")
     where = f"{model}: config.json"
@@ -103,7 +150,35 @@ def read_timm_config(model: str | Path) -> dict[str, Any]:
         raise SmileModelError(f"{where} asks to run Python code of its own ({brought[0]}), which is never done")
     if not isinstance(config.get("architecture"), str) or not isinstance(config.get("pretrained_cfg"), dict):
         raise SmileModelError(f"{where} does not describe a timm model: no architecture, or no pretrained_cfg")
-    return config
+    return config | {"model_args": _checked_model_args(config.get("model_args") or {}, where)}
+
+
+def _checked_model_args(model_args: object, where: str) -> dict[str, Any]:
+    if not isinstance(model_args, dict):
+        raise SmileModelError(f"{where}: model_args must be an object, not a {type(model_args).__name__}")
+    kept = {name: value for name, value in model_args.items() if value is not None and name != "num_classes"}
+    if kept.pop("in_chans", 3) != 3:
+        raise SmileModelError(f"{where}: model_args ask for in_chans {_short(model_args['in_chans'])}; images have 3")
+    for name, value in kept.items():
+        if needed := _wrong_model_arg(name, value):
+            raise SmileModelError(f"{where}: model_args hold {name} = {_short(value)}; {needed}")
+    return kept
+
+
+def _wrong_model_arg(name: str, value: object) -> str | None:
+    """What an argument for timm has to be; None where it is that. Never a path, an import or a setting of training."""
+    values = value if isinstance(value, list) and 0 < len(value) <= 8 else [value]
+    if name in _WHOLE_NUMBERS:
+        if all(type(item) is int and 0 <= item <= _WHOLE_NUMBERS[name] for item in values):
+            return None
+        return f"it must be a whole number up to {_WHOLE_NUMBERS[name]}, or a list of up to 8"
+    if name in _NUMBERS:
+        return None if type(value) in (int, float) and math.isfinite(value) else "it must be a number"  # type: ignore
+    if name in _SWITCHES:
+        return None if type(value) is bool else "it must be true or false"
+    if name in _NAMES:
+        return None if isinstance(value, str) and _NAME.fullmatch(value) else "it must be a plain name"
+    return f"{name} is not among the arguments that are known to only describe a network; choose another model"
 
 
 def _short(value: object, length: int = 100) -> str:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hf_smile.console import run_script
+
+if TYPE_CHECKING:
+    from hf_smile.training.arguments import SmileTrainingArguments
 
 
 def main() -> None:
@@ -19,8 +23,8 @@ def main() -> None:
     from hf_smile.data.shards import is_sharded, load_shards, shard_files
     from hf_smile.data.splits import describe
     from hf_smile.errors import SmileError
+    from hf_smile.hub.card_sections import calibration_sentence, choice_sentence
     from hf_smile.hub.connection import check_login
-    from hf_smile.hub.model import publish_model
     from hf_smile.hub.model_card import write_model_card
     from hf_smile.modeling import build_model
     from hf_smile.modeling.backbone import parameter_table
@@ -35,7 +39,7 @@ def main() -> None:
         stop_with_launcher,
         use_all_cores,
     )
-    from hf_smile.training.run_folder import finish_run, mark_finished, open_run, start_run
+    from hf_smile.training.run_folder import finish_run, is_finished, mark_finished, open_run, start_run
     from hf_smile.training.trainer import SmileTrainer
 
     data, augmentation, backbone, args = arguments = parse_arguments(sys.argv[1:])
@@ -53,6 +57,12 @@ def main() -> None:
         check_login(args.publish_to)  # now rather than after hours
     recipe = to_recipe(arguments) | {"processes": args.world_size * max(1, args.n_gpu)}
     refuse_data_folder(args.output_dir, data.data_dir)
+    if not args.overwrite and is_finished(args.output_dir, recipe):
+        if is_main:
+            print(f"{args.output_dir} holds the finished run of these settings; its results are in test_metrics.json.")
+            print("Nothing is trained. For a fresh start, add --overwrite or name another --output_dir.")
+            publish(args)
+        return
     with args.main_process_first(desc="opening the run"):
         checkpoint = open_run(args.output_dir, recipe, args.overwrite)
         shards = shard_files(data.data_dir, "train") if is_sharded(data.data_dir) else None
@@ -98,23 +108,29 @@ def main() -> None:
 
         logits = trainer.predict(trainer.test_dataset).predictions
         if is_main:
-            metrics = finish_run(args.output_dir, splits, logits, folded)
+            metrics = finish_run(args.output_dir, splits, logits, folded, trainer.describe_choice())
             write_model_card(
                 args.output_dir,
                 metrics,
                 backbone=backbone.backbone,
-                selected_by=args.select_best,
-                test_time_flip=args.test_time_flip,
                 pretrained=backbone.pretrained,
                 plain_timm=backbone.head_hidden_size is None,
             )
             mark_finished(args.output_dir, metrics)
+            trainer.reporting.finish(metrics, Path(args.output_dir, "confusion_matrix.png"))
     if is_main:
         scores = f"accuracy {metrics['accuracy']:.4f}, macro F1 {metrics['macro_f1']:.4f}"
-        print(f"\nTest {scores}, {len(logits):,} images")
+        print(f"\n{choice_sentence(metrics['choice'])}")
+        print(f"Test {scores}, {calibration_sentence(metrics['calibration'])}, {len(logits):,} images")
         print(f"Model, card, metrics and pictures (accuracy.png, loss.png, confusion_matrix.png): {args.output_dir}")
-        if args.publish_to:
-            print(f"Published: {publish_model(args.output_dir, args.publish_to, args.hub_private_repo)}")
+        publish(args)
+
+
+def publish(args: SmileTrainingArguments) -> None:
+    from hf_smile.hub.model import publish_model
+
+    if args.publish_to:
+        print(f"Published: {publish_model(args.output_dir, args.publish_to, args.hub_private_repo)}")
 
 
 if __name__ == "__main__":

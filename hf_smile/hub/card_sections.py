@@ -24,6 +24,7 @@ _REPORTED = {
     "nll": "NLL (nats)",
     "brier": "Brier score (0 to 2)",
 }
+_METRICS = _REPORTED | {"nll": "NLL"}
 _STAGES = {
     "as_trained": "as trained",
     "with_temperature": "with the temperature",
@@ -94,11 +95,57 @@ def calibration_section(calibration: dict[str, Any], ece: float, predictions: Pr
     )
     splits = [split for split in ("validation", "test") if split in calibration]
     names = [f"{split} {text}" for split in splits for text in ("calibration error", "NLL")]
+    rows = {
+        text: [calibration[split][stage][name] for split in splits for name in ("ece", "nll")]
+        for stage, text in _STAGES.items()
+    }
     lines = [f"| | {' | '.join(names)} |", "| --- |" + " --- |" * len(names)]
-    for stage, text in list(_STAGES.items())[: 2 + adjusted]:
-        values = [calibration[split][stage][name] for split in splits for name in ("ece", "nll")]
-        lines.append(f"| {text} | {' | '.join(map(_number, values))} |")
+    lines += [f"| {text} | {' | '.join(map(_number, values))} |" for text, values in _that_differ(rows).items()]
     return "\n\n".join([*parts, "\n".join(lines)])
+
+
+def calibration_sentence(calibration: dict[str, Any]) -> str:
+    """The calibration error on the test split before and after what was folded into the model, in one line."""
+    stages = calibration["test"]
+    errors = _that_differ({text: stages[stage]["ece"] for stage, text in _STAGES.items()})
+    return "calibration error " + ", ".join(f"{_number(ece)} {text}" for text, ece in errors.items())
+
+
+def choice_sentence(choice: dict[str, Any]) -> str:
+    """Which epoch was kept, on how many images it was chosen, and what difference they can show.
+
+    >>> choice_sentence({"epoch": 4.0, "epochs": 6, "metric": "accuracy", "images": 90, "margin": 0.08})
+    'Epoch 4 was chosen among 6 by accuracy on 90 validation images: ... of less than 8 points may be chance.'
+    """
+    if choice["metric"] == "last" or choice["epochs"] == 1:
+        return f"The weights are those of the last epoch, epoch {choice['epoch']:g}; no checkpoint was chosen."
+    return (
+        f"Epoch {choice['epoch']:g} was chosen among {choice['epochs']} by {_METRICS[choice['metric']]} on"
+        f" {choice['images']:,} validation images: a difference in accuracy of less than {100 * choice['margin']:.0f}"
+        " points may be chance."
+    )
+
+
+def looks_sentence(looks: list[dict[str, Any]]) -> str:
+    """How often the test split was looked at, when, and what had changed each time.
+
+    >>> looks_sentence([{"date": "2026-11-25", "changed": {}}])
+    'The test split was looked at once, on 2026-11-25.'
+    """
+    if not looks:
+        return "How often the test split was looked at was not recorded."
+    if len(looks) == 1:
+        return f"The test split was looked at once, on {looks[0]['date']}."
+    told = [
+        f"{look['date']} ("
+        + (", ".join(f"{name} {before} -> {now}" for name, (before, now) in look["changed"].items()) or "first result")
+        + ")"
+        for look in looks
+    ]
+    return (
+        f"The test split was looked at {len(looks)} times: {', '.join(told)}.\nSettings that were changed after a look"
+        " may have been chosen by it, so these numbers may be optimistic."
+    )
 
 
 def decision_section(decision: dict[str, Any], calibration: dict[str, Any]) -> str:
@@ -120,16 +167,26 @@ def decision_section(decision: dict[str, Any], calibration: dict[str, Any]) -> s
         return parts[0]
     table = pd.DataFrame(decision["trade_off"])
     accuracy, macro_f1 = (best_strength(table, metric) for metric in ("accuracy", "macro_f1"))
+    if (table[list(TRADED)].nunique() <= 1).all():
+        highest = table["strength"].max()
+        parts.append(f"On the validation split, no strength of a prior adjustment up to {highest:g} changes an answer.")
+        return "\n\n".join(parts)
     parts.append(
         "What other strengths would give, on the validation split (never choose by the test split): accuracy is highest"
         f" at\n{accuracy:g}, macro F1 at {macro_f1:g}. The training command with another `--prior_adjustment` changes"
-        " the saved model without training\nanew; every such change is one more look at the test split."
+        " the saved model without training\nagain; every such change is one more look at the test split. A strength"
+        " that gives the same as the one above it is left out."
     )
     lines = [f"| strength | {' | '.join(name.replace('_', ' ') for name in TRADED)} |"]
     lines.append("| --- |" + " --- |" * len(TRADED))
+    above = ""
     for row in decision["trade_off"]:
-        mark = "**" if math.isclose(row["strength"], strength, abs_tol=1e-9) else ""
-        lines.append(f"| {mark}{row['strength']:g}{mark} | {' | '.join(_number(row[name]) for name in TRADED)} |")
+        is_saved = math.isclose(row["strength"], strength, abs_tol=1e-9)
+        cells = " | ".join(_number(row[name]) for name in TRADED)
+        if is_saved or cells != above:
+            mark = "**" * is_saved
+            lines.append(f"| {mark}{row['strength']:g}{mark} | {cells} |")
+        above = cells
     parts += ["\n".join(lines), "![Accuracy against macro F1 along the prior adjustment](prior_adjustment.png)"]
     return "\n\n".join(parts)
 
@@ -140,10 +197,14 @@ def recipe_section(recipe: dict[str, Any]) -> str:
     return "\n".join(["| setting | value |", "| --- | --- |", *lines]) if lines else ""
 
 
-def metric_name(metric: str, intervals: Intervals) -> str:
-    """The schema of `model-index` has no field for an interval, but the Hub shows the name beside the value."""
-    interval = _range(metric, intervals, 4)
-    return metric.replace("_", " ") + (f" (95 % interval {interval})" if interval else "")
+def _that_differ(stages: dict[str, Any]) -> dict[str, Any]:
+    """The stages that changed something."""
+    first, *further = stages
+    kept = {first: stages[first]}
+    for name in further:
+        if stages[name] != stages[[*kept][-1]]:
+            kept[name] = stages[name]
+    return kept if len(kept) > 1 else {f"{first}, and as saved": stages[first]}
 
 
 def _pairs(auc: float, pair: str) -> str:

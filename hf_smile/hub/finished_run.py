@@ -24,7 +24,7 @@ def read_recipe(folder: Path) -> dict[str, Any]:
         recipe = None
     if not isinstance(recipe, dict):
         raise SmileModelError(f"{folder} is no folder of a run: there is no readable recipe.yaml")
-    return {name: Path(value).name if _is_path(value) else value for name, value in recipe.items()}
+    return {name: _without_folders(value) for name, value in recipe.items()}
 
 
 def read_metrics(folder: Path) -> dict[str, Any]:
@@ -37,16 +37,43 @@ def read_metrics(folder: Path) -> dict[str, Any]:
         metrics = json.loads((folder / "test_metrics.json").read_text(encoding="utf-8"), object_hook=_null_to_nan)
     except (OSError, ValueError):
         raise SmileModelError(f"{folder} holds no finished run: there is no readable test_metrics.json") from None
-    if not isinstance(metrics, dict) or not {"calibration", "decision"} <= set(metrics):
+    if not isinstance(metrics, dict) or not {"calibration", "decision", "choice"} <= set(metrics):
         raise SmileModelError(
-            f"{folder / 'test_metrics.json'} says nothing of calibration and decision, as that of an older hf_smile;"
-            " run scripts/train.py anew with its recipe.yaml and --overwrite"
+            f"{folder / 'test_metrics.json'} does not say how the checkpoint was chosen, as that of an older hf_smile;"
+            " run scripts/train.py again with its recipe.yaml and --overwrite"
         )
     return metrics
 
 
-def _is_path(value: Any) -> bool:
-    return isinstance(value, str) and (Path(value).is_absolute() or value.startswith(("~", "..")))
+def read_looks(folder: Path) -> list[dict[str, Any]]:
+    """The looks at the test split that the folder ends with, the first one first: `date`, and `changed` settings.
+
+    Returns:
+        An empty list where none were recorded.
+
+    Raises:
+        SmileModelError: `test_looks.json` can't be read.
+    """
+    path = folder / "test_looks.json"
+    if not path.is_file():
+        return []
+    try:
+        looks = json.loads(path.read_text(encoding="utf-8"))
+        return [
+            {
+                "date": look["date"],
+                "changed": {name: [*map(_without_folders, pair)] for name, pair in look["changed"].items()},
+            }
+            for look in looks
+            if look["test_split"] == looks[-1]["test_split"]
+        ]
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        raise SmileModelError(f"{path} can't be read; restore it, or start afresh in another --output_dir") from None
+
+
+def _without_folders(value: Any) -> Any:
+    is_path = isinstance(value, str) and (Path(value).is_absolute() or value.startswith(("~", "..")))
+    return Path(value).name if is_path else value
 
 
 def _null_to_nan(values: dict[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,13 @@ from hf_smile.evaluation.intervals import confidence_intervals
 from hf_smile.evaluation.predictions import read_predictions
 from hf_smile.hub.card_sections import (
     calibration_section,
+    choice_sentence,
     decision_section,
-    metric_name,
+    looks_sentence,
     recipe_section,
     results_section,
 )
-from hf_smile.hub.finished_run import read_metrics, read_recipe
+from hf_smile.hub.finished_run import read_looks, read_metrics, read_recipe
 from hf_smile.labels import LABEL_NAMES, label_slug
 
 _TEMPLATE = """\
@@ -84,8 +86,9 @@ for prediction in classifier.predict_photo("group.jpg", faces="all"):
 ![Precision and recall of each class](precision_recall.png)
 
 {% endif -%}
-{{ chosen }}; the test split was looked at once, at the end.{{ flipped }}
-`test_metrics.json` holds every metric{{ predictions }}.
+{{ chosen }}
+
+{{ looks }} `test_metrics.json` holds every metric{{ predictions }}.
 
 ## How sure it is
 
@@ -125,10 +128,8 @@ def write_model_card(
     metrics: dict[str, Any],
     *,
     backbone: str,
-    selected_by: str,
     pretrained: bool,
     plain_timm: bool,
-    test_time_flip: bool = False,
 ) -> None:
     """Write `README.md` beside the model.
 
@@ -138,19 +139,9 @@ def write_model_card(
         metrics: as `finish_run` of `hf_smile.training.run_folder` gives them.
         backbone: what was fine-tuned: a Hub id, a folder or a timm name.
         pretrained: whether the backbone came with its weights.
-        selected_by: name of the validation metric that chose the checkpoint; `last` if none did.
-        test_time_flip: whether the predictions are those of an image and its mirror image.
         plain_timm: whether timm loads the folder too (it does not with a hidden layer in the head).
     """
-    card = _make_card(
-        Path(output_dir),
-        metrics,
-        backbone=backbone,
-        selected_by=selected_by,
-        pretrained=pretrained,
-        plain_timm=plain_timm,
-        test_time_flip=test_time_flip,
-    )
+    card = _make_card(Path(output_dir), metrics, backbone=backbone, pretrained=pretrained, plain_timm=plain_timm)
     card.save(Path(output_dir) / "README.md")
 
 
@@ -176,10 +167,8 @@ def published_model_card(
         folder,
         read_metrics(folder),
         backbone=recipe.get("backbone", "a timm model"),
-        selected_by=recipe.get("select_best", "accuracy"),
         pretrained=recipe.get("pretrained", True),
         plain_timm=recipe.get("head_hidden_size") is None,
-        test_time_flip=recipe.get("test_time_flip", False),
         repo_id=repo_id,
         license=license,
         dataset=dataset,
@@ -191,10 +180,8 @@ def _make_card(
     metrics: dict[str, Any],
     *,
     backbone: str,
-    selected_by: str,
     pretrained: bool,
     plain_timm: bool,
-    test_time_flip: bool,
     repo_id: str | None = None,
     license: str | None = None,
     dataset: str | None = None,
@@ -205,15 +192,15 @@ def _make_card(
     intervals = confidence_intervals(predictions.probabilities, predictions.label_ids) if predictions else {}
     recipe = read_recipe(folder) if (folder / "recipe.yaml").exists() else {}
     calibration, numbers = metrics["calibration"], _defined_numbers(metrics)
-    is_hub_id = pretrained and backbone.count("/") == 1 and not Path(backbone).exists()
-    label = backbone if is_hub_id else Path(backbone).name
+    base_model = _base_model(folder, backbone) if pretrained else None
+    label = base_model or Path(backbone).name
     card_data = ModelCardData(
         library_name="transformers",
         pipeline_tag="image-classification",
         tags=["timm", "face", "smile"] + ["onnx"] * (folder / "onnx").is_dir(),
         license=license,
         datasets=[dataset] if dataset else None,
-        base_model=backbone if is_hub_id else None,
+        base_model=base_model,
         model_name=repo_id.split("/")[-1] if repo_id else name,
         eval_results=[
             EvalResult(
@@ -221,12 +208,12 @@ def _make_card(
                 dataset_type=dataset or "image-folder",
                 dataset_name=dataset or Path(recipe.get("data_dir", "test split")).name,
                 dataset_split="test",
-                metric_type=metric,
-                metric_name=metric_name(metric, intervals),
-                metric_value=round(value, 4),
+                metric_type=metric_type,
+                metric_name=metric.replace("_", " "),
+                metric_value=round(numbers[metric], 4),
             )
-            for metric, value in numbers.items()
-            if not metric.startswith("support_") and not math.isnan(value)
+            for metric, metric_type in _COMPARED.items()
+            if not math.isnan(numbers[metric])
         ],
     )
     return ModelCard.from_template(
@@ -240,12 +227,8 @@ def _make_card(
         import_first="" if plain_timm else "import hf_smile.modeling\n",
         onnx=', runtime="onnx"' if (folder / "onnx" / "model.onnx").exists() else "",
         results=results_section(numbers, intervals),
-        chosen="The weights are those of the last epoch; no checkpoint was chosen"
-        if selected_by == "last"
-        else f"The checkpoint was chosen on a validation split by {selected_by}",
-        flipped=" Predictions are the mean of\neach image and its mirror image; without that, they differ a little."
-        if test_time_flip
-        else "",
+        chosen=choice_sentence(metrics["choice"]),
+        looks=looks_sentence(read_looks(folder)),
         predictions=_WITHHELD if repo_id else _KEPT["validation" in calibration],
         calibration=calibration_section(calibration, metrics["ece"], predictions, picture=repo_id is not None),
         decision=decision_section(metrics["decision"], calibration),
@@ -253,11 +236,28 @@ def _make_card(
     )
 
 
+_COMPARED = {
+    "accuracy": "accuracy",
+    "macro_f1": "f1",
+    "balanced_accuracy": "balanced_accuracy",
+    **{f"f1_{label_slug(name)}": "f1" for name in LABEL_NAMES},
+}
+"""In the front matter: what visitors of the Hub compare models by, with the Hub's name for it."""
 _WITHHELD = ". The predictions are not published: they carry the ids of people's\npictures"
 _KEPT = {
     True: ", `test_predictions.csv` and `validation_predictions.csv` every prediction",
     False: ", `test_predictions.csv` every prediction",
 }
+
+
+def _base_model(folder: Path, backbone: str) -> str | None:
+    """The model on the Hub that training began with: the one named, or the one whose tag the weights carry."""
+    if backbone.count("/") == 1 and not Path(backbone).exists():
+        return backbone
+    from hf_smile.modeling.backbone import pretrained_hub_id
+
+    config = folder / "config.json"
+    return pretrained_hub_id(json.loads(config.read_text(encoding="utf-8"))) if config.is_file() else None
 
 
 def _defined_numbers(metrics: dict[str, Any]) -> dict[str, float]:

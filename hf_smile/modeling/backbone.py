@@ -14,7 +14,7 @@ from transformers import TimmWrapperConfig, TimmWrapperForImageClassification
 from transformers.utils import logging as transformers_logging
 
 from hf_smile.data.preprocessing import Preprocessor
-from hf_smile.errors import SmileModelError
+from hf_smile.errors import SmileModelError, first_line
 from hf_smile.hub_id import missing_folder
 from hf_smile.labels import ID2LABEL, LABEL2ID, NUM_LABELS
 from hf_smile.model_files import read_timm_config
@@ -23,6 +23,9 @@ from hf_smile.modeling.layers import freeze_stages as freeze
 from hf_smile.modeling.layers import head_parameters
 
 DEFAULT_BACKBONE = "timm/resnet50.a1_in1k"
+
+_OF_THE_WEIGHTS = ("tag", "license", "origin_url", "paper_ids", "paper_name", "notes")
+"""In `pretrained_cfg`: whose the pretrained weights are. Random ones are nobody's."""
 
 
 def build_model(
@@ -40,8 +43,10 @@ def build_model(
 
     Args:
         backbone: id of a timm model on the Hub, a local folder in the same layout (`config.json`,
-            `model.safetensors`), or a timm name.
-        pretrained: load the weights; else draw random ones from torch's generator.
+            `model.safetensors`), or a timm name. `model_args` in its `config.json`, which describe how this network
+            differs from others of its architecture (padding, heads, size), are kept in the saved model.
+        pretrained: load the weights, in float32 whatever they are saved in; else draw random ones from torch's
+            generator.
         image_size: side of the input in pixels; the backbone's own when None.
         crop_pct: side of the centre crop that evaluation and prediction look at, as a share of the image's shorter
             side. Random crops make faces larger in training; a little less than 1 makes up for it (Touvron et al.,
@@ -58,16 +63,52 @@ def build_model(
         transformers and timm load without this package.
 
     Raises:
-        SmileModelError: there is no such backbone, the Hub can't be reached, or weights are missing or do not fit.
+        SmileModelError: there is no such backbone, the Hub can't be reached, weights are missing or do not fit, or
+            `model_args` hold what is not known to be harmless.
 
     >>> model = build_model("resnet18", pretrained=False, image_size=96)
     >>> model.config.pretrained_cfg["input_size"]
     [3, 96, 96]
     """
     config = _load_config(backbone, pretrained)
-    pretrained_cfg = dict(config["pretrained_cfg"])
+    model_args = config["model_args"]
+    pretrained_cfg = _data_settings(backbone, config, image_size, crop_pct)
+    if not pretrained:
+        pretrained_cfg = {name: value for name, value in pretrained_cfg.items() if name not in _OF_THE_WEIGHTS}
+    labels = {"num_labels": NUM_LABELS, "id2label": ID2LABEL, "label2id": LABEL2ID}
+    build_args = model_args | _drop_path_args(drop_path)
+    _check_build_args(backbone, config["architecture"], build_args)
+    settings = config | {"pretrained_cfg": pretrained_cfg, "model_args": build_args} | labels
+    model_class: type[TimmWrapperForImageClassification] = TimmWrapperForImageClassification
+    config_class: type[TimmWrapperConfig] = TimmWrapperConfig
+    if head_hidden_size is not None:
+        if head_hidden_size < 1:
+            raise SmileModelError(f"head_hidden_size is {head_hidden_size}; it must be at least 1")
+        model_class, config_class = SmileTimmForImageClassification, SmileTimmConfig
+        settings["head_hidden_size"] = head_hidden_size
+    model_config = config_class.from_dict(settings, **labels)
+
+    model = _load_weights(model_class, model_config, backbone if pretrained else None)
+    model.config.model_args = model_args
+    if freeze_stages is not None:
+        freeze(model, freeze_stages)
+    if freeze_backbone:
+        model.requires_grad_(False)
+        for parameter in head_parameters(model):
+            parameter.requires_grad_(True)
+    return model
+
+
+def _data_settings(backbone: str, config: dict[str, Any], image_size: int | None, crop_pct: float) -> dict[str, Any]:
+    """The backbone's `pretrained_cfg` with the size and the crop that are asked for, checked."""
+    pretrained_cfg, model_args = dict(config["pretrained_cfg"]), config["model_args"]
+    is_flexible = model_args.get("dynamic_img_size") or model_args.get("strict_img_size") is False
+    if "img_size" in model_args and not is_flexible:  # as timm reads it: the size of these weights, not of their source
+        size = model_args["img_size"]
+        sides = size if isinstance(size, list) else [size, size]
+        pretrained_cfg |= {"input_size": [3, *sides], "fixed_input_size": True}
     if image_size is not None:
-        if pretrained_cfg.get("fixed_input_size"):
+        if pretrained_cfg.get("fixed_input_size") and not is_flexible:
             fixed = pretrained_cfg["input_size"][-1]
             raise SmileModelError(f"{backbone} takes images of {fixed} pixels only; leave --image_size out")
         if image_size < 32:
@@ -80,42 +121,46 @@ def build_model(
         Preprocessor(pretrained_cfg)
     except SmileModelError as error:
         raise SmileModelError(f"{backbone}: config.json: {error}") from None
-
-    labels = {"num_labels": NUM_LABELS, "id2label": ID2LABEL, "label2id": LABEL2ID}
-    # An empty dict instead of None: timm's own loader of a saved folder fails on null.
-    settings = config | {"pretrained_cfg": pretrained_cfg, "model_args": {}} | labels
-    if drop_path:
-        settings["model_args"] = _drop_path_args(config["architecture"], drop_path)
-    model_class: type[TimmWrapperForImageClassification] = TimmWrapperForImageClassification
-    config_class: type[TimmWrapperConfig] = TimmWrapperConfig
-    if head_hidden_size is not None:
-        if head_hidden_size < 1:
-            raise SmileModelError(f"head_hidden_size is {head_hidden_size}; it must be at least 1")
-        model_class, config_class = SmileTimmForImageClassification, SmileTimmConfig
-        settings["head_hidden_size"] = head_hidden_size
-    model_config = config_class.from_dict(settings, **labels)
-
-    model = _load_weights(model_class, model_config, backbone if pretrained else None)
-    model.config.model_args = {}
-    if freeze_stages is not None:
-        freeze(model, freeze_stages)
-    if freeze_backbone:
-        model.requires_grad_(False)
-        for parameter in head_parameters(model):
-            parameter.requires_grad_(True)
-    return model
+    return pretrained_cfg
 
 
-def _drop_path_args(architecture: str, drop_path: float) -> dict[str, Any]:
+def _drop_path_args(drop_path: float) -> dict[str, Any]:
     if not 0 <= drop_path < 1:
         raise SmileModelError(f"drop_path is {drop_path}; it must be at least 0 and below 1")
-    model_args: dict[str, Any] = {"drop_path_rate": drop_path}
+    return {"drop_path_rate": drop_path} if drop_path else {}
+
+
+def _check_build_args(backbone: str, architecture: str, build_args: dict[str, Any]) -> None:
+    """See whether the network takes its arguments: it is built without weights, which are slower to fetch."""
+    if not build_args:
+        return
     try:
-        with torch.device("meta"):  # without weights, to see whether it is taken
-            timm.create_model(architecture, **model_args)
-    except TypeError:
-        raise SmileModelError(f"{architecture} knows no drop path; leave --drop_path out") from None
-    return model_args
+        with torch.device("meta"):
+            timm.create_model(architecture, **build_args)
+    except Exception as error:  # each network has its own way to say no
+        if isinstance(error, TypeError) and "drop_path_rate" in str(error):
+            raise SmileModelError(f"{architecture} knows no drop path; leave --drop_path out") from None
+        names = ", ".join(build_args)
+        raise SmileModelError(f"{backbone}: {architecture} does not take {names}: {first_line(error)}") from None
+
+
+def pretrained_hub_id(config: dict[str, Any]) -> str | None:
+    """The model of timm's on the Hub whose weights a network began with; None for random weights, and for others'.
+
+    Args:
+        config: `config.json` of a backbone or of a saved model, as an object.
+
+    >>> pretrained_hub_id({"architecture": "resnet18", "pretrained_cfg": {"tag": "a1_in1k"}})
+    'timm/resnet18.a1_in1k'
+    """
+    tag = config.get("pretrained_cfg", {}).get("tag")
+    if not tag:
+        return None
+    try:
+        registered = timm.get_pretrained_cfg(f"{config.get('architecture')}.{tag}", allow_unregistered=False)
+    except RuntimeError:  # a name or a tag that is not timm's
+        return None
+    return registered.hf_hub_id if registered else None
 
 
 def parameter_table(model: nn.Module) -> str:
@@ -173,7 +218,8 @@ def _read_config(backbone: str) -> dict[str, Any]:
             f"{backbone}: config.json names the architecture {config['architecture']!r}, which this timm "
             f"({timm.__version__}) does not know"
         )
-    return {name: config[name] for name in ("architecture", "num_features", "pretrained_cfg") if name in config}
+    taken = ("architecture", "num_features", "pretrained_cfg", "model_args")
+    return {name: config[name] for name in taken if name in config}
 
 
 def _config_of_timm_name(name: str, pretrained: bool) -> dict[str, Any]:
@@ -187,7 +233,7 @@ def _config_of_timm_name(name: str, pretrained: bool) -> dict[str, Any]:
     assert pretrained_cfg is not None  # a name that timm knows, without asking for its weights
     settings = {key: value for key, value in pretrained_cfg.to_dict().items() if key not in ("hf_hub_id", "url")}
     features = timm.create_model(name, pretrained=False, num_classes=0).num_features
-    return {"architecture": name.split(".")[0], "num_features": features, "pretrained_cfg": settings}
+    return {"architecture": name.split(".")[0], "num_features": features, "pretrained_cfg": settings, "model_args": {}}
 
 
 def _hub_id(name: str) -> str:
@@ -207,13 +253,18 @@ def _load_weights(
     if backbone is None:
         random = model_class(config).timm_model.state_dict()
         with quiet_transformers():
-            return model_class.from_pretrained(None, config=config, state_dict=random)
+            return model_class.from_pretrained(None, config=config, state_dict=random, dtype=torch.float32)
     if "/" not in backbone and not Path(backbone).is_dir():
         backbone = _hub_id(backbone)
     try:
         with quiet_transformers():
             model, report = model_class.from_pretrained(
-                backbone, config=config, ignore_mismatched_sizes=True, use_safetensors=True, output_loading_info=True
+                backbone,
+                config=config,
+                dtype=torch.float32,  # "auto" would train in the precision that the file is saved in
+                ignore_mismatched_sizes=True,
+                use_safetensors=True,
+                output_loading_info=True,
             )
     except (OSError, ValueError, RuntimeError) as error:
         raise _not_loaded(backbone, error) from None

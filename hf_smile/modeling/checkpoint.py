@@ -24,7 +24,7 @@ from hf_smile.model_files import WEIGHTS_MEND, model_file, read_config
 from hf_smile.modeling.backbone import quiet_transformers
 from hf_smile.modeling.head import SmileTimmConfig, SmileTimmForImageClassification
 
-_TAKEN = ("architecture", "num_features", "pretrained_cfg", "head_hidden_size")
+_TAKEN = ("architecture", "num_features", "pretrained_cfg", "model_args", "head_hidden_size")
 
 
 def load_model(model: str) -> TimmWrapperForImageClassification:
@@ -57,7 +57,7 @@ def load_model(model: str) -> TimmWrapperForImageClassification:
     )
     config_class: type[TimmWrapperConfig] = SmileTimmConfig if hidden else TimmWrapperConfig
     labels: dict[str, Any] = {"num_labels": NUM_LABELS, "id2label": ID2LABEL, "label2id": LABEL2ID}
-    settings = {name: config[name] for name in _TAKEN if name in config} | {"model_args": {}}
+    settings = {name: config[name] for name in _TAKEN if name in config}
     try:
         model_config = config_class.from_dict(settings, **labels)
         with torch.device("meta"):

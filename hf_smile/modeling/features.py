@@ -119,12 +119,13 @@ def _digest(data: bytes) -> bytes:
 
 
 def _key(model: TimmWrapperForImageClassification, pretrained_cfg: dict[str, Any]) -> str:
-    """Name of what turns an image into features: the backbone's weights and the transform."""
+    """Name of what turns an image into features: the backbone's weights, how they are connected, and the transform."""
     key = hashlib.blake2b(digest_size=8)
     head = f"{model.timm_model.pretrained_cfg['classifier']}."  # new for three classes, and random
     for name, value in sorted(model.timm_model.state_dict().items()):
         if not name.startswith(head):
             key.update(name.encode())
             key.update(value.cpu().numpy().tobytes())
-    key.update(json.dumps(resolve_data_config(pretrained_cfg), sort_keys=True, default=str).encode())
+    settings = [resolve_data_config(pretrained_cfg), model.config.model_args]
+    key.update(json.dumps(settings, sort_keys=True, default=str).encode())
     return key.hexdigest()

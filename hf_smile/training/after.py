@@ -12,6 +12,7 @@ from hf_smile.evaluation.calibration import fit_temperature
 from hf_smile.evaluation.decision import STRENGTHS, class_shares, ece_where_it_is_meant, prior_shift, trade_off
 from hf_smile.evaluation.metrics import FloatArray, compute_metrics
 from hf_smile.modeling.calibrate import fold_into_output_layer, output_layer
+from hf_smile.modeling.imbalance import MOVES_THE_PRIOR
 from hf_smile.training.trainer import SmileTrainer
 
 
@@ -47,6 +48,10 @@ def fold_after_training(
 ) -> Folded:
     """Fit the temperature on the validation split and fold it, and the prior adjustment, into the model in memory.
 
+    The temperature is fitted to the logits of one plain forward pass, as whoever loads the model gets them. Where
+    `imbalance` has moved the prior of the model (`MOVES_THE_PRIOR`), none is fitted: a temperature cannot tell a model
+    that is too sure from one that expects other class shares, and what it found would be right for neither population.
+
     No checkpoint is touched: a run that is killed after this and started again begins from one, and folds once.
 
     Args:
@@ -66,7 +71,12 @@ def fold_after_training(
     if temperature is not None:
         source = "given as a setting"
     elif logits is None:
-        temperature, source = 1.0, "not fitted, for want of a validation split"
+        temperature, source = 1.0, "not fitted, because there is no validation split"
+    elif trainer.args.imbalance in MOVES_THE_PRIOR:
+        source = (
+            f"not fitted, because imbalance '{trainer.args.imbalance}' gives the probabilities of other class shares"
+        )
+        temperature = 1.0
     elif output_layer(trainer.model) is None:
         temperature, source = 1.0, "not fitted, because no single linear layer gives the logits of this backbone"
     else:

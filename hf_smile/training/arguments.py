@@ -22,6 +22,7 @@ from hf_smile.data.augmentation import AugmentationArguments
 from hf_smile.errors import SmileError
 from hf_smile.modeling import DEFAULT_BACKBONE
 from hf_smile.modeling.imbalance import IMBALANCE, LOSSES
+from hf_smile.training.checks import check_together, check_values
 
 
 @dataclass
@@ -71,9 +72,6 @@ class SmileTrainingArguments(TrainingArguments):
     early_stopping_patience: int | None = field(
         default=None, metadata={"help": "stop after this many epochs without a better validation metric"}
     )
-    test_time_flip: bool = field(
-        default=False, metadata={"help": "evaluate, and test, on the mean logits of an image and its mirror image"}
-    )
 
     temperature: float | None = field(
         default=None,
@@ -107,6 +105,9 @@ class SmileTrainingArguments(TrainingArguments):
         default=1.0, metadata={"help": "each layer learns this times as fast as the one above it; 1 is off"}
     )
     warmup_frozen_epochs: int = field(default=0, metadata={"help": "first epochs that train the head alone"})
+    head_learning_rate: float | None = field(
+        default=None, metadata={"help": "highest learning rate of these first epochs; learning_rate when left out"}
+    )
 
     num_train_epochs: float = field(default=15, metadata={"help": "number of passes over the training images"})
     per_device_train_batch_size: int = field(default=32, metadata={"help": "images per step and device"})
@@ -134,9 +135,12 @@ class SmileTrainingArguments(TrainingArguments):
     bf16: bool | None = field(
         default=None, metadata={"help": "compute in bfloat16 where that is exact enough; by default where a GPU can"}
     )
+    use_cpu: bool = field(default=False, metadata={"help": "compute on the CPU, also where there is a GPU"})
     push_to_hub: bool = field(default=False, metadata={"help": "publish the finished run as hub_model_id"})
     hub_model_id: str | None = field(default=None, metadata={"help": "where to publish: owner/name"})
     hub_private_repo: bool = field(default=False, metadata={"help": "publish where nobody else sees it"})
+
+    run_name: str | None = field(default=None, metadata={"help": "for --report_to; the output folder's name"})
 
     metric_for_best_model: str | None = None  # these three follow from select_best
     greater_is_better: bool | None = None
@@ -161,13 +165,12 @@ class SmileTrainingArguments(TrainingArguments):
                 "bf16 is on, and there is no GPU here; turn it off (--bf16 false, of the launcher --mixed_precision "
                 "no), or add --use_cpu where the CPU computes in bfloat16"
             )
-        for name, (fixed, reason) in _FIXED.items():
-            if getattr(self, name) != fixed:
-                raise SmileError(f"{name} is fixed to {fixed!r}: {reason}")
-        for name, (low, high) in _RANGES.items():
-            value = getattr(self, name)
-            if value is not None and not low <= value <= high:
-                raise SmileError(f"{name} is {value}; it must lie between {low:g} and {high:g}")
+        if not on_gpu and "fp16" in (self.fp16 and "fp16", launched_with):
+            raise SmileError(
+                "fp16 is on, and there is no GPU to compute in it; turn it off (--fp16 false, of the launcher "
+                "--mixed_precision no)"
+            )
+        check_values(self)
         if self.max_steps <= 0 and not self.num_train_epochs > 0:
             raise SmileError(f"num_train_epochs is {self.num_train_epochs}; it must be above 0")
         if 0 < self.num_train_epochs <= self.warmup_frozen_epochs:
@@ -192,10 +195,14 @@ class SmileTrainingArguments(TrainingArguments):
             raise SmileError(f"the focal loss takes the place of {self.loss}; choose --loss or --imbalance focal")
         if self.push_to_hub and not self.hub_model_id:
             raise SmileError("push_to_hub needs hub_model_id: owner/name")
+        if self.run_name is None:
+            self.run_name = Path(str(self.output_dir)).resolve().name
         self.publish_to = self.hub_model_id if self.push_to_hub else None
         self.push_to_hub = False  # the Trainer would push every checkpoint, with its optimizer; we push the result
         self.dataloader_persistent_workers = self.dataloader_persistent_workers and self.dataloader_num_workers > 0
         self.dataloader_pin_memory = self.dataloader_pin_memory and on_gpu
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not getattr(torch, "accelerator", torch.cuda).is_available():
+            self.use_cpu = True  # or the processes that torchrun starts would know nothing of each other
         try:
             super().__post_init__()
         except (ValueError, ImportError) as error:
@@ -204,49 +211,19 @@ class SmileTrainingArguments(TrainingArguments):
         self.bf16 = self.mixed_precision == "bf16"  # the launcher may have asked for it
 
 
-_PER_EPOCH = "the history and the checkpoints are kept per epoch"
-_NEEDED = "the metrics of every epoch need it so"
-_FIXED: dict[str, tuple[Any, str]] = {
-    "eval_strategy": ("epoch", _PER_EPOCH),
-    "save_strategy": ("epoch", _PER_EPOCH),
-    "logging_strategy": ("epoch", _PER_EPOCH),
-    "remove_unused_columns": (False, "the images would be among them"),
-    "prediction_loss_only": (False, _NEEDED),
-    "batch_eval_metrics": (False, _NEEDED),
-    "load_best_model_at_end": (True, "select_best says which model is saved"),
-    "greater_is_better": (None, "it follows from select_best"),
-    "resume_from_checkpoint": (None, "a run goes on by itself when it is started again with the same output_dir"),
-    "hub_token": (None, "the token comes from HF_TOKEN or `hf auth login`, which keep it out of the command line"),
-    "neftune_noise_alpha": (None, "it is for language models"),
-}
-_RANGES = {
-    "seed": (0, 2**32 - 1),
-    "learning_rate": (0, 1e3),
-    "weight_decay": (0, 1e3),
-    "label_smoothing_factor": (0, 1),
-    "logit_adjustment_tau": (0, 10),
-    "mixup": (0, 100),
-    "cutmix": (0, 100),
-    "layer_decay": (0.01, 1),
-    "warmup_frozen_epochs": (0, 1e6),
-    "ema_decay": (0, 0.999999),
-    "temperature": (0.05, 20),
-    "prior_adjustment": (0, 2),
-    "num_train_epochs": (-float("inf"), 1e6),  # NaN lies nowhere
-    "per_device_train_batch_size": (1, 1e6),
-    "per_device_eval_batch_size": (1, 1e6),
-    "gradient_accumulation_steps": (1, 1e6),
-    "shuffle_buffer_size": (1, 1e7),
-    "dataloader_num_workers": (0, 1024),
-    "early_stopping_patience": (1, 1e6),
-}
-
 Arguments = tuple[DataArguments, AugmentationArguments, ModelArguments, SmileTrainingArguments]
 _ARGUMENT_TYPES = (DataArguments, AugmentationArguments, ModelArguments, SmileTrainingArguments)
 
 
 class _Parser(HfArgumentParser):
     """Errors in one line: the usage of a hundred options would bury them."""
+
+    def _add_dataclass_arguments(self, dtype: Any) -> None:
+        super()._add_dataclass_arguments(dtype)
+        for action in self._actions:  # of the dataclass, each has the help of the setting that it turns off
+            name = next((word[5:] for word in action.option_strings if word.startswith("--no_")), None)
+            if name and f"--{name}" in self._option_string_actions:
+                action.help = f"turn --{name} off"
 
     def error(self, message: str) -> NoReturn:
         raise SmileError(f"{message}\nAll settings: scripts/train.py --help")
@@ -278,6 +255,7 @@ def parse_arguments(argv: Sequence[str]) -> Arguments:
     )
     if unknown:
         raise SmileError(_unknown_setting(unknown[0].removeprefix("--"), "the command line"))
+    check_together(parsed)
     return tuple(parsed)
 
 
@@ -315,6 +293,8 @@ _NOT_IN_RECIPE = {
     "load_best_model_at_end",
     "remove_unused_columns",
     "report_to",
+    "run_name",
+    "project",
     "do_eval",
     "metric_for_best_model",
     "greater_is_better",

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from transformers import TrainingArguments
 
+from hf_smile.evaluation.intervals import wilson_interval
 from hf_smile.figures import new_figure, save_figure
 
 _FIRST_COLUMNS = (
@@ -53,10 +55,42 @@ def history_table(log_history: list[dict[str, Any]]) -> pd.DataFrame:
 
 
 def best_epoch(table: pd.DataFrame, args: TrainingArguments) -> int:
-    """Index of the row whose checkpoint is chosen: the best value of `metric_for_best_model`, the first of equals."""
+    """Index of the row whose checkpoint is chosen: the best `metric_for_best_model`.
+
+    A small validation split has many ties. They go to the lower validation loss, then to the earlier epoch.
+
+    >>> table = pd.DataFrame({"validation_accuracy": [0.8, 0.8], "validation_loss": [0.6, 0.5]})
+    >>> best_epoch(table, TrainingArguments(metric_for_best_model="accuracy"))  # doctest: +SKIP
+    1
+    """
     values = table[f"validation_{args.metric_for_best_model}"]
-    signed = values if args.greater_is_better else -values
-    return int(signed.fillna(float("-inf")).argmax())  # a metric is NaN where a class is absent
+    costs = (-values if args.greater_is_better else values).fillna(float("inf"))  # NaN where a class is absent
+    return int(np.lexsort((table["validation_loss"], costs))[0])
+
+
+def describe_choice(table: pd.DataFrame, args: TrainingArguments, n_images: int) -> dict[str, Any]:
+    """Which epoch was kept, and on how many images it was chosen.
+
+    Args:
+        table: of `history_table`.
+        args: of the run.
+        n_images: of the validation split.
+
+    Returns:
+        `epoch`, `epochs` that there were, and the `metric`, or `last`. Where something was chosen also the number of
+        `images`, and `margin`: half the width of Wilson's 95 % interval of an accuracy on so many, from 0 to 1.
+    """
+    if args.metric_for_best_model is None:
+        return {"epoch": float(table["epoch"].iloc[-1]), "epochs": len(table), "metric": "last"}
+    row = table.iloc[best_epoch(table, args)]
+    low, high = wilson_interval(row["validation_accuracy"], n_images)
+    return {
+        "epoch": float(row["epoch"]),
+        "epochs": len(table),
+        "metric": args.metric_for_best_model,
+        "images": n_images,
+        "margin": float(high - low) / 2,
+    }
 
 
 def write_history(table: pd.DataFrame, output_dir: Path) -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import logging
 import platform
 import shutil
+from collections.abc import Sequence
+from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,6 +20,7 @@ import yaml
 from datasets import DatasetDict
 from scipy.special import softmax
 
+from hf_smile.console import is_main_process
 from hf_smile.cores import own_cores
 from hf_smile.data.record import SPLITS_FILE
 from hf_smile.errors import SmileError
@@ -25,9 +30,14 @@ from hf_smile.evaluation.predictions import write_predictions
 from hf_smile.evaluation.report import to_json
 from hf_smile.training.after import Folded, describe
 from hf_smile.training.checkpoints import UNFINISHED, checkpoints, last_whole_checkpoint
+from hf_smile.training.reporting import RUNS
+
+logger = logging.getLogger(__name__)
 
 RECIPE = "recipe.yaml"
 RESULT = "test_metrics.json"
+LOOKS = "test_looks.json"
+"""Every look at the test split from this folder. `--overwrite` leaves it: a fresh start does not unsee the results."""
 BAD_IMAGES = "bad_images.csv"
 
 _LEFT_BY_A_RUN = (
@@ -50,13 +60,7 @@ _LEFT_BY_A_RUN = (
     "versions.json",
 )
 _AFTER_TRAINING = {"temperature", "prior_adjustment"}
-_MAY_CHANGE = {
-    # A run may go on for longer, on moved data, or on another machine; what is folded into the model when the training
-    # is done may be folded anew. All else would make it another run.
-    *_AFTER_TRAINING,
-    "num_train_epochs",
-    "max_steps",
-    "early_stopping_patience",
+_OF_THE_MACHINE = {
     "use_cpu",
     "data_dir",
     "output_dir",
@@ -65,6 +69,9 @@ _MAY_CHANGE = {
     "per_device_eval_batch_size",
     "save_total_limit",
 }
+# A run may be continued for longer, on moved data, or on another machine; what is folded into the model when the
+# training is done may be folded again. All else would make it another run.
+_MAY_CHANGE = {*_AFTER_TRAINING, *_OF_THE_MACHINE, "num_train_epochs", "max_steps", "early_stopping_patience"}
 _PACKAGES = ["hf_smile", "torch", "torchvision", "timm", "transformers", "datasets", "accelerate", "evaluate"]
 _PACKAGES += ["huggingface_hub", "safetensors", "numpy", "pandas", "scikit-learn", "pillow"]
 
@@ -104,11 +111,11 @@ def open_run(output_dir: str | Path, recipe: dict[str, Any], overwrite: bool = F
     if earlier is None and checkpoint is not None:
         raise SmileError(f"{folder} holds checkpoints without a readable {RECIPE}; start afresh with --overwrite")
     if earlier is not None and (checkpoint is not None or (folder / RESULT).exists()):
-        changed = sorted(name for name in {*earlier, *recipe} - _MAY_CHANGE if earlier.get(name) != recipe.get(name))
-        if changed:
-            differences = ", ".join(f"{name} {earlier.get(name)} -> {recipe.get(name)}" for name in changed)
+        fixed = [{name: run[name] for name in {*run} - _MAY_CHANGE} for run in (earlier, recipe)]
+        if changed := differences(*fixed):
+            listed = ", ".join(f"{name} {before} -> {now}" for name, (before, now) in changed.items())
             raise SmileError(
-                f"{folder} holds a run with other settings ({differences}).\n"
+                f"{folder} holds a run with other settings ({listed}).\n"
                 "Name another --output_dir, or start afresh in this one with --overwrite."
             )
         if (folder / RESULT).exists() and not _goes_on(earlier, recipe):
@@ -122,7 +129,23 @@ def open_run(output_dir: str | Path, recipe: dict[str, Any], overwrite: bool = F
                 f"{folder} holds a finished run without its checkpoints, so there is nothing to go on from; "
                 "name another --output_dir, or start afresh with --overwrite"
             )
+        if checkpoint is not None:
+            _warn_of_another_length(folder, earlier, recipe)
     return checkpoint
+
+
+def _warn_of_another_length(folder: Path, earlier: dict[str, Any], recipe: dict[str, Any]) -> None:
+    """The learning rate is a function of the share of the run that is done, which the new length changes."""
+    schedule = recipe.get("lr_scheduler_type", "cosine")
+    lengths = [{name: run.get(name) for name in ("num_train_epochs", "max_steps")} for run in (earlier, recipe)]
+    changed = differences(*lengths)
+    if changed and not schedule.startswith("constant") and is_main_process():
+        listed = ", ".join(f"{name} {before} -> {now}" for name, (before, now) in changed.items())
+        logger.warning(
+            "%s: %s bends the learning rate (%s): what is trained already followed the schedule of the earlier length, "
+            "so the result is not that of a run of this length. For that, start afresh with --overwrite.",
+            *(folder, listed, schedule),
+        )
 
 
 def is_finished(output_dir: str | Path, recipe: dict[str, Any]) -> bool:
@@ -155,20 +178,26 @@ def start_run(output_dir: str | Path, recipe: dict[str, Any], overwrite: bool = 
     (folder / "versions.json").write_text(json.dumps(versions, indent=2) + "\n", encoding="utf-8")
 
 
-def finish_run(output_dir: str | Path, splits: DatasetDict, logits: np.ndarray, folded: Folded) -> dict[str, Any]:
+def finish_run(
+    output_dir: str | Path, splits: DatasetDict, logits: np.ndarray, folded: Folded, choice: dict[str, Any]
+) -> dict[str, Any]:
     """Write what validation and test say: predictions of both, `confusion_matrix.png`, `prior_adjustment.png`.
+
+    This look at the test split is counted in `test_looks.json`.
 
     Args:
         output_dir: folder of the run.
         splits: of `load_smile_dataset`.
         logits: (N, 3) of the saved model on the test split.
         folded: what `fold_after_training` put into it.
+        choice: of the checkpoint, as `SmileTrainer.describe_choice` gives it.
 
     Returns:
-        The metrics of `hf_smile.evaluation.metrics.compute_metrics` on the test split, and what
+        The metrics of `hf_smile.evaluation.metrics.compute_metrics` on the test split, `choice`, and what
         `hf_smile.training.after.describe` adds to them.
     """
     folder = Path(output_dir)
+    record_look(folder, splits["test"]["image_id"])
     predicted = {"test": softmax(logits.astype(np.float64), axis=1)}
     if folded.validation_logits is not None:
         predicted["validation"] = folded.stages(folded.validation_logits)["saved"]
@@ -181,7 +210,42 @@ def finish_run(output_dir: str | Path, splits: DatasetDict, logits: np.ndarray, 
     after = describe(folded, splits, logits)
     if table := after["decision"]["trade_off"]:
         plot_trade_off(pd.DataFrame(table), folded.prior_adjustment, folder / "prior_adjustment.png")
-    return {**compute_metrics(predicted["test"], label_ids), **after}
+    return {**compute_metrics(predicted["test"], label_ids), **after, "choice": choice}
+
+
+def record_look(output_dir: str | Path, image_ids: Sequence[str]) -> None:
+    """Add a look at the test split to `test_looks.json`: the date, and which settings changed since the last one.
+
+    The same settings on the same images say nothing new, so a run that is killed and started again is counted once.
+
+    Args:
+        output_dir: folder of the run, with its `recipe.yaml`.
+        image_ids: of the test split.
+    """
+    folder = Path(output_dir)
+    path = folder / LOOKS
+    looks = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    settings = {
+        name: value for name, value in (_read_recipe(folder / RECIPE) or {}).items() if name not in _OF_THE_MACHINE
+    }
+    test_split = hashlib.sha256("\n".join(sorted(image_ids)).encode()).hexdigest()[:16]
+    earlier = next((look["settings"] for look in reversed(looks) if look["test_split"] == test_split), None)
+    if settings == earlier:
+        return
+    changed = differences(earlier, settings) if earlier is not None else {}
+    today = datetime.now(timezone.utc).date().isoformat()
+    looks.append({"date": today, "changed": changed, "test_split": test_split, "settings": settings})
+    _write_whole(path, json.dumps(looks, indent=2) + "\n")
+
+
+def differences(earlier: dict[str, Any], recipe: dict[str, Any]) -> dict[str, list[Any]]:
+    """The settings that differ between two runs, with both values.
+
+    >>> differences({"seed": 1, "mixup": 0.2}, {"seed": 2, "mixup": 0.2})
+    {'seed': [1, 2]}
+    """
+    pairs = {name: [earlier.get(name), recipe.get(name)] for name in sorted({*earlier, *recipe})}
+    return {name: [before, now] for name, (before, now) in pairs.items() if before != now}
 
 
 def mark_finished(output_dir: str | Path, metrics: dict[str, Any]) -> None:
@@ -194,6 +258,8 @@ def clear_run(folder: Path) -> None:
     for path in checkpoints(folder):
         shutil.rmtree(path)
     shutil.rmtree(folder / UNFINISHED, ignore_errors=True)
+    for path in (folder / RUNS).glob("*/events.out.tfevents.*"):
+        path.unlink()
     for name in _LEFT_BY_A_RUN:
         if name != BAD_IMAGES:
             (folder / name).unlink(missing_ok=True)

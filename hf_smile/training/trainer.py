@@ -26,6 +26,7 @@ from transformers import (
     TrainerControl,
     TrainerState,
     TrainingArguments,
+    get_scheduler,
 )
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
@@ -42,6 +43,8 @@ from hf_smile.training.arguments import SmileTrainingArguments
 from hf_smile.training.batches import share_evenly
 from hf_smile.training.callbacks import EarlyStopping, EpochReport, FrozenWarmUp
 from hf_smile.training.checkpoints import damage
+from hf_smile.training.history import best_epoch, describe_choice, history_table
+from hf_smile.training.reporting import Reporting
 from hf_smile.training.resumable import ResumableTrainer
 from hf_smile.training.streaming import StreamedImages, load_position, save_position, stream_images, stream_loader
 
@@ -138,6 +141,7 @@ class SmileTrainer(ResumableTrainer):
         if args.ema_decay:
             self.ema = ModelEmaV3(self.model, decay=args.ema_decay, use_warmup=True)
             self.add_callback(_UpdateAverage(self))
+        self.reporting = Reporting(self)
 
     def train(self, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> TrainOutput:
         """Train, or go on from a checkpoint. One that early stopping ended is not trained any further."""
@@ -159,6 +163,21 @@ class SmileTrainer(ResumableTrainer):
             self.ema = None
         return output
 
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        """By `best_epoch`, which breaks ties; `Trainer` leaves them with the first epoch."""
+        if self.args.metric_for_best_model is None:
+            return False
+        table = history_table(self.state.log_history)
+        best = table.iloc[best_epoch(table, self.args)]
+        self.state.best_metric = float(best[f"validation_{self.args.metric_for_best_model}"])
+        self.state.best_global_step = int(best["step"])
+        return self.state.best_global_step == self.state.global_step
+
+    def describe_choice(self) -> dict[str, Any]:
+        """Which epoch the weights are of, after `train`; see `hf_smile.training.history.describe_choice`."""
+        n_images = len(self.eval_dataset) if self.eval_dataset is not None else 0
+        return describe_choice(history_table(self.state.log_history), self.args, n_images)
+
     def _find_best_checkpoint(self) -> None:
         best = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.best_global_step}"
         self.state.best_model_checkpoint = str(best)
@@ -171,6 +190,30 @@ class SmileTrainer(ResumableTrainer):
             optimizer_class, options = self.get_optimizer_cls_and_kwargs(args, self.model)
             self.optimizer = optimizer_class(groups, **options)
         return super().create_optimizer(model)
+
+    def create_scheduler(
+        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
+    ) -> torch.optim.lr_scheduler.LRScheduler:
+        """With `head_learning_rate`, the rate rises and falls twice: for the head alone, then for all that trains."""
+        args, optimizer = self.args, optimizer or self.optimizer
+        if self.lr_scheduler is not None or args.head_learning_rate is None or not args.warmup_frozen_epochs:
+            return super().create_scheduler(num_training_steps, optimizer)
+        head_steps = round(num_training_steps * args.warmup_frozen_epochs / args.num_train_epochs)
+        head, whole = (
+            get_scheduler(
+                args.lr_scheduler_type,
+                optimizer,
+                args.get_warmup_steps(steps),
+                steps,
+                scheduler_specific_kwargs=args.lr_scheduler_kwargs,
+            ).lr_lambdas[0]
+            for steps in (head_steps, num_training_steps - head_steps)
+        )
+        factor = args.head_learning_rate / args.learning_rate
+        self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: factor * head(step) if step < head_steps else whole(step - head_steps)
+        )
+        return self.lr_scheduler
 
     def get_train_dataloader(self) -> torch.utils.data.DataLoader:
         if isinstance(self.train_dataset, StreamedImages):
@@ -208,8 +251,6 @@ class SmileTrainer(ResumableTrainer):
             self._train_hits += torch.stack([hits, torch.full_like(hits, len(labels))])
         else:
             outputs = model(pixel_values=pixel_values)
-            if self.args.test_time_flip:
-                outputs.logits = (outputs.logits + model(pixel_values=pixel_values.flip(3)).logits) / 2
             loss = F.cross_entropy(outputs.logits.float(), labels)
         return (loss, outputs) if return_outputs else loss
 

@@ -85,11 +85,13 @@ def test_the_saved_model_gives_the_reported_probabilities(finished, sample_dir):
 
 def test_a_finished_run_is_not_trained_twice(finished, sample_dir):
     folder, _ = finished
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     again = run(
         *TINY, "--data_dir", sample_dir, "--num_train_epochs", "3", "--ema_decay", "0.9", "--output_dir", folder
     )
-    assert again.returncode == 2
-    assert "holds a finished run" in again.stderr
+    assert again.returncode == 0, again.stderr
+    assert f"{folder} holds the finished run of these settings" in again.stdout and "epoch" not in again.stdout
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
 
 
 def test_a_killed_run_started_again_ends_as_one_left_alone(finished, sample_dir, tmp_path):
@@ -128,6 +130,28 @@ def test_a_finished_run_decides_otherwise_without_training_anew(finished, sample
         assert (tmp_path / "copy" / name).read_bytes() == (folder / name).read_bytes(), name
 
 
+def test_each_look_at_the_test_split_from_one_folder_is_on_the_card(finished, sample_dir, tmp_path):
+    folder, _ = finished
+    today = json.loads((folder / "test_looks.json").read_text())[0]["date"]
+    assert f"The test split was looked at once, on {today}." in (folder / "README.md").read_text()
+    shutil.copytree(folder, tmp_path / "copy")
+    words = [*TINY, "--data_dir", sample_dir, "--ema_decay", "0.9", "--output_dir", tmp_path / "copy"]
+    for more in (["--num_train_epochs", "4"], ["--num_train_epochs", "4", "--prior_adjustment", "0.3"]):
+        assert run(*words, *more).returncode == 0
+    card = (tmp_path / "copy" / "README.md").read_text()
+    assert "The test split was looked at 3 times:" in card
+    assert "(first result)" in card and "(num_train_epochs 3.0 -> 4.0)" in card
+    assert "(prior_adjustment 0.0 -> 0.3)" in card
+
+
+def test_the_result_says_which_epoch_it_is_of_and_how_calibrated(finished):
+    folder, done = finished
+    metrics = json.loads((folder / "test_metrics.json").read_text())
+    assert "was chosen among 3 by accuracy on 10 validation images" in done.stdout
+    assert f"{metrics['ece']:.3f} with the temperature, 32 images" in done.stdout
+    assert f"calibration error {metrics['calibration']['test']['as_trained']['ece']:.3f} as trained" in done.stdout
+
+
 def test_a_finished_run_without_checkpoints_is_not_trained_over(finished, sample_dir, tmp_path):
     folder, _ = finished
     shutil.copytree(folder, tmp_path / "copy", ignore=shutil.ignore_patterns("checkpoint-*"))
@@ -137,12 +161,24 @@ def test_a_finished_run_without_checkpoints_is_not_trained_over(finished, sample
     assert (tmp_path / "copy" / "test_metrics.json").is_file()
 
 
-def test_two_processes_train_one_model(sample_dir, tmp_path):
-    accelerate = (str(Path(sys.executable).with_name("accelerate")), "launch")
-    accelerate += ("--config_file", str(ROOT / "recipes" / "accelerate" / "cpu_processes.yaml"))
-    words = [*TINY, "--data_dir", sample_dir, "--num_train_epochs", "2", "--output_dir", tmp_path]
+BIN = Path(sys.executable).parent
+LAUNCHERS = {
+    "accelerate": (
+        BIN / "accelerate",
+        "launch",
+        "--config_file",
+        ROOT / "recipes" / "accelerate" / "cpu_processes.yaml",
+    ),
+    "torchrun": (BIN / "torchrun", "--standalone", "--nproc_per_node", "2"),
+}
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_two_processes_train_one_model(sample_dir, tmp_path, launcher):
+    words = [word for word in TINY if word != "--use_cpu"]
+    words += ["--data_dir", sample_dir, "--num_train_epochs", "2", "--output_dir", tmp_path]
     words += ["--imbalance", "oversample", "--mixup", "0.2", "--warmup_frozen_epochs", "1", "--layer_decay", "0.9"]
-    done = run(*words, launcher=accelerate)
+    done = run(*words, launcher=tuple(map(str, LAUNCHERS[launcher])))
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("Test accuracy") == 1
     with (tmp_path / "training_history.csv").open() as file:
@@ -154,12 +190,12 @@ def test_two_processes_train_one_model(sample_dir, tmp_path):
 
 def test_a_run_on_all_of_train_chooses_nothing(sample_dir, tmp_path):
     words = [*TINY, "--data_dir", sample_dir, "--num_train_epochs", "1", "--output_dir", tmp_path]
-    done = run(*words, "--validation_size", "0", "--select_best", "last", "--test_time_flip")
+    done = run(*words, "--validation_size", "0", "--select_best", "last")
     assert done.returncode == 0, done.stderr
     assert "train: 96 images, test: 32 images" in done.stdout
     assert "epoch 1/1 | train loss" in done.stdout and "validation loss" not in done.stdout
     card = (tmp_path / "README.md").read_text()
-    assert "no checkpoint was chosen; the test split was looked at once" in card and "mirror image" in card
+    assert "The weights are those of the last epoch, epoch 1; no checkpoint was chosen." in card
     assert json.loads((tmp_path / "test_metrics.json").read_text())["accuracy"] > 0
 
 

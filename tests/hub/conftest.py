@@ -106,8 +106,9 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     split = Dataset.from_dict({"image_id": [f"ann-{i}" for i in range(60)], "label": [i % 3 for i in range(60)]})
     validation_logits, logits = np.random.default_rng(0).normal(size=(2, 60, 3))
     folded = Folded(1.25, "fitted on the validation split", 0.5, np.array([0.1, 0.2, 0.7]), validation_logits)
-    metrics = finish_run(folder, DatasetDict(validation=split, test=split), logits, folded)
-    write_model_card(folder, metrics, backbone="test_resnet", selected_by="macro_f1", pretrained=False, plain_timm=True)
+    choice = {"epoch": 2.0, "epochs": 3, "metric": "macro_f1", "images": 60, "margin": 0.12}
+    metrics = finish_run(folder, DatasetDict(validation=split, test=split), logits, folded, choice)
+    write_model_card(folder, metrics, backbone="test_resnet", pretrained=False, plain_timm=True)
     mark_finished(folder, metrics)
     for name in ("bad_images.csv", "training_args.bin", "ann.jpg", ".secret", "checkpoint-2/optimizer.pt"):
         (folder / name).parent.mkdir(exist_ok=True)

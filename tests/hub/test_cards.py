@@ -15,15 +15,14 @@ def card(finished_run) -> ModelCard:
     return ModelCard(str(published_model_card(finished_run, "me/smile", "mit", "me/faces")))
 
 
-def test_the_metadata_hold_every_metric_with_its_interval(card, finished_run):
+def test_the_metadata_hold_what_visitors_compare(card, finished_run):
     metrics = json.loads((finished_run / "test_metrics.json").read_text())
-    results = {result.metric_type: result for result in card.data.eval_results}
-    others = ("support_", "calibration", "decision")
-    assert set(results) == {name for name in metrics if not name.startswith(others)}
+    results = {result.metric_name: result for result in card.data.eval_results}
+    classes = ("f1 negative smile", "f1 positive smile", "f1 not smile")
+    assert list(results) == ["accuracy", "macro f1", "balanced accuracy", *classes]
     for name, result in results.items():
-        assert result.metric_value == round(metrics[name], 4)
-        low, high = result.metric_name.split("(95 % interval ")[1].removesuffix(")").split(" to ")
-        assert float(low) <= float(high) <= 3
+        assert result.metric_value == round(metrics[name.replace(" ", "_")], 4)
+    assert {result.metric_type for result in results.values()} == {"accuracy", "f1", "balanced_accuracy"}
     assert {(r.dataset_type, r.dataset_split) for r in results.values()} == {("me/faces", "test")}
 
 
@@ -42,7 +41,8 @@ def test_the_metadata_say_what_it_is(card):
         'timm.create_model("hf-hub:me/smile", pretrained=True)',
         'SmileClassifier.from_pretrained("me/smile")',
         "| learning_rate | 0.1 |",
-        "chosen on a validation split by macro_f1",
+        "Epoch 2 was chosen among 3 by macro F1 on 60 validation images: a difference in accuracy of less than 12 ",
+        "The test split was looked at once, on 20",
         "expected calibration error",
         "Temperature scaling (Guo et al., 2017): 1.250",
         "`--prior_adjustment 0.5`",
@@ -77,19 +77,37 @@ def test_a_base_model_on_the_hub_is_named(finished_run, tmp_path):
         (tmp_path / name).write_text((finished_run / name).read_text())
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("backbone: timm/resnet50.a1_in1k\nhead_hidden_size: 8\n")
-    metrics = json.loads((tmp_path / "test_metrics.json").read_text()) | {"genuine_auc": None}
+    metrics = json.loads((tmp_path / "test_metrics.json").read_text()) | {"support_positive_smile": 0}
     (tmp_path / "test_metrics.json").write_text(json.dumps(metrics))
     card = ModelCard(str(published_model_card(tmp_path, "me/smile")))
     assert card.data.base_model == "timm/resnet50.a1_in1k"
-    assert "genuine_auc" not in {result.metric_type for result in card.data.eval_results}
+    assert "f1 positive smile" not in {result.metric_name for result in card.data.eval_results}
     assert "import hf_smile.modeling" in card.text and "timm.create_model" not in card.text
 
 
+@pytest.mark.parametrize(
+    ("tag", "pretrained", "base_model"),
+    [("r160_in1k", True, "timm/test_resnet.r160_in1k"), ("mine", True, None), ("r160_in1k", False, None)],
+)
+def test_the_base_model_of_a_local_folder_is_read_from_its_weights_tag(run_folder, tag, pretrained, base_model):
+    config = json.loads((run_folder / "config.json").read_text())
+    config["pretrained_cfg"]["tag"] = tag
+    (run_folder / "config.json").write_text(json.dumps(config))
+    recipe = f"backbone: /home/ann/test_resnet.{tag}\npretrained: {str(pretrained).lower()}\n"
+    (run_folder / "recipe.yaml").write_text(recipe)
+    card = ModelCard(str(published_model_card(run_folder, "me/smile")))
+    assert card.data.base_model == base_model
+    assert "ann" not in card.text.replace("annotat", "").split("## Training")[0]
+
+
 def test_a_run_of_which_no_checkpoint_was_chosen_says_so(finished_run, tmp_path):
-    (tmp_path / "test_metrics.json").write_text((finished_run / "test_metrics.json").read_text())
-    (tmp_path / "recipe.yaml").write_text("backbone: test_resnet\nselect_best: last\ntest_time_flip: true\n")
+    metrics = json.loads((finished_run / "test_metrics.json").read_text())
+    metrics["choice"] = {"epoch": 6.0, "epochs": 6, "metric": "last"}
+    (tmp_path / "test_metrics.json").write_text(json.dumps(metrics))
+    (tmp_path / "recipe.yaml").write_text("backbone: test_resnet\nselect_best: last\n")
     text = published_model_card(tmp_path, "me/smile").text
-    assert "no checkpoint was chosen; the test split" in text and "each image and its mirror image" in text
+    assert "The weights are those of the last epoch, epoch 6; no checkpoint was chosen." in text
+    assert "How often the test split was looked at was not recorded." in text
 
 
 def test_metrics_of_an_older_run_are_refused_in_words(finished_run, tmp_path):

@@ -1,11 +1,14 @@
 """The model card says what the reader has to know before using the model."""
 
+import json
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy.special import softmax
 
+from hf_smile.errors import SmileModelError
 from hf_smile.evaluation.metrics import compute_metrics
 from hf_smile.hub.model_card import write_model_card
 from hf_smile.training.after import Folded, describe
@@ -15,13 +18,15 @@ SHARES = np.array([0.1, 0.2, 0.7])
 
 @pytest.fixture
 def write(tmp_path, monkeypatch):
-    def write(label_ids, *, folder="model", prior_adjustment=0.0, **options) -> str:
+    def write(label_ids, *, folder="model", prior_adjustment=0.0, temperature=1.25, sure=1.0, **options) -> str:
         draw = np.random.default_rng(0)
         splits = {"validation": {"label": draw.integers(0, 3, 40)}, "test": {"label": label_ids}}
-        folded = Folded(1.25, "fitted on the validation split", prior_adjustment, SHARES, draw.normal(size=(40, 3)))
+        validation_logits = sure * draw.normal(size=(40, 3))
+        folded = Folded(temperature, "fitted on the validation split", prior_adjustment, SHARES, validation_logits)
         logits = draw.normal(size=(len(label_ids), 3))
         metrics = compute_metrics(softmax(logits, axis=1), label_ids) | describe(folded, splits, logits)
-        settings = {"backbone": "timm/resnet18", "selected_by": "accuracy", "pretrained": True, "plain_timm": True}
+        metrics["choice"] = {"epoch": 1.0, "epochs": 1, "metric": "accuracy", "images": 40, "margin": 0.15}
+        settings = {"backbone": "timm/resnet18", "pretrained": True, "plain_timm": True}
         Path(folder).mkdir(parents=True, exist_ok=True)
         write_model_card(folder, metrics, **settings | options)
         return Path(folder, "README.md").read_text(encoding="utf-8")
@@ -67,3 +72,53 @@ def test_a_hidden_layer_is_told_before_the_loading(write):
     card = write([0, 1, 2], plain_timm=False)
     assert card.index("import hf_smile.modeling\n") < card.index("from transformers import pipeline")
     assert "timm.create_model" not in card
+
+
+def table_after(card, heading):
+    section = card.partition(f"## {heading}")[2].partition("\n## ")[0]
+    return [line for line in section.splitlines() if line.startswith("|")][2:]
+
+
+def test_the_calibration_error_is_told_before_and_after(write):
+    for settings, rows in (
+        ({"temperature": 1.0}, ["as trained, and as saved"]),
+        ({}, ["as trained", "with the temperature"]),
+        ({"temperature": 1.0, "prior_adjustment": 0.5}, ["as trained", "with the prior adjustment, as saved"]),
+        ({"prior_adjustment": 0.5}, ["as trained", "with the temperature", "with the prior adjustment, as saved"]),
+    ):
+        table = table_after(write([0, 1, 2] * 10, **settings), "How sure it is")
+        assert [row.split("|")[1].strip() for row in table] == rows
+
+
+def test_the_card_repeats_no_row(write):
+    table = table_after(write([0, 1, 2] * 10), "How it decides")
+    answers = [row.split("|")[2:] for row in table]
+    assert 1 < len(answers) < 16
+    assert all(one != other for one, other in pairwise(answers))
+    saved = table_after(write([0, 1, 2] * 10, prior_adjustment=0.03), "How it decides")
+    assert sum("**0.03**" in row for row in saved) == 1
+
+
+def test_a_model_that_no_adjustment_changes_has_no_table(write):
+    card = write([0, 1, 2] * 10, sure=1e6)
+    assert "no strength of a prior adjustment up to 1.5 changes an answer" in card
+    assert not table_after(card, "How it decides") and "prior_adjustment.png" not in card
+
+
+def test_every_look_at_the_test_split_is_counted(write, tmp_path):
+    looks = [
+        {"date": "2026-11-24", "changed": {}, "test_split": "other"},
+        {"date": "2026-11-25", "changed": {}, "test_split": "this"},
+        {"date": "2026-11-26", "changed": {"num_train_epochs": [4, 6]}, "test_split": "this"},
+        {"date": "2026-11-27", "changed": {"backbone": ["/home/ann/a", "timm/b"]}, "test_split": "this"},
+    ]
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "test_looks.json").write_text(json.dumps(looks[:2]))
+    assert "The test split was looked at once, on 2026-11-25." in write([0, 1, 2])
+    (tmp_path / "model" / "test_looks.json").write_text(json.dumps(looks))
+    card = write([0, 1, 2])
+    assert "looked at 3 times: 2026-11-25 (first result), 2026-11-26 (num_train_epochs 4 -> 6), 2026-11-27" in card
+    assert "backbone a -> timm/b" in card and "may be optimistic" in card
+    (tmp_path / "model" / "test_looks.json").write_text("[{]")
+    with pytest.raises(SmileModelError, match=r"test_looks\.json can't be read"):
+        write([0, 1, 2])

@@ -12,8 +12,8 @@ from transformers import AutoImageProcessor, AutoModelForImageClassification, pi
 
 from hf_smile.errors import SmileModelError
 from hf_smile.labels import LABEL_NAMES
-from hf_smile.modeling import build_model
-from hf_smile.modeling.backbone import parameter_table
+from hf_smile.modeling import build_model, load_model
+from hf_smile.modeling.backbone import parameter_table, pretrained_hub_id
 
 
 @pytest.fixture
@@ -45,6 +45,95 @@ def test_transformers_pipeline_and_timm_load_a_saved_model_alike(tmp_path, face,
     scores = {row["label"]: row["score"] for row in pipeline("image-classification", model=str(tmp_path))(face)}
     probabilities = expected.softmax(dim=1)[0].tolist()
     assert scores == pytest.approx(dict(zip(LABEL_NAMES, probabilities, strict=True)), abs=1e-5)
+
+
+MODEL_ARGS = {
+    "padding": ("test_efficientnet", {"pad_type": "same"}),
+    "size, patches and heads": ("test_vit", {"img_size": [96, 96], "patch_size": 8, "num_heads": 4, "embed_dim": 64}),
+    "tokens and pooling": ("test_vit", {"class_token": False, "global_pool": "avg", "dynamic_img_size": True}),
+    "layers by name": ("test_vit", {"norm_layer": "rmsnorm", "act_layer": "relu", "qkv_bias": False}),
+}
+
+
+def folder_with_args(folder, architecture, model_args):
+    """A backbone with random weights as timm exports it, with what it was built with in `config.json`."""
+    torch.manual_seed(0)
+    timm.models.save_for_hf(timm.create_model(architecture, **model_args), folder, safe_serialization=True)
+    assert model_args.items() <= json.loads((folder / "config.json").read_text())["model_args"].items()
+    return folder
+
+
+@pytest.mark.parametrize(("architecture", "model_args"), MODEL_ARGS.values(), ids=MODEL_ARGS)
+def test_the_network_that_the_weights_were_made_for_is_the_one_trained_and_loaded(
+    tmp_path, face, architecture, model_args
+):
+    backbone = folder_with_args(tmp_path / "backbone", architecture, model_args)
+    model = build_model(str(backbone), drop_path=0.2 if architecture == "test_vit" else 0)
+    height, width = model.config.pretrained_cfg["input_size"][1:]
+    pixel_values = torch.rand(2, 3, height, width)
+    source = timm.create_model(f"local-dir:{backbone}", pretrained=True).eval()
+    with torch.no_grad():
+        expected = source.forward_features(pixel_values)
+        assert torch.allclose(model.eval().timm_model.forward_features(pixel_values), expected, atol=1e-5)
+
+    optimizer = torch.optim.SGD(model.train().parameters(), lr=0.01)
+    torch.nn.functional.cross_entropy(model(pixel_values=pixel_values).logits, torch.tensor([0, 2])).backward()
+    optimizer.step()
+    model.eval().save_pretrained(tmp_path / "saved")
+    plain = timm.create_model(architecture, num_classes=3, **model_args).eval()
+    plain.load_state_dict(load_file(tmp_path / "saved" / "model.safetensors"))
+    pixel_values = AutoImageProcessor.from_pretrained(tmp_path / "saved")(face, return_tensors="pt")["pixel_values"]
+    with torch.no_grad():
+        expected = plain(pixel_values)
+        from_timm = timm.create_model(f"local-dir:{tmp_path / 'saved'}", pretrained=True).eval()
+        loaded = AutoModelForImageClassification.from_pretrained(tmp_path / "saved")
+        assert torch.allclose(from_timm(pixel_values), expected, atol=1e-5)
+        assert torch.allclose(loaded(pixel_values).logits, expected, atol=1e-5)
+        assert torch.allclose(load_model(str(tmp_path / "saved"))(pixel_values).logits, expected, atol=1e-5)
+    scores = pipeline("image-classification", model=str(tmp_path / "saved"))(face)
+    assert max(row["score"] for row in scores) == pytest.approx(expected.softmax(dim=1).max().item(), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("model_args", "message"),
+    [
+        ({"checkpoint_path": "/elsewhere"}, "model_args hold checkpoint_path = '/elsewhere'.*not among"),
+        ({"features_only": True}, "features_only"),
+        ({"in_chans": 1}, "in_chans 1"),
+        ({"img_size": 100_000}, "img_size = 100000; it must be a whole number up to 2048"),
+        ({"depths": [2, "2"]}, "depths"),
+        ({"qkv_bias": "yes"}, "qkv_bias = 'yes'; it must be true or false"),
+        ({"init_values": float("nan")}, "init_values = nan; it must be a number"),
+        ({"act_layer": "os.system"}, "act_layer = 'os.system'; it must be a plain name"),
+        (["pad_type"], "model_args must be an object"),
+        ({"patch_size": 8}, "test_resnet does not take patch_size"),
+        ({"act_layer": "unheard_of"}, "test_resnet does not take act_layer"),
+    ],
+)
+def test_arguments_that_could_do_more_or_do_not_fit_are_refused_by_name(local_backbone, model_args, message):
+    changed(model_args=model_args)(local_backbone)
+    with pytest.raises(SmileModelError, match=message):
+        build_model(str(local_backbone))
+
+
+def test_a_network_of_one_size_is_not_given_another(tmp_path):
+    fixed = folder_with_args(tmp_path / "fixed", "test_vit", {"img_size": [96, 96], "dynamic_img_size": False})
+    with pytest.raises(SmileModelError, match="takes images of 96 pixels only"):
+        build_model(str(fixed), image_size=64)
+    flexible = folder_with_args(tmp_path / "flexible", "test_vit", {"dynamic_img_size": True})
+    assert build_model(str(flexible), image_size=64)(torch.rand(1, 3, 64, 64)).logits.shape == (1, 3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("pretrained", [True, False])
+def test_a_backbone_in_half_precision_is_trained_in_float32(local_backbone, dtype, pretrained):
+    weights = load_file(local_backbone / "model.safetensors")
+    halved = {name: value.to(dtype) if value.is_floating_point() else value for name, value in weights.items()}
+    save_file(halved, local_backbone / "model.safetensors")
+    changed(dtype=str(dtype).removeprefix("torch."))(local_backbone)
+    model = build_model(str(local_backbone), pretrained=pretrained)
+    assert {value.dtype for value in model.parameters()} == {torch.float32}
+    assert model.config.dtype == torch.float32
 
 
 def test_a_local_folder_gives_its_weights_and_a_new_head(local_backbone):
@@ -191,3 +280,16 @@ def test_a_damaged_folder_is_refused_and_never_replaced_by_random_weights(local_
     damage(local_backbone)
     with pytest.raises(SmileModelError, match="backbone"):
         build_model(str(local_backbone))
+
+
+def test_whose_weights_they_are_is_kept_and_random_ones_are_nobody_s(local_backbone, tmp_path):
+    for pretrained, hub_id in ((True, "timm/test_resnet.r160_in1k"), (False, None)):
+        build_model(str(local_backbone), pretrained=pretrained).save_pretrained(tmp_path / "saved")
+        assert pretrained_hub_id(json.loads((tmp_path / "saved" / "config.json").read_text())) == hub_id
+    build_model("resnet18", pretrained=False).save_pretrained(tmp_path / "saved")
+    assert "in1k" not in (tmp_path / "saved" / "config.json").read_text()
+
+
+def test_weights_that_are_not_timm_s_are_of_no_model_on_the_hub():
+    assert pretrained_hub_id({"architecture": "mobilenetv1_100", "pretrained_cfg": {"tag": "vggface2"}}) is None
+    assert pretrained_hub_id({"architecture": "no_such_network", "pretrained_cfg": {"tag": "in1k"}}) is None

@@ -88,3 +88,13 @@ def test_what_was_computed_before_a_mistake_is_kept(backbone, images, decoded, t
 
 def test_no_images_no_features(backbone):
     assert pooled_features([], backbone).shape[0] == 0
+
+
+def test_equal_weights_connected_otherwise_are_another_backbone(images, tmp_path):
+    found = []
+    for padding in ("same", "valid"):
+        torch.manual_seed(0)
+        network = timm.create_model("test_efficientnet", pad_type=padding)
+        timm.models.save_for_hf(network, tmp_path / padding, safe_serialization=True)
+        found.append(pooled_features(images, str(tmp_path / padding), cache_dir=tmp_path / "cache"))
+    assert not np.allclose(*found, atol=1e-6)

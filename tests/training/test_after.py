@@ -9,6 +9,7 @@ from hf_smile.data.dataset import load_smile_dataset
 from hf_smile.evaluation.decision import prior_shift
 from hf_smile.evaluation.metrics import compute_metrics
 from hf_smile.modeling import build_model, load_model, predict_probabilities
+from hf_smile.modeling.imbalance import MOVES_THE_PRIOR
 from hf_smile.training.after import describe, fold_after_training
 from hf_smile.training.arguments import SmileTrainingArguments
 from hf_smile.training.trainer import SmileTrainer
@@ -27,19 +28,18 @@ def splits(sample_dir):
     return load_smile_dataset(sample_dir, validation_size=0.25)
 
 
-@pytest.mark.parametrize("flip", [False, True])
-def test_the_saved_model_gives_what_was_fitted_on_validation(splits, tmp_path, flip):
-    trainer = make_trainer(splits, tmp_path, test_time_flip=flip)
+def test_the_saved_model_gives_what_was_fitted_on_validation(splits, tmp_path):
+    trainer = make_trainer(splits, tmp_path)
     before = trainer.predict(trainer.test_dataset).predictions.astype(float)
     folded = fold_after_training(trainer, splits)
     assert folded.temperature > 1.2 and folded.temperature_is == "fitted on the validation split"
     trainer.save_model()
 
-    saved = predict_probabilities(load_model(str(tmp_path)), splits["test"], test_time_flip=flip)
+    saved = predict_probabilities(load_model(str(tmp_path)), splits["test"])
     assert np.allclose(saved, softmax(before / folded.temperature, axis=1), atol=1e-5)
     assert (saved.argmax(axis=1) == before.argmax(axis=1)).all()
 
-    on_validation = predict_probabilities(load_model(str(tmp_path)), splits["validation"], test_time_flip=flip)
+    on_validation = predict_probabilities(load_model(str(tmp_path)), splits["validation"])
     assert np.allclose(folded.stages(folded.validation_logits)["saved"], on_validation, atol=1e-5)
 
 
@@ -67,7 +67,7 @@ def test_without_validation_only_a_temperature_that_is_given_is_folded(sample_di
     trainer = make_trainer(splits, tmp_path, select_best="last")
     before = trainer.predict(trainer.test_dataset).predictions.astype(float)
     folded = fold_after_training(trainer, splits)
-    assert folded.temperature == 1 and "for want of a validation split" in folded.temperature_is
+    assert folded.temperature == 1 and "no validation split" in folded.temperature_is
     assert np.array_equal(trainer.predict(trainer.test_dataset).predictions, before.astype(np.float32))
 
     folded = fold_after_training(trainer, splits, temperature=2.0, prior_adjustment=0.3)
@@ -84,3 +84,17 @@ def test_a_backbone_with_two_classifiers_keeps_its_logits(splits, tmp_path, monk
     folded = fold_after_training(trainer, splits)
     assert folded.temperature == 1 and "no single linear layer" in folded.temperature_is
     assert torch.equal(trainer.model.timm_model.fc.weight, weight)
+
+
+@pytest.mark.parametrize("imbalance", MOVES_THE_PRIOR)
+def test_no_temperature_is_fitted_against_a_prior_that_training_has_moved(splits, tmp_path, imbalance):
+    trainer = make_trainer(splits, tmp_path, imbalance=imbalance)
+    weight = trainer.model.timm_model.fc.weight.clone()
+    folded = fold_after_training(trainer, splits)
+    assert folded.temperature == 1 and imbalance in folded.temperature_is
+    assert torch.equal(trainer.model.timm_model.fc.weight, weight)
+    assert fold_after_training(trainer, splits, temperature=2.0).temperature == 2
+
+
+def test_the_focal_loss_moves_no_prior(splits, tmp_path):
+    assert fold_after_training(make_trainer(splits, tmp_path, imbalance="focal"), splits).temperature > 1.2

@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from hf_smile.data.sharding import Sharding, write_shards
 from hf_smile.errors import SmileError
 from hf_smile.training.arguments import parse_arguments, to_recipe
+from hf_smile.training.checks import WITHOUT_EFFECT
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
 
@@ -64,6 +66,12 @@ def test_the_resolved_recipe_gives_the_same_settings_again(recipe):
         (["--metric_for_best_model", "macro_f1"], "but select_best is 'accuracy'; leave it out"),
         (["--select_best", "last", "--early_stopping_patience", "2"], "needs a metric to watch"),
         (["--warmup_frozen_epochs", "3", "--num_train_epochs", "3"], "the backbone would never train"),
+        (["--label_names", "smile"], "label_names is fixed to None"),
+        (["--train_sampling_strategy", "group_by_length"], "train_sampling_strategy is fixed"),
+        (["--save_only_model"], "save_only_model is fixed"),
+        (["--no_pretrained", "--freeze_stages", "2"], "freeze_stages is 2: random weights would never be trained"),
+        (["--no_pretrained", "--freeze_backbone"], "freeze_backbone is True: random weights would never be trained"),
+        (["--fp16", "--use_cpu"], "fp16 is on, and there is no GPU"),
         (["--greater_is_better", "false"], "greater_is_better is fixed to None"),
         (["--load_best_model_at_end", "false"], "select_best says which model is saved"),
         (["--imbalance", "smote"], "invalid choice: 'smote'"),
@@ -104,6 +112,69 @@ def test_a_wrong_setting_is_said_in_one_message(words, message):
 def test_a_wrong_recipe_is_said(recipe, text, message):
     with pytest.raises(SmileError, match=message):
         parse_arguments([recipe(text)])
+
+
+def test_every_setting_without_effect_is_warned_about(caplog):
+    words = {
+        "logging_steps": ["5"],
+        "save_steps": ["5"],
+        "do_train": [],
+        "hub_strategy": ["end"],
+        "hub_model_id": ["me/smile"],
+        "project": ["faces"],
+        "freeze_stages": ["1", "--freeze_backbone"],
+        "warmup_frozen_epochs": ["1", "--freeze_backbone"],
+        "logit_adjustment_tau": ["0.5"],
+        "warmup_steps": ["0.3", "--lr_scheduler_type", "constant"],
+        "num_train_epochs": ["3", "--max_steps", "9"],
+        "early_stopping_patience": ["3", "--num_train_epochs", "3"],
+        "shuffle_buffer_size": ["50"],
+    }
+    assert {*words} <= {*WITHOUT_EFFECT}
+    for name, following in words.items():
+        caplog.clear()
+        parse_arguments([f"--{name}", *following, "--use_cpu"])
+        assert len(caplog.records) == 1
+        assert f"{name} = " in caplog.text and "has no effect: " in caplog.text
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *([str(path)] for path in RECIPES),
+        ["--imbalance", "logit_adjustment", "--logit_adjustment_tau", "0.5"],
+        ["--early_stopping_patience", "2", "--num_train_epochs", "3"],
+        ["--freeze_stages", "1", "--warmup_frozen_epochs", "1"],
+        ["--push_to_hub", "--hub_model_id", "me/smile"],
+        ["--report_to", "tensorboard", "--project", "faces"],
+        ["--lr_scheduler_type", "constant_with_warmup", "--warmup_steps", "0.3"],
+        ["--logging_steps", "500", "--no_pretrained"],
+    ],
+)
+def test_settings_that_have_an_effect_are_not_warned_about(words, caplog):
+    parse_arguments([*words, "--use_cpu"])
+    assert not caplog.records
+
+
+def test_what_shards_fix_is_warned_about(sample_dir, tmp_path, caplog):
+    write_shards(sample_dir, tmp_path, Sharding(images_per_shard=50, divisible_by=1))
+    parse_arguments(
+        ["--data_dir", str(tmp_path), "--validation_size", "0.3", "--shuffle_buffer_size", "9", "--use_cpu"]
+    )
+    assert "validation_size = 0.3 has no effect" in caplog.text and "shuffle_buffer_size" not in caplog.text
+
+
+def test_the_help_of_a_switch_says_what_it_does(capsys):
+    with pytest.raises(SystemExit):
+        parse_arguments(["--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert "--no_pretrained, --no-pretrained turn --pretrained off" in text
+    assert text.count("start from the backbone's weights, not random ones") == 1
+
+
+def test_a_run_is_named_after_its_folder_unless_told_otherwise(tmp_path):
+    assert parse_arguments(["--output_dir", str(tmp_path / "faces"), "--use_cpu"])[3].run_name == "faces"
+    assert parse_arguments(["--run_name", "mine", "--report_to", "tensorboard", "--use_cpu"])[3].run_name == "mine"
 
 
 @pytest.mark.parametrize(("metric", "greater"), [("accuracy", True), ("macro_f1", True), ("nll", False)])

@@ -7,11 +7,13 @@ import pytest
 from hf_smile.errors import SmileError
 from hf_smile.training.checkpoints import UNFINISHED, last_whole_checkpoint, seal
 from hf_smile.training.run_folder import (
+    LOOKS,
     RESULT,
     clear_run,
     is_finished,
     mark_finished,
     open_run,
+    record_look,
     start_run,
 )
 
@@ -86,6 +88,47 @@ def test_a_finished_run_may_decide_otherwise(tmp_path):
     assert open_run(tmp_path, RECIPE | {"prior_adjustment": 0.0, "temperature": 1.5}) == checkpoint
     with pytest.raises(SmileError, match="another --prior_adjustment"):
         open_run(tmp_path, RECIPE | {"prior_adjustment": 0.0})
+
+
+def test_another_length_of_the_run_is_said_to_bend_the_learning_rate(tmp_path, caplog):
+    start_run(tmp_path, RECIPE | {"lr_scheduler_type": "cosine"})
+    add_checkpoint(tmp_path, 1)
+    for changes, said in (
+        ({}, False),
+        ({"data_dir": "moved", "prior_adjustment": 0.5}, False),
+        ({"num_train_epochs": 5}, True),
+        ({"max_steps": 50}, True),
+    ):
+        caplog.clear()
+        open_run(tmp_path, RECIPE | {"lr_scheduler_type": "cosine"} | changes)
+        assert ("bends the learning rate (cosine)" in caplog.text) == said
+    start_run(tmp_path, RECIPE | {"lr_scheduler_type": "constant"})
+    caplog.clear()
+    open_run(tmp_path, RECIPE | {"lr_scheduler_type": "constant", "num_train_epochs": 5})
+    assert not caplog.records
+
+
+def looks(folder):
+    return [look["changed"] for look in json.loads((folder / LOOKS).read_text())]
+
+
+def test_each_look_at_test_is_recorded_with_what_changed(tmp_path):
+    for recipe in (
+        RECIPE,
+        RECIPE,  # killed, and started again
+        RECIPE | {"data_dir": "moved"},  # the same images
+        RECIPE | {"num_train_epochs": 5},
+        RECIPE | {"num_train_epochs": 5, "prior_adjustment": 0.3},
+    ):
+        start_run(tmp_path, recipe)
+        record_look(tmp_path, ["b", "a"])
+    changes = [{}, {"num_train_epochs": [3, 5]}, {"prior_adjustment": [None, 0.3]}]
+    assert looks(tmp_path) == changes
+    start_run(tmp_path, RECIPE, overwrite=True)
+    record_look(tmp_path, ["a", "b"])
+    assert len(looks(tmp_path)) == 4, "a fresh start does not unsee the results"
+    record_look(tmp_path, ["c"])
+    assert looks(tmp_path)[-1] == {}, "another test split"
 
 
 def test_overwrite_removes_what_a_run_left_and_nothing_else(tmp_path):

@@ -4,6 +4,7 @@ import json
 import shutil
 
 import numpy as np
+import pandas as pd
 import pytest
 import timm
 import torch
@@ -102,9 +103,38 @@ def test_the_best_checkpoint_by_the_chosen_metric_is_the_one_kept(make_trainer):
     assert trainer.evaluate()["eval_nll"] == pytest.approx(best, abs=1e-5)
 
 
+def test_a_tie_goes_to_the_lower_validation_loss(make_trainer):
+    trainer = make_trainer(num_train_epochs=4, learning_rate=0.05, save_total_limit=1)
+    trainer.compute_metrics = lambda prediction: {"accuracy": 0.75, "macro_f1": 0.5}
+    trainer.train()
+    table = history_table(trainer.state.log_history)
+    losses = table["validation_loss"]
+    assert losses.argmin() > 0, "or the earliest epoch would be right by chance"
+    assert trainer.evaluate()["eval_loss"] == pytest.approx(losses.min(), abs=1e-5)
+    choice = trainer.describe_choice()
+    assert (choice["epoch"], choice["epochs"], choice["metric"]) == (losses.argmin() + 1, 4, "accuracy")
+    assert choice["images"] == 24
+    assert choice["margin"] == pytest.approx(0.17, abs=0.01)  # Wilson's interval of 18 in 24 is 0.55 to 0.88
+
+
+@pytest.mark.parametrize(
+    ("metric", "values", "losses", "best"),
+    [
+        ("accuracy", [0.7, 0.8, 0.8], [0.1, 0.5, 0.4], 2),
+        ("accuracy", [0.8, 0.8, 0.8], [0.5, 0.5, 0.6], 0),
+        ("macro_f1", [float("nan"), 0.3, 0.2], [0.1, 0.5, 0.4], 1),
+        ("macro_f1", [float("nan")] * 3, [0.3, 0.2, 0.4], 1),
+        ("nll", [0.3, 0.2, 0.2], [0.1, 0.5, 0.4], 2),
+    ],
+)
+def test_the_best_epoch_is_the_best_by_the_metric_and_then_by_the_loss(metric, values, losses, best):
+    args = SmileTrainingArguments(use_cpu=True, select_best=metric)
+    assert best_epoch(pd.DataFrame({f"validation_{metric}": values, "validation_loss": losses}), args) == best
+
+
 def test_early_stopping_ends_a_run_and_a_restart_does_not_train_on(make_trainer, tmp_path):
     options = {"num_train_epochs": 8, "early_stopping_patience": 1, "select_best": "nll"}
-    options |= {"learning_rate": 0.5, "lr_scheduler_type": "constant", "save_total_limit": None}
+    options |= {"learning_rate": 0.02, "lr_scheduler_type": "constant", "save_total_limit": None}
     trainer = make_trainer(**options)
     trainer.train()
     assert trainer.state.epoch < 8
@@ -232,16 +262,12 @@ def test_the_middle_image_of_an_odd_batch_is_not_mixed(make_trainer):
     assert torch.allclose(pixel_values[0], share * before[0] + (1 - share) * before[3], atol=1e-5)
 
 
-def test_evaluation_can_average_an_image_and_its_mirror_image(make_trainer):
-    plain = make_trainer(build_model("test_vit", pretrained=False))
-    flipped = make_trainer(plain.model, test_time_flip=True)
-    logits = flipped.predict(flipped.test_dataset).predictions
-    images = torch.stack([row["pixel_values"] for row in plain.test_dataset])
+def test_evaluation_is_one_plain_forward_pass(make_trainer):
+    trainer = make_trainer(build_model("test_vit", pretrained=False))
+    images = torch.stack([row["pixel_values"] for row in trainer.test_dataset])
     with torch.no_grad():
-        model = plain.model.eval()
-        expected = (model(images).logits + model(images.flip(3)).logits) / 2
-    assert np.allclose(logits, expected.numpy(), atol=1e-5)
-    assert not np.allclose(logits, plain.predict(plain.test_dataset).predictions, atol=1e-5)
+        expected = trainer.model.eval()(images).logits.numpy()
+    assert np.allclose(trainer.predict(trainer.test_dataset).predictions, expected, atol=1e-5)
 
 
 def test_without_a_validation_split_the_last_average_is_the_model(make_trainer, splits, tmp_path):

@@ -1,0 +1,77 @@
+"""Experiment trackers (`--report_to`): one run each, from the first step to the test split."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+from transformers import TrainerCallback
+from transformers.integrations import (
+    TensorBoardCallback,
+    TrackioCallback,
+    WandbCallback,
+    get_reporting_integration_callbacks,
+)
+
+if TYPE_CHECKING:
+    from hf_smile.training.trainer import SmileTrainer
+
+RUNS = "runs"
+"""Folder of the TensorBoard runs, in the folder of a run."""
+
+
+class Reporting:
+    """The trackers of a trainer, as the integrations of transformers talk to them.
+
+    Those end their run with the training, and report every prediction as one on the test split: what comes later goes
+    to a second run, and validation under a wrong name. Here a run stays open until `finish`, and predictions are not
+    reported. TensorBoard writes to `runs/<run_name>` in the output folder, where a resumed run continues.
+
+    Args:
+        trainer: with `args.report_to` and `args.run_name`.
+
+    >>> Reporting(trainer).finish({"accuracy": 0.8}, Path("outputs/model/confusion_matrix.png"))  # doctest: +SKIP
+    """
+
+    def __init__(self, trainer: SmileTrainer) -> None:
+        self.trainer = trainer
+        kinds = tuple(get_reporting_integration_callbacks(trainer.args.report_to))
+        self._trackers = [callback for callback in trainer.callback_handler.callbacks if isinstance(callback, kinds)]
+        self._ends = [tracker.on_train_end for tracker in self._trackers]
+        for tracker in self._trackers:
+            vars(tracker).update(on_train_end=_nothing, on_predict=_nothing)  # instead of the methods of its class
+            if isinstance(tracker, TensorBoardCallback) and tracker.logging_dir is None:
+                tracker.logging_dir = str(Path(str(trainer.args.output_dir), RUNS, str(trainer.args.run_name)))
+
+    def finish(self, metrics: dict[str, Any], confusion_matrix: Path) -> None:
+        """Report the test split, and end the runs.
+
+        Args:
+            metrics: of the test split; those that are no finite number are left out.
+            confusion_matrix: picture of it, for trackers that take pictures.
+        """
+        if not self._trackers:
+            return
+        trainer = self.trainer
+        numbers = {name: value for name, value in metrics.items() if isinstance(value, float) and math.isfinite(value)}
+        trainer.log({f"test_{name}": value for name, value in numbers.items()})
+        for tracker, end in zip(self._trackers, self._ends, strict=True):
+            _report_picture(tracker, "test/confusion_matrix", confusion_matrix, trainer.state.global_step)
+            end(trainer.args, trainer.state, trainer.control, model=trainer.model)
+
+
+def _report_picture(tracker: TrainerCallback, name: str, path: Path, step: int) -> None:
+    if isinstance(tracker, TensorBoardCallback):
+        pixels = np.asarray(Image.open(path).convert("RGB"))
+        tracker.tb_writer.add_image(name, pixels, step, dataformats="HWC")
+    elif isinstance(tracker, TrackioCallback):
+        tracker._trackio.log({name: tracker._trackio.Image(str(path))})
+    elif isinstance(tracker, WandbCallback):
+        tracker._wandb.log({name: tracker._wandb.Image(str(path))})
+
+
+def _nothing(*args: Any, **kwargs: Any) -> None:
+    pass
