@@ -123,8 +123,9 @@ def fine_tune_all(args: argparse.Namespace, settings: list[str]) -> Iterator[tup
             words = [args.recipe] if args.recipe else []
             words += ["--data_dir", args.data_dir] if args.data_dir else []
             words += ["--validation_size", str(args.validation_size)] if args.validation_size else []
-            for name in ("test_size", "group_by", "image_column", "label_column", "id_column", "label_map"):
-                words += [f"--{name}", str(getattr(args, name))] if getattr(args, name) is not None else []
+            for setting, value in vars(data_arguments(args)).items():
+                if hasattr(args, setting) and setting not in ("data_dir", "validation_size") and value is not None:
+                    words += [f"--{setting}", str(value)]
             words += settings
             words += ["--backbone", name, "--seed", str(seed), "--output_dir", str(folder)]
             arguments = parse_arguments(words)

@@ -67,6 +67,7 @@ def load_split(args: argparse.Namespace) -> Dataset:
     from hf_smile.data.dataset import load_smile_dataset
     from hf_smile.data.record import require_held_out, run_data
     from hf_smile.errors import SmileDataError
+    from hf_smile.training.run_folder import RECIPE, record_look
 
     data, seed = run_data(args.model, given_data_arguments(args))
     listed = Path(args.output_dir, "bad_images.csv")
@@ -75,6 +76,8 @@ def load_split(args: argparse.Namespace) -> Dataset:
     if name not in splits:
         raise SmileDataError(f"{data.data_dir}: there is no {name} split; there is {' and '.join(splits)}")
     require_held_out(args.model, args.split, splits[name]["image_id"], args.held_out)
+    if args.split == "test" and Path(args.model, RECIPE).is_file():
+        record_look(args.model, splits[name]["image_id"])
     return splits[name]
 
 

@@ -196,7 +196,9 @@ class SmileTrainer(ResumableTrainer):
     ) -> torch.optim.lr_scheduler.LRScheduler:
         """With `head_learning_rate`, the rate rises and falls twice: for the head alone, then for all that trains."""
         args, optimizer = self.args, optimizer or self.optimizer
-        if self.lr_scheduler is not None or args.head_learning_rate is None or not args.warmup_frozen_epochs:
+        assert optimizer is not None
+        is_there = getattr(self, "lr_scheduler", None) is not None
+        if is_there or args.head_learning_rate is None or not args.warmup_frozen_epochs:
             return super().create_scheduler(num_training_steps, optimizer)
         head_steps = round(num_training_steps * args.warmup_frozen_epochs / args.num_train_epochs)
         head, whole = (
@@ -210,10 +212,11 @@ class SmileTrainer(ResumableTrainer):
             for steps in (head_steps, num_training_steps - head_steps)
         )
         factor = args.head_learning_rate / args.learning_rate
-        self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
+        scheduler = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: factor * head(step) if step < head_steps else whole(step - head_steps)
         )
-        return self.lr_scheduler
+        self.lr_scheduler = scheduler
+        return scheduler
 
     def get_train_dataloader(self) -> torch.utils.data.DataLoader:
         if isinstance(self.train_dataset, StreamedImages):

@@ -27,7 +27,7 @@ def test_it_says_what_it_wrote_and_what_to_do_with_it(sample_dir, tmp_path):
     ("words", "message"),
     [
         (["--data_dir", "nowhere"], "nowhere: no such folder"),
-        (["--data_dir", "{prepared}"], "prepared: shards are made of the data as they were collected"),
+        (["--data_dir", "{prepared}"], "prepared: the saved data set is damaged"),
         (["--data_dir", "{empty}"], "no data that can be read"),
         (["--data_dir", "{sample}", "--images_per_shard", "0"], "must be at least 1"),
         (["--data_dir", "{sample}", "--validation_size", "1"], "between 0 and 1"),

@@ -286,3 +286,15 @@ def test_without_a_validation_split_the_last_average_is_the_model(make_trainer, 
     assert len(trainer.predict(trainer.test_dataset).predictions) == 32
     with pytest.raises(SmileError, match="no validation split to choose the checkpoint on by accuracy"):
         make_trainer(splits=without)
+
+
+def test_the_head_may_learn_at_a_rate_of_its_own_before_the_rest_joins(make_trainer):
+    settings = {"num_train_epochs": 3, "warmup_frozen_epochs": 1, "head_learning_rate": 0.03, "learning_rate": 0.001}
+    trainer = make_trainer(lr_scheduler_type="linear", warmup_steps=0.5, **settings)
+    trainer.create_optimizer_and_scheduler(num_training_steps=12)
+    rates = []
+    for _ in range(12):
+        rates.append(trainer.lr_scheduler.get_last_lr()[0])
+        trainer.optimizer.step()
+        trainer.lr_scheduler.step()
+    assert rates == pytest.approx([0, 0.015, 0.03, 0.015, 0, 0.00025, 0.0005, 0.00075, 0.001, 0.00075, 0.0005, 0.00025])
