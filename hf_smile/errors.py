@@ -67,7 +67,7 @@ class Problems(list[str]):
             lines.append(f"  ... and {len(self) - REPORTED_PROBLEMS:,} more")
         if 0 < len(self.unknown_labels) <= _MAX_UNKNOWN_LABELS:
             pairs = ",".join(f"{label}=..." for label in self.unknown_labels)
-            lines.append(f'Say which label each one is: --label_map "{_one_line(pairs)}"')
+            lines.append(f'Map each one to a label: --label_map "{_one_line(pairs)}"')
         raise SmileDataError("\n".join(lines + [hint] * bool(hint)))
 
     def _some_of_each_kind(self) -> list[str]:

@@ -39,7 +39,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--held_out",
         action="store_true",
-        help="the images of the split were held out, which you know and the run does not",
+        help="you confirm that the images of the split were held out",
     )
     parser.add_argument("--batch_size", type=int, default=64, help="images at a time (default: %(default)s)")
     parser.add_argument(
@@ -69,13 +69,17 @@ def load_split(args: argparse.Namespace) -> Dataset:
     from hf_smile.errors import SmileDataError
     from hf_smile.training.run_folder import RECIPE, record_look
 
-    data, seed = run_data(args.model, given_data_arguments(args))
+    given = given_data_arguments(args)
+    given.pop("group_by", None)  # which here is of the report
+    if args.held_out and "data_dir" not in given and not Path(args.model, RECIPE).is_file():
+        raise SmileDataError(f"{args.model} does not say which data are meant; name them with --data_dir")
+    data, seed = run_data(args.model, given)
     listed = Path(args.output_dir, "bad_images.csv")
     splits = load_smile_dataset(**vars(data), seed=seed, bad_image_list=listed, as_they_are=args.held_out)
     name = next(iter(splits)) if args.held_out and len(splits) == 1 else args.split
     if name not in splits:
         raise SmileDataError(f"{data.data_dir}: there is no {name} split; there is {' and '.join(splits)}")
-    require_held_out(args.model, args.split, splits[name]["image_id"], args.held_out)
+    require_held_out(args.model, args.split, splits[name], args.held_out)
     if args.split == "test" and Path(args.model, RECIPE).is_file():
         record_look(args.model, splits[name]["image_id"])
     return splits[name]

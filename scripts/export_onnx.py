@@ -24,7 +24,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--held_out",
         action="store_true",
-        help="the images of --data_dir were held out, which you know and the run does not",
+        help="you confirm that the images of --data_dir were held out",
     )
     add_data_arguments(parser, of_the_run=True)
     args = parser.parse_args()
@@ -49,13 +49,15 @@ def main() -> None:
         data, seed = run_data(args.model, given_data_arguments(args))
         splits = load_smile_dataset(**vars(data), seed=seed, as_they_are=args.held_out)
         if args.held_out:
-            splits = hold_out(concatenate_datasets(list(splits.values())), "validation", 0.5, seed)
+            columns = ["image", "label", "image_id"]
+            together = concatenate_datasets([split.select_columns(columns) for split in splits.values()])
+            splits = hold_out(together, "validation", 0.5, seed)
         if "validation" not in splits:
             raise SmileDataError(
                 f"{args.model} was trained on all of train, and int8 is checked on images it was not trained on; "
                 "name some with --data_dir DIR --held_out"
             )
-        require_held_out(args.model, "validation", splits["validation"]["image_id"], args.held_out)
+        require_held_out(args.model, "validation", splits["validation"], args.held_out)
     from hf_smile.inference.onnx_export import export_onnx, quantize_onnx
 
     path, difference = export_onnx(args.model)

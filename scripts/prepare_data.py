@@ -47,12 +47,14 @@ def main() -> None:
     import datasets
 
     from hf_smile.data.dataset import load_smile_dataset
+    from hf_smile.data.layouts import refuse_data_folder
     from hf_smile.data.plots import class_table, plot_class_distribution, plot_samples
     from hf_smile.data.prepare import export_imagefolder, save_prepared
     from hf_smile.data.splits import describe
 
     output_dir = Path(arguments.output_dir or "data/prepared")
     data = data_arguments(arguments)
+    refuse_data_folder(output_dir, data.data_dir, "dataset_dict.json")
     splits = load_smile_dataset(**vars(data), seed=arguments.seed, bad_image_list=output_dir / "bad_images.csv")
     save_prepared(splits, output_dir)
     if data.group_by:

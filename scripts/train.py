@@ -19,7 +19,7 @@ def main() -> None:
 
     from hf_smile.data.dataset import load_smile_dataset
     from hf_smile.data.layouts import refuse_data_folder
-    from hf_smile.data.record import write_splits
+    from hf_smile.data.record import check_splits, write_splits
     from hf_smile.data.shards import is_sharded, load_shards, shard_files
     from hf_smile.data.splits import describe
     from hf_smile.errors import SmileError
@@ -73,7 +73,7 @@ def main() -> None:
             splits = load_smile_dataset(**vars(data), seed=args.seed, bad_image_list=listed)
     if is_main:
         print(device_line(args))
-        print(describe(splits, data.group_by), flush=True)
+        print(describe(splits, None if shards else data.group_by), flush=True)
         if shards:
             print(f"The images of train are streamed from {len(shards):,} shards", flush=True)
 
@@ -96,10 +96,12 @@ def main() -> None:
         raise SmileError(str(error)) from None
     if is_main:
         print(parameter_table(model), flush=True)
+        if not args.overwrite:
+            check_splits(args.output_dir, splits)
         start_run(args.output_dir, recipe, args.overwrite)
         write_splits(args.output_dir, splits)
         if checkpoint:
-            print(f"Going on from {checkpoint}", flush=True)
+            print(f"Resuming from {checkpoint}", flush=True)
 
     with clear_of_disk_errors(Path(args.output_dir)):
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
 import pandas as pd
 
+from hf_smile.console import is_main_process
 from hf_smile.data.cells import TOO_LARGE, Row, read_rows
 from hf_smile.data.columns import PLAIN, Columns, Reading
 from hf_smile.data.images import IMAGE_SUFFIXES
@@ -18,7 +20,7 @@ from hf_smile.labels import parse_label
 
 OWN_COLUMNS = ("image_id", "file", "label", "where", "problem")
 """Columns of every table of annotations; the others are the user's."""
-_RESERVED_COLUMNS = ("image", "digest", *OWN_COLUMNS)
+RESERVED_COLUMNS = ("image", "digest", *OWN_COLUMNS)
 _MAX_BYTES = 50_000_000
 _MAX_LINES = 1_000_000
 _MAX_PROBLEMS = 1_000  # a file with so many is another file
@@ -26,7 +28,9 @@ _MAX_NAME = 200  # bytes: file systems take 255, and a suffix comes on top
 _NO_PATH = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 
 
-def read_annotations(path: str | Path, problems: Problems, reading: Reading = PLAIN) -> pd.DataFrame:
+def read_annotations(
+    path: str | Path, problems: Problems, reading: Reading = PLAIN, name: str | None = None
+) -> pd.DataFrame:
     """Read one annotation file: CSV (`image_id,label`, with or without a header line), JSON lines or Parquet.
 
     A header names the columns, in any order and case, and further columns are kept as text. Commas, semicolons and
@@ -36,6 +40,7 @@ def read_annotations(path: str | Path, problems: Problems, reading: Reading = PL
         path: file of up to 50 MB.
         problems: every problem found is appended here as `file:line: what is wrong`.
         reading: names of columns and labels.
+        name: of the file in messages, where it is not that of `path`.
 
     Returns:
         One row per valid line: `image_id` (str, as the file writes it), `file` (the cell that names the image), `label`
@@ -48,12 +53,20 @@ def read_annotations(path: str | Path, problems: Problems, reading: Reading = PL
     if (size := path.stat().st_size) > _MAX_BYTES:
         problems.append(f"{path.name}: {size:,} bytes are over the limit of {_MAX_BYTES:,}; {TOO_LARGE}")
         return pd.DataFrame(columns=["image_id", "file", "label", "where"])
-    pieces = annotation_pieces(path, problems, _MAX_LINES + 1, reading, _MAX_LINES)
-    return next(pieces, pd.DataFrame(columns=["image_id", "file", "label", "where"]))
+    nothing = pd.DataFrame(columns=["image_id", "file", "label", "where"])
+    table = next(annotation_pieces(path, problems, _MAX_LINES + 1, reading, _MAX_LINES, name), nothing)
+    if len(table) > _MAX_LINES:
+        problems.append(f"{name or path.name}: more than {_MAX_LINES:,} rows; {TOO_LARGE}")
+    return table
 
 
 def annotation_pieces(
-    path: str | Path, problems: Problems, piece: int, reading: Reading = PLAIN, max_lines: int | None = None
+    path: str | Path,
+    problems: Problems,
+    piece: int,
+    reading: Reading = PLAIN,
+    max_lines: int | None = None,
+    name: str | None = None,
 ) -> Iterator[pd.DataFrame]:
     """The same of a file of any size, in tables of so many rows, one of which is in memory at a time.
 
@@ -63,26 +76,39 @@ def annotation_pieces(
         piece: rows a table.
         reading: as there.
         max_lines: of a CSV file; a longer one is a problem.
+        name: as there.
 
     >>> rows = sum(map(len, annotation_pieces("data/shards/train.csv", problems, 5000)))  # doctest: +SKIP
     """
     path = Path(path)
+    name = name or path.name
     try:
         names, rows = read_rows(path, max_lines, reading)
         columns = reading.columns_of(names)
         if columns.label is None or columns.image_id is None is columns.file:
             missing = "label" if columns.label is None else "image_id"
-            raise SmileDataError(f"no column {missing!r}; the header has {', '.join(names)}")
-        further = _further(columns, names)
-        if taken := [name for name in further if further.count(name) > 1 or name in _RESERVED_COLUMNS]:
-            raise SmileDataError(f"column {taken[0]!r} is there twice, or its name is reserved")
+            raise SmileDataError(
+                f"no column {missing!r}; the header has {', '.join(names)} "
+                f"(name it with --{'label' if missing == 'label' else 'id'}_column)"
+            )
+        lower = [column.strip().lower() for column in names]
+        if twice := [column for column in lower if lower.count(column) > 1]:
+            raise SmileDataError(f"column {twice[0]!r} appears twice; rename one of them")
+        if (
+            dropped := [c for at, c in enumerate(lower) if c in RESERVED_COLUMNS and at not in columns]
+        ) and is_main_process():
+            print(
+                f"Note: column {', '.join(dropped)} of {name} is not kept; the name is used for something else",
+                file=sys.stderr,
+            )
         while block := list(islice(rows, piece)):
-            yield _table(path.name, columns, names, block, reading, problems)
+            yield _table(name, columns, names, block, reading, problems)
             if len(problems) > _MAX_PROBLEMS:
                 return
     except SmileDataError as error:
-        place = "" if str(error).startswith(f"{path.name}:") else f"{path.name}: "
-        problems.append(f"{place}{error}")
+        text = str(error)
+        at_line = text.startswith(f"{path.name}:")
+        problems.append(name + text.removeprefix(path.name) if at_line else f"{name}: {text}")
 
 
 def _table(
@@ -106,31 +132,31 @@ def _table(
         if not image_id or not image_file:
             problems.append(f"{where}: empty id" if not image_id else f"{where}: empty name of the image")
             continue
-        if odd := next(filter(None, map(is_odd_path, (image_id, image_file))), None):
+        if odd := next(filter(None, map(path_problem, (image_id, image_file))), None):
             problems.append(f"{where}: {image_id!r} {odd}")
             continue
         label = -1
         try:
             label = parse_label(text, reading.label_map)
         except ValueError as error:
-            problems.append(f"{where}: {error}")
+            hint = "; if this line is a header, name its columns with --image_column and --label_column" * (line == 1)
+            problems.append(f"{where}: {error}{hint}")
             problems.unknown_labels.setdefault(text.strip())
-        cells = (cell for at, cell in enumerate(row) if at not in columns)
-        records.append(
-            {"image_id": image_id, "file": image_file, "label": label, "where": where}
-            | dict(zip(further, cells, strict=True))
-        )
+        own = {"image_id": image_id, "file": image_file, "label": label, "where": where}
+        records.append(own | {column: row[at].strip() for column, at in further.items()})
     return pd.DataFrame.from_records(records, columns=["image_id", "file", "label", "where", *further])
 
 
-def _further(columns: Columns, names: list[str]) -> list[str]:
-    return [name.strip().lower() for at, name in enumerate(names) if at not in columns]
+def _further(columns: Columns, names: list[str]) -> dict[str, int]:
+    """The user's own columns, and where they stand."""
+    lower = [name.strip().lower() for name in names]
+    return {name: at for at, name in enumerate(lower) if at not in columns and name not in RESERVED_COLUMNS}
 
 
-def is_odd_path(path: str) -> str | None:
+def path_problem(path: str) -> str | None:
     """Why it can't be the path of an image, in words; None for one that can.
 
-    >>> is_odd_path("person0/000.jpg"), is_odd_path("a\\0b")
+    >>> path_problem("person0/000.jpg"), path_problem("a\\0b")
     (None, "can't be the name of a file")
     """
     odd = _NO_PATH.search(path) or any(len(part.encode()) > _MAX_NAME for part in path.split("/"))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
-from hf_smile.errors import SmileError
+from hf_smile.errors import SmileDataError
 from hf_smile.labels import parse_label_map
 
 if TYPE_CHECKING:
@@ -42,8 +43,12 @@ class DataArguments:
     image_column: str | None = field(
         default=None, metadata={"help": "column of the images or their paths, where its name is not a usual one"}
     )
-    label_column: str | None = field(default=None, metadata={"help": "likewise of the labels"})
-    id_column: str | None = field(default=None, metadata={"help": "likewise of the ids"})
+    label_column: str | None = field(
+        default=None, metadata={"help": "column of the labels, where its name is not a usual one"}
+    )
+    id_column: str | None = field(
+        default=None, metadata={"help": "column of the ids, where its name is not a usual one"}
+    )
     label_map: str | None = field(
         default=None, metadata={"help": "other spellings of labels: 'genuine=positive smile,none=NOT smile'"}
     )
@@ -56,15 +61,26 @@ class DataArguments:
         """How the annotations are to be read.
 
         Raises:
-            SmileError: `label_map` is not one.
+            SmileDataError: `label_map` is not one.
         """
         from hf_smile.data.columns import Reading
 
-        try:
-            label_map = parse_label_map(self.label_map)
-        except ValueError as error:
-            raise SmileError(f"--label_map: {error}") from None
-        return Reading(self.image_column, self.label_column, self.id_column, label_map)
+        return Reading(self.image_column, self.label_column, self.id_column, label_map_of(self.label_map))
+
+
+def label_map_of(text: str | Mapping[str, str] | None) -> dict[str, int]:
+    """As `parse_label_map`, for what a user gave.
+
+    Raises:
+        SmileDataError: it is not a map of labels.
+
+    >>> label_map_of("fake=negative smile")
+    {'fake': 0}
+    """
+    try:
+        return parse_label_map(text)
+    except ValueError as error:
+        raise SmileDataError(f"--label_map: {error}") from None
 
 
 def add_data_arguments(parser: argparse.ArgumentParser, *without: str, of_the_run: bool = False) -> None:
@@ -98,5 +114,5 @@ def data_arguments(namespace: argparse.Namespace, **others: Any) -> DataArgument
 
 def given_data_arguments(namespace: argparse.Namespace) -> dict[str, Any]:
     """The settings that were given to a parser which leaves the others to the run, `seed` among them."""
-    names = {"seed", *(setting.name for setting in fields(DataArguments))} - {"group_by"}
+    names = {"seed", *(setting.name for setting in fields(DataArguments))}
     return {name: value for name, value in vars(namespace).items() if name in names}

@@ -6,7 +6,6 @@ import csv
 import json
 import re
 import sys
-from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from itertools import islice
@@ -56,45 +55,56 @@ def read_rows(path: Path, max_lines: int | None, reading: Reading) -> tuple[list
 
 
 def _parquet_rows(path: Path) -> tuple[list[str], Iterator[Row]]:
-    try:
-        file = pq.ParquetFile(path)
-        batches = (batch.to_pylist() for batch in file.iter_batches())
-        rows = enumerate((row for batch in batches for row in batch), 1)
-        names = file.schema_arrow.names
-    except (pa.ArrowException, OSError) as error:
-        raise SmileDataError(f"not a readable Parquet file ({first_line(error)}); make it again") from None
-    return names, ((number, [_text(row[name]) for name in names]) for number, row in rows)
+    names: list[str] = []
+
+    def rows() -> Iterator[Row]:
+        try:
+            file = pq.ParquetFile(path)
+            names.extend(file.schema_arrow.names)
+            yield 0, []
+            number = 0
+            for batch in file.iter_batches():
+                for row in batch.to_pylist():
+                    number += 1
+                    yield number, [_text(row[name]) for name in names]
+        except (pa.ArrowException, OSError) as error:
+            raise SmileDataError(f"not a readable Parquet file ({first_line(error)}); write it again") from None
+
+    found = rows()
+    next(found)
+    return names, found
 
 
 def _json_rows(path: Path) -> tuple[list[str], Iterator[Row]]:
     """The first object names the columns; what others lack is empty."""
 
     def objects() -> Iterator[tuple[int, dict[str, Any]]]:
-        with path.open(encoding="utf-8-sig") as file:
-            for number, line in enumerate(file, 1):
-                try:
+        number = 0
+        try:
+            with path.open(encoding="utf-8-sig") as file:
+                for number, line in enumerate(file, 1):
                     found = json.loads(line) if line.strip() else {}
-                except (ValueError, RecursionError):
-                    found = None
-                if not isinstance(found, dict):
-                    raise SmileDataError(
-                        f'{path.name}:{number}: not a JSON object ({{"file_name": ..., "label": ...}})'
-                    )
-                if found:
-                    yield number, found
+                    if not isinstance(found, dict):
+                        raise ValueError("an array or a number")
+                    if found:
+                        yield number, found
+        except UnicodeDecodeError:
+            raise SmileDataError(
+                f"{path.name}:{number + 1}: wrong encoding: not UTF-8; save the file as UTF-8"
+            ) from None
+        except (ValueError, RecursionError):
+            like = '{"file_name": ..., "label": ...}'
+            raise SmileDataError(f"{path.name}:{number}: each line must be a JSON object, {like}") from None
 
-    try:
-        _, first = next(objects(), (0, {}))
-        if not first:
-            raise SmileDataError("empty file")
-        names = [*first]
-        return names, ((number, [_text(row.get(name)) for name in names]) for number, row in objects())
-    except UnicodeDecodeError:
-        raise SmileDataError("wrong encoding: not UTF-8; save the file as UTF-8") from None
+    _, first = next(objects(), (0, {}))
+    if not first:
+        raise SmileDataError("empty file")
+    names = [*first]
+    return names, ((number, [_text(row.get(name)) for name in names]) for number, row in objects())
 
 
 def _text(value: Any) -> str:
-    return "" if value is None else str(value)
+    return "" if value is None else str(value).encode("utf-8", "replace").decode()  # JSON may hold half a letter
 
 
 def _csv_rows(path: Path, max_lines: int | None, reading: Reading) -> tuple[list[str], Iterator[Row]]:
@@ -111,14 +121,8 @@ def _csv_rows(path: Path, max_lines: int | None, reading: Reading) -> tuple[list
         raise SmileDataError("empty file")
     names = ["image_id", "label"]
     if reading.is_header(head[0][1]):
-        line, names = head.pop(0)
+        _, names = head.pop(0)
         names = [name.strip() for name in names]
-        if twice := [name for name, count in Counter(map(str.lower, names)).items() if count > 1]:
-            raise SmileDataError(f"{path.name}:{line}: column {twice[0]!r} is there twice, or its name is reserved")
-        columns = reading.columns_of(names)
-        missing = "label" if columns.label is None else "image_id"
-        if columns.label is None or columns.image_id is None is columns.file:
-            raise SmileDataError(f"{path.name}:{line}: no column {missing!r}; the header has {', '.join(names)}")
         if not head:
             raise SmileDataError("empty file: it has a header and no rows")
     if _are_swapped(head, reading.columns_of(names), reading):
@@ -215,7 +219,8 @@ def _lines(path: Path, encoding: str, max_lines: int | None) -> Iterator[str]:
 def _are_swapped(rows: list[Row], columns: Columns, reading: Reading) -> bool:
     """Whether no label is one, and most of the ids are. An id may well be 0, 1 or 2."""
     id_at, label_at = (columns.file if columns.image_id is None else columns.image_id), columns.label
-    assert id_at is not None and label_at is not None
+    if id_at is None or label_at is None:
+        return False
     whole = [row for _, row in rows if len(row) > max(id_at, label_at)]
     if any(reading.is_label(row[label_at]) for row in whole):
         return False

@@ -7,8 +7,8 @@ import sqlite3
 import sys
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
-from itertools import islice
+from contextlib import closing, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import datasets
@@ -30,7 +30,7 @@ Checked = tuple[str, str]
 
 
 def check_images(images: Images, files: list[str]) -> list[Checked]:
-    """Decode each image, unless it was decoded before and is the same file still.
+    """Decode each image, unless the same file was decoded before.
 
     What is known is kept in the cache of `datasets`, in one small file for each folder or zip.
 
@@ -49,13 +49,17 @@ def check_images(images: Images, files: list[str]) -> list[Checked]:
         known = [memory.get(file, stamp) for file, stamp in zip(files, stamps, strict=True)]
         new = [number for number, checked in enumerate(known) if checked is None]
         if is_main_process() and (before := len(files) - len(new)):
-            print(f"{before:,} of {len(files):,} images were checked before", file=sys.stderr)
+            print(f"{before:,} of {len(files):,} images were already checked", file=sys.stderr)
         progress = tqdm(total=len(new), desc="Checking images", unit=" images", delay=1, disable=not is_main_process())
-        with progress:
-            for number, checked in zip(new, _decode(images, (files[number] for number in new)), strict=True):
-                known[number] = checked
-                progress.update()
-        memory.put((files[number], stamps[number], known[number]) for number in new)
+        with progress, ThreadPoolExecutor(own_cores()) as pool:
+            for start in range(0, len(new), _CHUNK):
+                chunk = new[start : start + _CHUNK]
+                for number, checked in zip(
+                    chunk, pool.map(partial(_decode, images), (files[n] for n in chunk)), strict=True
+                ):
+                    known[number] = checked
+                    progress.update()
+                memory.put((files[number], stamps[number], known[number]) for number in chunk)
     return [checked for checked in known if checked is not None]
 
 
@@ -65,36 +69,39 @@ def mark_checked(images: Images, files: list[str]) -> None:
         memory.put((file, images.stamp(file), ("?", "")) for file in files)
 
 
-def _decode(images: Images, files: Iterable[str]) -> Iterator[Checked]:
-    def check(file: str) -> Checked:
-        try:
-            data = images.read(file)
-            decode_image(data)
-            return hashlib.blake2b(data, digest_size=16).hexdigest(), ""
-        except SmileDataError as error:
-            return "", str(error)
-
-    files = iter(files)
-    with ThreadPoolExecutor(own_cores()) as pool:
-        while chunk := list(islice(files, _CHUNK)):
-            yield from pool.map(check, chunk)
+def _decode(images: Images, file: str) -> Checked:
+    try:
+        data = images.read(file)
+        decode_image(data)
+        return hashlib.blake2b(data, digest_size=16).hexdigest(), ""
+    except SmileDataError as error:
+        return "", str(error)
 
 
 class _Memory:
+    """Good images alone: what is wrong with the others may be put right without a change of the file."""
+
     def __init__(self, database: sqlite3.Connection) -> None:
         self._database = database
-        database.execute(
-            "CREATE TABLE IF NOT EXISTS checked (file BLOB PRIMARY KEY, stamp TEXT, digest TEXT, problem TEXT)"
-        )
+        database.execute("CREATE TABLE IF NOT EXISTS checked (file BLOB PRIMARY KEY, stamp TEXT, digest TEXT)")
 
     def get(self, file: str, stamp: str | None) -> Checked | None:
-        query = "SELECT digest, problem FROM checked WHERE file = ? AND stamp = ?"
-        return self._database.execute(query, (_key(file), f"{stamp} {_CHECKED_BY}")).fetchone()
+        query = "SELECT digest FROM checked WHERE file = ? AND stamp = ?"
+        try:
+            found = self._database.execute(query, (_key(file), f"{stamp} {_CHECKED_BY}")).fetchone()
+        except sqlite3.Error:  # the file is damaged, and the images are checked again
+            return None
+        return None if found is None else (found[0], "")
 
     def put(self, rows: Iterable[tuple[str, str | None, Checked | None]]) -> None:
-        whole = ((_key(file), f"{stamp} {_CHECKED_BY}", *checked) for file, stamp, checked in rows if stamp and checked)
-        self._database.executemany("INSERT OR REPLACE INTO checked VALUES (?, ?, ?, ?)", whole)
-        self._database.commit()
+        good = [
+            (_key(f), f"{stamp} {_CHECKED_BY}", checked[0])
+            for f, stamp, checked in rows
+            if stamp and checked and checked[0]
+        ]
+        with suppress(sqlite3.Error):
+            self._database.executemany("INSERT OR REPLACE INTO checked VALUES (?, ?, ?)", good)
+            self._database.commit()
 
 
 @contextmanager

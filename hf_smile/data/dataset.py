@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,8 +16,9 @@ from datasets.exceptions import DatasetGenerationError
 from hf_smile.console import is_main_process
 from hf_smile.csv_cells import guarded
 from hf_smile.data.annotations import OWN_COLUMNS
-from hf_smile.data.arguments import DataArguments
+from hf_smile.data.arguments import DataArguments, label_map_of
 from hf_smile.data.checks import check_images
+from hf_smile.data.columns import Reading
 from hf_smile.data.layouts import collect, read_layout
 from hf_smile.data.rows import build_rows
 from hf_smile.data.shards import features_of
@@ -43,7 +43,7 @@ def load_smile_dataset(
     label_map: str | Mapping[str, str] | None = None,
     as_they_are: bool = False,
 ) -> DatasetDict:
-    """Load the data from wherever they are, checked: annotations, images, splits.
+    """Load, check and split a data set.
 
     Every image is decoded once, so that training meets no broken one, and not again while its file stays the same.
     The encoded bytes stay encoded in Arrow files in the cache of `datasets`.
@@ -80,11 +80,7 @@ def load_smile_dataset(
     if on_bad_image not in ("error", "skip"):
         raise SmileDataError(f"on_bad_image is {on_bad_image!r}; it must be 'error' or 'skip'")
     problems = Problems()
-    if isinstance(label_map, Mapping):
-        label_map = json.dumps(dict(label_map))
-    reading = DataArguments(
-        image_column=image_column, label_column=label_column, id_column=id_column, label_map=label_map
-    ).reading()
+    reading = Reading(image_column, label_column, id_column, label_map_of(label_map))
     layout = read_layout(data_dir, problems, reading)
     tables = collect(layout, problems)
     if not as_they_are:
@@ -148,11 +144,14 @@ def _check_splits(
     """Train is needed, and a test split, or a word on how large a part of train is to become one."""
     there = " and ".join(f"{split} ({len(table):,} images)" for split, table in tables.items())
     if "train" not in tables:
-        problems.append(f"there is {there}, and no train" if there else "no images with a label")
+        if there or not problems:
+            problems.append(f"there is {there}, and no train" if there else "no images with a label")
     elif "test" not in tables and not test_size:
         problems.append(f"there is {there}, and no test; hold one out of train, for example with --test_size 0.2")
     else:
         return
+    missing = ((row.where, row.image_id, row.problem) for table in tables.values() for row in table.itertuples())
+    problems.extend(f"{where}: image {image_id!r}: {problem}" for where, image_id, problem in missing if problem)
     problems.raise_if_any(data_dir)
 
 
@@ -165,27 +164,27 @@ def _check_images(
     problems: Problems,
 ) -> dict[str, pd.DataFrame]:
     """Raise all problems of annotations and images; the tables come back with a column `digest`, without bad images."""
-    whole = pd.concat([table.assign(split=split) for split, table in tables.items()], ignore_index=True)
-    found = whole["problem"] == ""
-    checked = check_images(images, whole.loc[found, "file"].tolist())
-    whole.loc[found, ["digest", "problem"]] = checked or None
-    bad = whole[whole["problem"] != ""]
+    files = [file for table in tables.values() for file in table.loc[table["problem"] == "", "file"]]
+    checked = iter(check_images(images, files))
+    for split, table in tables.items():
+        results = [("", problem) if problem else next(checked) for problem in table["problem"]]
+        digests, found = zip(*results, strict=True) if results else ((), ())
+        tables[split] = table.assign(digest=digests, problem=found)
+    bad = pd.concat([table.loc[table["problem"] != "", ["where", "image_id", "problem"]] for table in tables.values()])
     hint = ""
     if len(bad) and on_bad_image == "error":
-        problems.extend(
-            f"{row.where}: image {row.image_id!r}: {row.problem}" for row in bad.itertuples() if row.problem
-        )
+        problems.extend(f"{row.where}: image {row.image_id!r}: {row.problem}" for row in bad.itertuples())
         hint = "Fix them, or leave them out with --on_bad_image skip."
     problems.raise_if_any(where, hint)
     if len(bad) and is_main_process():
         bad_image_list.parent.mkdir(parents=True, exist_ok=True)
-        bad[["where", "image_id", "problem"]].map(guarded).to_csv(bad_image_list, index=False)
-        print(f"Left out {len(bad)} of {len(whole)} images; they are listed in {bad_image_list}", file=sys.stderr)
-    good = whole[whole["problem"] == ""]
-    kept = {split: good[good["split"] == split] for split in tables}
+        bad.map(guarded).to_csv(bad_image_list, index=False)
+        total = sum(map(len, tables.values()))
+        print(f"Left out {len(bad)} of {total} images; they are listed in {bad_image_list}", file=sys.stderr)
+    kept = {split: table[table["problem"] == ""] for split, table in tables.items()}
     if empty := [split for split, table in kept.items() if table.empty]:
         raise SmileDataError(f"{where}: no image is left in {' and '.join(empty)}; see {bad_image_list}")
-    return {split: table[[*tables[split].columns, "digest"]] for split, table in kept.items()}
+    return kept
 
 
 def _build_split(split: str, table: pd.DataFrame, images: Images) -> Dataset:
@@ -194,9 +193,8 @@ def _build_split(split: str, table: pd.DataFrame, images: Images) -> Dataset:
 
     def examples() -> Iterator[dict[str, Any]]:
         for record in records:
-            file = record.pop("file")
-            yield record | {"image": {"bytes": images.read(file), "path": file}}
-            record["file"] = file
+            image = {"bytes": images.read(record["file"]), "path": record["file"]}
+            yield {name: cell for name, cell in record.items() if name != "file"} | {"image": image}
 
     content = table.drop(columns=["where", "problem"]).to_csv(index=False)
     try:
@@ -218,10 +216,10 @@ def _build_split(split: str, table: pd.DataFrame, images: Images) -> Dataset:
 
 def _check_classes(splits: DatasetDict) -> None:
     """One class is nothing to learn; a class that is missing is likely a mistake, and said."""
-    for split in ("train", "test"):
-        present = set(splits[split]["label"]) if split in splits else range(len(LABEL_NAMES))
+    for split, dataset in splits.items():
+        present = set(dataset["label"])
         missing = [name for label, name in enumerate(LABEL_NAMES) if label not in present]
         if split == "train" and len(missing) >= len(LABEL_NAMES) - 1:
-            raise SmileDataError(f"train holds one class only; there is no image of {' and '.join(map(repr, missing))}")
+            raise SmileDataError(f"train has only one class; there is no image of {' and '.join(map(repr, missing))}")
         if missing and is_main_process():
             print(f"Note: no image of {' and '.join(map(repr, missing))} in {split}", file=sys.stderr)

@@ -203,7 +203,9 @@ def _check_parts(data: bytes) -> None:
 
 
 def _too_many_parts(what: str) -> SmileDataError:
-    return SmileDataError(f"made of too many {what}, as no camera or program makes them; open it and save it again")
+    return SmileDataError(
+        f"made of too many {what}, no camera or program writes such a file; open it and save it again"
+    )
 
 
 def encoded_bytes(image: dict[str, Any]) -> bytes:

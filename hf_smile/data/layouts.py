@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path, PurePosixPath
@@ -14,12 +14,12 @@ from typing import Any
 import pandas as pd
 
 from hf_smile.console import is_main_process
-from hf_smile.data.annotations import annotation_pieces, is_odd_path, read_annotations
+from hf_smile.data.annotations import annotation_pieces, path_problem, read_annotations
 from hf_smile.data.columns import PLAIN, Reading
-from hf_smile.data.rows import is_ready_made, load_rows, row_pieces
+from hf_smile.data.rows import is_ready_made, load_rows, parquet_files, row_pieces
 from hf_smile.data.shards import SETTINGS
 from hf_smile.data.sources import METADATA, Images, ImageSource, plain_path
-from hf_smile.data.splits import SPLITS, split_of
+from hf_smile.data.splits import SPLITS, name_splits, split_of
 from hf_smile.errors import Problems, SmileDataError
 from hf_smile.hub_id import missing_folder
 from hf_smile.labels import LABEL_NAMES, parse_label
@@ -35,6 +35,7 @@ No data at hand? Draw the sample: python scripts/prepare_data.py --draw_sample -
 
 _IMAGE_PLACES = ("happy_images", "images", "happy_images.zip", "images.zip")
 
+_MOST_CLASSES = 1_000  # folders at a level; with more, they are not classes
 _PIECE = 10_000  # names that are in memory at a time
 
 Pieces = Iterator[tuple[str, pd.DataFrame]]
@@ -51,7 +52,7 @@ class Layout:
 
 
 def read_layout(data_dir: str | Path, problems: Problems, reading: Reading = PLAIN, piece: int = 0) -> Layout:
-    """Find out how the data lie there; what is wrong with the annotations comes up as the pieces are read.
+    """Detect the layout. Problems in the annotations are reported while the pieces are read.
 
     Args:
         data_dir: folder or zip; the id of a data set on the Hub.
@@ -69,90 +70,103 @@ def read_layout(data_dir: str | Path, problems: Problems, reading: Reading = PLA
         raise SmileDataError(f"{message}.\n{EXPECTED_LAYOUT}")
     if is_ready_made(data_dir):
         rows = load_rows(data_dir, reading)
-        return Layout(_without_doubles(row_pieces(rows, reading, problems), problems), rows)
+        return Layout(_refuse_duplicates(row_pieces(rows, reading, problems), problems), rows)
 
-    def read(file: Path) -> Iterator[pd.DataFrame]:
+    def read(file: Path, name: str | None = None) -> Iterator[pd.DataFrame]:
         if piece:
-            return annotation_pieces(file, problems, piece, reading)
-        return iter([read_annotations(file, problems, reading)])
+            return annotation_pieces(file, problems, piece, reading, name=name)
+        return iter([read_annotations(file, problems, reading, name)])
 
-    if path.is_dir() and (csvs := _csv_files(path)):
-        images = _open_images(path, problems)
-        return Layout(_without_doubles(_rows_of_csvs(csvs, images, read), problems), images)
+    if path.is_file() and path.suffix.lower() != ".zip":
+        raise SmileDataError(f"{path}: a file; name the folder that it is in.\n{EXPECTED_LAYOUT}")
+    if path.is_dir() and (csvs := _csv_files(path, reading)):
+        tables = ((split, table) for split, file in csvs.items() for table in read(file))
+        first = next(tables, None)
+        images = _find_images(path, [] if first is None else first[1]["file"][:100], problems)
+        bound = ((split, _bind(table, images.find)) for split, table in chain([first] if first else [], tables))
+        return Layout(_refuse_duplicates(bound, problems), images)
     images = ImageSource(path)
     if not len(images) and len(images.inner_zips) == 1 and path.is_dir():
         images = ImageSource(path / images.inner_zips[0])
     if not len(images):
-        why = images.why_empty if images.inner_zips else f"{path}: no data that can be read"
+        why = images.why_empty if images.inner_zips else f"{path}: no data set found"
         raise SmileDataError(f"{why}.\n{EXPECTED_LAYOUT}")
     pieces = _rows_of_metadata(images, read) if images.metadata else _rows_of_folders(images, reading, problems)
-    return Layout(_without_doubles(pieces, problems), images)
+    return Layout(_refuse_duplicates(pieces, problems), images)
 
 
-def refuse_data_folder(output_dir: str | Path, data_dir: str | Path) -> None:
-    """See that what is written does not land among data: those that are read, or any others.
+def refuse_data_folder(output_dir: str | Path, data_dir: str | Path, replaces: str = "recipe.yaml") -> None:
+    """Refuse an output folder that holds data, or lies in the folder of the data that are read.
+
+    Args:
+        output_dir: need not be there.
+        data_dir: folder, zip or id on the Hub.
+        replaces: a file by which an earlier output is known, which may hold what looks like data.
 
     Raises:
-        SmileDataError: it would.
+        SmileDataError: it does.
 
     >>> refuse_data_folder("outputs/model", "data/happy_images")
     """
-    folder = Path(output_dir)
-    marks = ["train.csv", "test.csv", *METADATA, "dataset_dict.json", "state.json", SETTINGS, *_IMAGE_PLACES]
-    found = next((name for name in marks if (folder / name).exists()), None)
-    for split in SPLITS if found is None and folder.is_dir() else ():
-        classes = [str(spelling) for spelling in (*LABEL_NAMES, *range(len(LABEL_NAMES)))]
-        found = found or next((f"{split}/{name}" for name in classes if (folder / split / name).exists()), None)
-    if found or (folder.is_dir() and folder.resolve() == Path(data_dir).resolve()):
-        raise SmileDataError(f"{folder} holds data{f' ({found})' if found else ''}; name another --output_dir")
+    folder, data = Path(output_dir), Path(data_dir)
+    if data.is_dir() and folder.resolve().is_relative_to(data.resolve()):
+        raise SmileDataError(f"{folder} lies in the folder of the data, {data}; name another --output_dir")
+    if not folder.is_dir() or (folder / replaces).exists():
+        return
+    marks = ("train.csv", "test.csv", *METADATA, "dataset_dict.json", "state.json", SETTINGS, *_IMAGE_PLACES)
+    found = [name for name in marks if (folder / name).exists()]
+    found += [str(file.relative_to(folder)) for file in parquet_files(folder)]
+    below = [path for path in folder.glob("*/*") if split_of(path.parent.name)]
+    found += [
+        str(path.relative_to(folder))
+        for path in [*folder.iterdir(), *below]
+        if path.is_dir() and PLAIN.is_label(path.name)
+    ]
+    if found:
+        raise SmileDataError(f"{folder} holds data ({found[0]}); name another --output_dir")
 
 
-def _csv_files(folder: Path) -> dict[str, Path]:
-    """`train.csv` and its like by split; a single CSV by another name is train."""
+def _csv_files(folder: Path, reading: Reading) -> dict[str, Path]:
+    """`train.csv` and its like by split; a single CSV by another name is train, unless there are class folders."""
     csvs = sorted(path for path in folder.glob("*.[cCtT][sS][vV]") if path.stem.lower() != "metadata")
-    by_split = {split: path for path in reversed(csvs) if path.stem.isalpha() and (split := split_of(path.stem))}
-    if by_split or len(csvs) != 1 or any(split_of(path.name) for path in folder.iterdir() if path.is_dir()):
+    named = name_splits(path.stem for path in csvs if path.stem.isalpha())
+    by_split = {named[path.stem]: path for path in reversed(csvs) if path.stem in named}
+    folders = [path.name for path in folder.iterdir() if path.is_dir()]
+    if by_split or len(csvs) != 1 or any(split_of(name) or reading.is_label(name) for name in folders):
         return {split: by_split[split] for split in SPLITS if split in by_split}
     return {"train": csvs[0]}
 
 
-def _open_images(folder: Path, problems: Problems) -> ImageSource:
-    place = find_images(folder)
-    images = ImageSource(place)
-    if not len(images):
-        looked_for = f"pictures were looked for in {', '.join(_IMAGE_PLACES)}, in any other zip, and beside the CSVs"
-        problems.append(images.why_empty + (f"; {looked_for}" if place == folder else ""))
-    return images
+def _find_images(folder: Path, cells: Iterable[str], problems: Problems) -> ImageSource:
+    """The images of CSV files: the first usual place that holds the first of them, or else the only other one."""
 
+    def holds(source: ImageSource) -> bool:
+        return any(_bind(pd.DataFrame({"file": list(cells)}), source.find)["problem"] == "")
 
-def find_images(folder: Path) -> Path:
-    """The folder or zip that holds the images of `train.csv` and its like; none of them is looked at.
-
-    Raises:
-        SmileDataError: there are several zips that could be it.
-
-    >>> find_images(Path("data/sample"))  # doctest: +SKIP
-    PosixPath('data/sample/happy_images.zip')
-    """
-    for name in _IMAGE_PLACES:
-        if (folder / name).exists():
-            return folder / name
-    zips = sorted(folder.glob("*.[zZ][iI][pP]"))
-    if len(zips) > 1:
-        raise SmileDataError(
-            f"{folder}: more than one zip file ({', '.join(z.name for z in zips)}); name the right one happy_images.zip"
+    usual = [ImageSource(folder / name) for name in _IMAGE_PLACES if (folder / name).exists()]
+    for source in usual:
+        if holds(source):
+            return source
+    zips = [path for path in sorted(folder.glob("*.[zZ][iI][pP]")) if path.name not in _IMAGE_PLACES]
+    others = [ImageSource(path) for path in (*zips, folder)]
+    fitting = [source for source in others if holds(source)]
+    if len(fitting) > 1:
+        names = " and in ".join(str(source.path) for source in fitting)
+        raise SmileDataError(f"the images are in {names}; leave one of them there, or name it happy_images")
+    if fitting:
+        return fitting[0]
+    chosen = next((source for source in (*usual, *others) if len(source)), (*usual, *others)[0])
+    if not len(chosen):
+        looked_for = (
+            f"pictures were looked for in {', '.join(_IMAGE_PLACES)}, in any other zip, and beside the CSV files"
         )
-    return zips[0] if zips else folder
+        problems.append(f"{chosen.why_empty}; {looked_for}")
+    return chosen
 
 
-def _rows_of_csvs(csvs: dict[str, Path], images: ImageSource, read: Callable[[Path], Iterator[pd.DataFrame]]) -> Pieces:
-    for split, path in csvs.items():
-        for table in read(path):
-            yield split, _bind(table, images.find)
-
-
-def _rows_of_metadata(images: ImageSource, read: Callable[[Path], Iterator[pd.DataFrame]]) -> Pieces:
-    """`file_name` is relative to the folder of `metadata.csv`; a folder named after a split says which one it is."""
+def _rows_of_metadata(images: ImageSource, read: Callable[[Path, str], Iterator[pd.DataFrame]]) -> Pieces:
+    """`file_name` is relative to the folder of `metadata.csv`; the first folder of the path may be that of a split."""
+    base = _base(images, PLAIN)
     with tempfile.TemporaryDirectory() as unpacked:
         for name in images.metadata:
             folder = PurePosixPath(plain_path(name)).parent
@@ -160,58 +174,92 @@ def _rows_of_metadata(images: ImageSource, read: Callable[[Path], Iterator[pd.Da
             if images.path.is_file():
                 path = Path(unpacked, PurePosixPath(name).name)
                 path.write_bytes(images.read(name))
-            for table in read(path):
-                table["where"] = f"{folder}/" * (str(folder) != ".") + table["where"]
-                bound = _bind(table.assign(file=[str(folder / file) for file in table["file"]]), images.at)
-                splits = [_first_split(str(folder / file)) or "train" for file in table["file"]]
+            for table in read(path, plain_path(name)):
+                paths = [str(folder / file) for file in table["file"]]
+                without_id = table["image_id"] == table["file"]
+                bound = _bind(table.assign(file=paths), images.exact)
+                bound["image_id"] = table["image_id"].where(~without_id, pd.Series(paths, table.index))
+                tops = [path.removeprefix(base).split("/")[0] for path in paths]
+                named = name_splits(tops)
+                splits = [named.get(top, "train") for top in tops]
                 for split in dict.fromkeys(splits):
                     yield split, bound[[of_row == split for of_row in splits]]
 
 
 def _rows_of_folders(images: ImageSource, reading: Reading, problems: Problems) -> Pieces:
     """`train/<class>/<image>`, or `<class>/<image>` where no folder is named after a split; others may lie between."""
-    if not any("/" in plain_path(name) for name in images.names):
+    if given := [name for name in ("image_column", "label_column", "id_column") if getattr(reading, name)]:
+        raise SmileDataError(f"{images.path}: class folders have no columns; leave out --{given[0]}")
+    base = _base(images, reading)
+    levels = _levels(images, base)
+    if not levels:
         raise SmileDataError(f"{images.path}: images, and nothing that says what they show.\n{EXPECTED_LAYOUT}")
-    has_splits = any(map(_first_split, images.names))
+    splits = name_splits(levels[0])
+    level = _level_of_classes(levels[1:] if splits else levels, reading)
     outside = 0
     names = images.names
     while block := list(islice(names, _PIECE)):
         rows: dict[str, list[dict[str, Any]]] = {}
         for name in block:
             path = plain_path(name)
-            split = _first_split(path) if has_splits else "train"
+            folders = path.removeprefix(base).split("/")[:-1]
+            split = splits.get(folders[0] if folders else "") if splits else "train"
             if split is None:
                 outside += 1
                 continue
-            label = _label_of_folders(path, has_splits, reading, problems)
-            if odd := is_odd_path(path):
+            classes = folders[1:] if splits else folders
+            if odd := path_problem(path):
                 problems.append(f"{path!r} {odd}; rename the file")
-            elif label is not None:
+            elif len(classes) <= level:
+                problems.append(f"{path}: not in the folder of a class")
+            elif not reading.is_label(classes[level]):
+                problems.append(f"{path}: unknown label {classes[level]!r}")
+                problems.unknown_labels.setdefault(classes[level])
+            else:
+                label = parse_label(classes[level], reading.label_map)
                 row = {"image_id": path, "file": name, "label": label, "where": path, "problem": ""}
                 rows.setdefault(split, []).append(row)
         for split, found in rows.items():
             yield split, pd.DataFrame(found)
-    if outside and is_main_process():
-        print(f"Note: {outside:,} images outside of train/, validation/ and test/ are not used", file=sys.stderr)
+    if is_main_process():
+        if outside:
+            print(f"Note: {outside:,} images outside of train/, validation/ and test/ are not used", file=sys.stderr)
+        if images.unread:
+            formats = ", ".join(f"{count:,} .{suffix}" for suffix, count in images.unread.items())
+            print(f"Note: files of other formats are not used: {formats}", file=sys.stderr)
 
 
-def _label_of_folders(path: str, has_splits: bool, reading: Reading, problems: Problems) -> int | None:
-    folders = [folder for folder in path.split("/")[:-1] if not (has_splits and split_of(folder))]
-    labels = {parse_label(folder, reading.label_map) for folder in folders if reading.is_label(folder)}
-    if len(labels) == 1:
-        return labels.pop()
-    if labels:
-        problems.append(f"{path}: in the folders of two labels")
-    elif folders:
-        problems.append(f"{path}: unknown label {folders[-1]!r}")
-        problems.unknown_labels.setdefault(folders[-1])
-    else:
-        problems.append(f"{path}: not in the folder of a class")
-    return None
+def _base(images: ImageSource, reading: Reading) -> str:
+    """The folder that all images are in, but not one that is named after a split or a class."""
+    base = ""
+    for folder in images.wrapper.split("/")[:-1]:
+        if split_of(folder) or reading.is_label(folder):
+            break
+        base += f"{folder}/"
+    return base
 
 
-def _first_split(path: str) -> str | None:
-    return next(filter(None, map(split_of, path.split("/")[:-1])), None)
+def _levels(images: ImageSource, base: str) -> list[set[str]]:
+    """The names of the folders at each level below that one."""
+    levels: list[set[str]] = []
+    for name in images.names:
+        folders = plain_path(name).removeprefix(base).split("/")[:-1]
+        levels += [set() for _ in folders[len(levels) :]]
+        for level, folder in zip(levels, folders, strict=False):
+            if len(level) < _MOST_CLASSES:
+                level.add(folder)
+    return levels
+
+
+def _level_of_classes(levels: list[set[str]], reading: Reading) -> int:
+    """Where the folders of the classes are: at the only level, or at the first where all have the name of a label.
+
+    Beside other levels numbers do not count as labels: they are likely those of people or sessions.
+    """
+    for number, level in enumerate(levels if len(levels) > 1 else ()):
+        if level and all(reading.is_label(folder) and not folder.strip().isdigit() for folder in level):
+            return number
+    return 0
 
 
 def _bind(table: pd.DataFrame, find: Callable[[str], str]) -> pd.DataFrame:
@@ -228,7 +276,7 @@ def _bind(table: pd.DataFrame, find: Callable[[str], str]) -> pd.DataFrame:
     return table.assign(file=files, problem=found_problems)
 
 
-def _without_doubles(pieces: Pieces, problems: Problems) -> Pieces:
+def _refuse_duplicates(pieces: Pieces, problems: Problems) -> Pieces:
     """The same, once it is known that no id and no image is named twice. The names are kept on disk."""
     seen = sqlite3.connect("")
     seen.execute("CREATE TABLE seen (name TEXT PRIMARY KEY, place TEXT, split TEXT, label INT) WITHOUT ROWID")
@@ -248,16 +296,15 @@ def _without_doubles(pieces: Pieces, problems: Problems) -> Pieces:
                 place, other_split, label = earlier
                 what = f"id {row.image_id!r}" if same_id else f"the image of {row.image_id!r}"
                 if other_split != split:
-                    problems.append(
-                        f"{row.where}: {what} is in {place} too; no image may be in {other_split} and {split}"
-                    )
+                    both = f"no image may be in both {other_split} and {split}"
+                    problems.append(f"{row.where}: {what} is in {place} too; {both}")
                     continue
                 other = (
                     ""
                     if -1 in (label, row.label) or label == row.label
                     else f" with another label, {LABEL_NAMES[label]!r}"
                 )
-                problems.append(f"{row.where}: {what} is there twice, first in {place}{other}")
+                problems.append(f"{row.where}: {what} appears twice, first in {place}{other}")
         yield split, table
 
 

@@ -3,69 +3,100 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import yaml
-from datasets import DatasetDict
+from datasets import Dataset, DatasetDict, Image
+from tqdm.auto import tqdm
 
 from hf_smile.data.arguments import DataArguments
+from hf_smile.data.images import encoded_bytes
 from hf_smile.errors import SmileDataError
 
+_HEADER = ["image_id", "split", "digest"]
 SPLITS_FILE = "splits.csv"
-"""`image_id,split` of all images of a run. It carries the ids of people's pictures, and is not published."""
+"""`image_id,split,digest` of all images of a run. It carries the ids of people's pictures, and is not published."""
 
 
 def write_splits(folder: str | Path, splits: DatasetDict) -> None:
-    """Record the images of each split, or see that they are those of the record that is there.
+    """Record the images of each split; see `check_splits` for a run that has a record.
 
     Args:
         folder: of the run.
-        splits: with a column `image_id`.
-
-    Raises:
-        SmileDataError: the run began with other images.
+        splits: with the columns `image_id` and, but for images that are streamed, `image`.
 
     >>> write_splits("outputs/model", splits)  # doctest: +SKIP
     """
     path = Path(folder, SPLITS_FILE)
-    if earlier := read_splits(folder):
-        now = {image_id: split for split, dataset in splits.items() for image_id in dataset["image_id"]}
-        if changed := sum(earlier.get(image_id) != now.get(image_id) for image_id in {*earlier, *now}):
-            raise SmileDataError(
-                f"{folder}: {changed:,} images are not where they were when the run began ({SPLITS_FILE}); "
-                "name the data it began with, or start afresh with --overwrite"
-            )
-        return
     unfinished = path.with_name(f"{SPLITS_FILE}.part")
     with unfinished.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["image_id", "split"])
+        writer.writerow(_HEADER)
         for split, dataset in splits.items():
-            writer.writerows((image_id, split) for image_id in dataset["image_id"])
+            writer.writerows((image_id, split, digest) for image_id, digest in _images_of(dataset))
     unfinished.replace(path)
 
 
-def read_splits(model: str | Path) -> dict[str, str]:
-    """The split of each image of a run, by id; empty where there is no record.
+def check_splits(folder: str | Path, splits: DatasetDict) -> None:
+    """See that the splits are those that a run began with, where it has a record.
+
+    Raises:
+        SmileDataError: they are not.
+
+    >>> check_splits("outputs/new", splits)  # doctest: +SKIP
+    """
+    if not (earlier := read_splits(folder)):
+        return
+    now: dict[str, set[str]] = {}
+    for split, dataset in splits.items():
+        for image_id, digest in _images_of(dataset):
+            now.setdefault(digest or image_id, set()).add(split)
+    if changed := sum(earlier.get(image) != now.get(image) for image in {*earlier, *now}):
+        raise SmileDataError(
+            f"{folder}: {changed:,} images are new, missing, changed or in another split since the run began "
+            f"({SPLITS_FILE}); name the data it began with, or start again with --overwrite"
+        )
+
+
+def _images_of(dataset: Dataset) -> Iterator[tuple[str, str]]:
+    """Id and digest of each image; no digest where the images are streamed."""
+    if "image" not in dataset.column_names:
+        yield from ((image_id, "") for image_id in dataset["image_id"])
+        return
+    rows = dataset.select_columns(["image_id", "image"]).cast_column("image", Image(decode=False))
+    for row in tqdm(rows, desc="Recording the splits", unit=" images", delay=2):
+        yield row["image_id"], hashlib.blake2b(encoded_bytes(row["image"]), digest_size=16).hexdigest()
+
+
+def read_splits(model: str | Path) -> dict[str, set[str]]:
+    """The splits of each image of a run, by the digest of its bytes (or its id, if it was streamed).
+
+    Empty where there is no record.
 
     Raises:
         SmileDataError: the record is damaged.
     """
     path = Path(model, SPLITS_FILE)
+    found: dict[str, set[str]] = {}
     if not path.is_file():
-        return {}
+        return found
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            header, *rows = csv.reader(file)
-        if header == ["image_id", "split"]:
-            return dict(rows)  # type: ignore[arg-type]  # a row of another length is a ValueError
-    except (OSError, ValueError, csv.Error):
-        pass
-    raise SmileDataError(f"{path}: damaged; train again with --overwrite, or name held-out data with --held_out")
+            rows = csv.reader(file)
+            if next(rows) != _HEADER:
+                raise ValueError
+            for image_id, split, digest in rows:
+                found.setdefault(digest or image_id, set()).add(split)
+    except (OSError, ValueError, StopIteration, csv.Error):
+        raise SmileDataError(
+            f"{path}: damaged; train again with --overwrite, or name held-out data with --held_out"
+        ) from None
+    return found
 
 
 def run_data(model: str | Path, given: dict[str, Any]) -> tuple[DataArguments, int]:
@@ -85,39 +116,49 @@ def run_data(model: str | Path, given: dict[str, Any]) -> tuple[DataArguments, i
         raise SmileDataError(f"{path}: can't be read; name the data and their settings yourself") from None
     recipe = {**(recipe if isinstance(recipe, dict) else {}), **given}
     names = {setting.name for setting in fields(DataArguments)}
-    return DataArguments(**{name: recipe[name] for name in names & recipe.keys()}), int(recipe.get("seed", 42))
+    data, seed = DataArguments(**{name: recipe[name] for name in names & recipe.keys()}), recipe.get("seed", 42)
+    sizes = (data.validation_size, data.test_size or 0)
+    if not (
+        isinstance(seed, int) and isinstance(data.data_dir, str) and all(isinstance(n, (int, float)) for n in sizes)
+    ):
+        raise SmileDataError(f"{path}: the settings of the data are damaged; name the data and their settings yourself")
+    return data, seed
 
 
-def require_held_out(model: str | Path, split: str, image_ids: Iterable[str], vouched_for: bool = False) -> None:
-    """See that a model was neither trained nor chosen on images that it is to be measured on.
+def require_held_out(model: str | Path, split: str, dataset: Dataset, vouched_for: bool = False) -> None:
+    """Refuse images that a model was trained or chosen on, or that may be such.
+
+    An image that the data themselves have in two splits counts as what it is measured as; the audit finds those.
 
     Args:
         model: folder of its run.
         split: `validation` or `test`; images of `train` are not held out, and not asked about.
-        image_ids: of the images.
+        dataset: the images.
         vouched_for: the user says that images which the run does not know were held out.
 
     Raises:
-        SmileDataError: it was, or that can't be told.
+        SmileDataError: it was trained or chosen on some of them, or that can't be told.
 
-    >>> require_held_out("outputs/model", "test", ["a", "b"])  # doctest: +SKIP
+    >>> require_held_out("outputs/model", "test", splits["test"])  # doctest: +SKIP
     """
     if split == "train":
         return
-    ids = list(image_ids)
     record = read_splits(model)
-    counts = Counter(record.get(image_id, "unknown") for image_id in ids)
-    where = f"{model}/{SPLITS_FILE}"
+    counts: Counter[str] = Counter()
+    for image_id, digest in _images_of(dataset):
+        known = record.get(digest) or record.get(image_id) or {"unknown"}
+        counts[split if split in known else min(known, key=("train", "validation", "test", "unknown").index)] += 1
+    where, total = f"{model}/{SPLITS_FILE}", f"{len(dataset):,} images"
     if trained := counts["train"]:
-        raise SmileDataError(f"{trained:,} of these {len(ids):,} images were trained on ({where}); name others")
+        raise SmileDataError(f"{trained:,} of these {total} were trained on ({where}); name others")
     if split == "test" and counts["validation"]:
         raise SmileDataError(
-            f"{counts['validation']:,} of these {len(ids):,} images chose the checkpoint ({where}); "
+            f"{counts['validation']:,} of these {total} chose the checkpoint ({where}); "
             "measure it on them with --split validation"
         )
     if counts["unknown"] and not vouched_for:
-        unknown = f"{counts['unknown']:,} of these {len(ids):,} images are not in {where}"
+        unknown = f"{counts['unknown']:,} of these {total} are not in {where}"
         raise SmileDataError(
-            f"{unknown if record else f'{model} has no record of what it was trained on ({SPLITS_FILE})'}, so it can't "
-            "be told whether they were held out; if you know that they were, add --held_out"
+            f"{unknown if record else f'{model} has no record of what it was trained on ({SPLITS_FILE})'}, so hf_smile "
+            "can't tell whether they were held out; if you know that they were, add --held_out"
         )

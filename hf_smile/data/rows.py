@@ -13,11 +13,11 @@ import pandas as pd
 from datasets import ClassLabel, Dataset, DatasetDict, Image, Value
 
 from hf_smile.console import is_main_process
-from hf_smile.data.annotations import OWN_COLUMNS, is_odd_path
+from hf_smile.data.annotations import OWN_COLUMNS, path_problem
 from hf_smile.data.columns import PLAIN, Reading
 from hf_smile.data.shards import is_sharded, rows_of
 from hf_smile.data.sources import RowSource
-from hf_smile.data.splits import SPLITS, split_of
+from hf_smile.data.splits import SPLITS, name_splits, split_of
 from hf_smile.errors import Problems, SmileDataError, first_line
 from hf_smile.labels import LABEL_NAMES, parse_label
 
@@ -60,14 +60,15 @@ def load_rows(data_dir: str | Path, reading: Reading = PLAIN) -> RowSource:
         loaded = _load_saved(folder)
     else:
         loaded = _load_parquet(folder)
-    splits = {"train": loaded} if isinstance(loaded, Dataset) else dict(loaded)
-    if len(splits) == 1 and not any(map(split_of, map(str, splits))):
+    splits = {"train": loaded} if isinstance(loaded, Dataset) else {str(name): rows for name, rows in loaded.items()}
+    if len(splits) == 1 and not any(map(split_of, splits)):
         splits = dict(zip(["train"], splits.values(), strict=True))
-    if (foreign := [str(name) for name in splits if not split_of(str(name))]) and is_main_process():
+    split_names = name_splits(splits)
+    if (foreign := [name for name in splits if name not in split_names]) and is_main_process():
         print(
             f"Note: {', '.join(foreign)} of {data_dir} are not used, only train, validation and test", file=sys.stderr
         )
-    named = {split_of(str(name)): dataset for name, dataset in splits.items()}
+    named = {split: splits[name] for name, split in split_names.items()}
     standard = {split: _standardize(named[split], split, data_dir, reading) for split in SPLITS if split in named}
     return RowSource(DatasetDict(standard), data_dir)
 
@@ -87,7 +88,7 @@ def row_pieces(rows: RowSource, reading: Reading, problems: Problems) -> Iterato
             places = [f"{split}, row {number}" for number in numbers]
             ids = [str(image_id) for image_id in piece["image_id"]]
             for place, image_id in zip(places, ids, strict=True):
-                if odd := is_odd_path(image_id):
+                if odd := path_problem(image_id):
                     problems.append(f"{place}: image_id {image_id!r} {odd}")
             labels = [
                 _label_id(raw, names, reading, place, problems)
@@ -95,7 +96,7 @@ def row_pieces(rows: RowSource, reading: Reading, problems: Problems) -> Iterato
             ]
             files = [f"{split}/{number}" for number in numbers]
             table = pd.DataFrame({"image_id": ids, "file": files, "label": labels, "where": places, "problem": ""})
-            yield split, table.assign(**{name: list(map(str, piece[name])) for name in further})
+            yield split, table.assign(**{name: [str(value).strip() for value in piece[name]] for name in further})
 
 
 def _label_id(raw: Any, names: list[str] | None, reading: Reading, place: str, problems: Problems) -> int:
@@ -152,10 +153,13 @@ def _load_saved(folder: Path) -> DatasetDict | Dataset:
 def _load_parquet(folder: Path) -> DatasetDict:
     is_sharded(folder)  # raises where some of them are missing
     files: dict[str, list[str]] = {}
+    words: set[str] = set()
     for file in parquet_files(folder):
         rows_of(file)  # names a damaged one
-        split = split_of(file.name) or split_of(file.relative_to(folder).parts[0]) or "train"
-        files.setdefault(split, []).append(str(file))
+        name = file.name if split_of(file.name) else file.relative_to(folder).parts[0]
+        words.add(name)
+        files.setdefault(split_of(name) or "train", []).append(str(file))
+    name_splits(words)
     try:
         return datasets.load_dataset("parquet", data_files=files)
     except Exception as error:  # pyarrow and the builder each raise errors of their own
@@ -178,7 +182,8 @@ def build_rows(rows: RowSource, tables: dict[str, pd.DataFrame]) -> DatasetDict:
         dataset = rows.splits[split]
         if len(table) < len(dataset):
             dataset = dataset.select([int(file.rsplit("/", 1)[1]) for file in table["file"]])
-        if getattr(dataset.features["label"], "names", None) != list(LABEL_NAMES):
+        ours = getattr(dataset.features["label"], "names", None) == list(LABEL_NAMES)
+        if not ours or list(dataset["label"]) != table["label"].tolist():  # a label_map may change ours too
             dataset = dataset.remove_columns("label").add_column("label", table["label"].tolist())
             dataset = dataset.cast_column("label", ClassLabel(names=list(LABEL_NAMES)))
         if dataset.features["image_id"].dtype != "string":

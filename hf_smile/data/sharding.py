@@ -27,8 +27,9 @@ from hf_smile.csv_cells import guarded
 from hf_smile.data.annotations import OWN_COLUMNS
 from hf_smile.data.columns import PLAIN, Reading
 from hf_smile.data.images import decode_image
-from hf_smile.data.layouts import read_layout
+from hf_smile.data.layouts import read_layout, refuse_data_folder
 from hf_smile.data.shards import SETTINGS, features_of, read_settings, rows_of, shard_files
+from hf_smile.data.sources import Images
 from hf_smile.data.splits import SPLITS, column_of, grouped_rows
 from hf_smile.errors import Problems, SmileDataError
 from hf_smile.labels import LABEL_NAMES
@@ -87,9 +88,8 @@ def write_shards(
     >>> write_shards("data/sample", "data/shards", Sharding(images_per_shard=500))  # doctest: +SKIP
     {'train': 1080, 'validation': 120, 'test': 300}
     """
-    folder, output = Path(data_dir), Path(output_dir)
-    if folder.resolve() == output.resolve():
-        raise SmileDataError(f"{output} holds the images themselves; name another --output_dir")
+    output = Path(output_dir)
+    refuse_data_folder(output, data_dir, SETTINGS)
     problems = Problems()
     layout = read_layout(data_dir, problems, reading, _PIECE)
     output.mkdir(parents=True, exist_ok=True)
@@ -100,7 +100,7 @@ def write_shards(
         index.fill(layout.pieces, problems, data_dir)
         sizes = {split: images for split in SPLITS if (images := index.size(split))}
         shards = {split: how.shards_of(split, images) for split, images in sizes.items()}
-        settings = asdict(how) | {"annotations": index.digest(), "shards": shards}
+        settings = asdict(how) | {"annotations": index.digest(layout.images), "shards": shards}
         del settings["on_bad_image"]  # after an error, `skip` goes on where it was
         _open_output(output, settings)
         progress = tqdm(total=sum(sizes.values()), desc="Writing shards", unit=" images", delay=1)
@@ -123,7 +123,7 @@ def write_shards(
     _list_bad_images(output, sum(sizes.values()))
     written = {split: sum(map(rows_of, shard_files(output, split))) for split in shards}
     if empty := [split for split, images in written.items() if not images]:
-        raise SmileDataError(f"{folder}: no image is left in {' and '.join(empty)}; see {output}/bad_images.csv")
+        raise SmileDataError(f"{data_dir}: no image is left in {' and '.join(empty)}; see {output}/bad_images.csv")
     return written
 
 
@@ -164,12 +164,10 @@ def _write_shard(
         while group := list(itertools.islice(rows, _ROW_GROUP)):
             good = []
             for row, image in zip(group, pool.map(load, group), strict=True):
-                where = row.pop("place")
-                del row["file"], row["problem"]
                 if "problem" in image:
-                    bad.append({"where": where, "image_id": row["image_id"], "problem": image["problem"]})
+                    bad.append({"where": row["place"], "image_id": row["image_id"], "problem": image["problem"]})
                 else:
-                    good.append(row | image)
+                    good.append({"image_id": row["image_id"], "label": row["label"], **row["further"], **image})
                 progress.update()
             if good:
                 writer.write_table(pa.Table.from_pylist(good, schema))
@@ -254,17 +252,15 @@ class _Index:
 
     def _hold_out(self, split: str, size: float) -> None:
         if self.how.group_by:
-            query = "SELECT rowid, label, json_extract(further, ?) FROM images WHERE split = 'train' ORDER BY key"
-            rows = self._database.execute(query, (f'$."{column_of(self.further, self.how.group_by)}"',))
-            numbers, labels, groups = (np.array(column) for column in zip(*rows, strict=True))
-            held_out = grouped_rows(labels.astype(int), groups.astype(str), split, size, self.how.seed)
+            numbers, labels, groups = self._groups("train")
+            held_out = grouped_rows(labels, groups, split, size, self.how.seed)
             chosen = ((split, int(number)) for number in numbers[held_out])
             self._database.executemany("UPDATE images SET split = ? WHERE rowid = ?", chosen)
             return
         for label, count in self._counts().items():
             if count < 2:
                 raise SmileDataError(
-                    f"train holds 1 image of {LABEL_NAMES[label]!r}, and it takes 2 of each class, one of them for "
+                    f"train has 1 image of {LABEL_NAMES[label]!r}, and at least 2 of each class are needed, one for "
                     f"{split}; add images, or set --{split}_size 0"
                 )
             self._database.execute(
@@ -273,17 +269,28 @@ class _Index:
                 (split, label, min(count - 1, max(1, round(count * size)))),
             )
 
-    def _check_groups(self, group_by: str) -> None:
-        query = (
-            "SELECT g, min(split), max(split) FROM (SELECT json_extract(further, ?) AS g, split FROM images)"
-            " GROUP BY g HAVING min(split) < max(split) LIMIT 1"
+    def _groups(self, split: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Row number, label and group of each image of a split."""
+        column = column_of(self.further, self.how.group_by or "")
+        codes: dict[str, int] = {"": -1}
+        query = "SELECT rowid, label, further FROM images WHERE split = ? ORDER BY key"
+        rows = (
+            (number, label, codes.setdefault(json.loads(further).get(column, ""), len(codes)))
+            for number, label, further in self._database.execute(query, (split,))
         )
-        path = f'$."{column_of(self.further, group_by)}"'
-        if found := self._database.execute(query, (path,)).fetchone():
-            raise SmileDataError(
-                f"{group_by} {found[0]!r} is in {found[1]} and in {found[2]}; "
-                "put all rows into train, and let --test_size and --validation_size hold out whole groups"
-            )
+        table = np.fromiter(rows, dtype=[("number", "i8"), ("label", "i4"), ("group", "i4")])
+        return table["number"], table["label"], np.where(table["group"] < 0, "", table["group"].astype(str))
+
+    def _check_groups(self, group_by: str) -> None:
+        column = column_of(self.further, group_by)
+        first: dict[str, str] = {}
+        for split, further in self._database.execute("SELECT split, further FROM images"):
+            group = json.loads(further).get(column, "")
+            if first.setdefault(group, split) != split:
+                raise SmileDataError(
+                    f"{group_by} {group!r} is in {first[group]} and in {split}; "
+                    "put all rows into train, and let --test_size and --validation_size hold out whole groups"
+                )
 
     def _add(self, split: str, table: pd.DataFrame) -> None:
         further = [name for name in table.columns if name not in OWN_COLUMNS]
@@ -298,15 +305,19 @@ class _Index:
     def size(self, split: str) -> int:
         return self._database.execute("SELECT count(*) FROM images WHERE split = ?", (split,)).fetchone()[0]
 
-    def digest(self) -> str:
+    def digest(self, images: Images) -> str:
+        """Of all that the shards are made of. Of the images their names, sizes and times of modification."""
         digest = hashlib.blake2b(digest_size=16)
-        for row in self._database.execute("SELECT image_id, split, label, further FROM images ORDER BY split, key"):
-            digest.update(repr(row).encode())
+        query = "SELECT image_id, split, label, further, file FROM images ORDER BY split, key"
+        for row in self._database.execute(query):
+            stamp = (images.stamp(row[-1]) or "").rpartition(" ")[0]  # but not that of the last change, as copies have
+            digest.update(repr((*row, stamp)).encode("utf-8", "surrogatepass"))
         return digest.hexdigest()
 
     def rows(self, split: str) -> Iterator[dict[str, Any]]:
-        """`image_id`, `file`, `label`, `place`, `problem` and the further columns, in the random order."""
+        """`image_id`, `file`, `label`, `place`, `problem` and `further` columns, in the random order."""
         names = ("image_id", "file", "label", "place", "problem")
         query = f"SELECT {', '.join(names)}, further FROM images WHERE split = ? ORDER BY key"
         for *own, further in self._database.execute(query, (split,)):
-            yield dict(zip(names, own, strict=True)) | dict.fromkeys(self.further) | json.loads(further)
+            cells = dict.fromkeys(self.further) | json.loads(further)
+            yield {**dict(zip(names, own, strict=True)), "further": cells}

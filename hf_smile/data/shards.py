@@ -75,7 +75,7 @@ def rows_of(file: Path) -> int:
     try:
         return pq.read_metadata(file).num_rows
     except (pa.ArrowException, OSError) as error:
-        raise SmileDataError(f"{file}: not a readable Parquet file ({first_line(error)}); make it again") from None
+        raise SmileDataError(f"{file}: not a readable Parquet file ({first_line(error)}); write it again") from None
 
 
 def features_of(further: Sequence[str] = ()) -> Features:

@@ -19,6 +19,7 @@ from hf_smile.errors import SmileDataError, first_line
 if TYPE_CHECKING:
     from datasets import DatasetDict
 
+_OTHER_PICTURES = (".gif", ".tif", ".tiff", ".jp2", ".jxl", ".dng", ".heics", ".jfif")
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 
 
@@ -64,6 +65,8 @@ class ImageSource:
             self._zip_stamp = _stamp(self.path.stat())
         else:
             raise SmileDataError(f"{self.path}: no such folder or zip file")
+        self.unread: Counter[str] = Counter()
+        """Pictures in formats that are not read, by suffix."""
         self.metadata: list[str] = []
         """Files `metadata.csv`, `.jsonl` or `.parquet`."""
         self.inner_zips: list[str] = []
@@ -74,6 +77,8 @@ class ImageSource:
         rows = ((self._tail(name), _to_bytes(name)) for name in names if self._is_image(name))
         self._index.executemany("INSERT INTO images VALUES (?, ?)", rows)
         self._index.execute("CREATE INDEX by_tail ON images (tail)")
+        self.wrapper = self._common_folder()
+        """The folder that all images are in, as archives often have it; else empty."""
 
     def __len__(self) -> int:
         return self._index.execute("SELECT count(*) FROM images").fetchone()[0]
@@ -99,8 +104,10 @@ class ImageSource:
         """The one image that a cell of the annotations names.
 
         Args:
-            text: a path in the folder or zip, or the end of one: `person0/000.jpg`, `000.jpg`. The suffix may be left
-                out. A path that is there in full is taken; otherwise the text must be the end of exactly one path.
+            text: a path in the folder or zip, `person0/000.jpg`, or the name of a file in any of its folders,
+                `000.jpg`. The suffix may be left out. A path is read as it stands, seen from the folder or zip, from
+                beside it, or from inside the folder that all images are in. A name must fit one file only, unless
+                it is that of a file at the top.
 
         Raises:
             SmileDataError: no image or several are named so, or the path leaves the folder.
@@ -116,21 +123,21 @@ class ImageSource:
         rows = self._index.execute("SELECT name FROM images WHERE tail >= ? AND tail < ?", (tail, tail[:-1] + b"0"))
         found = [_from_bytes(name) for (name,) in rows]
         same_suffix = [name for name in found if not suffix or name.lower().endswith(suffix.lower())]
-        exact = [name for name in same_suffix if _plain(name) in (text, text.removeprefix(self._root))]
+        exact = [name for name in same_suffix if _plain(name) in self._seen_from_all_sides(text)]
         if not exact and ("/" in text or suffix):
-            whole = (stem, stem.removeprefix(self._root))
+            whole = self._seen_from_all_sides(stem)
             exact = [name for name in same_suffix if _split_suffix(_plain(name))[0] in whole]
-        matches = exact or same_suffix
+        matches = exact or ([] if "/" in text else same_suffix)
         if len(matches) == 1:
             return matches[0]
         if matches:
             raise SmileDataError(
                 f"two files have this name: {matches[0]} and {matches[1]}; write the path of one of them"
             )
-        instead = f"there is {found[0]}; write that" if found else "add it, or remove its line"
+        instead = f"there is {found[0]}; write that if it is meant" if found else "add it, or remove its line"
         raise SmileDataError(f"image missing in {self.path.name}; {instead}")
 
-    def at(self, path: str) -> str:
+    def exact(self, path: str) -> str:
         """The image at exactly this path, which must lie in the folder itself: as `find`, for files from strangers.
 
         Raises:
@@ -149,7 +156,7 @@ class ImageSource:
         raise SmileDataError(f"image missing in {self.path.name}; add it, or remove its line")
 
     def stamp(self, file: str) -> str | None:
-        """Size and modification time: of the image, or of the zip it is in."""
+        """Size and times: of the image, or of the zip it is in."""
         if self._zip is not None:
             return self._zip_stamp
         try:
@@ -190,6 +197,18 @@ class ImageSource:
             reason = "the archive is damaged here"
         raise SmileDataError(f"can't be unpacked: {reason}; make or download the zip again")
 
+    def _seen_from_all_sides(self, path: str) -> tuple[str, ...]:
+        return path, path.removeprefix(self._root), self.wrapper + path
+
+    def _common_folder(self) -> str:
+        common: list[str] | None = None
+        for name in self.names:
+            folders = _plain(name).split("/")[:-1]
+            common = folders if common is None else [a for a, b in zip(common, folders, strict=False) if a == b]
+            if not common:
+                return ""
+        return "/".join([*(common or []), ""])
+
     def _is_image(self, name: str) -> bool:
         base = _plain(name).rpartition("/")[2]
         stem, suffix = _split_suffix(base)
@@ -197,6 +216,8 @@ class ImageSource:
             self.metadata.append(name)
         elif base.lower().endswith(".zip"):
             self.inner_zips.append(name)
+        elif base.lower().endswith(_OTHER_PICTURES):
+            self.unread[base.lower().rpartition(".")[2]] += 1
         return bool(stem and suffix) and not base.startswith("._")
 
     def _tail(self, name: str) -> bytes:
@@ -225,8 +246,11 @@ class RowSource:
         """
         split, row = file.rsplit("/", 1)
         image = self.splits[split][int(row)]["image"]
-        if image is None:
+        if image is None or (image["bytes"] is None and not image["path"]):
             raise SmileDataError("the row has no image; remove it")
+        if image["bytes"] is None and not Path(image["path"]).is_absolute():
+            # It would be looked for in the folder that the program happens to be started in.
+            raise SmileDataError(f"its path {image['path']!r} is relative; save the data set with the images in it")
         return encoded_bytes(image)
 
     def stamp(self, file: str) -> str | None:
@@ -275,7 +299,7 @@ def _from_bytes(name: bytes) -> str:
 
 
 def _stamp(status: os.stat_result) -> str:
-    return f"{status.st_size} {status.st_mtime_ns}"
+    return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"  # tools that restore one time leave the other
 
 
 def _stamp_of_files(files: list[dict[str, str]]) -> str | None:
@@ -287,8 +311,14 @@ def _stamp_of_files(files: list[dict[str, str]]) -> str | None:
 
 
 def _folder_files(folder: Path) -> Iterator[str]:
-    for parent, folders, files in os.walk(folder):
-        folders.sort()
+    seen: set[tuple[int, int]] = set()
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        status = Path(parent).stat()
+        if (status.st_dev, status.st_ino) in seen:  # a link to a folder that it is in
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
             yield Path(parent, name).relative_to(folder).as_posix()
 
@@ -312,7 +342,7 @@ def _open_zip(path: Path) -> zipfile.ZipFile:
 
 def _zip_members(archive: zipfile.ZipFile, path: Path) -> Iterator[str]:
     if sum(info.compress_size for info in archive.infolist()) > path.stat().st_size:
-        raise SmileDataError(f"{path}: its members lie over one another, as in a zip bomb; make the zip again")
+        raise SmileDataError(f"{path}: its entries overlap, as in a zip bomb; make the zip again")
     for info in archive.infolist():
         parts = info.filename.replace("\\", "/").split("/")
         if leaves_folder("/".join(parts)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections import Counter
+from collections.abc import Iterable
 from math import ceil
 
 import numpy as np
@@ -20,7 +21,6 @@ _SPLIT_WORDS = {  # as `datasets` knows them
     **dict.fromkeys(("validation", "valid", "dev", "val"), "validation"),
     **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
 }
-_MOST_FOLDS = 20
 
 
 def split_of(name: str) -> str | None:
@@ -30,6 +30,24 @@ def split_of(name: str) -> str | None:
     ('train', 'validation', 'test', None)
     """
     return _SPLIT_WORDS.get(re.split(r"[-._ ]", name.lower())[0])
+
+
+def name_splits(names: Iterable[str]) -> dict[str, str]:
+    """The split of each name that stands for one.
+
+    Raises:
+        SmileDataError: two different names stand for the same split.
+
+    >>> name_splits(["Train", "val", "notes"])
+    {'Train': 'train', 'val': 'validation'}
+    """
+    named = {name: split for name in sorted(names) if (split := split_of(name))}
+    first: dict[str, str] = {}
+    for name, split in named.items():
+        word = re.split(r"[-._ ]", name.lower())[0]
+        if first.setdefault(split, word) != word:
+            raise SmileDataError(f"{first[split]!r} and {word!r} both stand for {split}; rename one of them")
+    return named
 
 
 def hold_out(train: Dataset, split: str, size: float, seed: int, group_by: str | None = None) -> DatasetDict:
@@ -53,7 +71,8 @@ def hold_out(train: Dataset, split: str, size: float, seed: int, group_by: str |
         check_size(labels, split, size)
         parts = train.train_test_split(size, stratify_by_column="label", seed=seed)
         return DatasetDict({"train": parts["train"], split: parts["test"]})
-    held_out = grouped_rows(labels, np.array(train[column_of(train.column_names, group_by)], str), split, size, seed)
+    groups = np.array([str(value).strip() for value in train[column_of(train.column_names, group_by)]])
+    held_out = grouped_rows(labels, groups, split, size, seed)
     return DatasetDict(
         {"train": train.select(np.flatnonzero(~held_out)), split: train.select(np.flatnonzero(held_out))}
     )
@@ -76,8 +95,8 @@ def column_of(names: list[str], group_by: str) -> str:
 def grouped_rows(labels: np.ndarray, groups: np.ndarray, split: str, size: float, seed: int) -> np.ndarray:
     """Which rows are held out so that no group is on both sides, and the classes have about their shares.
 
-    The groups are dealt to folds by scikit-learn's `StratifiedGroupKFold`, and as many folds are taken as come closest
-    to the size.
+    The groups are dealt to folds by scikit-learn's `StratifiedGroupKFold`, about as large as what is held out or as
+    what is left, and as many folds are taken as come closest to the size.
 
     Args:
         labels: (N,) label ids.
@@ -101,13 +120,14 @@ def grouped_rows(labels: np.ndarray, groups: np.ndarray, split: str, size: float
     count = len(np.unique(groups))
     if count < 2:
         raise SmileDataError(f"all images are of one group, so none can be held out for {split}; leave out --group_by")
-    folds = StratifiedGroupKFold(min(_MOST_FOLDS, count), shuffle=True, random_state=seed)
+    count_of_folds = min(max(2, round(1 / min(size, 1 - size))), count)
+    folds = StratifiedGroupKFold(count_of_folds, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # a class may well have fewer images than there are folds
         try:
             order = [rows for _, rows in folds.split(labels, labels, groups)]
         except ValueError:  # no class has as many images as there are folds
-            raise SmileDataError(f"{len(labels)} images are too few to hold groups out for {split}") from None
+            raise SmileDataError(f"{len(labels)} images are too few to hold out whole groups for {split}") from None
     sizes = np.cumsum([len(rows) for rows in order[:-1]])
     taken = 1 + int(np.abs(sizes - size * len(labels)).argmin())
     held_out = np.zeros(len(labels), bool)
@@ -126,7 +146,8 @@ def check_size(labels: np.ndarray, split: str, size: float) -> None:
     label, fewest = min(counts.items(), key=lambda item: item[1])
     if fewest < 2:
         raise SmileDataError(
-            f"train holds 1 image of {label!r}, and it takes 2 of each class, one of them for {split}; add images"
+            f"train has 1 image of {label!r}, and at least 2 of each class are needed, one of them for {split}; "
+            "add images"
         )
     if not len(counts) <= held_out <= len(labels) - len(counts):
         raise SmileDataError(
@@ -143,7 +164,8 @@ def check_groups(splits: DatasetDict, group_by: str) -> None:
         SmileDataError: one is, or a split has no such column.
     """
     groups = {
-        split: set(map(str, dataset[column_of(dataset.column_names, group_by)])) for split, dataset in splits.items()
+        split: {str(value).strip() for value in dataset[column_of(dataset.column_names, group_by)]}
+        for split, dataset in splits.items()
     }
     names = [*groups]
     for at, split in enumerate(names):

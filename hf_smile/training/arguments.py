@@ -321,6 +321,8 @@ def _read_recipe(path: Path) -> list[str]:
         if name not in known:
             raise SmileError(_unknown_setting(str(name), str(path)))
         if isinstance(value, dict):
+            if odd := [key for key in value if not isinstance(key, str)]:
+                raise SmileError(f"{path}: {name} holds {odd[0]!r}, which YAML takes for no text; quote it")
             words += [f"--{name}", json.dumps(value)]
         elif value is not None:
             words += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]

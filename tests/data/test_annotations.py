@@ -62,6 +62,7 @@ def test_further_columns_of_a_file_with_header_are_kept(read):
     ("content", "problem"),
     [
         ("a,negative smile\nb,happy\n", "train.csv:2: unknown label 'happy'"),
+        ("picture,mood\nb,2\n", "train.csv:1: unknown label 'mood'; expected one of"),
         ("a,negative smile\n,NOT smile\n", "train.csv:2: empty id"),
         (".jpg,NOT smile\n", "train.csv:1: '.jpg' can't be the name of a file"),
         ("a,0\nb\n", "train.csv:2: 1 column where 2 are expected (image_id,label)"),
@@ -69,11 +70,13 @@ def test_further_columns_of_a_file_with_header_are_kept(read):
         ("negative smile,a\nNOT smile,b\nNOT smile,c\n", "train.csv: the labels stand where the ids should"),
         ("image_id,label\n0,a\n2,b\n", "train.csv: the labels stand where the ids should"),
         ("a,0,x\n", "train.csv:1: 3 columns where 2 are expected"),
-        ("image_id,emotion\na,0\n", "train.csv:1: no column 'label'; the header has image_id, emotion"),
-        ("person,label\na,0\n", "train.csv:1: no column 'image_id'"),
+        (
+            "image_id,emotion\na,0\n",
+            "train.csv: no column 'label'; the header has image_id, emotion (name it with --label_column)",
+        ),
+        ("person,label\na,0\n", "train.csv: no column 'image_id'"),
         ("image_id,label\n", "train.csv: empty file"),
-        ("image_id,label,label\na,0,2\n", "train.csv:1: column 'label' is there twice"),
-        ("image_id,label,digest\na,0,x\n", "train.csv: column 'digest' is there twice, or its name is reserved"),
+        ("image_id,label,label\na,0,2\n", "train.csv: column 'label' appears twice"),
         ("", "train.csv: empty file"),
         ("\n\n", "train.csv: empty file"),
         ("a,0\nb,NOT smile\n".encode("utf-16-le"), "train.csv:1: wrong encoding"),
@@ -85,6 +88,11 @@ def test_each_problem_is_reported_with_file_and_line(read, content, problem):
     _, problems = read(content)
     assert len(problems) == 1
     assert problems[0].startswith(problem)
+
+
+def test_an_unknown_header_is_told_how_to_name_its_columns(read):
+    _, problems = read("picture,mood\na.jpg,2\n")
+    assert problems[0].endswith("if this line is a header, name its columns with --image_column and --label_column")
 
 
 def test_ids_that_are_numbers_do_not_pass_for_labels(read):
@@ -168,7 +176,7 @@ def test_json_lines_and_parquet_are_annotations_too(read, tmp_path):
     again = read_annotations(tmp_path / "m.parquet", problems)
     assert problems == [] and again["file"].tolist() == ["a.jpg", "b.jpg"] and again["label"].tolist() == [0, 2]
     for content, problem in (
-        ("[1]\n", "m.jsonl:1: not a JSON object"),
+        ("[1]\n", "m.jsonl:1: each line must be a JSON object"),
         ("\n", "m.jsonl: empty file"),
         ('{"a": 1', "m.jsonl:1:"),
     ):

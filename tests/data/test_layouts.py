@@ -2,6 +2,8 @@
 
 import csv
 import io
+import json
+import re
 import tempfile
 import zipfile
 from pathlib import Path
@@ -11,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from hf_smile.data import annotations
 from hf_smile.data.dataset import load_smile_dataset
 from hf_smile.data.layouts import collect, read_layout, refuse_data_folder
 from hf_smile.errors import Problems, SmileDataError
@@ -58,13 +61,18 @@ def files_named(text: str, files: list[str]) -> list[str]:
         if f"/images/{split_suffix(name)[0]}".endswith(f"/{stem}")
         and suffix.lower() in ("", split_suffix(name)[1].lower())
     ]
-    for whole in ([name for name in fitting if text in (name, f"images/{name}")], None):
-        if whole:
-            return whole
+    shared = files[0].split("/")[:-1]
+    for name in files:
+        shared = [a for a, b in zip(shared, name.split("/")[:-1], strict=False) if a == b]
+    wrapper = "".join(f"{folder}/" for folder in shared)
+    sides = (text, text.removeprefix("images/"), wrapper + text)
+    if whole := [name for name in fitting if name in sides]:
+        return whole
     if "/" in text or suffix:
-        whole = [name for name in fitting if stem in (split_suffix(name)[0], f"images/{split_suffix(name)[0]}")]
-        return whole or fitting
-    return fitting
+        sides = tuple(split_suffix(side)[0] for side in sides)
+        if whole := [name for name in fitting if split_suffix(name)[0] in sides]:
+            return whole
+    return [] if "/" in text else fitting
 
 
 @settings(max_examples=2000, deadline=None, suppress_health_check=list(HealthCheck))
@@ -89,6 +97,12 @@ def test_a_row_is_bound_to_the_file_that_it_names(case):
         problems = Problems()
         layout = read_layout(folder, problems)
         tables = collect(layout, problems)
+        read = {
+            row.image_id: layout.images.read(row.file)
+            for t in tables.values()
+            for row in t.itertuples()
+            if not row.problem
+        }
 
     accepted, first = {}, {}
     for number, text in enumerate(rows):
@@ -109,8 +123,9 @@ def test_a_row_is_bound_to_the_file_that_it_names(case):
         assert row.label == number % 3
         assert (row.problem == "") == (number in accepted), row.problem
         if number in accepted:
-            assert split_suffix(row.file)[0].endswith(split_suffix(accepted[number])[0])
-            assert row.file == accepted[number]
+            assert read[row.image_id] == accepted[number].encode()
+        else:
+            assert re.search("image missing|two files have this name|leaves the folder", row.problem)
 
 
 def png(color: str) -> bytes:
@@ -171,7 +186,7 @@ def test_all_kinds_of_problems_come_in_one_run(write):
     for words in (
         "train.csv:7: image 'broken.png': not a JPEG",
         "train.csv:8: image 'gone.png': image missing",
-        "train.csv:9: id '0.png' is there twice, first in train.csv:1 with another label",
+        "train.csv:9: id '0.png' appears twice, first in train.csv:1 with another label",
         "train.csv:10: unknown label 'happy'",
         "train.csv:11: empty id",
         "train.csv:12: 1 column where 2",
@@ -193,9 +208,14 @@ def test_all_kinds_of_problems_come_in_one_run(write):
         ({"happy/a.png": b"", "sad/b.png": b""}, r'unknown label .happy.(.|\n)*--label_map "happy=...,sad=..."'),
         ({"a.png": b""}, "images, and nothing that says what they show"),
         ({"train.csv": "a,0\n"}, "pictures were looked for in happy_images, images, happy_images.zip"),
-        ({"0/1/a.png": b"", "0/b.png": b""}, "0/1/a.png: in the folders of two labels"),
+        (
+            {"genuine/0/a.png": b"", "fake/1/b.png": b""},
+            r'unknown label .genuine.(.|\n)*--label_map "fake=...,genuine=..."',
+        ),
+        ({"train.csv": "a,0\n", "eval.csv": "b,0\n", "test.csv": "c,0\n"}, "'eval' and 'test' both stand for test"),
+        ({"val/0/a.png": b"", "dev/0/b.png": b"", "train/0/c.png": b""}, "'dev' and 'val' both stand for validation"),
         ({"train/a.png": b"", "train/0/b.png": b""}, "train/a.png: not in the folder of a class"),
-        ({"one.csv": "a,0\n", "two.csv": "b,0\n"}, "no data that can be read"),
+        ({"one.csv": "a,0\n", "two.csv": "b,0\n"}, "images, and nothing|no data set found"),
         ({"metadata.jsonl": "{}", "a.png": b""}, "metadata.jsonl: empty file"),
         ({"train.parquet": b"PAR1"}, "not a readable Parquet file"),
     ],
@@ -205,6 +225,102 @@ def test_what_is_there_and_what_is_missing_is_said(write, files, message):
         load_smile_dataset(write(files))
 
 
+def test_numbers_of_people_are_not_labels(write):
+    files = {f"genuine/{n % 3}/{n}.png": png("red") for n in range(9)} | {
+        f"fake/{n % 3}/{n}.png": png("red") for n in range(9)
+    }
+    folder = write(files)
+    with pytest.raises(SmileDataError, match="18 problems"):
+        load_smile_dataset(folder, test_size=0.3)
+    label_map = {"genuine": "positive smile", "fake": "negative smile"}
+    splits = load_smile_dataset(folder, 0, test_size=0.34, label_map=label_map)
+    for row in splits["train"]:
+        assert row["label"] == (1 if row["image_id"].startswith("genuine") else 0)
+
+
+def test_splits_in_a_zip_of_windows_stay_apart(tmp_path):
+    with zipfile.ZipFile(tmp_path / "faces.zip", "w") as archive:
+        for number in range(12):
+            archive.writestr(f"{'test' if number > 8 else 'train'}\\{number % 3}\\{number}.png", png("red"))
+    splits = load_smile_dataset(tmp_path / "faces.zip", 0)
+    assert (len(splits["train"]), len(splits["test"])) == (9, 3)
+
+
+def test_images_beside_the_csv_are_not_taken_from_a_stray_zip(write):
+    files = {f"{number}.png": png("red") for number in range(6)}
+    folder = write({**files, "train.csv": "".join(f"{n},{n % 3}\n" for n in range(6))})
+    with zipfile.ZipFile(folder / "notes.zip", "w") as archive:
+        archive.writestr("logo.png", png("blue"))
+    assert len(load_smile_dataset(folder, 0, test_size=0.5)["train"]) == 3
+    with zipfile.ZipFile(folder / "backup.zip", "w") as archive:
+        archive.writestr("0.png", png("blue"))
+    with pytest.raises(SmileDataError, match=r"the images are in .*backup\.zip and in .*DATA; leave one"):
+        load_smile_dataset(folder, 0, test_size=0.5)
+
+
+def test_a_folder_of_other_pictures_does_not_hide_the_images(write):
+    files = {f"photos/{number}.png": png("red") for number in range(6)} | {"images/logo.png": png("blue")}
+    splits = load_smile_dataset(
+        write({**files, "train.csv": "".join(f"{n},{n % 3}\n" for n in range(6))}), 0, test_size=0.5
+    )
+    assert len(splits["train"]) == 3
+
+
+def test_equal_names_in_the_folders_of_two_splits_are_two_images(write):
+    files = {}
+    for split in ("train", "test"):
+        files[f"{split}/metadata.csv"] = "file_name,label\n" + "".join(f"{n}.png,{n % 3}\n" for n in range(6))
+        files |= {f"{split}/{n}.png": png("red" if split == "train" else "blue") for n in range(6)}
+    splits = load_smile_dataset(write(files), 0)
+    assert splits["test"]["image_id"][0] == "test/0.png" and splits["test"][0]["image"].getpixel((0, 0)) == (0, 0, 255)
+
+
+def test_columns_of_the_user_with_our_names_do_no_harm(write, capsys):
+    rows = "".join(f"{n},{n % 3},s{n},p{n},x\n" for n in range(6))
+    folder = write({f"{n}.png": png("red") for n in range(6)} | {"train.csv": "id,class,split,place,label\n" + rows})
+    splits = load_smile_dataset(folder, 0, test_size=0.5, label_column="class")
+    assert (
+        splits["train"]["split"][0] == f"s{splits['train']['image_id'][0]}" and "place" in splits["train"].column_names
+    )
+    assert "Note: column label of train.csv is not kept" in capsys.readouterr().err
+
+
+def test_a_label_map_holds_for_saved_data_with_our_names_too(sample_dir, tmp_path):
+    load_smile_dataset(sample_dir).save_to_disk(tmp_path / "theirs")
+    splits = load_smile_dataset(tmp_path / "theirs", label_map={"negative smile": "NOT smile"})
+    assert set(splits["train"]["label"]) == {1, 2}
+
+
+def test_a_relative_path_in_a_saved_data_set_is_not_followed(tmp_path):
+    import datasets
+
+    images = [{"bytes": png("red"), "path": None}] * 6 + [{"bytes": None, "path": "a.png"}]
+    features = datasets.Features(image=datasets.Image(decode=False), label=datasets.Value("int64"))
+    theirs = datasets.Dataset.from_dict({"image": images, "label": [0, 1, 2] * 2 + [0]}, features=features)
+    theirs.save_to_disk(tmp_path / "theirs")
+    with pytest.raises(SmileDataError, match=r"train, row 6: .* 'a\.png' is relative"):
+        load_smile_dataset(tmp_path / "theirs", test_size=0.5)
+
+
+def test_rows_beyond_the_limit_are_not_lost_without_a_word(write, monkeypatch):
+    monkeypatch.setattr(annotations, "_MAX_LINES", 5)
+    lines = "\n".join(json.dumps({"file_name": f"{n}.png", "label": n % 3}) for n in range(9))
+    with pytest.raises(SmileDataError, match=r"metadata\.jsonl: more than 5 rows"):
+        load_smile_dataset(write({f"{n}.png": png("red") for n in range(9)} | {"metadata.jsonl": lines}), test_size=0.5)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("metadata.jsonl", b'{"file_name": "0.png", "label": 0}\n' * 500 + b"\xff"),
+        ("metadata.jsonl", b'{"file_name": "0.png", "label": 0, "x": "\\ud800"}'),
+    ],
+)
+def test_damaged_metadata_are_told_in_words(write, name, content):
+    with pytest.raises(SmileDataError, match=r"metadata\.jsonl|one class|too few|at least"):
+        load_smile_dataset(write({"0.png": png("red"), name: content}), 0, test_size=0.5)
+
+
 def test_the_missing_test_split_names_its_option(write):
     files = {f"{number % 3}/{number}.png": png("red") for number in range(12)}
     with pytest.raises(SmileDataError, match=r"and no test; hold one out of train, for example with --test_size 0\.2"):
@@ -212,9 +328,9 @@ def test_the_missing_test_split_names_its_option(write):
 
 
 def test_folders_between_and_around_do_not_matter(write):
-    files = {f"faces/Train/NOT-smile/ann/{number}.png": png("red") for number in range(4)}
-    files |= {f"faces/Train/bob/positive_smile/{number}.png": png("red") for number in range(4)}
-    files |= {"faces/TEST/2/a.png": png("red"), "faces/extra/2/a.png": png("red")}
+    files = {f"faces/Train/ann/NOT-smile/{number}.png": png("red") for number in range(4)}
+    files |= {f"faces/Train/2/positive_smile/{number}.png": png("red") for number in range(4)}
+    files |= {"faces/TEST/bob/NOT smile/a.png": png("red"), "faces/extra/NOT smile/a.png": png("red")}
     splits = load_smile_dataset(write(files), 0)
     assert sorted(splits["train"]["label"]) == [1] * 4 + [2] * 4 and splits["test"]["label"] == [2]
 
@@ -250,5 +366,6 @@ def test_nothing_is_written_among_data(write, tmp_path, name):
 
 def test_nothing_is_written_into_the_folder_that_is_read(write):
     folder = write({"happy/a.png": b""})
-    with pytest.raises(SmileDataError, match="holds data; name another"):
-        refuse_data_folder(folder, folder)
+    for output in (folder, folder / "outputs" / "model"):
+        with pytest.raises(SmileDataError, match="lies in the folder of the data"):
+            refuse_data_folder(output, folder)

@@ -3,16 +3,18 @@
 import datasets
 import pytest
 
-from hf_smile.data.record import SPLITS_FILE, read_splits, require_held_out, run_data, write_splits
+from hf_smile.data.record import SPLITS_FILE, check_splits, read_splits, require_held_out, run_data, write_splits
 from hf_smile.errors import SmileDataError
 
-SPLITS = datasets.DatasetDict(
-    {
-        split: datasets.Dataset.from_dict({"image_id": [f"{split}/{n}, {n}.jpg" for n in range(9)]})
-        for split in ("train", "validation", "test")
-    }
-)
-TRAIN, TEST = SPLITS["train"]["image_id"][:], SPLITS["test"]["image_id"][:]
+
+def images(*names: str, ids: list[str] | None = None) -> datasets.Dataset:
+    rows = {"image_id": ids or list(names), "image": [{"bytes": name.encode(), "path": None} for name in names]}
+    features = datasets.Features(image_id=datasets.Value("string"), image=datasets.Image(decode=False))
+    return datasets.Dataset.from_dict(rows, features=features)
+
+
+TRAIN, VALIDATION, TEST = ([f"{split} {n}, {n}" for n in range(9)] for split in ("train", "validation", "test"))
+SPLITS = datasets.DatasetDict(train=images(*TRAIN), validation=images(*VALIDATION), test=images(*TEST))
 
 
 @pytest.fixture
@@ -21,50 +23,65 @@ def run(tmp_path):
     return tmp_path
 
 
-def test_what_is_held_out_is_known_by_its_id(run):
+def test_what_is_held_out_is_known_by_its_content(run):
     assert len(read_splits(run)) == 27
-    require_held_out(run, "test", SPLITS["test"]["image_id"])
-    require_held_out(run, "validation", SPLITS["validation"]["image_id"])
-    require_held_out(run, "train", SPLITS["train"]["image_id"])
+    for split, dataset in SPLITS.items():
+        require_held_out(run, split, dataset)
+    require_held_out(run, "test", images(*TEST, ids=[f"another name {n}" for n in range(9)]))
 
 
 @pytest.mark.parametrize(
-    ("split", "ids", "message"),
+    ("split", "names", "message"),
     [
-        (
-            "test",
-            [*SPLITS["test"]["image_id"][:1], *SPLITS["train"]["image_id"][:8]],
-            "8 of these 9 images were trained on",
-        ),
+        ("test", [TEST[0], *TRAIN[:8]], "8 of these 9 images were trained on"),
         ("validation", TRAIN[:2], "2 of these 2 images were trained on"),
-        ("test", SPLITS["validation"]["image_id"][:3], "3 of these 3 images chose the checkpoint"),
+        ("test", VALIDATION[:3], "3 of these 3 images chose the checkpoint"),
         ("test", ["new", *TEST], r"1 of these 10 images are not in .*splits\.csv, .* --held_out"),
     ],
 )
-def test_what_is_not_is_refused_with_the_reason(run, split, ids, message):
+def test_what_is_not_is_refused_with_the_reason(run, split, names, message):
     with pytest.raises(SmileDataError, match=message):
-        require_held_out(run, split, ids)
+        require_held_out(run, split, images(*names))
+
+
+def test_ids_by_position_do_not_hide_what_was_trained_on(run):
+    reordered = images(*TRAIN[:8], TEST[0], ids=[*TEST])
+    with pytest.raises(SmileDataError, match="8 of these 9 images were trained on"):
+        require_held_out(run, "test", reordered)
+    unrelated = images(*(f"new {n}" for n in range(9)), ids=[f"{name}x" for name in TRAIN])
+    require_held_out(run, "test", unrelated, vouched_for=True)
+
+
+def test_a_picture_that_the_data_have_in_two_splits_counts_as_what_it_is_measured_as(tmp_path):
+    write_splits(tmp_path, datasets.DatasetDict(train=images("a", "b"), test=images("b", "c", ids=["again", "c"])))
+    require_held_out(tmp_path, "test", images("b", "c"))
+
+
+def test_streamed_images_are_known_by_their_ids(tmp_path):
+    write_splits(tmp_path, datasets.DatasetDict(train=SPLITS["train"].remove_columns("image"), test=SPLITS["test"]))
+    with pytest.raises(SmileDataError, match="2 of these 2 images were trained on"):
+        require_held_out(tmp_path, "test", images(*TRAIN[:2]))
+    require_held_out(tmp_path, "test", SPLITS["test"])
 
 
 def test_the_user_can_vouch_for_what_the_run_does_not_know_and_for_nothing_else(run, tmp_path):
-    require_held_out(run, "test", ["new"], vouched_for=True)
-    require_held_out(tmp_path / "foreign", "test", ["new"], vouched_for=True)
+    require_held_out(run, "test", images("new"), vouched_for=True)
+    require_held_out(tmp_path / "foreign", "test", images("new"), vouched_for=True)
     with pytest.raises(SmileDataError, match="has no record of what it was trained on"):
-        require_held_out(tmp_path / "foreign", "test", ["new"])
+        require_held_out(tmp_path / "foreign", "test", images("new"))
     with pytest.raises(SmileDataError, match="were trained on"):
-        require_held_out(run, "test", SPLITS["train"]["image_id"], vouched_for=True)
+        require_held_out(run, "test", SPLITS["train"], vouched_for=True)
 
 
-def test_a_run_goes_on_with_the_same_images_or_not_at_all(run):
-    before = (run / SPLITS_FILE).read_bytes()
-    write_splits(run, SPLITS)
-    assert (run / SPLITS_FILE).read_bytes() == before
+def test_a_run_is_resumed_with_the_same_images_or_not_at_all(run, tmp_path):
+    check_splits(run, SPLITS)
+    check_splits(tmp_path / "new", SPLITS)
     moved = datasets.DatasetDict(train=SPLITS["test"], validation=SPLITS["validation"], test=SPLITS["train"])
-    with pytest.raises(SmileDataError, match="18 images are not where they were when the run began"):
-        write_splits(run, moved)
+    with pytest.raises(SmileDataError, match="18 images are new, missing, changed or in another split"):
+        check_splits(run, moved)
 
 
-@pytest.mark.parametrize("content", ["", "a,b\n", "image_id,split\na\n", "image_id,split\na,b,c\n"])
+@pytest.mark.parametrize("content", ["", "a,b\n", "image_id,split,digest\na\n", "image_id,split,digest\na,b,c,d\n"])
 def test_a_damaged_record_is_said(run, content):
     (run / SPLITS_FILE).write_text(content)
     with pytest.raises(SmileDataError, match="damaged"):
@@ -86,3 +103,10 @@ def test_the_settings_of_the_run_are_taken_and_the_users_win(run):
     data, seed = run_data(run, {"data_dir": "elsewhere", "seed": 8})
     assert (data.data_dir, data.test_size, seed) == ("elsewhere", 0.3, 8)
     assert run_data("me/smile", {})[0].data_dir == "data/happy_images"
+
+
+@pytest.mark.parametrize("line", ["seed: abc", "validation_size: a lot", "data_dir: 3"])
+def test_damaged_settings_of_a_run_are_told_in_words(run, line):
+    (run / "recipe.yaml").write_text(f"{line}\n")
+    with pytest.raises(SmileDataError, match="the settings of the data are damaged"):
+        run_data(run, {})

@@ -72,7 +72,6 @@ FILES = {
         ("one", b"one"),
         ("one.jpg", b"one"),
         ("two", b"two"),
-        ("er/two.jpg", b"two"),
     ],
 )
 def test_what_is_read_is_what_is_named(make_source, text, content):
@@ -86,6 +85,7 @@ def test_what_is_read_is_what_is_named(make_source, text, content):
         ("000", "two files have this name: "),
         ("person1/000", r"two files have this name: person1/000\.jpg and person1/000\.png"),
         ("elsewhere/000.jpg", "image missing"),
+        ("er/two.jpg", "image missing"),  # a path is read as it stands
         ("n0/000.jpg", "image missing"),  # the end of a name is not a name
         ("one.png", r"image missing in images.*; there is one\.JPG; write that"),
         ("nobody", "image missing"),
@@ -100,17 +100,38 @@ def test_what_is_missing_or_could_be_two_is_refused(make_source, text, problem):
         make_source(FILES).find(text)
 
 
+def test_a_path_is_not_looked_for_in_another_folder(make_source):
+    source = make_source({"backup/person0/0.jpg": b"old", "person1/0.jpg": b"1"})
+    with pytest.raises(SmileDataError, match="image missing"):
+        source.find("person0/0.jpg")
+
+
+def test_a_folder_that_all_images_are_in_may_be_left_out(make_source):
+    source = make_source({"faces/person0/0.jpg": b"0", "faces/person1/0.jpg": b"1"})
+    assert source.read(source.find("person0/0.jpg")) == source.read(source.find("faces/person0/0")) == b"0"
+
+
+def test_links_to_folders_are_followed_once_and_hidden_folders_never(tmp_path):
+    (tmp_path / "images" / ".ipynb_checkpoints").mkdir(parents=True)
+    (tmp_path / "images" / ".ipynb_checkpoints" / "a.jpg").write_bytes(b"copy")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "a.jpg").write_bytes(b"1")
+    (tmp_path / "images" / "linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "loop").symlink_to(tmp_path / "images")
+    assert list(ImageSource(tmp_path / "images").names) == ["linked/a.jpg"]
+
+
 def test_a_file_name_of_metadata_is_a_path_and_nothing_else(make_source, tmp_path):
     source = make_source(FILES)
-    assert source.read(source.at("person0/000.jpg")) == b"0"
+    assert source.read(source.exact("person0/000.jpg")) == b"0"
     for text, problem in (("000", "missing"), ("two.jpg", "missing"), ("../x.jpg", "unsafe"), ("/x.jpg", "unsafe")):
         with pytest.raises(SmileDataError, match=problem):
-            source.at(text)
+            source.exact(text)
     if source.path.is_dir():
         (tmp_path / "secret.jpg").write_bytes(b"secret")
         (source.path / "link.jpg").symlink_to(tmp_path / "secret.jpg")
         with pytest.raises(SmileDataError, match="a link that leaves the folder"):
-            ImageSource(source.path).at("link.jpg")
+            ImageSource(source.path).exact("link.jpg")
 
 
 def test_a_file_over_the_size_limit_is_refused(make_source, monkeypatch):

@@ -214,12 +214,38 @@ def shards(folder: Path) -> None:
 
 def phone(folder: Path) -> None:
     from PIL import Image
+    from pillow_heif import from_pillow
 
     write_csv(folder / "train.csv", train())
     write_csv(folder / "test.csv", test())
     (folder / "images").mkdir()
-    for row in faces():
-        Image.open(io.BytesIO(row[2])).save(folder / "images" / f"{row[0]}.avif", quality=90)
+    for number, row in enumerate(faces()):
+        picture = Image.open(io.BytesIO(row[2]))
+        if number % 2:
+            from_pillow(picture).save(folder / "images" / f"{row[0]}.heic")
+        else:
+            picture.save(folder / "images" / f"{row[0]}.avif", quality=90)
+
+
+def tabs(folder: Path) -> None:
+    for name, rows in (("train", train()), ("test", test())):
+        lines = "".join(f"{row[0]}\t{LABEL_NAMES[row[1]].replace(' ', '_')}\n" for row in rows)
+        write(folder / f"{name}.tsv", f"id\tclass\n{lines}".encode("utf-8-sig"))
+    write_images(folder / "images", faces())
+
+
+def three_csvs(folder: Path) -> None:
+    for name, rows in (("train", train()[:18]), ("val", train()[18:]), ("test", test())):
+        write_csv(folder / f"{name}.csv", rows)
+    write_images(folder / "images", faces())
+
+
+def one_metadata(folder: Path) -> None:
+    rows = [("train", row) for row in train()] + [("test", row) for row in test()]
+    lines = "".join(f"{split}/{row[0]}.jpg,{row[1]}\n" for split, row in rows)
+    write(folder / "metadata.csv", f"file_name,label\n{lines}")
+    for split, row in rows:
+        write(folder / split / f"{row[0]}.jpg", row[2])
 
 
 _ALL = "train: 21 images, validation: 3 images, test: 6 images"
@@ -231,8 +257,17 @@ _GROUPS = (
 LAYOUTS = (
     Layout("Two CSV files and a zip", two_csvs, "", _ALL),
     Layout("CSV files beside the images", beside, "", _ALL),
+    Layout(
+        "Three CSV files",
+        three_csvs,
+        "",
+        "train: 18 images, validation: 6 images, test: 6 images",
+    ),
+    Layout(
+        "Tabs between the cells, and a byte order mark", tabs, "", "Note: train.tsv is read as UTF-8 text with tabs"
+    ),
     Layout("One CSV file", one_csv, "--test_size 0.2", _ALL),
-    Layout("Paths, and people who stay together", of_people, "--test_size 0.2 --group_by person", _GROUPS),
+    Layout("Paths, with a split by person", of_people, "--test_size 0.2 --group_by person", _GROUPS),
     Layout(
         "A CSV file from Excel",
         excel,
@@ -247,7 +282,7 @@ LAYOUTS = (
         _ALL,
     ),
     Layout("One folder per class", class_folders, "--test_size 0.2", _ALL),
-    Layout("The same in folders of the splits", split_folders, "", _ALL),
+    Layout("Class folders inside split folders", split_folders, "", _ALL),
     Layout(
         "The same without a test split",
         no_test_folder,
@@ -255,7 +290,9 @@ LAYOUTS = (
         "train: 19 images, validation: 6 images, test: 5 images",
     ),
     Layout("A zip of class folders", zip_of_folders, "--test_size 0.2", _ALL, "faces.zip"),
+    Layout("A folder with a zip of class folders", zip_of_folders, "--test_size 0.2", _ALL),
     Layout("metadata.csv beside the images", metadata_csv, "", _ALL),
+    Layout("One metadata.csv for all splits", one_metadata, "", _ALL),
     Layout("metadata.jsonl", metadata_jsonl, "--test_size 0.2", _ALL),
     Layout("metadata.parquet", metadata_parquet, "--test_size 0.2", _ALL),
     Layout("Parquet files, as the Hub stores them", parquet, "", _ALL),
@@ -263,14 +300,14 @@ LAYOUTS = (
     Layout("A saved `Dataset`", saved, "--test_size 0.2", _ALL),
     Layout("What `scripts/prepare_data.py` writes", prepared, "", _ALL),
     Layout("What `scripts/shard_dataset.py` writes", shards, "", "The images of train are streamed from 3 shards"),
-    Layout("Pictures from a phone (AVIF; HEIC with the extra `heif`)", phone, "", _ALL),
+    Layout("Pictures from a phone (HEIC with the extra `heif`, AVIF)", phone, "", _ALL),
 )
 
 
 def tree(folder: Path, indent: str = "  ") -> list[str]:
     """The files, of which there are many, as a person would draw them."""
     paths = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-    alike = [path for path in paths if path.suffix in (".jpg", ".avif") or path.name.startswith("person")]
+    alike = [path for path in paths if path.suffix in (".jpg", ".avif", ".heic") or path.name.startswith("person")]
     left_out = set(alike[2:] if len(alike) > 3 else ())
     lines = []
     for path in paths:

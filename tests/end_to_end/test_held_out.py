@@ -50,7 +50,6 @@ def test_no_held_out_image_was_trained_on(tmp_path, case):
     assert done.returncode == 0, done.stderr
     with (tmp_path / "model" / "splits.csv").open(newline="") as file:
         split_of = {row["image_id"]: row["split"] for row in csv.DictReader(file)}
-    trained_on = {image_id for image_id, split in split_of.items() if split == "train"}
     held_out = [split for split in ("validation", "test") if split in split_of.values()]
     assert held_out == (["test"] if case == "no validation split" else ["validation", "test"])
     if case == "people":
@@ -63,7 +62,7 @@ def test_no_held_out_image_was_trained_on(tmp_path, case):
         with (tmp_path / f"on_{split}" / "predictions.csv").open(newline="") as file:
             measured = {row["image_id"] for row in csv.DictReader(file)}
         assert measured == {image_id for image_id, own in split_of.items() if own == split}
-        assert measured and not measured & trained_on
+        assert measured
 
     done = run("export_onnx.py", "--model", "model", "--quantize", "int8", cwd=tmp_path)
     if case == "no validation split":
@@ -72,6 +71,7 @@ def test_no_held_out_image_was_trained_on(tmp_path, case):
         assert done.returncode == 2 and "there is no validation split" in done.stderr
     else:
         # A network of one step may well fail the check of its int8 weights; what matters is on what it was checked.
+        assert "logits within" in done.stdout and "Traceback" not in done.stderr, done.stderr
         assert "were trained on" not in done.stderr and "held out" not in done.stderr, done.stderr
 
     others = ["--seed", "5", "--validation_size", "0.4"]

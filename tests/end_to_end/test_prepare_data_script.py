@@ -58,7 +58,7 @@ def test_a_place_that_can_not_be_written_to_is_said(sample_dir, tmp_path):
 @pytest.mark.parametrize(
     ("train", "message"),
     [
-        (None, "no data that can be read"),
+        (None, "no data set found"),
         ("a,happy\n", "train.csv:1: unknown label 'happy'"),
         ("a,0\nb,1\nc,2\n", "no image in there"),
     ],
