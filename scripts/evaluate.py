@@ -85,7 +85,7 @@ def load_split(args: argparse.Namespace) -> Dataset:
     return splits[name]
 
 
-def predict(args: argparse.Namespace) -> tuple[Predictions, dict[str, np.ndarray]]:
+def predict(args: argparse.Namespace, split: Dataset) -> tuple[Predictions, dict[str, np.ndarray]]:
     """Predictions of `args.model` for one split by a single forward pass, and the probabilities of other ways."""
     import numpy as np
 
@@ -97,7 +97,6 @@ def predict(args: argparse.Namespace) -> tuple[Predictions, dict[str, np.ndarray
 
     keep_freed_memory()
     model = load_model(args.model)
-    split = load_split(args)
     further = [name for name in split.column_names if name not in ("image", "label", *PREDICTION_COLUMNS)]
     # What can go wrong after the prediction had better go wrong before it.
     if args.group_by:
@@ -116,7 +115,7 @@ def predict(args: argparse.Namespace) -> tuple[Predictions, dict[str, np.ndarray
     return predictions, variants
 
 
-def draw_heat_maps(args: argparse.Namespace) -> str:
+def draw_heat_maps(args: argparse.Namespace, split: Dataset) -> str:
     """Write `heat_maps.png`, and say whether the maps can be trusted."""
     import datasets
     import numpy as np
@@ -126,7 +125,7 @@ def draw_heat_maps(args: argparse.Namespace) -> str:
     from hf_smile.inference.heat_maps import check_sanity, mean_heat_maps, plot_heat_maps
 
     classifier = SmileClassifier.from_pretrained(args.model)
-    split = load_split(args).cast_column("image", datasets.Image(decode=False))
+    split = split.cast_column("image", datasets.Image(decode=False))
     labels = np.array(split["label"])
     rows = np.concatenate([np.flatnonzero(labels == label)[:100] for label in np.unique(labels)])
     images = [encoded_bytes(image) for image in split.select(rows)["image"]]
@@ -152,8 +151,14 @@ def main() -> None:
 
     check_no_model(args.output_dir)
     other = read_predictions(args.compare) if args.compare else None
-    sanity = draw_heat_maps(args) if args.heat_maps else None
-    predictions, variants = (read_predictions(args.predictions), {}) if args.predictions else predict(args)
+    sanity: str | None = None
+    variants: dict[str, np.ndarray] = {}
+    if args.predictions:
+        predictions = read_predictions(args.predictions)
+    else:
+        split = load_split(args)
+        sanity = draw_heat_maps(args, split) if args.heat_maps else None
+        predictions, variants = predict(args, split)
     title = args.predictions or f"{args.model}, {args.split} split"
     report = write_report(
         args.output_dir,

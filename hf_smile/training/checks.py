@@ -77,6 +77,8 @@ def _unpublished(settings: Settings) -> bool:
 
 
 _ONCE = "the finished run is published once"
+_SPLIT_BEFORE = "the data were split when they were written to shards"
+_READ_BEFORE = "the annotations were read when they were written to shards"
 _NO_TOKENS = "it is for language models"
 WITHOUT_EFFECT: dict[str, tuple[Callable[[Settings], bool], str]] = {
     "logging_steps": (_always, _PER_EPOCH),
@@ -115,7 +117,13 @@ WITHOUT_EFFECT: dict[str, tuple[Callable[[Settings], bool], str]] = {
     "num_train_epochs": (lambda s: s.max_steps > 0, "max_steps ends the run"),
     "shuffle_buffer_size": (lambda s: not is_sharded(s.data_dir), "the images are not streamed from shards"),
     "dataloader_drop_last": (lambda s: is_sharded(s.data_dir), "images from shards are shared out whole"),
-    "validation_size": (lambda s: is_sharded(s.data_dir), "the data were split when they were written to shards"),
+    "validation_size": (lambda s: is_sharded(s.data_dir), _SPLIT_BEFORE),
+    "test_size": (lambda s: is_sharded(s.data_dir), _SPLIT_BEFORE),
+    "group_by": (lambda s: is_sharded(s.data_dir), _SPLIT_BEFORE),
+    "label_map": (lambda s: is_sharded(s.data_dir), _READ_BEFORE),
+    "image_column": (lambda s: is_sharded(s.data_dir), _READ_BEFORE),
+    "label_column": (lambda s: is_sharded(s.data_dir), _READ_BEFORE),
+    "id_column": (lambda s: is_sharded(s.data_dir), _READ_BEFORE),
     "on_bad_image": (lambda s: is_sharded(s.data_dir), "the images were checked when they were written to shards"),
 }
 """Where a setting does nothing, and why. One that differs from its default there is warned about."""
