@@ -53,6 +53,8 @@ class Problems(list[str]):
         super().__init__(problems)
         self.unknown_labels: dict[str, None] = {}
         """Labels, in the order in which they were met, that `--label_map` could explain."""
+        self.number_labels: dict[str, None] = {}
+        """Labels that are numbers. Where one is unknown, the others may not mean what they seem to."""
 
     def raise_if_any(self, where: object, hint: str = "") -> None:
         """Raise a `SmileDataError` with 20 problems, their total and a `hint` on how to fix them.
@@ -66,7 +68,8 @@ class Problems(list[str]):
         if len(self) > REPORTED_PROBLEMS:
             lines.append(f"  ... and {len(self) - REPORTED_PROBLEMS:,} more")
         if 0 < len(self.unknown_labels) <= _MAX_UNKNOWN_LABELS:
-            pairs = ",".join(f"{label}=..." for label in self.unknown_labels)
+            numbers = self.number_labels if any(map(str.isdigit, self.unknown_labels)) else {}
+            pairs = ",".join(f"{label}=..." for label in {**numbers, **self.unknown_labels})
             lines.append(f'Map each one to a label: --label_map "{_one_line(pairs)}"')
         raise SmileDataError("\n".join(lines + [hint] * bool(hint)))
 

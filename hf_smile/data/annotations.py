@@ -136,9 +136,14 @@ def _table(
             problems.append(f"{where}: {image_id!r} {odd}")
             continue
         label = -1
+        if text.strip().isdigit():
+            problems.number_labels.setdefault(text.strip())
         try:
             label = parse_label(text, reading.label_map)
         except ValueError as error:
+            if not text.strip():
+                problems.append(f"{where}: the label is empty")
+                continue
             hint = "; if this line is a header, name its columns with --image_column and --label_column" * (line == 1)
             problems.append(f"{where}: {error}{hint}")
             problems.unknown_labels.setdefault(text.strip())

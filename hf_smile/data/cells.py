@@ -117,6 +117,8 @@ def _csv_rows(path: Path, max_lines: int | None, reading: Reading) -> tuple[list
         print(f"Note: {path.name} is read as {text} text with {_DELIMITERS[delimiter]}", file=sys.stderr)
     rows = _cells(path, encoding, delimiter, max_lines)
     head = list(islice(rows, 1000))
+    if head and head[0][1][0].lower() == "sep=":
+        del head[0]
     if not head:
         raise SmileDataError("empty file")
     names = ["image_id", "label"]
@@ -159,6 +161,9 @@ def _delimiter_of(path: Path, encoding: str, reading: Reading) -> str:
             lines = file.read(65_536).splitlines()[:20]
     except UnicodeError:  # told with its line when the rows are read
         return ","
+
+    if lines and (said := re.fullmatch(r'"?sep=(.)"?', lines[0].strip())) and said[1] in _DELIMITERS:
+        return said[1]  # Excel's own way to say it
 
     def score(delimiter: str) -> tuple[int, int]:
         with_label = cells = 0

@@ -10,7 +10,7 @@ from typing import Any
 
 import datasets
 import pandas as pd
-from datasets import Dataset, DatasetDict
+from datasets import ClassLabel, Dataset, DatasetDict
 from datasets.exceptions import DatasetGenerationError
 
 from hf_smile.console import is_main_process
@@ -20,9 +20,9 @@ from hf_smile.data.arguments import DataArguments, label_map_of
 from hf_smile.data.checks import check_images
 from hf_smile.data.columns import Reading
 from hf_smile.data.layouts import collect, read_layout
-from hf_smile.data.rows import build_rows
+from hf_smile.data.rows import RowSource, build_rows
 from hf_smile.data.shards import features_of
-from hf_smile.data.sources import Images, RowSource
+from hf_smile.data.sources import Images
 from hf_smile.data.splits import SPLITS, check_groups, column_of, hold_out
 from hf_smile.errors import Problems, SmileDataError, first_line
 from hf_smile.labels import LABEL_NAMES
@@ -129,11 +129,12 @@ def read_tables(data: DataArguments, seed: int = 42) -> tuple[dict[str, pd.DataF
     problems.raise_if_any(data.data_dir)
     if "test" not in tables and data.test_size:
         train = tables["train"]
-        columns = {"label": train["label"], "row": range(len(train))}
+        columns = {"label": train["label"].tolist(), "row": range(len(train))}
         if data.group_by is not None:
             group = column_of([*train.columns], data.group_by)
             columns[group] = train[group]
-        parts = hold_out(Dataset.from_dict(columns), "test", data.test_size, seed, data.group_by)
+        rows = Dataset.from_dict(columns).cast_column("label", ClassLabel(names=list(LABEL_NAMES)))
+        parts = hold_out(rows, "test", data.test_size, seed, data.group_by)
         tables |= {split: train.iloc[rows["row"]].reset_index(drop=True) for split, rows in parts.items()}
     return tables, layout.images
 
@@ -196,7 +197,7 @@ def _build_split(split: str, table: pd.DataFrame, images: Images) -> Dataset:
             image = {"bytes": images.read(record["file"]), "path": record["file"]}
             yield {name: cell for name, cell in record.items() if name != "file"} | {"image": image}
 
-    content = table.drop(columns=["where", "problem"]).to_csv(index=False)
+    content = split + table.drop(columns=["where", "problem"]).to_csv(index=False)
     try:
         return Dataset.from_generator(
             examples,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import sys
 import tempfile
@@ -33,6 +34,7 @@ Point --data_dir at a folder, or a zip, that holds one of these:
 or at the id of a data set on the Hugging Face Hub (owner/name). docs/data.md shows each of them.
 No data at hand? Draw the sample: python scripts/prepare_data.py --draw_sample --data_dir data/sample"""
 
+_NAMES_A_SPLIT = re.compile(r"^[a-z]+([-_ ](labels?|annotations?|data|set))?$", re.IGNORECASE)
 _IMAGE_PLACES = ("happy_images", "images", "happy_images.zip", "images.zip")
 
 _MOST_CLASSES = 1_000  # folders at a level; with more, they are not classes
@@ -66,6 +68,8 @@ def read_layout(data_dir: str | Path, problems: Problems, reading: Reading = PLA
     >>> layout = read_layout("data/sample", Problems())  # doctest: +SKIP
     """
     path = Path(data_dir)
+    if not str(data_dir):
+        raise SmileDataError("--data_dir is empty (an unset variable of the shell?)")
     if not path.exists() and (message := missing_folder(str(data_dir))):
         raise SmileDataError(f"{message}.\n{EXPECTED_LAYOUT}")
     if is_ready_made(data_dir):
@@ -109,6 +113,8 @@ def refuse_data_folder(output_dir: str | Path, data_dir: str | Path, replaces: s
     >>> refuse_data_folder("outputs/model", "data/happy_images")
     """
     folder, data = Path(output_dir), Path(data_dir)
+    if folder.exists() and not folder.is_dir():
+        raise SmileDataError(f"{folder} is a file; name a folder with --output_dir")
     if data.is_dir() and folder.resolve().is_relative_to(data.resolve()):
         raise SmileDataError(f"{folder} lies in the folder of the data, {data}; name another --output_dir")
     if not folder.is_dir() or (folder / replaces).exists():
@@ -129,7 +135,7 @@ def refuse_data_folder(output_dir: str | Path, data_dir: str | Path, replaces: s
 def _csv_files(folder: Path, reading: Reading) -> dict[str, Path]:
     """`train.csv` and its like by split; a single CSV by another name is train, unless there are class folders."""
     csvs = sorted(path for path in folder.glob("*.[cCtT][sS][vV]") if path.stem.lower() != "metadata")
-    named = name_splits(path.stem for path in csvs if path.stem.isalpha())
+    named = name_splits(path.stem for path in csvs if _NAMES_A_SPLIT.search(path.stem))
     by_split = {named[path.stem]: path for path in reversed(csvs) if path.stem in named}
     folders = [path.name for path in folder.iterdir() if path.is_dir()]
     if by_split or len(csvs) != 1 or any(split_of(name) or reading.is_label(name) for name in folders):
@@ -144,9 +150,10 @@ def _find_images(folder: Path, cells: Iterable[str], problems: Problems) -> Imag
         return any(_bind(pd.DataFrame({"file": list(cells)}), source.find)["problem"] == "")
 
     usual = [ImageSource(folder / name) for name in _IMAGE_PLACES if (folder / name).exists()]
-    for source in usual:
-        if holds(source):
-            return source
+    if found := [source for source in usual if holds(source)]:
+        if len(found) > 1 and is_main_process():
+            print(f"Note: the images are read from {found[0].path}, and not from {found[1].path}", file=sys.stderr)
+        return found[0]
     zips = [path for path in sorted(folder.glob("*.[zZ][iI][pP]")) if path.name not in _IMAGE_PLACES]
     others = [ImageSource(path) for path in (*zips, folder)]
     fitting = [source for source in others if holds(source)]
@@ -192,10 +199,16 @@ def _rows_of_folders(images: ImageSource, reading: Reading, problems: Problems) 
         raise SmileDataError(f"{images.path}: class folders have no columns; leave out --{given[0]}")
     base = _base(images, reading)
     levels = _levels(images, base)
+    splits = name_splits(levels[0]) if levels else {}
+    level = _level_of_classes(levels[1:] if splits else levels, reading)
+    at_class_level = levels[level + bool(splits)] if len(levels) > level + bool(splits) else set()
+    if images.tables and not any(map(reading.is_label, at_class_level)):
+        raise SmileDataError(
+            f"{images.path}: no folder has the name of a label, and {', '.join(images.tables)} is not called "
+            "train.csv (test.csv, validation.csv) or metadata.csv; rename it, or save it as CSV under that name"
+        )
     if not levels:
         raise SmileDataError(f"{images.path}: images, and nothing that says what they show.\n{EXPECTED_LAYOUT}")
-    splits = name_splits(levels[0])
-    level = _level_of_classes(levels[1:] if splits else levels, reading)
     outside = 0
     names = images.names
     while block := list(islice(names, _PIECE)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,13 +16,47 @@ from datasets import ClassLabel, Dataset, DatasetDict, Image, Value
 from hf_smile.console import is_main_process
 from hf_smile.data.annotations import OWN_COLUMNS, path_problem
 from hf_smile.data.columns import PLAIN, Reading
+from hf_smile.data.images import encoded_bytes
 from hf_smile.data.shards import is_sharded, rows_of
-from hf_smile.data.sources import RowSource
+from hf_smile.data.sources import stamp_of
 from hf_smile.data.splits import SPLITS, name_splits, split_of
 from hf_smile.errors import Problems, SmileDataError, first_line
 from hf_smile.labels import LABEL_NAMES, parse_label
 
 _PIECE = 10_000
+
+
+class RowSource:
+    """The images of data sets that `datasets` has loaded; `file` is `<split>/<row>`.
+
+    Args:
+        splits: with a column `image` that is not decoded.
+        where: what to call them in messages.
+    """
+
+    def __init__(self, splits: DatasetDict, where: str | Path) -> None:
+        self.path = Path(where)
+        self.splits = splits
+        self._stamps = {split: _stamp_of_files(dataset.cache_files) for split, dataset in splits.items()}
+
+    def read(self, file: str) -> bytes:
+        """The encoded bytes of an image.
+
+        Raises:
+            SmileDataError: the data set holds a path, and the file there can't be read.
+        """
+        split, row = file.rsplit("/", 1)
+        image = self.splits[split][int(row)]["image"]
+        if image is None or (image["bytes"] is None and not image["path"]):
+            raise SmileDataError("the row has no image; remove it")
+        if image["bytes"] is None and not Path(image["path"]).is_absolute():
+            # It would be looked for in the folder that the program happens to be started in.
+            raise SmileDataError(f"its path {image['path']!r} is relative; save the data set with the images in it")
+        return encoded_bytes(image)
+
+    def stamp(self, file: str) -> str | None:
+        """Names, sizes and modification times of the Arrow files that hold the split."""
+        return self._stamps[file.rsplit("/", 1)[0]]
 
 
 def is_ready_made(data_dir: str | Path) -> bool:
@@ -63,6 +98,7 @@ def load_rows(data_dir: str | Path, reading: Reading = PLAIN) -> RowSource:
     splits = {"train": loaded} if isinstance(loaded, Dataset) else {str(name): rows for name, rows in loaded.items()}
     if len(splits) == 1 and not any(map(split_of, splits)):
         splits = dict(zip(["train"], splits.values(), strict=True))
+    splits = {name: rows for name, rows in splits.items() if len(rows)}
     split_names = name_splits(splits)
     if (foreign := [name for name in splits if name not in split_names]) and is_main_process():
         print(
@@ -70,6 +106,8 @@ def load_rows(data_dir: str | Path, reading: Reading = PLAIN) -> RowSource:
         )
     named = {split: splits[name] for name, split in split_names.items()}
     standard = {split: _standardize(named[split], split, data_dir, reading) for split in SPLITS if split in named}
+    if not standard:
+        raise SmileDataError(f"{data_dir}: the data set is empty")
     return RowSource(DatasetDict(standard), data_dir)
 
 
@@ -148,6 +186,8 @@ def _load_saved(folder: Path) -> DatasetDict | Dataset:
         return datasets.load_from_disk(folder)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SmileDataError(f"{folder}: the saved data set is damaged ({first_line(error)}); save it again") from None
+    except IndexError:  # of `datasets` itself
+        raise SmileDataError(f"{folder}: a split of the saved data set is empty; save it without that split") from None
 
 
 def _load_parquet(folder: Path) -> DatasetDict:
@@ -190,3 +230,11 @@ def build_rows(rows: RowSource, tables: dict[str, pd.DataFrame]) -> DatasetDict:
             dataset = dataset.cast_column("image_id", Value("string"))
         splits[split] = dataset.cast_column("image", Image())
     return splits
+
+
+def _stamp_of_files(files: list[dict[str, str]]) -> str | None:
+    try:
+        stamps = [(file["filename"], stamp_of(Path(file["filename"]).stat())) for file in files]
+    except OSError:
+        return None
+    return hashlib.blake2b(repr(stamps).encode(), digest_size=8).hexdigest() if stamps else None

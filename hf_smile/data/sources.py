@@ -1,8 +1,7 @@
-"""Where encoded images come from: a folder, a zip read in place, or the rows of a data set."""
+"""Where encoded images come from: a folder, or a zip that is read in place."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 import sqlite3
 import stat
@@ -11,15 +10,13 @@ import zipfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
-from hf_smile.data.images import IMAGE_SUFFIXES, check_size, encoded_bytes, read_file
+from hf_smile.data.images import IMAGE_SUFFIXES, check_size, read_file
 from hf_smile.errors import SmileDataError, first_line
 
-if TYPE_CHECKING:
-    from datasets import DatasetDict
-
 _OTHER_PICTURES = (".gif", ".tif", ".tiff", ".jp2", ".jxl", ".dng", ".heics", ".jfif")
+_TABLES = (".csv", ".tsv", ".xlsx", ".xls", ".ods", ".txt", ".json", ".jsonl")
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 
 
@@ -62,9 +59,11 @@ class ImageSource:
             self._zip = _open_zip(self.path)
             names = _zip_members(self._zip, self.path)
             self._doubled = {name for name, count in Counter(self._zip.namelist()).items() if count > 1}
-            self._zip_stamp = _stamp(self.path.stat())
+            self._zip_stamp = stamp_of(self.path.stat())
         else:
             raise SmileDataError(f"{self.path}: no such folder or zip file")
+        self.tables: list[str] = []
+        """Files at the top that may hold annotations."""
         self.unread: Counter[str] = Counter()
         """Pictures in formats that are not read, by suffix."""
         self.metadata: list[str] = []
@@ -160,7 +159,7 @@ class ImageSource:
         if self._zip is not None:
             return self._zip_stamp
         try:
-            return _stamp((self.path / file).stat())
+            return stamp_of((self.path / file).stat())
         except OSError:
             return None
 
@@ -216,6 +215,8 @@ class ImageSource:
             self.metadata.append(name)
         elif base.lower().endswith(".zip"):
             self.inner_zips.append(name)
+        elif base.lower().endswith(_TABLES) and len(self.tables) < 10:
+            self.tables.append(name)
         elif base.lower().endswith(_OTHER_PICTURES):
             self.unread[base.lower().rpartition(".")[2]] += 1
         return bool(stem and suffix) and not base.startswith("._")
@@ -223,39 +224,6 @@ class ImageSource:
     def _tail(self, name: str) -> bytes:
         """The whole path without suffix, backwards: paths that end alike stand together in the index."""
         return _reversed(f"/{self._root}{_split_suffix(_plain(name.removeprefix('./')))[0]}")
-
-
-class RowSource:
-    """The images of data sets that `datasets` has loaded; `file` is `<split>/<row>`.
-
-    Args:
-        splits: with a column `image` that is not decoded.
-        where: what to call them in messages.
-    """
-
-    def __init__(self, splits: DatasetDict, where: str | Path) -> None:
-        self.path = Path(where)
-        self.splits = splits
-        self._stamps = {split: _stamp_of_files(dataset.cache_files) for split, dataset in splits.items()}
-
-    def read(self, file: str) -> bytes:
-        """The encoded bytes of an image.
-
-        Raises:
-            SmileDataError: the data set holds a path, and the file there can't be read.
-        """
-        split, row = file.rsplit("/", 1)
-        image = self.splits[split][int(row)]["image"]
-        if image is None or (image["bytes"] is None and not image["path"]):
-            raise SmileDataError("the row has no image; remove it")
-        if image["bytes"] is None and not Path(image["path"]).is_absolute():
-            # It would be looked for in the folder that the program happens to be started in.
-            raise SmileDataError(f"its path {image['path']!r} is relative; save the data set with the images in it")
-        return encoded_bytes(image)
-
-    def stamp(self, file: str) -> str | None:
-        """Names, sizes and modification times of the Arrow files that hold the split."""
-        return self._stamps[file.rsplit("/", 1)[0]]
 
 
 def leaves_folder(path: str) -> bool:
@@ -298,16 +266,8 @@ def _from_bytes(name: bytes) -> str:
     return name.decode("utf-8", "surrogatepass")
 
 
-def _stamp(status: os.stat_result) -> str:
+def stamp_of(status: os.stat_result) -> str:
     return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"  # tools that restore one time leave the other
-
-
-def _stamp_of_files(files: list[dict[str, str]]) -> str | None:
-    try:
-        stamps = [(file["filename"], _stamp(Path(file["filename"]).stat())) for file in files]
-    except OSError:
-        return None
-    return hashlib.blake2b(repr(stamps).encode(), digest_size=8).hexdigest() if stamps else None
 
 
 def _folder_files(folder: Path) -> Iterator[str]:

@@ -115,19 +115,20 @@ def grouped_rows(labels: np.ndarray, groups: np.ndarray, split: str, size: float
     >>> int(held_out.sum())
     4
     """
-    if missing := int(np.isin(groups, ("", "None", "nan")).sum()):
-        raise SmileDataError(f"{missing:,} images have no value in the column to group by; fill it in")
+    unknown = np.isin(np.char.lower(groups), ("", "none", "nan", "na", "n/a", "null"))
+    if unknown.any():
+        raise SmileDataError(
+            f"{int(unknown.sum()):,} images have no value in the column to group by (--group_by), the first in row "
+            f"{int(unknown.argmax()) + 1} of train; fill it in"
+        )
     count = len(np.unique(groups))
     if count < 2:
         raise SmileDataError(f"all images are of one group, so none can be held out for {split}; leave out --group_by")
-    count_of_folds = min(max(2, round(1 / min(size, 1 - size))), count)
+    count_of_folds = min(max(2, round(1 / min(size, 1 - size))), count, max(2, int(np.bincount(labels).max())))
     folds = StratifiedGroupKFold(count_of_folds, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # a class may well have fewer images than there are folds
-        try:
-            order = [rows for _, rows in folds.split(labels, labels, groups)]
-        except ValueError:  # no class has as many images as there are folds
-            raise SmileDataError(f"{len(labels)} images are too few to hold out whole groups for {split}") from None
+        order = [rows for _, rows in folds.split(labels, labels, groups)]
     sizes = np.cumsum([len(rows) for rows in order[:-1]])
     taken = 1 + int(np.abs(sizes - size * len(labels)).argmin())
     held_out = np.zeros(len(labels), bool)
@@ -163,10 +164,13 @@ def check_groups(splits: DatasetDict, group_by: str) -> None:
     Raises:
         SmileDataError: one is, or a split has no such column.
     """
-    groups = {
-        split: {str(value).strip() for value in dataset[column_of(dataset.column_names, group_by)]}
-        for split, dataset in splits.items()
-    }
+    groups = {}
+    for split, dataset in splits.items():
+        try:
+            column = column_of(dataset.column_names, group_by)
+        except SmileDataError as error:
+            raise SmileDataError(f"{split}: {error}") from None
+        groups[split] = {str(value).strip() for value in dataset[column]}
     names = [*groups]
     for at, split in enumerate(names):
         for other in names[at + 1 :]:

@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from hf_smile.data import annotations
-from hf_smile.data.dataset import load_smile_dataset
+from hf_smile.data.arguments import DataArguments
+from hf_smile.data.dataset import load_smile_dataset, read_tables
 from hf_smile.data.layouts import collect, read_layout, refuse_data_folder
+from hf_smile.data.rows import RowSource
 from hf_smile.errors import Problems, SmileDataError
 
 SUFFIXES = (".jpg", ".JPG", ".png", ".jpeg")
@@ -291,15 +293,17 @@ def test_a_label_map_holds_for_saved_data_with_our_names_too(sample_dir, tmp_pat
     assert set(splits["train"]["label"]) == {1, 2}
 
 
-def test_a_relative_path_in_a_saved_data_set_is_not_followed(tmp_path):
+def test_a_relative_path_in_a_data_set_is_not_followed():
     import datasets
 
-    images = [{"bytes": png("red"), "path": None}] * 6 + [{"bytes": None, "path": "a.png"}]
-    features = datasets.Features(image=datasets.Image(decode=False), label=datasets.Value("int64"))
-    theirs = datasets.Dataset.from_dict({"image": images, "label": [0, 1, 2] * 2 + [0]}, features=features)
-    theirs.save_to_disk(tmp_path / "theirs")
-    with pytest.raises(SmileDataError, match=r"train, row 6: .* 'a\.png' is relative"):
-        load_smile_dataset(tmp_path / "theirs", test_size=0.5)
+    features = datasets.Features(image=datasets.Image(decode=False))
+    rows = [{"bytes": None, "path": "a.png"}, {"bytes": None, "path": ""}]
+    source = RowSource(
+        datasets.DatasetDict(train=datasets.Dataset.from_dict({"image": rows}, features=features)), "theirs"
+    )
+    for row, problem in enumerate(["'a.png' is relative", "no image; remove it"]):
+        with pytest.raises(SmileDataError, match=problem):
+            source.read(f"train/{row}")
 
 
 def test_rows_beyond_the_limit_are_not_lost_without_a_word(write, monkeypatch):
@@ -369,3 +373,55 @@ def test_nothing_is_written_into_the_folder_that_is_read(write):
     for output in (folder, folder / "outputs" / "model"):
         with pytest.raises(SmileDataError, match="lies in the folder of the data"):
             refuse_data_folder(output, folder)
+
+
+def test_a_csv_by_another_name_than_before_is_not_served_from_the_cache(write):
+    rows = {name: "".join(f"{name}{n},{n % 3}\n" for n in range(6)) for name in ("train", "test")}
+    files = {f"{name}{n}.png": png("red") for name in rows for n in range(6)}
+    folder = write({**files, **{f"{name}.csv": text for name, text in rows.items()}})
+    assert len(load_smile_dataset(folder, 0)["test"]) == 6
+    (folder / "test.csv").rename(folder / "val.csv")
+    assert len(load_smile_dataset(folder, 0, test_size=0.5)["validation"]) == 6
+
+
+def test_an_empty_split_of_a_saved_data_set_is_said(sample_dir, tmp_path):
+    splits = load_smile_dataset(sample_dir)
+    splits["test"] = splits["test"].select([])
+    splits.save_to_disk(tmp_path / "theirs")
+    with pytest.raises(SmileDataError, match="a split of the saved data set is empty"):
+        load_smile_dataset(tmp_path / "theirs")
+
+
+def test_annotations_for_the_audit_are_split_as_for_training(write):
+    files = {f"{n % 3}/{n}.png": png("red") for n in range(30)}
+    folder = write(files)
+    tables, _ = read_tables(DataArguments(str(folder), test_size=0.2))
+    splits = load_smile_dataset(folder, test_size=0.2)
+    assert set(tables["test"]["image_id"]) == set(splits["test"]["image_id"])
+
+
+@pytest.mark.parametrize("name", ["faces.xlsx", "labels.txt", "one.csv"])
+def test_annotations_by_a_name_that_is_not_known_are_named(write, name):
+    files = {f"images/{n}.png": png("red") for n in range(6)} | {name: "0.png,0\n"}
+    if name == "one.csv":
+        files["two.csv"] = "1.png,1\n"
+    with pytest.raises(SmileDataError, match=rf"{re.escape(name)}.* is not called train\.csv"):
+        load_smile_dataset(write(files))
+
+
+def test_kaggle_s_names_of_csv_files_are_known(write):
+    files = {f"{n}.png": png("red") for n in range(9)}
+    files |= {"train_labels.csv": "".join(f"{n},{n % 3}\n" for n in range(6)), "test_labels.csv": "6,0\n7,1\n8,2\n"}
+    assert len(load_smile_dataset(write(files), 0)["test"]) == 3
+
+
+def test_numbers_that_do_not_begin_at_0_are_all_asked_about(write):
+    files = {f"{n}.png": png("red") for n in range(9)} | {"train.csv": "".join(f"{n},{n % 3 + 1}\n" for n in range(9))}
+    with pytest.raises(SmileDataError, match='--label_map "1=...,2=...,3=..."'.replace(".", r"\.")):
+        load_smile_dataset(write(files), test_size=0.4)
+
+
+def test_the_first_line_of_excel_that_names_the_separator_is_passed_over(write):
+    files = {f"{n}.png": png("red") for n in range(6)}
+    text = "sep=;\nid;label\n" + "".join(f"{n};{n % 3}\n" for n in range(6))
+    assert len(load_smile_dataset(write({**files, "train.csv": text}), 0, test_size=0.5)["train"]) == 3
