@@ -5,7 +5,7 @@ QUICKSTART := outputs/quickstart
 # Threads that spin while they wait slow everything down where cores are shared.
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: help install quickstart demo test quality audit format clean
+.PHONY: help install quickstart demo test quality audit lowest format clean
 
 help:  ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -41,6 +41,16 @@ audit: install  ## known vulnerabilities of the pinned versions
 	$(PYTHON) -m venv .venv/audit
 	.venv/audit/bin/pip install --quiet pip-audit
 	.venv/audit/bin/pip-audit --strict --no-deps --disable-pip -r constraints.txt
+
+LOWEST_TESTS := tests/data tests/evaluation tests/modeling tests/test_labels.py tests/training/test_trainer.py \
+	tests/training/test_resumable.py tests/training/test_checkpoints.py tests/training/test_arguments.py
+
+lowest:  ## the fast tests with the lowest versions that pyproject.toml allows
+	test -d .venv/lowest || $(PYTHON) -m venv .venv/lowest
+	.venv/lowest/bin/pip install --quiet uv
+	.venv/lowest/bin/uv pip install --quiet --python .venv/lowest/bin/python --resolution lowest-direct \
+		--editable '.[audit,inference,heif,dev]'
+	.venv/lowest/bin/python -m pytest -n 2 --dist loadfile $(LOWEST_TESTS)
 
 format: install  ## let ruff format and fix
 	$(BIN)/ruff check --fix .
