@@ -128,7 +128,7 @@ def grouped_rows(labels: np.ndarray, groups: np.ndarray, split: str, size: float
     folds = StratifiedGroupKFold(count_of_folds, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # a class may well have fewer images than there are folds
-        order = [rows for _, rows in folds.split(labels, labels, groups)]
+        order = sorted((rows for _, rows in folds.split(labels, labels, groups)), key=len)
     sizes = np.cumsum([len(rows) for rows in order[:-1]])
     taken = 1 + int(np.abs(sizes - size * len(labels)).argmin())
     held_out = np.zeros(len(labels), bool)

@@ -93,7 +93,7 @@ def campaign(folder: Path, kills: int, seed: int, train_size: int) -> None:
         code, took = wait_for(child), time.perf_counter() - begin
         again = wait_for(start(data, run, *workers))
         log = run.with_suffix(".log").read_text()
-        origin = log.rpartition("Going on from ")[2].split("\n")[0].rpartition("/")[2] if "Going on" in log else "-"
+        origin = log.rpartition("Resuming from ")[2].split("\n")[0].rpartition("/")[2] if "Resuming" in log else "-"
         different = [name for name in COMPARED if content(run / name) != content(folder / "undisturbed" / name)]
         clean = again == 0 and "Traceback" not in log and code in (-chosen, 128 + signal.SIGTERM) and took < TOO_LONG
         wrong += bool(different) or not clean

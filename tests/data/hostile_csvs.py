@@ -121,7 +121,6 @@ def cells() -> Iterator[CsvCase]:
         "-1",
         "1.0",
         "01",
-        "",
         "null",
         "None",
         "nan",
@@ -135,6 +134,7 @@ def cells() -> Iterator[CsvCase]:
         "0 1",
     ):
         yield bad(f"label {label!r}", f"a,0\nb,{label}\n", r"train.csv:2: unknown label")
+    yield bad("no label", "a,0\nb,\n", r"train.csv:2: the label is empty")
     yield good("blanks around", " a , 0 \n\tb\t,\tNOT SMILE\t\n")
     yield bad("a label nobody can read", "a," + "x" * 100_000 + "\n", r"train.csv:1: unknown label")
     yield bad("one cell", "a\n", r"train.csv:1: 1 column where 2")
@@ -187,8 +187,8 @@ def columns() -> Iterator[CsvCase]:
     yield bad("the header again", "image_id,label\na,0\nimage_id,label\n", r"train.csv:3: unknown label 'label'")
     yield good("names that are code", "image_id,label,__class__,self,1\na,0,x,y,z\nb,2,,,\n")
     wide = ",".join(f"c{number}" for number in range(50_000))
-    yield bad("50,000, and no id", f"label,{wide}\n", r"train.csv: no column 'image_id'")
-    yield bad("50,000, and one twice", f"image_id,label,{wide},c7\n", r"train.csv: column 'c7' appears twice")
+    yield bad("50,000, and no id", f"label,{wide}\n", r"train.csv: empty file: it has a header")
+    yield bad("50,000, and one twice", f"image_id,label,{wide},c7\na\n", r"train.csv: column 'c7' appears twice")
 
 
 def huge() -> Iterator[CsvCase]:

@@ -188,7 +188,7 @@ def bombs() -> Iterator[ZipCase]:
         "of zeros by lzma", partial(zeros, 1 << 22, claimed=10, method=zipfile.ZIP_LZMA), {"a": "unusual method"}
     )
     yield ZipCase("a zip in a zip", nested, total=0)
-    yield ZipCase("members that lie over one another", overlapping, says="lie over one another")
+    yield ZipCase("members that overlap", overlapping, says="overlap")
     yield ZipCase("100,000 members", many, total=100_000)
 
 
@@ -269,7 +269,7 @@ def lies() -> Iterator[ZipCase]:
         images = answer if isinstance(answer, dict) else {"a": answer}
         yield ZipCase(name, partial(header_patched, offset, new, members=face), {"b": FACE, **images})
     packed = partial(header_patched, 20, struct.pack("<I", 2**31), members=face)
-    yield ZipCase("packed larger than the file", packed, says="lie over one another")
+    yield ZipCase("packed larger than the file", packed, says="overlap")
 
 
 def broken() -> Iterator[ZipCase]:

@@ -45,8 +45,8 @@ def test_a_mistake_gets_one_message_and_exit_code_2(words, message, sample_dir, 
 
 
 def test_a_broken_image_is_named(tmp_path):
-    draw_sample_dataset(tmp_path, train_size=12, test_size=6, size=32)
-    archive = (tmp_path / "happy_images.zip").read_bytes()
-    (tmp_path / "happy_images.zip").write_bytes(archive.replace(b"\xff\xd8\xff\xe0", b"\xff\xd8\xff\xff", 1))
-    done = run("--data_dir", tmp_path, "--output_dir", tmp_path / "shards")
+    draw_sample_dataset(tmp_path / "data", train_size=12, test_size=6, size=32)
+    archive = (tmp_path / "data" / "happy_images.zip").read_bytes()
+    (tmp_path / "data" / "happy_images.zip").write_bytes(archive.replace(b"\xff\xd8\xff\xe0", b"\xff\xd8\xff\xff", 1))
+    done = run("--data_dir", tmp_path / "data", "--output_dir", tmp_path / "shards")
     assert done.returncode == 2 and "csv:" in done.stderr and "--on_bad_image skip" in done.stderr

@@ -70,7 +70,8 @@ def test_a_run_leaves_everything_a_user_was_promised(finished, sample_dir):
 def test_the_saved_model_gives_the_reported_probabilities(finished, sample_dir):
     from transformers import pipeline
 
-    from hf_smile.data.images import ImageSource, decode_image
+    from hf_smile.data.images import decode_image
+    from hf_smile.data.sources import ImageSource
 
     folder, _ = finished
     classify = pipeline("image-classification", model=str(folder))
@@ -78,7 +79,8 @@ def test_the_saved_model_gives_the_reported_probabilities(finished, sample_dir):
     with (folder / "test_predictions.csv").open() as file:
         for row in list(csv.DictReader(file))[:5]:
             scores = {
-                answer["label"]: answer["score"] for answer in classify(decode_image(images.read(row["image_id"])))
+                answer["label"]: answer["score"]
+                for answer in classify(decode_image(images.read(images.find(row["image_id"]))))
             }
             assert scores["NOT smile"] == pytest.approx(float(row["p_not_smile"]), abs=1e-4)
 
@@ -106,7 +108,7 @@ def test_a_killed_run_started_again_ends_as_one_left_alone(finished, sample_dir,
     assert not (tmp_path / "test_metrics.json").exists()
     again = run(*words)
     assert again.returncode == 0, again.stderr
-    assert "Going on from" in again.stdout
+    assert "Resuming from" in again.stdout
     assert history(tmp_path) == history(folder)
     for name in ("test_metrics.json", "test_predictions.csv", "validation_predictions.csv", "model.safetensors"):
         assert (tmp_path / name).read_bytes() == (folder / name).read_bytes(), name
