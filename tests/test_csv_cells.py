@@ -41,7 +41,8 @@ def cells(path: Path) -> list[str]:
 
 def test_annotations_of_formulas_come_back(tmp_path):
     ids = ["=1+1", "+1", "-1", "@SUM(A1)", "'=1"]
-    table = pd.DataFrame({"image_id": ids, "label": [0, 1, 2, 0, 1], "where": "train.csv:1", "=person": ids})
+    own = {"image_id": ids, "file": ids, "label": [0, 1, 2, 0, 1], "where": "train.csv:1", "problem": ""}
+    table = pd.DataFrame(own | {"=person": ids})
     write_annotations(table, tmp_path / "train.csv")
     assert not [cell for cell in cells(tmp_path / "train.csv") if cell.startswith(("=", "+", "-", "@"))]
     problems = Problems()

@@ -93,7 +93,7 @@ def clean_tables(tables: Mapping[str, pd.DataFrame], groups: pd.DataFrame, bad: 
 def write_annotations(table: pd.DataFrame, path: Path) -> None:
     """Write a table of `read_tables` so that it reads back the same: `image_id,file_name,label`, further columns."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    named = table.drop(columns=["where", "problem"], errors="ignore").rename(columns={"file": "file_name"})
+    named = table.drop(columns=["where", "problem"]).rename(columns={"file": "file_name"})
     named = named.assign(
         label=[LABEL_NAMES[label] for label in table["label"]], file_name=named["file_name"].map(plain_path)
     )
