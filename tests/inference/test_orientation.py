@@ -68,10 +68,11 @@ def test_every_road_gives_the_verdict_of_the_upright_picture(hopper, classifier,
         assert np.allclose(numbers(found), numbers(photo), atol=0.05), type(road)
 
 
-@pytest.mark.parametrize("orientation", [1, 6])
-def test_the_command_line_turns_it_too(hopper, model_dir, tmp_path, monkeypatch, orientation):
-    path = tmp_path / "face.jpg"
-    path.write_bytes(stored(hopper, orientation, "jpg"))
+@pytest.mark.parametrize("suffix", FORMATS)
+@pytest.mark.parametrize("orientation", STORED)
+def test_the_command_line_turns_it_too(hopper, model_dir, tmp_path, monkeypatch, orientation, suffix):
+    path = tmp_path / f"face.{suffix}"
+    path.write_bytes(stored(hopper, orientation, suffix))
     (expected,) = SmileClassifier.from_pretrained(model_dir, runtime="onnx").predict_photo(hopper)
     output = tmp_path / "found.jsonl"
     words = ["predict", path, "--model", model_dir, "--faces", "all", "--output", output]
@@ -82,17 +83,40 @@ def test_the_command_line_turns_it_too(hopper, model_dir, tmp_path, monkeypatch,
     assert found["p_smile"] == pytest.approx(expected.p_smile, abs=0.05)
 
 
+@pytest.mark.parametrize("suffix", FORMATS)
 @pytest.mark.parametrize("orientation", STORED)
-def test_the_space_turns_it_too(hopper, model_dir, tmp_path, monkeypatch, orientation):
+def test_the_space_turns_it_too(hopper, model_dir, tmp_path, monkeypatch, orientation, suffix):
     pytest.importorskip("gradio")
     monkeypatch.setattr(sys, "path", [str(ROOT / "space"), *sys.path])
     from engine import Engine
 
     from hf_smile.inference.classifier import load_image
 
-    path = tmp_path / "face.jpg"
-    path.write_bytes(stored(hopper, orientation, "jpg"))
+    path = tmp_path / f"face.{suffix}"
+    path.write_bytes(stored(hopper, orientation, suffix))
     engine = Engine(str(model_dir))
     (expected,) = engine.look(hopper)
     (found,) = engine.look(load_image(path))
     assert found.prediction.p_smile == pytest.approx(expected.prediction.p_smile, abs=0.05)
+
+
+def test_a_still_of_a_clip_asks_for_no_turn(hopper, model_dir, tmp_path):
+    cv2 = pytest.importorskip("cv2")
+    from hf_smile.inference.video import analyse_video
+
+    frame = np.asarray(hopper)[:, :, ::-1].copy()
+    writer = cv2.VideoWriter(
+        str(tmp_path / "clip.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 2, (hopper.width, hopper.height)
+    )
+    for _ in range(8):
+        writer.write(frame)
+    writer.release()
+    classifier = SmileClassifier.from_pretrained(model_dir, runtime="onnx")
+    (photo,) = classifier.predict_photo(hopper)
+    analyse_video(classifier, tmp_path / "clip.avi", tmp_path / "out")
+    stills = list((tmp_path / "out" / "peaks").glob("*.jpg"))
+    for still in stills:
+        assert not Image.open(still).getexif()
+        assert classifier.predict(still)[0].label == photo.label
+    if not stills:
+        pytest.skip("this network sees no smile here")
