@@ -116,8 +116,8 @@ def predict(args: argparse.Namespace) -> int:
             progress.update()
         file.flush()
     if without_face:
-        mend = "; if these are face crops, classify them whole with --faces none" if args.faces == "auto" else ""
-        print(f"no face found in {without_face:,} of {counted(total, 'image')}{mend}", file=sys.stderr)
+        hint = "; if these are face crops, classify them whole with --faces none" if args.faces == "auto" else ""
+        print(f"no face found in {without_face:,} of {counted(total, 'image')}{hint}", file=sys.stderr)
     if failed:
         print(f"{failed:,} of {counted(total, 'image')} could not be classified", file=sys.stderr)
     return 1 if failed else 0
@@ -171,7 +171,7 @@ def info(args: argparse.Namespace) -> int:
 
 
 def file_sizes(model: str, names: Sequence[str]) -> dict[str, int | None]:
-    """Bytes of these files of a model, in its folder or on the Hub, by name; None for one that is not there.
+    """The bytes of some files of a model, from its folder or the Hub, by name; None for a missing file.
 
     Raises:
         SmileModelError: the Hub can't be asked.

@@ -86,7 +86,7 @@ def load_split(args: argparse.Namespace) -> Dataset:
 
 
 def predict(args: argparse.Namespace, split: Dataset) -> tuple[Predictions, dict[str, np.ndarray]]:
-    """Predictions of `args.model` for one split by a single forward pass, and the probabilities of other ways."""
+    """Predict one split with a single forward pass; the second result holds other rules, such as the flip, by name."""
     import numpy as np
 
     from hf_smile.evaluation.predictions import Predictions

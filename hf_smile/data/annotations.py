@@ -159,7 +159,7 @@ def _further(columns: Columns, names: list[str]) -> dict[str, int]:
 
 
 def path_problem(path: str) -> str | None:
-    """Why it can't be the path of an image, in words; None for one that can.
+    """Say why a path can't name an image; None if it can.
 
     >>> path_problem("person0/000.jpg"), path_problem("a\\0b")
     (None, "can't be the name of a file")

@@ -59,7 +59,7 @@ class Reading:
         )
 
     def is_header(self, cells: Iterable[str]) -> bool:
-        """Whether a row names columns. Only known names make a header: a mistyped label must not pass for one."""
+        """Whether a row names columns: it must hold a known name, or a mistyped label would pass for a header."""
         named = {name.strip().lower() for name in (self.image_column, self.label_column, self.id_column) if name}
         known = {*_ID_COLUMNS, *_IMAGE_COLUMNS, *_LABEL_COLUMNS, *named}
         return not known.isdisjoint(cell.strip().lower() for cell in cells)

@@ -221,6 +221,6 @@ def _check_classes(splits: DatasetDict) -> None:
         present = set(dataset["label"])
         missing = [name for label, name in enumerate(LABEL_NAMES) if label not in present]
         if split == "train" and len(missing) >= len(LABEL_NAMES) - 1:
-            raise SmileDataError(f"train has only one class; there is no image of {' and '.join(map(repr, missing))}")
+            raise SmileDataError(f"train has only one class; it has no image of {' and '.join(map(repr, missing))}")
         if missing and is_main_process():
             print(f"Note: no image of {' and '.join(map(repr, missing))} in {split}", file=sys.stderr)

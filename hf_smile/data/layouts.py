@@ -60,7 +60,7 @@ def read_layout(data_dir: str | Path, problems: Problems, reading: Reading = PLA
         data_dir: folder or zip; the id of a data set on the Hub.
         problems: what is wrong with the annotations is appended here.
         reading: names of columns and labels.
-        piece: rows a table, for files of any size; 0 for one table a file, of up to 50 MB.
+        piece: rows per table, for files of any size; 0 reads each file, of up to 50 MB, into one table.
 
     Raises:
         SmileDataError: there is none of the layouts.

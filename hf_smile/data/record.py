@@ -137,7 +137,7 @@ def require_held_out(model: str | Path, split: str, dataset: Dataset, vouched_fo
         vouched_for: the user says that images which the run does not know were held out.
 
     Raises:
-        SmileDataError: it was trained or chosen on some of them, or that can't be told.
+        SmileDataError: it was trained or chosen on some of them, or the record does not know them.
 
     >>> require_held_out("outputs/model", "test", splits["test"])  # doctest: +SKIP
     """

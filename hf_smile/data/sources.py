@@ -29,7 +29,7 @@ class Images(Protocol):
         """The encoded bytes, or a SmileDataError that says why there are none."""
 
     def stamp(self, file: str) -> str | None:
-        """What changes when the file does; None where that can't be told."""
+        """A text that changes when the file changes; None if the file can't be looked at."""
 
 
 class ImageSource:

@@ -33,7 +33,7 @@ def split_of(name: str) -> str | None:
 
 
 def name_splits(names: Iterable[str]) -> dict[str, str]:
-    """The split of each name that stands for one.
+    """Map the names of splits, such as `val`, to `train`, `validation` and `test`; other names are left out.
 
     Raises:
         SmileDataError: two different names stand for the same split.

@@ -70,7 +70,7 @@ def two_questions(metrics: Values) -> str:
 
 def _auc_sentence(auc: Mapping[str, float], one: str, other: str) -> str:
     if math.isnan(auc["value"]):
-        return f"Cannot be told: the images do not hold both {one} and {other}."
+        return f"Not available: it needs images of both {one} and {other}."
     return (
         f"AUC {_number(auc['value'])} ({_range(auc, _number)}): of {one} and {other}, drawn at random, the model"
         f" tells which is which {100 * auc['value']:.0f} times in 100; guessing does so 50 times."

@@ -209,7 +209,7 @@ def _that_differ(stages: dict[str, Any]) -> dict[str, Any]:
 
 def _pairs(auc: float, pair: str) -> str:
     if math.isnan(auc):
-        return f"Cannot be told: the split does not hold both {pair}."
+        return f"Not available: it needs images of both {pair}."
     return f"Of {pair}, drawn at random, it tells which is which {100 * auc:.0f} times in 100; guessing does 50 times."
 
 

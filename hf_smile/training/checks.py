@@ -25,7 +25,7 @@ FIXED: dict[str, tuple[Any, str]] = {
     "batch_eval_metrics": (False, _NEEDED),
     "load_best_model_at_end": (True, "select_best says which model is saved"),
     "greater_is_better": (None, "it follows from select_best"),
-    "resume_from_checkpoint": (None, "a run goes on by itself when it is started again with the same output_dir"),
+    "resume_from_checkpoint": (None, "a run resumes when it is started again with the same output_dir"),
     "hub_token": (None, "the token comes from HF_TOKEN or `hf auth login`, which keep it out of the command line"),
     "neftune_noise_alpha": (None, "it is for language models"),
     "label_names": (None, "the labels of a batch are called 'labels'; the classes come from the data"),

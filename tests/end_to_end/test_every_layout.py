@@ -1,4 +1,4 @@
-"""Every layout of docs/data.md is trained on for one step, as a user would, and prints what the page says."""
+"""Train one step on every layout of docs/data.md, and compare the output with what the page says."""
 
 import json
 import shlex

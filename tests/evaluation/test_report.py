@@ -86,7 +86,7 @@ def test_a_report_on_one_image_says_what_cannot_be_told(tmp_path):
     metrics = json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8"))["metrics"]
     assert metrics["genuine_auc"] == {"value": None, "low": None, "high": None}
     report = (tmp_path / "report.md").read_text(encoding="utf-8")
-    assert "**Is the smile genuine?** Cannot be told" in report
+    assert "**Is the smile genuine?** Not available" in report
     assert "| positive smile | 0 | – | – | – | – |" in report
     assert 'The class "negative smile" has only 0 images' in report
     assert "\n1 image. The numbers" in report and "1 images" not in report

@@ -55,7 +55,7 @@ def test_what_is_not_defined_is_a_dash(write):
     card = write([2] * 10)
     assert "| AUC of genuine or posed smile | – |" in card
     assert "| positive smile | – | – | – | 0 |" in card
-    assert "Cannot be told: the split does not hold both a genuine smile and a posed one." in card
+    assert "Not available: it needs images of both a genuine smile and a posed one." in card
     assert "| nan |" not in card
 
 
