@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hf_smile import __version__
-from hf_smile.console import run_script, visible
 from hf_smile.errors import SmileDataError, SmileModelError, first_line
-from hf_smile.model_files import read_config
-from hf_smile.words import counted
+from hf_smile.utils.console import run_script, visible
+from hf_smile.utils.model_files import read_config
+from hf_smile.utils.words import counted
 
 if TYPE_CHECKING:
     from hf_smile.inference.classifier import SmileClassifier

@@ -12,7 +12,7 @@ _REPORTED_LENGTH = 300
 
 
 class SmileError(Exception):
-    """Base of the errors a user can cause. `hf_smile.console.run_script` prints them without a traceback."""
+    """Base of the errors a user can cause. `hf_smile.utils.console.run_script` prints them without a traceback."""
 
 
 class SmileDataError(SmileError):

@@ -46,12 +46,12 @@ from PIL import Image
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from hf_smile.console import run_script
 from hf_smile.data.images import decode_image, read_file
 from hf_smile.data.layouts import collect, read_layout
 from hf_smile.data.preprocessing import Preprocessor
 from hf_smile.data.sources import Images, ImageSource
 from hf_smile.errors import Problems, SmileDataError, SmileModelError, first_line
+from hf_smile.utils.console import run_script
 
 MEMBER = "package/models/faceres-deep"
 MAX_MEMBER_BYTES = 64_000_000

@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hf_smile.console import run_script
 from hf_smile.data.arguments import add_data_arguments, data_arguments
+from hf_smile.utils.console import run_script
 
 if TYPE_CHECKING:
     import numpy as np
@@ -75,10 +75,10 @@ def main() -> None:
     sheets_dir = Path(args.contact_sheets or output_dir / "contact_sheets")
 
     check_installed("imagehash", "cleanlab")
-    from hf_smile.data.audit.pictures import draw_contact_sheets, open_private_folder
-    from hf_smile.data.audit.report import open_output, to_act_on, write_clean, write_report
-    from hf_smile.data.audit.run import run_audit
-    from hf_smile.data.audit.scan import scan_images
+    from hf_smile.audit.pictures import draw_contact_sheets, open_private_folder
+    from hf_smile.audit.report import open_output, to_act_on, write_clean, write_report
+    from hf_smile.audit.run import run_audit
+    from hf_smile.audit.scan import scan_images
     from hf_smile.data.dataset import read_tables
 
     predictions = read_predictions(args.predictions) if args.predictions else None

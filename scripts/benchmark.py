@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hf_smile.console import run_script
+from hf_smile.utils.console import run_script
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
@@ -75,7 +75,7 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     args = parse_arguments()
     if args.what == "predict" and args.model:  # what is missing is told before the imports that take seconds
-        from hf_smile.model_files import model_file
+        from hf_smile.utils.model_files import model_file
 
         for name in ("config.json", "onnx/model.onnx", "onnx/model_quantized.onnx"):
             model_file(args.model, name, "make it with scripts/export_onnx.py, with --quantize int8")

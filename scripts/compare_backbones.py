@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_smile.console import run_script
 from hf_smile.data.arguments import DEFAULT_DATA_DIR, add_data_arguments, data_arguments
+from hf_smile.utils.console import run_script
 
 if TYPE_CHECKING:
     import numpy as np

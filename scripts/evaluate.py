@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hf_smile.console import run_script
 from hf_smile.data.arguments import add_data_arguments, given_data_arguments
+from hf_smile.utils.console import run_script
 
 if TYPE_CHECKING:
     import numpy as np
@@ -91,8 +91,8 @@ def predict(args: argparse.Namespace, split: Dataset) -> tuple[Predictions, dict
 
     from hf_smile.evaluation.predictions import Predictions
     from hf_smile.evaluation.report import check_group_column, open_output
+    from hf_smile.evaluation.schema import PREDICTION_COLUMNS
     from hf_smile.modeling import load_model, predict_probabilities
-    from hf_smile.schema import PREDICTION_COLUMNS
     from hf_smile.training.device import keep_freed_memory
 
     keep_freed_memory()
@@ -141,13 +141,13 @@ def _in_short(metrics: Values) -> str:
 
 def main() -> None:
     args = parse_arguments()
-    from hf_smile.model_files import read_config
+    from hf_smile.utils.model_files import read_config
 
     if args.model:
         read_config(args.model)  # what is wrong with it is told before the imports that take seconds
     from hf_smile.evaluation.predictions import read_predictions
     from hf_smile.evaluation.report import check_no_model, write_report
-    from hf_smile.words import counted
+    from hf_smile.utils.words import counted
 
     check_no_model(args.output_dir)
     other = read_predictions(args.compare) if args.compare else None

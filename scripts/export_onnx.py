@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from hf_smile.console import run_script
 from hf_smile.data.arguments import add_data_arguments, given_data_arguments
+from hf_smile.utils.console import run_script
 
 _EXAMPLES = """\
 examples:
@@ -36,7 +36,7 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     args = parse_arguments()
     from hf_smile.errors import SmileDataError
-    from hf_smile.model_files import read_config
+    from hf_smile.utils.model_files import read_config
 
     read_config(args.model)  # what is wrong with it is told before the imports that take seconds
     if args.quantize:

@@ -16,8 +16,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_smile.console import run_script
 from hf_smile.errors import SmileError
+from hf_smile.utils.console import run_script
 
 if TYPE_CHECKING:
     from gradio_client import Client

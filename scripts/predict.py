@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from hf_smile.console import run_script
+from hf_smile.utils.console import run_script
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -50,7 +50,7 @@ def main() -> None:
     from hf_smile.inference.bulk import find_parts, open_output, parts_digest, predict_part, verdicts_of
     from hf_smile.inference.classifier import SmileClassifier
     from hf_smile.inference.runtimes import default_runtime, weights_sha256
-    from hf_smile.words import counted
+    from hf_smile.utils.words import counted
 
     rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     parts = find_parts(args.data, args.part_size)

@@ -9,8 +9,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from hf_smile.console import run_script
 from hf_smile.data.arguments import DEFAULT_DATA_DIR, add_data_arguments, data_arguments
+from hf_smile.utils.console import run_script
 
 
 def parse_arguments() -> argparse.Namespace:

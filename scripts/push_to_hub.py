@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hf_smile.console import run_script
 from hf_smile.data.arguments import add_data_arguments, data_arguments
+from hf_smile.utils.console import run_script
 
 if TYPE_CHECKING:
     from hf_smile.hub.upload import Target
@@ -108,7 +108,7 @@ def push_space(args: argparse.Namespace, target: Target) -> str:
     from hf_smile.hub import space
     from hf_smile.hub.connection import check_repo_id
     from hf_smile.hub.upload import file_sizes, list_files
-    from hf_smile.hub_id import missing_folder
+    from hf_smile.utils.hub_id import missing_folder
 
     if Path(args.model).is_dir():
         raise SmileError(

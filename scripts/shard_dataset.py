@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import argparse
 
-from hf_smile.console import run_script
 from hf_smile.data.arguments import add_data_arguments, data_arguments
+from hf_smile.utils.console import run_script
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -35,8 +35,8 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse_arguments()
-    from hf_smile.data.sharding import Sharding, write_shards
-    from hf_smile.data.shards import shard_files
+    from hf_smile.shards.folder import shard_files
+    from hf_smile.shards.write import Sharding, write_shards
 
     how = Sharding(
         arguments.images_per_shard,

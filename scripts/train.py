@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hf_smile.console import run_script
+from hf_smile.utils.console import run_script
 
 if TYPE_CHECKING:
     from hf_smile.training.arguments import SmileTrainingArguments
@@ -20,7 +20,6 @@ def main() -> None:
     from hf_smile.data.dataset import load_smile_dataset
     from hf_smile.data.layouts import refuse_data_folder
     from hf_smile.data.record import check_splits, write_splits
-    from hf_smile.data.shards import is_sharded, load_shards, shard_files
     from hf_smile.data.splits import describe
     from hf_smile.errors import SmileError
     from hf_smile.hub.card_sections import calibration_sentence, choice_sentence
@@ -29,6 +28,7 @@ def main() -> None:
     from hf_smile.modeling import build_model
     from hf_smile.modeling.backbone import parameter_table
     from hf_smile.modeling.calibrate import require_output_layer
+    from hf_smile.shards.folder import is_sharded, load_shards, shard_files
     from hf_smile.training.after import fold_after_training
     from hf_smile.training.arguments import parse_arguments, to_recipe
     from hf_smile.training.checkpoints import clear_of_disk_errors

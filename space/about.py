@@ -12,7 +12,7 @@ from views import WORDS
 
 import hf_smile
 from hf_smile.labels import label_slug
-from hf_smile.words import counted
+from hf_smile.utils.words import counted
 
 _METRICS = {
     "accuracy": "right verdicts (accuracy)",

@@ -24,10 +24,10 @@ from gate import Gate
 from samples import write_samples
 from starlette.middleware import Middleware
 
-from hf_smile.console import run_script
 from hf_smile.errors import SmileDataError, SmileError, SmileModelError
 from hf_smile.inference.classifier import SmilePrediction, load_image
 from hf_smile.inference.files import make_writer
+from hf_smile.utils.console import run_script
 
 QUICKSTART = "outputs/quickstart"
 MODEL = os.environ.get("HF_SMILE_MODEL", QUICKSTART)

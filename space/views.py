@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from hf_smile.figures import CLASS_COLORS
 from hf_smile.inference.classifier import SmilePrediction
 from hf_smile.labels import LABEL_NAMES, NOT_SMILE
-from hf_smile.words import counted
+from hf_smile.utils.figures import CLASS_COLORS
+from hf_smile.utils.words import counted
 
 if TYPE_CHECKING:
     from engine import Clip, SeenFace

@@ -12,7 +12,7 @@ from statistics import median
 from tqdm.auto import tqdm
 
 from hf_smile.errors import SmileError
-from hf_smile.figures import new_figure, save_figure
+from hf_smile.utils.figures import new_figure, save_figure
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from hf_smile.console import is_main_process
 from hf_smile.data.cells import TOO_LARGE, Row, read_rows
 from hf_smile.data.columns import PLAIN, Columns, Reading
 from hf_smile.data.images import IMAGE_SUFFIXES
 from hf_smile.data.sources import plain_path
 from hf_smile.errors import Problems, SmileDataError
 from hf_smile.labels import parse_label
+from hf_smile.utils.console import is_main_process
 
 OWN_COLUMNS = ("image_id", "file", "label", "where", "problem")
 """Columns of every table of annotations; the others are the user's."""

@@ -15,10 +15,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from hf_smile.console import is_main_process
-from hf_smile.csv_cells import unguarded
 from hf_smile.data.columns import Columns, Reading
 from hf_smile.errors import SmileDataError, first_line
+from hf_smile.utils.console import is_main_process
+from hf_smile.utils.csv_cells import unguarded
 
 TOO_LARGE = "is this an annotation file? If so, let scripts/shard_dataset.py read it, and train on what that writes"
 _MAX_LINE_LENGTH = 1_000_000

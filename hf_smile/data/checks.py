@@ -16,11 +16,11 @@ import PIL
 from tqdm.auto import tqdm
 
 from hf_smile import __version__
-from hf_smile.console import is_main_process
-from hf_smile.cores import own_cores
 from hf_smile.data.images import decode_image
 from hf_smile.data.sources import Images
 from hf_smile.errors import SmileDataError
+from hf_smile.utils.console import is_main_process
+from hf_smile.utils.cores import own_cores
 
 _CHUNK = 256  # images that wait in the pool at a time, however many there are
 _CHECKED_BY = f"hf_smile {__version__}, Pillow {PIL.__version__}"  # another version may find something else

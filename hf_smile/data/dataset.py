@@ -13,19 +13,19 @@ import pandas as pd
 from datasets import ClassLabel, Dataset, DatasetDict
 from datasets.exceptions import DatasetGenerationError
 
-from hf_smile.console import is_main_process
-from hf_smile.csv_cells import guarded
 from hf_smile.data.annotations import OWN_COLUMNS
 from hf_smile.data.arguments import DataArguments, label_map_of
 from hf_smile.data.checks import check_images
 from hf_smile.data.columns import Reading
 from hf_smile.data.layouts import collect, read_layout
 from hf_smile.data.rows import RowSource, build_rows
-from hf_smile.data.shards import features_of
 from hf_smile.data.sources import Images
 from hf_smile.data.splits import SPLITS, check_groups, column_of, hold_out
 from hf_smile.errors import Problems, SmileDataError, first_line
 from hf_smile.labels import LABEL_NAMES
+from hf_smile.shards.folder import features_of
+from hf_smile.utils.console import is_main_process
+from hf_smile.utils.csv_cells import guarded
 
 
 def load_smile_dataset(

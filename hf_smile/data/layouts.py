@@ -14,16 +14,16 @@ from typing import Any
 
 import pandas as pd
 
-from hf_smile.console import is_main_process
 from hf_smile.data.annotations import annotation_pieces, path_problem, read_annotations
 from hf_smile.data.columns import PLAIN, Reading
 from hf_smile.data.rows import is_ready_made, load_rows, parquet_files, row_pieces
-from hf_smile.data.shards import SETTINGS
 from hf_smile.data.sources import METADATA, Images, ImageSource, plain_path
 from hf_smile.data.splits import SPLITS, name_splits, split_of
 from hf_smile.errors import Problems, SmileDataError
-from hf_smile.hub_id import missing_folder
 from hf_smile.labels import LABEL_NAMES, parse_label
+from hf_smile.shards.folder import SETTINGS
+from hf_smile.utils.console import is_main_process
+from hf_smile.utils.hub_id import missing_folder
 
 EXPECTED_LAYOUT = """\
 Point --data_dir at a folder, or a zip, that holds one of these:

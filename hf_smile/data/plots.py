@@ -11,8 +11,8 @@ import pandas as pd
 from datasets import Dataset, DatasetDict
 
 from hf_smile.data.images import decode_image, encoded_bytes
-from hf_smile.figures import CLASS_COLORS, new_figure, save_figure
 from hf_smile.labels import LABEL_NAMES, NUM_LABELS
+from hf_smile.utils.figures import CLASS_COLORS, new_figure, save_figure
 
 if TYPE_CHECKING:
     from hf_smile.data.augmentation import AugmentationArguments

@@ -10,11 +10,11 @@ import datasets
 from datasets import DatasetDict
 from tqdm.auto import tqdm
 
-from hf_smile.console import is_main_process
 from hf_smile.data.checks import mark_checked
 from hf_smile.data.images import IMAGE_SUFFIXES, encoded_bytes
 from hf_smile.data.rows import load_rows
 from hf_smile.errors import SmileDataError
+from hf_smile.utils.console import is_main_process
 
 
 def save_prepared(splits: DatasetDict, output_dir: str | Path) -> None:

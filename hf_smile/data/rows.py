@@ -13,15 +13,15 @@ import datasets
 import pandas as pd
 from datasets import ClassLabel, Dataset, DatasetDict, Image, Value
 
-from hf_smile.console import is_main_process
 from hf_smile.data.annotations import OWN_COLUMNS, path_problem
 from hf_smile.data.columns import PLAIN, Reading
 from hf_smile.data.images import encoded_bytes
-from hf_smile.data.shards import is_sharded, rows_of
 from hf_smile.data.sources import stamp_of
 from hf_smile.data.splits import SPLITS, name_splits, split_of
 from hf_smile.errors import Problems, SmileDataError, first_line
 from hf_smile.labels import LABEL_NAMES, parse_label
+from hf_smile.shards.folder import is_sharded, rows_of
+from hf_smile.utils.console import is_main_process
 
 _PIECE = 10_000
 

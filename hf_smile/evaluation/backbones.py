@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from hf_smile.csv_cells import guarded
-from hf_smile.figures import new_figure, save_figure
+from hf_smile.utils.csv_cells import guarded
+from hf_smile.utils.figures import new_figure, save_figure
 
 METRICS = {"accuracy": "accuracy", "macro_f1": "macro F1", "balanced_accuracy": "balanced accuracy"}
 _STYLES = (("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "D"))

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from hf_smile.errors import SmileDataError
 from hf_smile.evaluation.intervals import CONFIDENCE, N_RESAMPLES, chunk_sizes, confidence_intervals
 from hf_smile.evaluation.metrics import check_inputs, compute_metrics, weighted_metrics
-from hf_smile.words import counted
+from hf_smile.utils.words import counted
 
 MAX_GROUPS = 20
 MIN_IMAGES = 20

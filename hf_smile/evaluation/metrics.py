@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from hf_smile.errors import SmileDataError
 from hf_smile.labels import LABEL_NAMES, NEGATIVE_SMILE, NOT_SMILE, NUM_LABELS, POSITIVE_SMILE, label_slug
-from hf_smile.words import counted
+from hf_smile.utils.words import counted
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]

@@ -11,9 +11,9 @@ from numpy.typing import ArrayLike
 from hf_smile.evaluation.calibration import reliability_bins
 from hf_smile.evaluation.intervals import wilson_interval
 from hf_smile.evaluation.metrics import CALIBRATION_BINS, check_inputs
-from hf_smile.figures import CLASS_COLORS, new_figure, save_figure
 from hf_smile.labels import LABEL_NAMES, NUM_LABELS, label_slug
-from hf_smile.words import counted
+from hf_smile.utils.figures import CLASS_COLORS, new_figure, save_figure
+from hf_smile.utils.words import counted
 
 if TYPE_CHECKING:
     import pandas as pd

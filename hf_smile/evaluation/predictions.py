@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from hf_smile.csv_cells import guarded, unguarded
 from hf_smile.errors import Problems, SmileDataError
 from hf_smile.evaluation.metrics import SUM_TOLERANCE, FloatArray, IntArray, check_inputs
+from hf_smile.evaluation.schema import PREDICTION_COLUMNS, PROBABILITY_COLUMNS
 from hf_smile.labels import LABEL_NAMES, parse_label
-from hf_smile.schema import PREDICTION_COLUMNS, PROBABILITY_COLUMNS
-from hf_smile.words import counted
+from hf_smile.utils.csv_cells import guarded, unguarded
+from hf_smile.utils.words import counted
 
 _EARLIER_COLUMNS = {"label": "true_label", "prediction": "predicted_label"}
 """Of the files that earlier versions wrote."""

@@ -20,7 +20,7 @@ from hf_smile.evaluation.intervals import CONFIDENCE, N_RESAMPLES, confidence_in
 from hf_smile.evaluation.metrics import compute_metrics
 from hf_smile.evaluation.plots import plot_confusion_matrix, plot_coverage, plot_precision_recall, plot_reliability
 from hf_smile.evaluation.predictions import Predictions, align, write_predictions
-from hf_smile.words import counted
+from hf_smile.utils.words import counted
 
 
 def write_report(

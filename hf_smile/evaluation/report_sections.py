@@ -12,7 +12,7 @@ from hf_smile.evaluation.groups import MIN_IMAGES, Gap
 from hf_smile.evaluation.intervals import CONFIDENCE
 from hf_smile.evaluation.predictions import Predictions
 from hf_smile.labels import LABEL_NAMES, label_slug
-from hf_smile.words import counted
+from hf_smile.utils.words import counted
 
 FEW_IMAGES = 50
 

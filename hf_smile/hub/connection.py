@@ -13,7 +13,7 @@ from huggingface_hub import HfApi, constants, get_token
 from huggingface_hub.errors import HfHubHTTPError, HTTPError, OfflineModeIsEnabled
 
 from hf_smile.errors import SmileError, first_line
-from hf_smile.hub_id import is_hub_id
+from hf_smile.utils.hub_id import is_hub_id
 
 T = TypeVar("T")
 

@@ -18,12 +18,12 @@ import pyarrow.parquet as pq
 from datasets import Features
 
 from hf_smile.data.images import encoded_bytes
-from hf_smile.data.shards import is_sharded, rows_of
 from hf_smile.data.sources import ImageSource
 from hf_smile.errors import SmileDataError, first_line
+from hf_smile.evaluation.schema import PREDICTION_COLUMNS, PROBABILITY_COLUMNS
 from hf_smile.inference.classifier import NamedImage, SmileClassifier
 from hf_smile.labels import LABEL_NAMES
-from hf_smile.schema import PREDICTION_COLUMNS, PROBABILITY_COLUMNS
+from hf_smile.shards.folder import is_sharded, rows_of
 
 SETTINGS = "predictions.json"
 

@@ -17,9 +17,9 @@ from PIL import Image
 from hf_smile.data.images import decode_image, decoding_problem, read_file, upright_rgb
 from hf_smile.data.preprocessing import Preprocessor
 from hf_smile.errors import SmileDataError, SmileModelError
+from hf_smile.evaluation.schema import PROBABILITY_COLUMNS
 from hf_smile.inference.runtimes import Runtime, load_runtime
 from hf_smile.labels import LABEL_NAMES, NEGATIVE_SMILE, POSITIVE_SMILE
-from hf_smile.schema import PROBABILITY_COLUMNS
 
 if TYPE_CHECKING:
     from hf_smile.inference.faces import FaceDetector

@@ -15,14 +15,14 @@ from typing import Any, TextIO
 
 from PIL import Image, ImageDraw
 
-from hf_smile.csv_cells import guarded
 from hf_smile.data.images import read_file
 from hf_smile.data.sources import ImageSource
 from hf_smile.errors import SmileDataError
-from hf_smile.figures import CLASS_COLORS
+from hf_smile.evaluation.schema import PREDICTION_COLUMNS
 from hf_smile.inference.classifier import NO_FACE, NamedImage, SmileClassifier, SmilePrediction, load_image
 from hf_smile.labels import LABEL_NAMES
-from hf_smile.schema import PREDICTION_COLUMNS
+from hf_smile.utils.csv_cells import guarded
+from hf_smile.utils.figures import CLASS_COLORS
 
 COLUMNS = (
     *PREDICTION_COLUMNS,

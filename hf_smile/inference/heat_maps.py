@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm.auto import tqdm
 
-from hf_smile.figures import new_figure, save_figure
 from hf_smile.inference.classifier import ImageInput, SmileClassifier
 from hf_smile.inference.explain import Explainer, deletion_curve
 from hf_smile.inference.runtimes import TorchRuntime
 from hf_smile.labels import LABEL_NAMES
-from hf_smile.words import counted
+from hf_smile.utils.figures import new_figure, save_figure
+from hf_smile.utils.words import counted
 
 
 @dataclass(frozen=True)

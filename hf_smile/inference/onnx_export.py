@@ -20,7 +20,7 @@ from hf_smile.data.preprocessing import Preprocessor
 from hf_smile.errors import SmileModelError, first_line
 from hf_smile.inference.runtimes import ONNX_FILES, OnnxRuntime, TorchRuntime, load_runtime, weights_sha256
 from hf_smile.labels import LABEL_NAMES
-from hf_smile.words import counted
+from hf_smile.utils.words import counted
 
 if TYPE_CHECKING:
     import datasets

@@ -10,13 +10,13 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from hf_smile.cores import own_cores
 from hf_smile.data.preprocessing import Preprocessor
 from hf_smile.errors import SmileModelError, first_line
-from hf_smile.hub_id import missing_folder
 from hf_smile.labels import LABEL_NAMES
-from hf_smile.model_files import WEIGHTS_MEND, file_sha256, model_file, read_config
-from hf_smile.words import counted
+from hf_smile.utils.cores import own_cores
+from hf_smile.utils.hub_id import missing_folder
+from hf_smile.utils.model_files import WEIGHTS_MEND, file_sha256, model_file, read_config
+from hf_smile.utils.words import counted
 
 # Else ONNX Runtime reports to its maker what it runs. It looks when it is imported, which nothing here does earlier.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

@@ -14,11 +14,11 @@ from PIL import Image
 
 from hf_smile.data.images import IMAGE_SUFFIXES, MAX_PIXELS
 from hf_smile.errors import SmileDataError
-from hf_smile.figures import CLASS_COLORS, new_figure, save_figure
+from hf_smile.evaluation.schema import PROBABILITY_COLUMNS
 from hf_smile.inference.classifier import SmileClassifier, SmilePrediction
 from hf_smile.inference.files import annotate
 from hf_smile.labels import LABEL_NAMES
-from hf_smile.schema import PROBABILITY_COLUMNS
+from hf_smile.utils.figures import CLASS_COLORS, new_figure, save_figure
 
 COLUMNS = (
     "seconds",

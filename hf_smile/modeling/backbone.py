@@ -15,12 +15,12 @@ from transformers.utils import logging as transformers_logging
 
 from hf_smile.data.preprocessing import Preprocessor
 from hf_smile.errors import SmileModelError, first_line
-from hf_smile.hub_id import missing_folder
 from hf_smile.labels import ID2LABEL, LABEL2ID, NUM_LABELS
-from hf_smile.model_files import read_timm_config
 from hf_smile.modeling.head import SmileTimmConfig, SmileTimmForImageClassification
 from hf_smile.modeling.layers import freeze_stages as freeze
 from hf_smile.modeling.layers import head_parameters
+from hf_smile.utils.hub_id import missing_folder
+from hf_smile.utils.model_files import read_timm_config
 
 DEFAULT_BACKBONE = "timm/resnet50.a1_in1k"
 

@@ -15,14 +15,14 @@ from timm import is_model
 from tqdm.auto import tqdm
 from transformers import TimmWrapperConfig, TimmWrapperForImageClassification
 
-from hf_smile.console import is_main_process
 from hf_smile.data.preprocessing import Preprocessor
 from hf_smile.data.transforms import BatchTransform, collate, evaluation_transform
 from hf_smile.errors import SmileModelError, first_line
 from hf_smile.labels import ID2LABEL, LABEL2ID, NUM_LABELS
-from hf_smile.model_files import WEIGHTS_MEND, model_file, read_config
 from hf_smile.modeling.backbone import quiet_transformers
 from hf_smile.modeling.head import SmileTimmConfig, SmileTimmForImageClassification
+from hf_smile.utils.console import is_main_process
+from hf_smile.utils.model_files import WEIGHTS_MEND, model_file, read_config
 
 _TAKEN = ("architecture", "num_features", "pretrained_cfg", "model_args", "head_hidden_size")
 

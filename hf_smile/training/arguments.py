@@ -16,13 +16,13 @@ import torch
 import yaml
 from transformers import HfArgumentParser, TrainingArguments
 
-from hf_smile.cores import own_cores
 from hf_smile.data.arguments import DataArguments
 from hf_smile.data.augmentation import AugmentationArguments
 from hf_smile.errors import SmileError
 from hf_smile.modeling import DEFAULT_BACKBONE
-from hf_smile.modeling.imbalance import IMBALANCE, LOSSES
+from hf_smile.modeling.losses import IMBALANCE, LOSSES
 from hf_smile.training.checks import check_together, check_values
+from hf_smile.utils.cores import own_cores
 
 
 @dataclass

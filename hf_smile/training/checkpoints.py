@@ -13,9 +13,9 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from hf_smile.console import DISK_FULL, is_main_process
 from hf_smile.errors import SmileError, first_line
-from hf_smile.model_files import file_sha256
+from hf_smile.utils.console import DISK_FULL, is_main_process
+from hf_smile.utils.model_files import file_sha256
 
 CHECKSUMS = "checksums.json"
 """In a checkpoint: SHA-256 of every other file, written last."""

@@ -8,9 +8,9 @@ from dataclasses import MISSING, fields
 from types import SimpleNamespace
 from typing import Any
 
-from hf_smile.console import is_main_process
-from hf_smile.data.shards import is_sharded
 from hf_smile.errors import SmileError
+from hf_smile.shards.folder import is_sharded
+from hf_smile.utils.console import is_main_process
 
 logger = logging.getLogger(__name__)
 

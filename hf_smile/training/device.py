@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from hf_smile.cores import own_cores
+from hf_smile.utils.cores import own_cores
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments

@@ -10,7 +10,7 @@ import pandas as pd
 from transformers import TrainingArguments
 
 from hf_smile.evaluation.intervals import wilson_interval
-from hf_smile.figures import new_figure, save_figure
+from hf_smile.utils.figures import new_figure, save_figure
 
 _FIRST_COLUMNS = (
     "epoch",

@@ -20,8 +20,6 @@ import yaml
 from datasets import DatasetDict
 from scipy.special import softmax
 
-from hf_smile.console import is_main_process
-from hf_smile.cores import own_cores
 from hf_smile.data.record import SPLITS_FILE
 from hf_smile.errors import SmileError
 from hf_smile.evaluation.metrics import compute_metrics
@@ -31,6 +29,8 @@ from hf_smile.evaluation.report import to_json
 from hf_smile.training.after import Folded, describe
 from hf_smile.training.checkpoints import UNFINISHED, checkpoints, last_whole_checkpoint
 from hf_smile.training.reporting import RUNS
+from hf_smile.utils.console import is_main_process
+from hf_smile.utils.cores import own_cores
 
 logger = logging.getLogger(__name__)
 

@@ -37,16 +37,17 @@ from hf_smile.data.transforms import BatchTransform, collate, evaluation_transfo
 from hf_smile.errors import SmileError, SmileModelError
 from hf_smile.evaluation.metric import SmileMetric
 from hf_smile.labels import NUM_LABELS
-from hf_smile.modeling.imbalance import BalancedSampler, RepeatedImages, training_loss
 from hf_smile.modeling.layers import keep_frozen_in_eval_mode, layer_decay_groups
+from hf_smile.modeling.losses import training_loss
+from hf_smile.shards.loader import StreamedImages, load_position, save_position, stream_loader
+from hf_smile.shards.stream import ShardBatches
 from hf_smile.training.arguments import SmileTrainingArguments
-from hf_smile.training.batches import share_evenly
 from hf_smile.training.callbacks import EarlyStopping, EpochReport, FrozenWarmUp
 from hf_smile.training.checkpoints import damage
 from hf_smile.training.history import best_epoch, describe_choice, history_table
 from hf_smile.training.reporting import Reporting
-from hf_smile.training.resumable import ResumableTrainer
-from hf_smile.training.streaming import StreamedImages, load_position, save_position, stream_images, stream_loader
+from hf_smile.training.resumable import ResumableTrainer, worker_start
+from hf_smile.training.samplers import BalancedSampler, RepeatedImages, share_evenly
 
 RAW_WEIGHTS = "raw_weights.safetensors"
 """In a checkpoint: the weights that go on training. Those in `model.safetensors` are their average."""
@@ -105,7 +106,15 @@ class SmileTrainer(ResumableTrainer):
         self.balanced_sampler: BalancedSampler | None = None
         train: Any
         if shards is not None:
-            train = stream_images(shards, args, self.augment)
+            if args.imbalance == "oversample":
+                raise SmileError(
+                    "imbalance 'oversample' draws from all images, and these are streamed; "
+                    "choose class_weights or logit_adjustment"
+                )
+            batches = ShardBatches(
+                shards, args.train_batch_size, args.process_index, args.world_size, args.seed, args.shuffle_buffer_size
+            )
+            train = StreamedImages(batches, self.augment)
         elif args.imbalance == "oversample":
             self.balanced_sampler = BalancedSampler(label_ids, args.seed)
             train = RepeatedImages(encoded["train"], self.augment)
@@ -220,7 +229,7 @@ class SmileTrainer(ResumableTrainer):
 
     def get_train_dataloader(self) -> torch.utils.data.DataLoader:
         if isinstance(self.train_dataset, StreamedImages):
-            loader = stream_loader(self.train_dataset, self.args, self.accelerator.device)
+            loader = stream_loader(self.train_dataset, self.args, self.accelerator.device, worker_start())
             self._loaders.append(loader)
             return loader
         loader = super().get_train_dataloader()

@@ -18,8 +18,8 @@ from demo_traffic import BROKEN, HOPPER, Demo, Visitor, as_png, demo, wait_until
 from PIL import Image
 from tqdm import tqdm
 
-from hf_smile.console import run_script
 from hf_smile.errors import SmileError
+from hf_smile.utils.console import run_script
 
 _UPLOAD = (
     b"POST /gradio_api/upload HTTP/1.1\r\nHost: a\r\nContent-Length: 20000000\r\n"

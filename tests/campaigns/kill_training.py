@@ -23,8 +23,8 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from hf_smile.console import run_script
 from hf_smile.errors import SmileError
+from hf_smile.utils.console import run_script
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "train.py"
 COMPARED = ("test_metrics.json", "model.safetensors", "training_history.csv", "test_predictions.csv")

@@ -22,8 +22,8 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from hf_smile.console import run_script
 from hf_smile.errors import SmileError
+from hf_smile.utils.console import run_script
 
 PROCESSES = (1, 2, 4)
 SEEDS = (42, 43, 44, 45)
@@ -35,8 +35,8 @@ def train(folder: Path, data: str, seed: int, options: argparse.Namespace) -> tu
     from transformers import set_seed
 
     from hf_smile.data.dataset import load_smile_dataset
-    from hf_smile.data.shards import load_shards, shard_files
     from hf_smile.modeling import build_model
+    from hf_smile.shards.folder import load_shards, shard_files
     from hf_smile.training.arguments import SmileTrainingArguments
     from hf_smile.training.trainer import SmileTrainer
 
@@ -134,8 +134,8 @@ def main() -> None:
         work(Path(args.worker), args)
         return
     from hf_smile.data.sample import draw_sample_dataset
-    from hf_smile.data.sharding import Sharding, write_shards
-    from hf_smile.data.shards import load_shards
+    from hf_smile.shards.folder import load_shards
+    from hf_smile.shards.write import Sharding, write_shards
 
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)

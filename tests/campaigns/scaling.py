@@ -26,10 +26,10 @@ import numpy as np
 import psutil
 from tqdm.auto import tqdm
 
-from hf_smile.console import run_script
 from hf_smile.data.sample import draw_face
 from hf_smile.errors import SmileError
 from hf_smile.labels import LABEL_NAMES, NUM_LABELS
+from hf_smile.utils.console import run_script
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 START = 50

@@ -16,9 +16,9 @@ import numpy as np
 from demo_traffic import Demo, Visitor, demo, wait_until_forgotten
 from tqdm import tqdm
 
-from hf_smile.console import run_script
 from hf_smile.errors import SmileError
-from hf_smile.figures import new_figure, save_figure
+from hf_smile.utils.console import run_script
+from hf_smile.utils.figures import new_figure, save_figure
 
 # Of twenty requests; the rest are drawn faces.
 TRAFFIC = {"portrait": 5, "page": 3, "refused": 2, "photo_tab": 2, "batch": 1, "video_tab": 0.4, "photo": 6.6}

@@ -205,7 +205,7 @@ def prepared(folder: Path) -> None:
 
 
 def shards(folder: Path) -> None:
-    from hf_smile.data.sharding import Sharding, write_shards
+    from hf_smile.shards.write import Sharding, write_shards
 
     with tempfile.TemporaryDirectory() as collected:
         two_csvs(Path(collected))

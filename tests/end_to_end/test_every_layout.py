@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 # One process for all: what takes the time is importing torch and transformers.
 TRAIN = """
 import contextlib, importlib.util, io, json, sys
-from hf_smile.console import run_script
+from hf_smile.utils.console import run_script
 spec = importlib.util.spec_from_file_location("train", sys.argv[1])
 train = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(train)

@@ -27,7 +27,7 @@ def own_validation(folder: Path) -> None:
 
 
 def as_shards(folder: Path) -> None:
-    from hf_smile.data.sharding import Sharding, write_shards
+    from hf_smile.shards.write import Sharding, write_shards
 
     two_csvs(folder.with_name("collected"))
     write_shards(folder.with_name("collected"), folder, Sharding(images_per_shard=10, divisible_by=1))

@@ -14,7 +14,7 @@ from hf_smile.evaluation.decision import (
 )
 from hf_smile.evaluation.metrics import compute_metrics
 from hf_smile.evaluation.plots import plot_trade_off
-from hf_smile.figures import save_figure
+from hf_smile.utils.figures import save_figure
 
 SHARES = np.array([0.1, 0.2, 0.7])
 

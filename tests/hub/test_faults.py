@@ -3,8 +3,8 @@
 import pytest
 from hub_server import TOKEN, Fault
 
-from hf_smile.console import run_script
 from hf_smile.hub.upload import Target, push_files
+from hf_smile.utils.console import run_script
 
 COMMIT = "/commit/main$"
 FILES = {"README.md": b"---\nlicense: mit\n---\n", "config.json": b"{}", "model.safetensors": bytes(range(256)) * 400}
@@ -145,7 +145,7 @@ def test_training_does_not_start_when_its_result_could_not_be_published(run, sam
 
 FULL_DISK = """
 import resource
-from hf_smile.console import run_script
+from hf_smile.utils.console import run_script
 from hf_smile.inference.classifier import SmileClassifier
 
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))

@@ -13,12 +13,12 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import ClassLabel, Dataset
 
-from hf_smile.data.sharding import Sharding, write_shards
-from hf_smile.data.shards import shard_files
 from hf_smile.errors import SmileDataError
 from hf_smile.inference.bulk import find_parts, open_output, parts_digest, verdicts_of
 from hf_smile.inference.classifier import SmileClassifier
 from hf_smile.labels import LABEL_NAMES
+from hf_smile.shards.folder import shard_files
+from hf_smile.shards.write import Sharding, write_shards
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = str(ROOT / "scripts" / "predict.py")

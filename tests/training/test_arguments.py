@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from hf_smile.data.sharding import Sharding, write_shards
 from hf_smile.errors import SmileError
+from hf_smile.shards.write import Sharding, write_shards
 from hf_smile.training.arguments import parse_arguments, to_recipe
 from hf_smile.training.checks import WITHOUT_EFFECT
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 from transformers import TrainingArguments
 
-from hf_smile.cores import own_cores
 from hf_smile.errors import SmileError
 from hf_smile.training.arguments import SmileTrainingArguments, parse_arguments, to_recipe
 from hf_smile.training.device import device_line
+from hf_smile.utils.cores import own_cores
 
 LAUNCHER = """
 import subprocess, sys

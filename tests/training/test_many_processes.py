@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from hf_smile.data.sharding import Sharding, write_shards
 from hf_smile.errors import SmileDataError
-from hf_smile.training.batches import EvenBatches
+from hf_smile.shards.write import Sharding, write_shards
+from hf_smile.training.samplers import EvenBatches
 
 ROOT = Path(__file__).parents[2]
 

@@ -18,17 +18,17 @@ from datasets import Dataset, DatasetDict
 from torch.utils.data import BatchSampler
 from transformers import TrainerCallback, TrainerState
 
-from hf_smile.console import run_script
 from hf_smile.data.dataset import load_smile_dataset
 from hf_smile.data.transforms import BatchTransform
 from hf_smile.errors import SmileError, SmileModelError
 from hf_smile.modeling import build_model
-from hf_smile.modeling.imbalance import BalancedSampler
 from hf_smile.training import callbacks
 from hf_smile.training.arguments import SmileTrainingArguments
 from hf_smile.training.checkpoints import UNFINISHED, clear_of_disk_errors, damage, last_whole_checkpoint, seal
 from hf_smile.training.history import history_table
+from hf_smile.training.samplers import BalancedSampler
 from hf_smile.training.trainer import SmileTrainer, _SetEpoch
+from hf_smile.utils.console import run_script
 
 EVERYTHING = {"imbalance": "oversample", "mixup": 0.4, "cutmix": 1.0, "layer_decay": 0.7, "ema_decay": 0.9}
 STEPS_AN_EPOCH = 5

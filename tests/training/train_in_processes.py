@@ -11,8 +11,8 @@ import torch
 from transformers import TrainerCallback
 
 from hf_smile.data.dataset import load_smile_dataset
-from hf_smile.data.shards import load_shards, shard_files
 from hf_smile.modeling import build_model
+from hf_smile.shards.folder import load_shards, shard_files
 from hf_smile.training import callbacks
 from hf_smile.training.arguments import SmileTrainingArguments
 from hf_smile.training.checkpoints import CHECKSUMS, last_whole_checkpoint

@@ -1,18 +1,14 @@
-"""Classes of unequal size: what the loss, or the drawing of the training images, does about them."""
+"""The loss of a run, and what it does about classes of unequal size."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
 
-import datasets
 import numpy as np
 import torch
 from torch.nn import functional as F
-from torch.utils.data import WeightedRandomSampler
 
 from hf_smile.evaluation.decision import prior_shift
-from hf_smile.labels import NUM_LABELS
 
 IMBALANCE = ("none", "class_weights", "oversample", "focal", "logit_adjustment")
 MOVES_THE_PRIOR = ("class_weights", "oversample", "logit_adjustment")
@@ -127,58 +123,3 @@ def training_loss(
         return softmax_loss(logits, targets, penalty=penalty, weights=weights, shift=shift, smoothing=smoothing)
 
     return loss_of
-
-
-class BalancedSampler(WeightedRandomSampler):
-    """As many draws an epoch as there are images, with replacement, every class equally often on average.
-
-    The draws depend on seed and epoch alone: each process of a run makes the same ones and takes its share of them,
-    and a run that goes on draws what it would have drawn. The k-th draw of image i is the number `i + k * N`, for
-    `RepeatedImages`.
-
-    Args:
-        label_ids: (N,) of the training images.
-        seed: of the run.
-
-    >>> sorted(draw % 3 for draw in BalancedSampler(np.array([0, 2, 2]), seed=1))
-    [0, 0, 1]
-    """
-
-    def __init__(self, label_ids: np.ndarray, seed: int) -> None:
-        weights = class_weights(np.bincount(label_ids, minlength=NUM_LABELS))[label_ids]
-        super().__init__(weights.tolist(), len(label_ids), generator=torch.Generator())
-        self.seed = seed
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Draw anew. The Trainer, and accelerate's data loader, tell the epoch, from 0."""
-        self.epoch = epoch
-
-    def __iter__(self) -> Iterator[int]:
-        assert self.generator is not None
-        self.generator.manual_seed(int(np.random.SeedSequence([self.seed, self.epoch]).generate_state(1)[0]))
-        drawn_before = [0] * self.num_samples
-        for image in super().__iter__():
-            yield image + drawn_before[image] * self.num_samples
-            drawn_before[image] += 1
-
-
-class RepeatedImages:
-    """A data set whose row `i + k * N` is row i for the k-th time in an epoch, with an augmentation of its own.
-
-    Args:
-        dataset: N encoded images, as `load_smile_dataset` gives them.
-        transform: a `BatchTransform`.
-    """
-
-    def __init__(self, dataset: datasets.Dataset, transform: Callable[[dict[str, list[Any]]], Any]) -> None:
-        self.dataset = dataset
-        self.transform = transform
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitems__(self, draws: list[int]) -> list[dict[str, Any]]:
-        rows = self.dataset[[draw % len(self) for draw in draws]]
-        batch = self.transform(rows | {"repeat": [draw // len(self) for draw in draws]})
-        return [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]

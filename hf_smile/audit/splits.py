@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from hf_smile.csv_cells import guarded
 from hf_smile.data.sources import Images, ImageSource, plain_path
 from hf_smile.errors import SmileDataError
 from hf_smile.labels import LABEL_NAMES, NUM_LABELS
+from hf_smile.utils.csv_cells import guarded
 
 
 def group_disjoint_split(labels: np.ndarray, groups: np.ndarray, test_share: float, seed: int = 0) -> np.ndarray:

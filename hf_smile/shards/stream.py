@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets.distributed import split_dataset_by_node
 
-from hf_smile.data.shards import rows_of
 from hf_smile.errors import SmileDataError, first_line
+from hf_smile.shards.folder import rows_of
 
 Rows = list[dict[str, Any]]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from hf_smile.data.audit.scan import Scan
-from hf_smile.data.audit.similarity import NO_LINKS, Links, clusters, spanning_forest
+from hf_smile.audit.scan import Scan
+from hf_smile.audit.similarity import NO_LINKS, Links, clusters, spanning_forest
 
 KINDS = ("same bytes", "same picture", "similar")
 """How the images of a group are known to be one picture, the surest way first."""

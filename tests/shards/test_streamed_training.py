@@ -9,10 +9,10 @@ import pytest
 import torch
 from transformers import TrainerCallback
 
-from hf_smile.data.sharding import Sharding, write_shards
-from hf_smile.data.shards import load_shards, shard_files
 from hf_smile.errors import SmileError
 from hf_smile.modeling import build_model
+from hf_smile.shards.folder import load_shards, shard_files
+from hf_smile.shards.write import Sharding, write_shards
 from hf_smile.training.arguments import SmileTrainingArguments
 from hf_smile.training.trainer import SmileTrainer
 

@@ -13,14 +13,14 @@ import pytest
 import timm
 from PIL import Image
 
+from hf_smile.audit.duplicates import count_groups, duplicate_links, link_equal, list_groups
+from hf_smile.audit.labels import estimate_label_noise, out_of_fold_probabilities
+from hf_smile.audit.leakage import accuracy_by_similarity
+from hf_smile.audit.run import Audit, run_audit
+from hf_smile.audit.scan import scan_images
+from hf_smile.audit.similarity import choose_threshold, clusters, nearest, similarity_forest, unit_rows
+from hf_smile.audit.splits import group_disjoint_split
 from hf_smile.data.arguments import DataArguments
-from hf_smile.data.audit.duplicates import count_groups, duplicate_links, link_equal, list_groups
-from hf_smile.data.audit.labels import estimate_label_noise, out_of_fold_probabilities
-from hf_smile.data.audit.leakage import accuracy_by_similarity
-from hf_smile.data.audit.run import Audit, run_audit
-from hf_smile.data.audit.scan import scan_images
-from hf_smile.data.audit.similarity import choose_threshold, clusters, nearest, similarity_forest, unit_rows
-from hf_smile.data.audit.splits import group_disjoint_split
 from hf_smile.data.dataset import read_tables
 from hf_smile.data.sample import draw_face
 from hf_smile.errors import SmileDataError
@@ -166,8 +166,8 @@ def test_a_group_disjoint_split_never_straddles():
 
 
 def test_blocks_give_what_the_whole_matrix_gives(monkeypatch):
-    monkeypatch.setattr("hf_smile.data.audit.similarity._ROWS", 7)
-    monkeypatch.setattr("hf_smile.data.audit.similarity._COLUMNS", 11)
+    monkeypatch.setattr("hf_smile.audit.similarity._ROWS", 7)
+    monkeypatch.setattr("hf_smile.audit.similarity._COLUMNS", 11)
     rows = unit_rows(np.random.default_rng(0).standard_normal((60, 4)).astype(np.float32))
     matrix = rows @ rows.T
     similarity, index = nearest(rows[:20], rows[20:])

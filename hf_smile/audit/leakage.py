@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from hf_smile.data.audit.similarity import nearest
+from hf_smile.audit.similarity import nearest
 from hf_smile.errors import SmileDataError
 
 BINS = 5

@@ -22,17 +22,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 
-from hf_smile.cores import own_cores
-from hf_smile.csv_cells import guarded
 from hf_smile.data.annotations import OWN_COLUMNS
 from hf_smile.data.columns import PLAIN, Reading
 from hf_smile.data.images import decode_image
 from hf_smile.data.layouts import read_layout, refuse_data_folder
-from hf_smile.data.shards import SETTINGS, features_of, read_settings, rows_of, shard_files
 from hf_smile.data.sources import Images
 from hf_smile.data.splits import SPLITS, column_of, grouped_rows
 from hf_smile.errors import Problems, SmileDataError
 from hf_smile.labels import LABEL_NAMES
+from hf_smile.shards.folder import SETTINGS, features_of, read_settings, rows_of, shard_files
+from hf_smile.utils.cores import own_cores
+from hf_smile.utils.csv_cells import guarded
 
 _PIECE = 1_000  # lines of a CSV file that are in memory at a time
 _ROW_GROUP = 100  # images that are in memory at a time, here and wherever the shards are read

@@ -9,15 +9,15 @@ from typing import Any
 
 import pandas as pd
 
-from hf_smile.csv_cells import guarded
-from hf_smile.data.audit.duplicates import HASH_BITS, THUMBNAIL_CORRELATION
-from hf_smile.data.audit.leakage import BINS
-from hf_smile.data.audit.pictures import plot_audit
-from hf_smile.data.audit.run import Audit
-from hf_smile.data.audit.splits import clean_tables, link_images, write_annotations
+from hf_smile.audit.duplicates import HASH_BITS, THUMBNAIL_CORRELATION
+from hf_smile.audit.leakage import BINS
+from hf_smile.audit.pictures import plot_audit
+from hf_smile.audit.run import Audit
+from hf_smile.audit.splits import clean_tables, link_images, write_annotations
 from hf_smile.data.sources import Images
 from hf_smile.errors import SmileDataError
 from hf_smile.labels import LABEL_NAMES
+from hf_smile.utils.csv_cells import guarded
 
 SIGNIFICANT = 0.01
 """p-value below which images that are alike count as a leak."""

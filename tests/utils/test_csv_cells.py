@@ -6,11 +6,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from hf_smile.csv_cells import guarded, unguarded
+from hf_smile.audit.splits import write_annotations
 from hf_smile.data.annotations import read_annotations
-from hf_smile.data.audit.splits import write_annotations
 from hf_smile.errors import Problems
 from hf_smile.evaluation.backbones import write_comparison
+from hf_smile.utils.csv_cells import guarded, unguarded
 
 FORMULAS = [
     "=1+1",

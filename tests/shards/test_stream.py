@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from hf_smile.data import sharding
-from hf_smile.data.sharding import Sharding, write_shards
-from hf_smile.data.shards import shard_files
-from hf_smile.data.streaming import ShardBatches
+from hf_smile.shards import write
 from hf_smile.errors import SmileDataError
+from hf_smile.shards.folder import shard_files
+from hf_smile.shards.stream import ShardBatches
+from hf_smile.shards.write import Sharding, write_shards
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +18,7 @@ def files(sample_dir, tmp_path_factory):
     """Six shards of some fifteen images, in row groups of six."""
     folder = tmp_path_factory.mktemp("shards")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sharding, "_ROW_GROUP", 6)
+        patch.setattr(write, "_ROW_GROUP", 6)
         write_shards(sample_dir, folder, Sharding(images_per_shard=20, divisible_by=2))
     return shard_files(folder, "train")
 

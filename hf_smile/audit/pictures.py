@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageDraw, ImageOps
 
-from hf_smile.data.audit.run import Audit
+from hf_smile.audit.run import Audit
 from hf_smile.data.images import decode_image
 from hf_smile.data.sources import Images
 from hf_smile.errors import SmileDataError
-from hf_smile.figures import CLASS_COLORS, new_figure, save_figure
 from hf_smile.labels import LABEL_NAMES
+from hf_smile.utils.figures import CLASS_COLORS, new_figure, save_figure
 
 SHEET_TILES = 48
 """Images on a contact sheet."""

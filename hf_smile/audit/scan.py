@@ -13,10 +13,10 @@ import pandas as pd
 from PIL import Image
 from tqdm.auto import tqdm
 
-from hf_smile.cores import own_cores
 from hf_smile.data.images import decode_image
 from hf_smile.data.sources import Images
 from hf_smile.errors import SmileDataError
+from hf_smile.utils.cores import own_cores
 
 MEASURED_SIZE = 128
 """Pixels: side of the square that brightness, sharpness and borders are measured on, so that sizes compare."""

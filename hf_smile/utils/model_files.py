@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from hf_smile.errors import SmileModelError, first_line
-from hf_smile.hub_id import missing_folder
 from hf_smile.labels import LABEL_NAMES
+from hf_smile.utils.hub_id import missing_folder
 
 MAX_CONFIG_BYTES = 1_000_000
 WEIGHTS_MEND = "other formats, pickle among them, are never read"

@@ -8,21 +8,21 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hf_smile.data.audit.duplicates import count_groups, duplicate_links, link_equal, list_groups, merge_links
-from hf_smile.data.audit.labels import (
+from hf_smile.audit.duplicates import count_groups, duplicate_links, link_equal, list_groups, merge_links
+from hf_smile.audit.labels import (
     LabelNoise,
     estimate_label_noise,
     out_of_fold_probabilities,
     share_of_planted_found,
 )
-from hf_smile.data.audit.leakage import (
+from hf_smile.audit.leakage import (
     accuracy_by_similarity,
     accuracy_with_interval,
     correct_predictions,
     nearest_train_images,
 )
-from hf_smile.data.audit.scan import Scan
-from hf_smile.data.audit.similarity import (
+from hf_smile.audit.scan import Scan
+from hf_smile.audit.similarity import (
     NO_LINKS,
     choose_threshold,
     clusters,
@@ -30,7 +30,7 @@ from hf_smile.data.audit.similarity import (
     similarity_forest,
     unit_rows,
 )
-from hf_smile.data.audit.splits import group_disjoint_split
+from hf_smile.audit.splits import group_disjoint_split
 from hf_smile.errors import SmileDataError
 from hf_smile.labels import LABEL_NAMES, NUM_LABELS
 

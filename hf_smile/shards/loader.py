@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate.data_loader import DataLoaderShard
+from transformers import TrainingArguments
 
-from hf_smile.data.streaming import Rows, ShardBatches
 from hf_smile.data.transforms import BatchTransform, collate
-from hf_smile.errors import SmileError
-from hf_smile.training.arguments import SmileTrainingArguments
-from hf_smile.training.resumable import worker_start
+from hf_smile.shards.stream import Rows, ShardBatches
 
 
 class StreamedImages:
@@ -40,30 +39,12 @@ class StreamedImages:
         return {"batches": None, "transform": self.transform}  # a worker needs no reader
 
 
-def stream_images(files: list[Path], args: SmileTrainingArguments, transform: BatchTransform) -> StreamedImages:
-    """The training images of this process, from the shards.
-
-    Raises:
-        SmileError: a setting needs all images at hand.
-        SmileDataError: a shard is damaged, or there are fewer images than processes.
-    """
-    if args.imbalance == "oversample":
-        raise SmileError(
-            "imbalance 'oversample' draws from all images, and these are streamed; "
-            "choose class_weights or logit_adjustment"
-        )
-    batches = ShardBatches(
-        files,
-        args.train_batch_size,
-        rank=args.process_index,
-        world_size=args.world_size,
-        seed=args.seed,
-        buffer_size=args.shuffle_buffer_size,
-    )
-    return StreamedImages(batches, transform)
-
-
-def stream_loader(images: StreamedImages, args: SmileTrainingArguments, device: torch.device) -> DataLoaderShard:
+def stream_loader(
+    images: StreamedImages,
+    args: TrainingArguments,
+    device: torch.device,
+    worker_init_fn: Callable[[int], None] | None = None,
+) -> DataLoaderShard:
     """A data loader that accelerate splits no further: each process has its own rows already."""
     workers = args.dataloader_num_workers
     return DataLoaderShard(
@@ -78,7 +59,7 @@ def stream_loader(images: StreamedImages, args: SmileTrainingArguments, device: 
         _non_blocking=args.accelerator_config.non_blocking,
         # Else it draws from the generator of the training, at other times in a run that goes on.
         generator=torch.Generator(),
-        worker_init_fn=worker_start(),
+        worker_init_fn=worker_init_fn,
     )
 
 

@@ -12,26 +12,28 @@ import datasets
 import pyarrow.parquet as pq
 import pytest
 
-from hf_smile.data import annotations, sharding
+from hf_smile.data import annotations
+from hf_smile.shards import write
 from hf_smile.data.dataset import load_smile_dataset
 from hf_smile.data.images import encoded_bytes
-from hf_smile.data.sharding import Sharding, write_shards
-from hf_smile.data.shards import is_sharded, load_shards, rows_of, shard_files
 from hf_smile.errors import SmileDataError
+from hf_smile.shards.folder import is_sharded, load_shards, rows_of, shard_files
+from hf_smile.shards.write import Sharding, write_shards
 
 HOW = Sharding(images_per_shard=20, divisible_by=2)
 
 KILLED = """
 import os, signal, sys
 from itertools import count
-from hf_smile.data import annotations, sharding
-number, decode = count(), sharding.decode_image
+from hf_smile.data import annotations
+from hf_smile.shards import write
+number, decode = count(), write.decode_image
 def decode_until_killed(data):
     if next(number) == 50:
         os.kill(os.getpid(), signal.SIGKILL)
     return decode(data)
-sharding.decode_image = decode_until_killed
-sharding.write_shards(sys.argv[1], sys.argv[2], sharding.Sharding(images_per_shard=20, divisible_by=2))
+write.decode_image = decode_until_killed
+write.write_shards(sys.argv[1], sys.argv[2], write.Sharding(images_per_shard=20, divisible_by=2))
 """
 
 
@@ -109,7 +111,7 @@ def test_killed_and_started_again_nothing_is_lost_or_doubled(sample_dir, shards,
 
 
 def test_a_plain_folder_gives_the_same_shards_piece_by_piece(unpacked, shards, tmp_path, monkeypatch):
-    monkeypatch.setattr(sharding, "_PIECE", 7)
+    monkeypatch.setattr(write, "_PIECE", 7)
     second = unpacked / "happy_images" / f"{list(annotated(unpacked, 'train'))[1]}.jpg"
     second.rename(second.with_suffix(".JPG"))
     write_shards(unpacked, tmp_path / "out", HOW)
@@ -118,7 +120,7 @@ def test_a_plain_folder_gives_the_same_shards_piece_by_piece(unpacked, shards, t
 
 @pytest.mark.parametrize("piece", [7, 5000])
 def test_problems_are_found_in_their_lines_across_pieces(unpacked, tmp_path, monkeypatch, piece):
-    monkeypatch.setattr(sharding, "_PIECE", piece)
+    monkeypatch.setattr(write, "_PIECE", piece)
     lines = (unpacked / "train.csv").read_text().splitlines()
     lines[20], lines[40] = f"{lines[20].split(',')[0]},grin", lines[3]
     (unpacked / "train.csv").write_text("\n".join(["image_id,label", *lines, "", *[""] * 7]))
@@ -133,7 +135,7 @@ def test_problems_are_found_in_their_lines_across_pieces(unpacked, tmp_path, mon
     ("end", "problem"), [(b"\x81,1\n", "wrong encoding"), (b'"a,1\n', "a quotation mark opens here")]
 )
 def test_what_is_no_csv_is_found_in_its_line_in_a_later_piece(unpacked, tmp_path, monkeypatch, end, problem):
-    monkeypatch.setattr(sharding, "_PIECE", 7)
+    monkeypatch.setattr(write, "_PIECE", 7)
     with (unpacked / "test.csv").open("ab") as file:
         file.write(end)
     with pytest.raises(SmileDataError, match=rf"test.csv:33: .*{problem}"):

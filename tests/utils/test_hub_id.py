@@ -2,7 +2,7 @@
 
 import pytest
 
-from hf_smile.hub_id import missing_folder
+from hf_smile.utils.hub_id import missing_folder
 
 
 @pytest.mark.parametrize("text", ["somebody/faces", "timm/resnet50.a1_in1k", "my/faces"])

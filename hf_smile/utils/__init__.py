@@ -1,0 +1,1 @@
+"""What every room uses: files, cores, console, figures, names on the Hub."""
