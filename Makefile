@@ -42,11 +42,11 @@ audit: install  ## known vulnerabilities of the pinned versions
 	.venv/audit/bin/pip install --quiet pip-audit
 	.venv/audit/bin/pip-audit --strict --no-deps --disable-pip -r constraints.txt
 
-LOWEST_TESTS := tests/data tests/evaluation tests/modeling tests/test_labels.py tests/training/test_trainer.py \
+LOWEST_TESTS := tests/data tests/shards tests/audit tests/evaluation tests/modeling tests/utils tests/test_labels.py tests/training/test_trainer.py \
 	tests/training/test_resumable.py tests/training/test_checkpoints.py tests/training/test_arguments.py
 
 lowest:  ## the fast tests with the lowest versions that pyproject.toml allows
-	test -d .venv/lowest || $(PYTHON) -m venv .venv/lowest
+	$(PYTHON) -m venv .venv/lowest
 	.venv/lowest/bin/pip install --quiet uv
 	.venv/lowest/bin/uv pip install --quiet --python .venv/lowest/bin/python --resolution lowest-direct \
 		--editable '.[audit,inference,heif,dev]'

@@ -127,7 +127,7 @@ def _now() -> float:
 async def _within(seconds: float, receive: Receive) -> Message:
     try:
         return await asyncio.wait_for(receive(), max(seconds, 0))
-    except asyncio.TimeoutError:
+    except TimeoutError:
         raise HTTPException(408, "this takes too long") from None
 
 

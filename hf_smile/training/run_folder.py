@@ -8,7 +8,7 @@ import logging
 import platform
 import shutil
 from collections.abc import Sequence
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -233,7 +233,7 @@ def record_look(output_dir: str | Path, image_ids: Sequence[str]) -> None:
     if settings == earlier:
         return
     changed = differences(earlier, settings) if earlier is not None else {}
-    today = datetime.now(timezone.utc).date().isoformat()
+    today = datetime.now(UTC).date().isoformat()
     looks.append({"date": today, "changed": changed, "test_split": test_split, "settings": settings})
     _write_whole(path, json.dumps(looks, indent=2) + "\n")
 

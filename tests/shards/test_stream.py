@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from hf_smile.shards import write
 from hf_smile.errors import SmileDataError
+from hf_smile.shards import write
 from hf_smile.shards.folder import shard_files
 from hf_smile.shards.stream import ShardBatches
 from hf_smile.shards.write import Sharding, write_shards

@@ -13,10 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from hf_smile.data import annotations
-from hf_smile.shards import write
 from hf_smile.data.dataset import load_smile_dataset
 from hf_smile.data.images import encoded_bytes
 from hf_smile.errors import SmileDataError
+from hf_smile.shards import write
 from hf_smile.shards.folder import is_sharded, load_shards, rows_of, shard_files
 from hf_smile.shards.write import Sharding, write_shards
 
