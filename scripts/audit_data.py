@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from hf_smile.data.arguments import add_data_arguments, data_arguments
 from hf_smile.utils.console import run_script
+from hf_smile.utils.files import make_folder
 
 if TYPE_CHECKING:
     import numpy as np
@@ -76,14 +77,15 @@ def main() -> None:
 
     check_installed("imagehash", "cleanlab")
     from hf_smile.audit.pictures import draw_contact_sheets, open_private_folder
-    from hf_smile.audit.report import open_output, to_act_on, write_clean, write_report
+    from hf_smile.audit.report import refuse_data, to_act_on, write_clean, write_report
     from hf_smile.audit.run import run_audit
     from hf_smile.audit.scan import scan_images
     from hf_smile.data.dataset import read_tables
 
     predictions = read_predictions(args.predictions) if args.predictions else None
     tables, images = read_tables(data_arguments(args), args.seed)
-    open_output(output_dir, Path(args.data_dir))
+    refuse_data(output_dir, Path(args.data_dir))
+    make_folder(output_dir)
     open_private_folder(sheets_dir)
     if args.backbone:
         from hf_smile.modeling import build_model

@@ -90,10 +90,11 @@ def predict(args: argparse.Namespace, split: Dataset) -> tuple[Predictions, dict
     import numpy as np
 
     from hf_smile.evaluation.predictions import Predictions
-    from hf_smile.evaluation.report import check_group_column, open_output
+    from hf_smile.evaluation.report import check_group_column
     from hf_smile.evaluation.schema import PREDICTION_COLUMNS
     from hf_smile.modeling import load_model, predict_probabilities
     from hf_smile.training.device import keep_freed_memory
+    from hf_smile.utils.files import make_folder
 
     keep_freed_memory()
     model = load_model(args.model)
@@ -101,7 +102,7 @@ def predict(args: argparse.Namespace, split: Dataset) -> tuple[Predictions, dict
     # What can go wrong after the prediction had better go wrong before it.
     if args.group_by:
         check_group_column(args.group_by, further)
-    open_output(args.output_dir)
+    make_folder(args.output_dir)
     predictions = Predictions(
         image_ids=list(split["image_id"]),
         label_ids=np.array(split["label"]),
@@ -124,7 +125,7 @@ def draw_heat_maps(args: argparse.Namespace, split: Dataset) -> str:
     from hf_smile.inference.classifier import SmileClassifier
     from hf_smile.inference.heat_maps import check_sanity, mean_heat_maps, plot_heat_maps
 
-    classifier = SmileClassifier.from_pretrained(args.model)
+    classifier = SmileClassifier.from_pretrained(args.model, runtime="torch")
     split = split.cast_column("image", datasets.Image(decode=False))
     labels = np.array(split["label"])
     rows = np.concatenate([np.flatnonzero(labels == label)[:100] for label in np.unique(labels)])

@@ -25,18 +25,14 @@ SIGNIFICANT = 0.01
 _ODD_TO_ACT_ON = ("dark", "bright", "low contrast", "blurred", "black or white bars", "not square")
 
 
-def open_output(folder: Path, data_dir: Path) -> None:
-    """Make `folder`, unless what the audit writes into it would replace the data themselves.
+def refuse_data(folder: Path, data_dir: Path) -> None:
+    """See that what the audit writes into `folder` does not replace the data themselves.
 
     Raises:
-        SmileDataError: it would, or the folder can't be made.
+        SmileDataError: it would.
     """
     if data_dir.resolve() in {(folder / name).resolve() for name in ("", "clean", "group_disjoint")}:
         raise SmileDataError(f"the audit would write over the data in {data_dir}; name another --output_dir")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SmileDataError(f"{folder}: the folder can't be made: {error.strerror}") from None
 
 
 def write_report(audit: Audit, tables: Mapping[str, pd.DataFrame], images: Images, folder: Path) -> None:

@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 from hf_smile.data.arguments import DataArguments
 from hf_smile.data.images import encoded_bytes
 from hf_smile.errors import SmileDataError
+from hf_smile.utils.files import written_whole
 
 _HEADER = ["image_id", "split", "digest"]
 SPLITS_FILE = "splits.csv"
@@ -33,13 +34,11 @@ def write_splits(folder: str | Path, splits: DatasetDict) -> None:
     >>> write_splits("outputs/model", splits)  # doctest: +SKIP
     """
     path = Path(folder, SPLITS_FILE)
-    unfinished = path.with_name(f"{SPLITS_FILE}.part")
-    with unfinished.open("w", encoding="utf-8", newline="") as file:
+    with written_whole(path) as unfinished, unfinished.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(_HEADER)
         for split, dataset in splits.items():
             writer.writerows((image_id, split, digest) for image_id, digest in _images_of(dataset))
-    unfinished.replace(path)
 
 
 def check_splits(folder: str | Path, splits: DatasetDict) -> None:

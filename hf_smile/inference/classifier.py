@@ -127,7 +127,7 @@ class SmileClassifier:
     def from_pretrained(
         cls,
         dir_or_hub_id: str | Path,
-        runtime: str = "torch",
+        runtime: str = "auto",
         device: str | None = None,
         detector: FaceDetector | None = None,
     ) -> SmileClassifier:
@@ -135,8 +135,8 @@ class SmileClassifier:
 
         Args:
             dir_or_hub_id: folder that `scripts/train.py` made, or an id on the Hub.
-            runtime: `torch`, `onnx`, or `onnx-int8`; the last two need what `scripts/export_onnx.py` writes, and
-                import no torch.
+            runtime: `torch`, `onnx`, `onnx-int8`, or `auto` for `onnx` where the model is exported and `torch` where it
+                is not. ONNX imports no torch.
             device: `cpu` or `cuda`; None for a GPU where torch sees one.
             detector: finds the faces of `predict_photo`; None for the one that comes with OpenCV.
 

@@ -31,6 +31,7 @@ from hf_smile.training.checkpoints import UNFINISHED, checkpoints, last_whole_ch
 from hf_smile.training.reporting import RUNS
 from hf_smile.utils.console import is_main_process
 from hf_smile.utils.cores import own_cores
+from hf_smile.utils.files import write_text
 
 logger = logging.getLogger(__name__)
 
@@ -169,7 +170,7 @@ def start_run(output_dir: str | Path, recipe: dict[str, Any], overwrite: bool = 
     if overwrite:
         clear_run(folder)
     (folder / RESULT).unlink(missing_ok=True)
-    _write_whole(folder / RECIPE, yaml.safe_dump(recipe, sort_keys=False))
+    write_text(folder / RECIPE, yaml.safe_dump(recipe, sort_keys=False))
     versions: dict[str, Any] = {"python": platform.python_version()}
     versions |= {package: version(package) for package in _PACKAGES}
     versions["platform"] = platform.platform()
@@ -235,7 +236,7 @@ def record_look(output_dir: str | Path, image_ids: Sequence[str]) -> None:
     changed = differences(earlier, settings) if earlier is not None else {}
     today = datetime.now(UTC).date().isoformat()
     looks.append({"date": today, "changed": changed, "test_split": test_split, "settings": settings})
-    _write_whole(path, json.dumps(looks, indent=2) + "\n")
+    write_text(path, json.dumps(looks, indent=2) + "\n")
 
 
 def differences(earlier: dict[str, Any], recipe: dict[str, Any]) -> dict[str, list[Any]]:
@@ -250,7 +251,7 @@ def differences(earlier: dict[str, Any], recipe: dict[str, Any]) -> dict[str, li
 
 def mark_finished(output_dir: str | Path, metrics: dict[str, Any]) -> None:
     """Write `test_metrics.json`, which marks a finished run and so comes last. An undefined number is null there."""
-    _write_whole(Path(output_dir) / RESULT, to_json(metrics))
+    write_text(Path(output_dir) / RESULT, to_json(metrics))
 
 
 def clear_run(folder: Path) -> None:
@@ -263,13 +264,6 @@ def clear_run(folder: Path) -> None:
     for name in _LEFT_BY_A_RUN:
         if name != BAD_IMAGES:
             (folder / name).unlink(missing_ok=True)
-
-
-def _write_whole(path: Path, text: str) -> None:
-    """Write a file that is there whole or not at all, whenever the run is killed."""
-    unfinished = path.with_name(f"{path.name}.part")
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(path)
 
 
 def _goes_on(earlier: dict[str, Any], recipe: dict[str, Any]) -> bool:
