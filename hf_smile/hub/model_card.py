@@ -10,7 +10,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from hf_smile.evaluation.intervals import confidence_intervals
-from hf_smile.evaluation.predictions import read_predictions
+from hf_smile.evaluation.predictions import images_digest, read_predictions
 from hf_smile.hub.card_sections import (
     calibration_section,
     choice_sentence,
@@ -228,7 +228,7 @@ def _make_card(
         onnx=', runtime="onnx"' if (folder / "onnx" / "model.onnx").exists() else "",
         results=results_section(numbers, intervals),
         chosen=choice_sentence(metrics["choice"]),
-        looks=looks_sentence(read_looks(folder)),
+        looks=looks_sentence(read_looks(folder, images_digest(predictions.image_ids) if predictions else None)),
         predictions=_WITHHELD if repo_id else _KEPT["validation" in calibration],
         calibration=calibration_section(calibration, metrics["ece"], predictions, picture=repo_id is not None),
         decision=decision_section(metrics["decision"], calibration),
