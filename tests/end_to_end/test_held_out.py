@@ -49,7 +49,9 @@ def test_no_held_out_image_was_trained_on(tmp_path, case):
     done = run("train.py", "--data_dir", "DATA", "--output_dir", "model", *settings, *NETWORK, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     with (tmp_path / "model" / "splits.csv").open(newline="") as file:
-        split_of = {row["image_id"]: row["split"] for row in csv.DictReader(file)}
+        rows = list(csv.DictReader(file))
+    split_of = {row["image_id"]: row["split"] for row in rows}
+    assert len(split_of) == len(rows) == 30, "each image is in one split"
     held_out = [split for split in ("validation", "test") if split in split_of.values()]
     assert held_out == (["test"] if case == "no validation split" else ["validation", "test"])
     if case == "people":

@@ -37,9 +37,17 @@ def test_no_recipe_means_the_default_recipe():
     assert default == to_recipe(parse_arguments([str(RECIPES[0].parent / "resnet50.yaml")]))
 
 
+def test_a_folder_is_not_taken_for_a_backbone_on_the_hub(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "backbones" / "mine").mkdir(parents=True)
+    for backbone, recorded in (("backbones/mine", "./backbones/mine"), ("timm/resnet18", "timm/resnet18")):
+        assert to_recipe(parse_arguments(["--backbone", backbone, "--use_cpu"]))["backbone"] == recorded
+
+
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)
 def test_every_recipe_is_valid_and_begins_with_what_it_takes_and_gives(path):
-    parse_arguments([str(path)])
+    arguments = parse_arguments([str(path)])
+    assert to_recipe(arguments)["prior_adjustment"] == 0, "the probabilities of a recipe are not adjusted"
     head = [line for line in path.read_text().splitlines() if line.startswith("#")]
     for word in ("Command:", "Hardware:", "Time:", "Result:"):
         assert any(word in line for line in head), word
