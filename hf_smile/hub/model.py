@@ -46,7 +46,8 @@ def model_files(
         dataset: id of the data set on the Hub, if it is there.
 
     Raises:
-        SmileModelError: the folder holds no finished run or a damaged `config.json`, or its ONNX files are of other weights.
+        SmileModelError: the folder holds no finished run or a damaged `config.json`, or its ONNX files are of other
+            weights.
 
     >>> sorted(model_files("outputs/model", "me/smile"))  # doctest: +SKIP
     ['README.md', 'accuracy.png', 'config.json', ...]
