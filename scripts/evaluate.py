@@ -35,13 +35,13 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--output_dir", required=True, help="folder for report.md, metrics.json, predictions.csv, pictures"
     )
-    parser.add_argument("--split", default="test", choices=("train", "validation", "test"), help="default: %(default)s")
+    parser.add_argument("--split", choices=("train", "validation", "test"), help="with --model (default: test)")
     parser.add_argument(
         "--held_out",
         action="store_true",
         help="you confirm that the images of the split were held out",
     )
-    parser.add_argument("--batch_size", type=int, default=64, help="images at a time (default: %(default)s)")
+    parser.add_argument("--batch_size", type=int, help="with --model: images at a time (default: 64)")
     parser.add_argument(
         "--test_time_flip",
         action="store_true",
@@ -54,9 +54,11 @@ def parse_arguments() -> argparse.Namespace:
     )
     add_data_arguments(parser, "group_by", of_the_run=True)
     args = parser.parse_args()
-    for option in ("heat_maps", "test_time_flip"):
-        if getattr(args, option) and not args.model:
+    of_the_data = [name for name in given_data_arguments(args) if name != "group_by"]
+    for option in ("heat_maps", "test_time_flip", "split", "held_out", "batch_size", *of_the_data):
+        if getattr(args, option) not in (None, False) and not args.model:
             parser.error(f"--{option} needs --model")
+    args.split, args.batch_size = args.split or "test", 64 if args.batch_size is None else args.batch_size
     if args.batch_size < 1:
         parser.error(f"--batch_size is {args.batch_size}; it must be at least 1")
     return args
