@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from tqdm.auto import tqdm
 from hf_smile.data.arguments import DataArguments
 from hf_smile.data.dataset import load_smile_dataset
 from hf_smile.data.images import encoded_bytes
+from hf_smile.data.record import images_of, refuse_trained_on
 from hf_smile.errors import SmileError
 from hf_smile.evaluation.backbones import METRICS
 from hf_smile.evaluation.metrics import compute_metrics
@@ -54,12 +56,14 @@ def probe_all(
     splits = load_smile_dataset(**vars(data))
     if "validation" in splits:
         seeds = seeds[:1]
+        print("Note: the data bring a validation split, which no seed changes; one probe a backbone", file=sys.stderr)
     if not with_test:
         splits.pop("test")
     labels = {split: np.array(dataset["label"]) for split, dataset in splits.items()}
     rows = []
     for name in backbones:
         features = {}
+        refuse_trained_on(name, chain(*map(images_of, splits.values())))
         for split, dataset in splits.items():
             images = dataset.cast_column("image", datasets.Image(decode=False))["image"]
             progress = tqdm(images, desc=f"{Path(name).name}, {split}", unit=" images", delay=1)

@@ -39,6 +39,8 @@ def parse_arguments(words: list[str], prog: str) -> argparse.Namespace:
         parser.error(f"--validation_size is {args.validation_size}; it must lie between 0 and 1")
     if args.mode == "linear_probe" and (args.recipe or args.settings):
         parser.error(f"{args.recipe or args.settings[0]} is for --mode fine_tune")
+    if args.mode == "fine_tune" and args.cache_dir:
+        parser.error("--cache_dir is for --mode linear_probe")
     if len(set(args.seeds)) < len(args.seeds):
         parser.error(f"--seeds {' '.join(map(str, args.seeds))}: each one once")
     names = [Path(backbone).name for backbone in args.backbones]

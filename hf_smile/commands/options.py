@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from hf_smile.inference.classifier import SmileClassifier
 
-RUNTIMES = ("torch", "onnx", "onnx-int8")
-
 
 def job_parser(prog: str, doc: str | None) -> argparse.ArgumentParser:
     """A parser that shows the docstring of a job's module as its help.
@@ -52,19 +50,22 @@ def share(text: str) -> float:
 
 def add_classifier_arguments(parser: argparse.ArgumentParser) -> None:
     """What `load_classifier` needs."""
+    from hf_smile.inference.runtimes import RUNTIMES
+
     parser.add_argument("--model", required=True, metavar="DIR_OR_HUB_ID", help="what `hf-smile train` made")
-    parser.add_argument("--runtime", choices=RUNTIMES, help="default: onnx where it is exported")
+    parser.add_argument(
+        "--runtime", default="auto", choices=RUNTIMES, help="auto: onnx where it is exported (%(default)s)"
+    )
     parser.add_argument("--detector", metavar="haar|yunet|FILE.onnx", help="what finds the faces (default: haar)")
 
 
 def load_classifier(args: argparse.Namespace, with_faces: bool = True) -> SmileClassifier:
     """On ONNX Runtime where the model is exported, unless `--runtime` says otherwise."""
     from hf_smile.inference.classifier import SmileClassifier
-    from hf_smile.inference.runtimes import default_runtime
 
     detector = None
     if with_faces:
         from hf_smile.inference.faces import make_detector
 
         detector = make_detector(args.detector or "haar")
-    return SmileClassifier.from_pretrained(args.model, args.runtime or default_runtime(args.model), detector=detector)
+    return SmileClassifier.from_pretrained(args.model, args.runtime, detector=detector)

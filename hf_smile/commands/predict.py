@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from hf_smile.inference.classifier import NO_FACE
-    from hf_smile.inference.files import FORMATS, Annotator, find_images, make_writer, open_output, predict_files
+    from hf_smile.inference.files import FORMATS, Annotator, find_images, make_writer, predict_files, text_output
 
     output = Path(args.output) if args.output else None
     by_suffix = FORMATS.get(output.suffix.lower()) if output else None
@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
 
     failed = without_face = 0
     with ExitStack() as stack:
-        file = stack.enter_context(open_output(output)) if output else sys.stdout
+        file = stack.enter_context(text_output(output)) if output else sys.stdout
         write = make_writer(form, file)
         progress = stack.enter_context(tqdm(total=total, unit=" images", file=sys.stderr, disable=None))
         for image, predictions in predict_files(classifier, images, args.faces, args.batch_size or 32):

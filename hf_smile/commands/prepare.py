@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> None:
                 raise SmileDataError(f"{path} is there already; name a new folder with --data_dir")
         draw_sample_dataset(args.data_dir)
         print(f"Drew the sample data set into {args.data_dir}")
-        if args.output_dir is None:
+        if args.output_dir is None and not args.export_imagefolder:
             return
 
     import datasets

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import Field, fields
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -47,7 +48,7 @@ def run(arguments: Arguments) -> None:
 
     from hf_smile.data.dataset import load_smile_dataset
     from hf_smile.data.layouts import refuse_data_folder
-    from hf_smile.data.record import check_splits, write_splits
+    from hf_smile.data.record import check_splits, images_of, refuse_trained_on, write_splits
     from hf_smile.data.splits import describe
     from hf_smile.errors import SmileError
     from hf_smile.hub.card_sections import calibration_sentence, choice_sentence
@@ -99,6 +100,8 @@ def run(arguments: Arguments) -> None:
         else:
             listed = f"{args.output_dir}/bad_images.csv"
             splits = load_smile_dataset(**vars(data), seed=args.seed, bad_image_list=listed)
+    if backbone.pretrained:
+        refuse_trained_on(backbone.backbone, chain(*(images_of(splits[name]) for name in splits if name != "train")))
     if is_main:
         print(device_line(args))
         print(describe(splits, None if shards else data.group_by), flush=True)

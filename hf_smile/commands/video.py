@@ -24,9 +24,10 @@ def parse_arguments(words: list[str], prog: str) -> argparse.Namespace:
 def run(args: argparse.Namespace) -> None:
     from tqdm import tqdm
 
-    from hf_smile.inference.video import analyse_video
+    from hf_smile.inference.video import analyse_video, write_analysis
 
     classifier = load_classifier(args)
-    with tqdm(unit=" frames", file=sys.stderr, disable=None) as progress:
-        frames = analyse_video(classifier, args.clip, args.output_dir, args.fps, lambda _: progress.update() and None)
-    print(f"{counted(frames, 'frame')}: {args.output_dir}/timeline.csv, timeline.png and peaks/")
+    frames = analyse_video(classifier, args.clip, args.fps)
+    shown = tqdm(frames, desc="Following faces", unit=" frames", file=sys.stderr, disable=None)
+    seen = write_analysis(shown, args.output_dir, args.fps)
+    print(f"{counted(seen, 'frame')}: {args.output_dir}/timeline.csv, timeline.png and peaks/")

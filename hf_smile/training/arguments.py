@@ -18,6 +18,7 @@ from hf_smile.training.checks import check_together, check_values
 from hf_smile.training.parser import SettingsParser
 from hf_smile.training.settings import SETTINGS, ModelArguments, TrainingSettings, read_words
 from hf_smile.utils.cores import own_cores
+from hf_smile.utils.hub_id import is_hub_id
 
 
 @dataclass
@@ -126,6 +127,9 @@ def to_recipe(arguments: Arguments) -> dict[str, Any]:
             changed = value != default and not (value is False and default is None)
             if isinstance(value, (str, int, float, bool, dict)) and (setting.name in ours or changed):
                 recipe[setting.name] = value
+    backbone = recipe["backbone"]
+    if is_hub_id(backbone) and Path(backbone).is_dir():  # or who reads the recipe elsewhere takes it for one
+        recipe["backbone"] = f"./{backbone}"
     return {name: value for name, value in recipe.items() if name not in _NOT_IN_RECIPE}
 
 
