@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 def parse_arguments(words: list[str], prog: str) -> argparse.Namespace:
     from hf_smile.hub.space import HARDWARE
+    from hf_smile.utils.shipped import shipped
 
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--dry_run", action="store_true", help="list what would go up, and ask nothing of the Hub")
@@ -61,9 +62,7 @@ def parse_arguments(words: list[str], prog: str) -> argparse.Namespace:
     space.add_argument(
         "--hardware", choices=HARDWARE, metavar="NAME", help="for example cpu-basic (free), cpu-upgrade, t4-small"
     )
-    space.add_argument(
-        "--space_dir", default=Path(__file__).parents[1] / "space", help="folder of the app (default: space)"
-    )
+    space.add_argument("--space_dir", default=shipped("space"), help="folder of the app (default: space)")
     return parser.parse_args(words)
 
 

@@ -64,7 +64,7 @@ _NAMES = {"aa_layer", "act_layer", "global_pool", "norm_layer", "pad_type", "pos
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,30}")  # of a layer in timm's tables; what is not in them, timm does not know
 
 
-def model_file(model: str | Path, name: str, mend: str = "give the output folder of scripts/train.py") -> Path:
+def model_file(model: str | Path, name: str, mend: str = "give the output folder of hf-smile train") -> Path:
     """A file of a model's folder, or of a model on the Hub, fetched.
 
     Args:
@@ -125,7 +125,7 @@ def file_sha256(path: Path) -> str:
 
 
 def read_config(model: str | Path) -> dict[str, Any]:
-    """`config.json` of a model that `scripts/train.py` made: `architecture`, `pretrained_cfg`, `label_names` and more.
+    """`config.json` of a model that `hf-smile train` made: `architecture`, `pretrained_cfg`, `label_names` and more.
 
     Nothing in it is ever run: a model that brings code of its own is refused.
 
@@ -140,7 +140,7 @@ def read_config(model: str | Path) -> dict[str, Any]:
     labels = config.get("label_names")
     if labels != list(LABEL_NAMES):
         raise SmileModelError(
-            f"{where} is of no model of scripts/train.py: its label_names are {_short(labels)} "
+            f"{where} is of no model of hf-smile train: its label_names are {_short(labels)} "
             f"instead of {', '.join(LABEL_NAMES)}, in this order"
         )
     return config

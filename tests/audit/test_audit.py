@@ -277,7 +277,7 @@ def test_rows_of_a_saved_data_set_are_audited_and_not_named_by_csv_files(script,
     assert not (tmp_path / "out" / "group_disjoint").exists()
     assert "was not written: the images are rows of a saved data set" in (tmp_path / "out" / "audit.md").read_text()
     code, stdout, stderr = script(*words, "--write_clean")
-    assert code == 2 and "scripts/prepare_data.py --export_imagefolder DIR" in stderr and not stdout
+    assert code == 2 and "hf-smile prepare --export_imagefolder DIR" in stderr and not stdout
 
     export_imagefolder(splits, tmp_path / "unpacked")  # as the message says
     code, stdout, stderr = script(
