@@ -14,7 +14,7 @@ from hf_smile.hub.finished_run import read_recipe
 from hf_smile.hub.model_card import published_model_card
 from hf_smile.hub.upload import Files, Target, push_files
 from hf_smile.inference.runtimes import check_onnx_matches
-from hf_smile.model_files import read_config
+from hf_smile.utils.model_files import read_config
 
 _NEEDED = ("config.json", "model.safetensors", "test_metrics.json")
 _TAKEN_ALONG = (

@@ -20,7 +20,7 @@ from hf_smile.hub.card_sections import (
 )
 from hf_smile.hub.finished_run import read_looks, read_metrics, read_recipe
 from hf_smile.labels import LABEL_NAMES, label_slug
-from hf_smile.model_files import read_timm_config
+from hf_smile.utils.model_files import read_timm_config
 
 _TEMPLATE = """\
 ---
