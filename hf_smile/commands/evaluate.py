@@ -65,6 +65,7 @@ def run(args: argparse.Namespace) -> None:
         read_config(args.model)  # what is wrong with it is told before the imports that take seconds
     from hf_smile.evaluation.predictions import read_predictions
     from hf_smile.evaluation.report import check_no_model, write_report
+    from hf_smile.hub.finished_run import report_notes
     from hf_smile.utils.words import counted
 
     check_no_model(args.output_dir)
@@ -86,6 +87,7 @@ def run(args: argparse.Namespace) -> None:
             classifier = SmileClassifier.from_pretrained(args.model, runtime="torch")
             sanity = draw_heat_maps(classifier, split, Path(args.output_dir, "heat_maps.png"))
         predictions, variants = predict(args, split)
+    notes = report_notes(args.model, args.split) if args.model else []
     title = args.predictions or f"{args.model}, {args.split} split"
     report = write_report(
         args.output_dir,
@@ -96,6 +98,7 @@ def run(args: argparse.Namespace) -> None:
         compare_name=args.compare or "",
         group_by=args.group_by,
         variants=variants,
+        notes=notes,
         heat_maps=sanity,
     )
     print(f"{_in_short(report['metrics'])}, {counted(report['n'], 'image')}")
@@ -105,6 +108,8 @@ def run(args: argparse.Namespace) -> None:
         print(report["comparison"]["sentence"])
     if sanity:
         print(sanity)
+    for note in notes:
+        print(note.replace("**", ""))
     print(f"The whole report: {args.output_dir}/report.md")
 
 

@@ -23,7 +23,9 @@ def parse_arguments(words: list[str], prog: str) -> Arguments:
         print_help(prog, "--help_all" in words)
     from hf_smile.training.parser import check_words
 
-    require_data(check_words(words).data_dir)
+    data, training = check_words(words)
+    if not Path(training.output_dir, "recipe.yaml").is_file():  # a finished run needs no data any more
+        require_data(data.data_dir)
     from hf_smile.training.arguments import parse_arguments
 
     return parse_arguments(words)
@@ -48,12 +50,13 @@ def run(arguments: Arguments) -> None:
 
     from hf_smile.data.dataset import load_smile_dataset
     from hf_smile.data.layouts import refuse_data_folder
-    from hf_smile.data.record import check_splits, images_of, refuse_trained_on, write_splits
+    from hf_smile.data.record import check_splits, images_of, refuse_trained_on, run_data, write_splits
     from hf_smile.data.splits import describe
     from hf_smile.errors import SmileError
     from hf_smile.hub.card_sections import calibration_sentence, choice_sentence
     from hf_smile.hub.connection import check_login
     from hf_smile.hub.model_card import write_model_card
+    from hf_smile.inference.runtimes import ONNX_FILES
     from hf_smile.modeling import build_model
     from hf_smile.modeling.backbone import parameter_table, parameter_totals
     from hf_smile.modeling.calibrate import require_output_layer
@@ -89,6 +92,8 @@ def run(arguments: Arguments) -> None:
     if not args.overwrite and is_finished(args.output_dir, recipe):
         if is_main:
             print(f"{args.output_dir} holds the finished run of these settings; its results are in test_metrics.json.")
+            if (earlier := run_data(args.output_dir, {})[0].data_dir) != data.data_dir:
+                print(f"It was trained on {earlier}; {data.data_dir} was not read.")
             print("Nothing is trained. For a fresh start, add --overwrite or name another --output_dir.")
             publish(args)
         return
@@ -155,6 +160,8 @@ def run(arguments: Arguments) -> None:
         scores = f"accuracy {metrics['accuracy']:.4f}, macro F1 {metrics['macro_f1']:.4f}"
         print(f"\n{choice_sentence(metrics['choice'])}")
         print(f"Test {scores}, {calibration_sentence(metrics['calibration'])}, {len(logits):,} images")
+        if any(Path(args.output_dir, name).is_file() for name in ONNX_FILES.values()):
+            print("Its ONNX files are of earlier weights; write them again with hf-smile export")
         print(f"Model, card, metrics and pictures (accuracy.png, loss.png, confusion_matrix.png): {args.output_dir}")
         publish(args)
 

@@ -73,6 +73,9 @@ def compare(
     """
     a, labels = check_inputs(probabilities_a, label_ids)
     b, labels = check_inputs(probabilities_b, label_ids)
+    if np.array_equal(a, b):
+        same = Difference(0.0, 0.0, 0.0)
+        return Comparison(same, 1.0, f"{name_a} and {name_b} give the same probabilities for every image.")
     difference = paired_bootstrap_difference(a, b, labels, "accuracy", n_resamples, confidence, seed)
     p_value = mcnemar_exact(a.argmax(axis=1) == labels, b.argmax(axis=1) == labels)
     excludes_zero = difference.low > 0 or difference.high < 0

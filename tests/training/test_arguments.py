@@ -196,3 +196,17 @@ def test_the_last_epoch_can_be_taken_without_choosing():
     data, _, _, training = parse_arguments(["--select_best", "last", "--validation_size", "0", "--use_cpu"])
     assert data.validation_size == 0
     assert training.metric_for_best_model is None and not training.load_best_model_at_end
+
+
+@pytest.mark.parametrize("imbalance", ["class_weights", "oversample", "logit_adjustment"])
+def test_class_shares_are_not_evened_twice(imbalance):
+    with pytest.raises(SmileError, match=r"prior_adjustment is 0\.5: this imbalance evens the class shares already"):
+        parse_arguments(["--imbalance", imbalance, "--prior_adjustment", "0.5", "--use_cpu"])
+
+
+def test_a_tracker_that_is_misspelt_or_missing_is_told_at_once(monkeypatch):
+    with pytest.raises(SmileError, match="report_to is 'tensorbored'; it must be tensorboard, trackio, wandb or none"):
+        parse_arguments(["--report_to", "tensorbored", "--use_cpu"])
+    monkeypatch.setattr("hf_smile.training.checks.find_spec", lambda _: None)
+    with pytest.raises(SmileError, match="'wandb', which is not installed: pip install wandb"):
+        parse_arguments(["--report_to", "wandb", "--use_cpu"])
