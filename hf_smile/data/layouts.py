@@ -15,6 +15,7 @@ from typing import Any
 import pandas as pd
 
 from hf_smile.data.annotations import annotation_pieces, path_problem, read_annotations
+from hf_smile.data.arguments import EXPECTED_LAYOUT, require_data
 from hf_smile.data.columns import PLAIN, Reading
 from hf_smile.data.rows import is_ready_made, load_rows, parquet_files, row_pieces
 from hf_smile.data.sources import METADATA, Images, ImageSource, plain_path
@@ -23,16 +24,6 @@ from hf_smile.errors import Problems, SmileDataError
 from hf_smile.labels import LABEL_NAMES, parse_label
 from hf_smile.shards.folder import SETTINGS
 from hf_smile.utils.console import is_main_process
-from hf_smile.utils.hub_id import missing_folder
-
-EXPECTED_LAYOUT = """\
-Point --data_dir at a folder, or a zip, that holds one of these:
-  train.csv (and test.csv, validation.csv) and the images, in a folder, in a zip or beside them
-  metadata.csv, .jsonl or .parquet beside the images
-  one folder per class, by itself or in train/ (and test/, validation/)
-  Parquet files with images, or a saved data set of the library datasets
-or at the id of a data set on the Hugging Face Hub (owner/name). docs/data.md shows each of them.
-No data at hand? Draw the sample: python scripts/prepare_data.py --draw_sample --data_dir data/sample"""
 
 _NAMES_A_SPLIT = re.compile(r"^[a-z]+([-_ ](labels?|annotations?|data|set))?$", re.IGNORECASE)
 _IMAGE_PLACES = ("happy_images", "images", "happy_images.zip", "images.zip")
@@ -68,10 +59,7 @@ def read_layout(data_dir: str | Path, problems: Problems, reading: Reading = PLA
     >>> layout = read_layout("data/sample", Problems())  # doctest: +SKIP
     """
     path = Path(data_dir)
-    if not str(data_dir):
-        raise SmileDataError("--data_dir is empty (an unset variable of the shell?)")
-    if not path.exists() and (message := missing_folder(str(data_dir))):
-        raise SmileDataError(f"{message}.\n{EXPECTED_LAYOUT}")
+    require_data(data_dir)
     if is_ready_made(data_dir):
         rows = load_rows(data_dir, reading)
         return Layout(_refuse_duplicates(row_pieces(rows, reading, problems), problems), rows)

@@ -41,7 +41,7 @@ def read_metrics(folder: Path) -> dict[str, Any]:
     if not isinstance(metrics, dict) or not {"calibration", "decision", "choice"} <= set(metrics):
         raise SmileModelError(
             f"{folder / 'test_metrics.json'} does not say how the checkpoint was chosen, as that of an older hf_smile;"
-            " run scripts/train.py again with its recipe.yaml and --overwrite"
+            " run hf-smile train again with its recipe.yaml and --overwrite"
         )
     return metrics
 

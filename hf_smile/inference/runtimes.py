@@ -68,7 +68,7 @@ def load_runtime(model: str | Path, runtime: str = "auto", device: str | None = 
     """Load a model to predict with.
 
     Args:
-        model: folder that `scripts/train.py` (and, for ONNX, `scripts/export_onnx.py`) made, or an id on the Hub.
+        model: folder that `hf-smile train` (and, for ONNX, `hf-smile export`) made, or an id on the Hub.
         runtime: `torch`, `onnx`, `onnx-int8` for the quantized network, or `auto` (see `choose_runtime`). ONNX imports
             no torch.
         device: `cpu` or `cuda`; None for a GPU where torch sees one.
@@ -141,7 +141,7 @@ class TorchRuntime:
 
 
 class OnnxRuntime:
-    """A network that `scripts/export_onnx.py` wrote, which holds its labels and data settings itself.
+    """A network that `hf-smile export` wrote, which holds its labels and data settings itself.
 
     Args:
         path: the .onnx file.
@@ -174,9 +174,7 @@ class OnnxRuntime:
         except (KeyError, ValueError, RecursionError):
             labels, self.pretrained_cfg = None, {}
         if labels != list(LABEL_NAMES) or not isinstance(self.pretrained_cfg, dict):
-            raise SmileModelError(
-                f"{path} was not written by scripts/export_onnx.py: no labels or data settings inside"
-            )
+            raise SmileModelError(f"{path} was not written by hf-smile export: no labels or data settings inside")
         try:
             preprocess = Preprocessor(self.pretrained_cfg)
         except SmileModelError as error:
@@ -191,7 +189,7 @@ class OnnxRuntime:
         ]
         if ports != expected:
             raise SmileModelError(
-                f"{path} was not written by scripts/export_onnx.py: its input and output are {ports}, not {expected}"
+                f"{path} was not written by hf-smile export: its input and output are {ports}, not {expected}"
             )
         self.weights_sha256: str | None = metadata.get("weights_sha256")
         """Of the `model.safetensors` that was exported."""
@@ -222,4 +220,4 @@ def _check_weights(loaded: OnnxRuntime, model: str, runtime: str) -> None:
 
 def _export(model: str, runtime: str) -> str:
     quantize = " --quantize int8" if runtime == "onnx-int8" else ""
-    return f"python scripts/export_onnx.py --model {model}{quantize}"
+    return f"hf-smile export --model {model}{quantize}"

@@ -180,14 +180,6 @@ def test_what_shards_fix_is_warned_about(sample_dir, tmp_path, caplog):
     assert "validation_size = 0.3 has no effect" in caplog.text and "shuffle_buffer_size" not in caplog.text
 
 
-def test_the_help_of_a_switch_says_what_it_does(capsys):
-    with pytest.raises(SystemExit):
-        parse_arguments(["--help"])
-    text = " ".join(capsys.readouterr().out.split())
-    assert "--no_pretrained, --no-pretrained turn --pretrained off" in text
-    assert text.count("start from the backbone's weights, not random ones") == 1
-
-
 def test_a_run_is_named_after_its_folder_unless_told_otherwise(tmp_path):
     assert parse_arguments(["--output_dir", str(tmp_path / "faces"), "--use_cpu"])[3].run_name == "faces"
     assert parse_arguments(["--run_name", "mine", "--report_to", "tensorboard", "--use_cpu"])[3].run_name == "mine"
