@@ -161,7 +161,7 @@ def run(arguments: Arguments) -> None:
         print(f"\n{choice_sentence(metrics['choice'])}")
         print(f"Test {scores}, {calibration_sentence(metrics['calibration'])}, {len(logits):,} images")
         if any(Path(args.output_dir, name).is_file() for name in ONNX_FILES.values()):
-            print("Its ONNX files are of earlier weights; write them again with hf-smile export")
+            print(f"Its ONNX files are of earlier weights; write them again: hf-smile export --model {args.output_dir}")
         print(f"Model, card, metrics and pictures (accuracy.png, loss.png, confusion_matrix.png): {args.output_dir}")
         publish(args)
 

@@ -10,9 +10,6 @@ from torch.nn import functional as F
 
 from hf_smile.evaluation.decision import prior_shift
 
-MOVES_THE_PRIOR = ("class_weights", "oversample", "logit_adjustment")
-"""With these, the model's probabilities are those of a population with more even class shares than train."""
-
 Penalty = Callable[[torch.Tensor], torch.Tensor]
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 

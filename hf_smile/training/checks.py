@@ -10,8 +10,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from hf_smile.errors import SmileError
-from hf_smile.modeling.losses import MOVES_THE_PRIOR
 from hf_smile.shards.folder import is_sharded
+from hf_smile.training.settings import MOVES_THE_PRIOR
 from hf_smile.utils.console import is_main_process
 
 logger = logging.getLogger(__name__)

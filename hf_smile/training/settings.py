@@ -22,6 +22,8 @@ from hf_smile.utils.model_files import DEFAULT_BACKBONE
 from hf_smile.utils.shipped import shipped
 
 IMBALANCE = ["none", "class_weights", "oversample", "focal", "logit_adjustment"]
+MOVES_THE_PRIOR = ("class_weights", "oversample", "logit_adjustment")
+"""With these, the model's probabilities are those of a population with more even class shares than train."""
 LOSSES = ["cross_entropy", "gce"]
 
 
