@@ -23,7 +23,9 @@ def parse_arguments(words: list[str], prog: str) -> Arguments:
         print_help(prog, "--help_all" in words)
     from hf_smile.training.parser import check_words
 
-    require_data(check_words(words).data_dir)
+    data, training = check_words(words)
+    if not Path(training.output_dir, "recipe.yaml").is_file():  # a finished run needs no data any more
+        require_data(data.data_dir)
     from hf_smile.training.arguments import parse_arguments
 
     return parse_arguments(words)
