@@ -91,7 +91,8 @@ def main() -> None:
     if args.temperature is not None or args.prior_adjustment:
         require_output_layer(model)  # better known now than after the training
     try:
-        trainer = SmileTrainer(model, args, splits, augmentation, shards)
+        train = data.data_dir if shards else splits["train"]
+        trainer = SmileTrainer(model, args, train, splits.get("validation"), augmentation=augmentation)
     except (ValueError, RuntimeError, ImportError) as error:  # a setting that transformers checks only here
         raise SmileError(str(error)) from None
     if is_main:
@@ -108,7 +109,7 @@ def main() -> None:
         folded = fold_after_training(trainer, splits, args.temperature, args.prior_adjustment)
         trainer.save_model()
 
-        logits = trainer.predict(trainer.test_dataset).predictions
+        logits = trainer.predict(splits["test"]).predictions
         if is_main:
             metrics = finish_run(args.output_dir, splits, logits, folded, trainer.describe_choice())
             write_model_card(

@@ -20,7 +20,8 @@ def make_trainer(splits, folder, **settings):
     torch.manual_seed(0)
     model = build_model("test_resnet", pretrained=False, image_size=32)
     torch.nn.init.normal_(model.timm_model.fc.weight, std=1e6)  # features of random weights are small
-    return SmileTrainer(model, SmileTrainingArguments(output_dir=str(folder), **settings), splits)
+    args = SmileTrainingArguments(output_dir=str(folder), **settings)
+    return SmileTrainer(model, args, splits["train"], splits.get("validation"))
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +31,7 @@ def splits(sample_dir):
 
 def test_the_saved_model_gives_what_was_fitted_on_validation(splits, tmp_path):
     trainer = make_trainer(splits, tmp_path)
-    before = trainer.predict(trainer.test_dataset).predictions.astype(float)
+    before = trainer.predict(splits["test"]).predictions.astype(float)
     folded = fold_after_training(trainer, splits)
     assert folded.temperature > 1.2 and folded.temperature_is == "fitted on the validation split"
     trainer.save_model()
@@ -45,9 +46,9 @@ def test_the_saved_model_gives_what_was_fitted_on_validation(splits, tmp_path):
 
 def test_before_and_after_are_told_from_one_look_at_test(splits, tmp_path):
     trainer = make_trainer(splits, tmp_path)
-    before = trainer.predict(trainer.test_dataset).predictions.astype(float)
+    before = trainer.predict(splits["test"]).predictions.astype(float)
     folded = fold_after_training(trainer, splits, prior_adjustment=0.5)
-    logits = trainer.predict(trainer.test_dataset).predictions
+    logits = trainer.predict(splits["test"]).predictions
     told = describe(folded, splits, logits)
     label_ids = splits["test"]["label"]
     trained = compute_metrics(softmax(before, axis=1), label_ids)
@@ -65,13 +66,13 @@ def test_before_and_after_are_told_from_one_look_at_test(splits, tmp_path):
 def test_without_validation_only_a_temperature_that_is_given_is_folded(sample_dir, tmp_path):
     splits = load_smile_dataset(sample_dir, validation_size=0)
     trainer = make_trainer(splits, tmp_path, select_best="last")
-    before = trainer.predict(trainer.test_dataset).predictions.astype(float)
+    before = trainer.predict(splits["test"]).predictions.astype(float)
     folded = fold_after_training(trainer, splits)
     assert folded.temperature == 1 and "no validation split" in folded.temperature_is
-    assert np.array_equal(trainer.predict(trainer.test_dataset).predictions, before.astype(np.float32))
+    assert np.array_equal(trainer.predict(splits["test"]).predictions, before.astype(np.float32))
 
     folded = fold_after_training(trainer, splits, temperature=2.0, prior_adjustment=0.3)
-    after = trainer.predict(trainer.test_dataset).predictions
+    after = trainer.predict(splits["test"]).predictions
     assert np.allclose(after, before / 2 + prior_shift(folded.shares, 0.3), atol=1e-4)
     told = describe(folded, splits, after)
     assert "validation" not in told["calibration"] and told["decision"]["trade_off"] == []
