@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from hf_smile.evaluation.intervals import confidence_intervals
-from hf_smile.evaluation.predictions import read_predictions
+from hf_smile.evaluation.predictions import images_digest, read_predictions
 from hf_smile.hub.card_sections import (
     calibration_section,
     choice_sentence,
@@ -21,6 +20,7 @@ from hf_smile.hub.card_sections import (
 )
 from hf_smile.hub.finished_run import read_looks, read_metrics, read_recipe
 from hf_smile.labels import LABEL_NAMES, label_slug
+from hf_smile.model_files import read_timm_config
 
 _TEMPLATE = """\
 ---
@@ -228,7 +228,7 @@ def _make_card(
         onnx=', runtime="onnx"' if (folder / "onnx" / "model.onnx").exists() else "",
         results=results_section(numbers, intervals),
         chosen=choice_sentence(metrics["choice"]),
-        looks=looks_sentence(read_looks(folder)),
+        looks=looks_sentence(read_looks(folder, images_digest(predictions.image_ids) if predictions else None)),
         predictions=_WITHHELD if repo_id else _KEPT["validation" in calibration],
         calibration=calibration_section(calibration, metrics["ece"], predictions, picture=repo_id is not None),
         decision=decision_section(metrics["decision"], calibration),
@@ -256,8 +256,7 @@ def _base_model(folder: Path, backbone: str) -> str | None:
         return backbone
     from hf_smile.modeling.backbone import pretrained_hub_id
 
-    config = folder / "config.json"
-    return pretrained_hub_id(json.loads(config.read_text(encoding="utf-8"))) if config.is_file() else None
+    return pretrained_hub_id(read_timm_config(folder)) if (folder / "config.json").is_file() else None
 
 
 def _defined_numbers(metrics: dict[str, Any]) -> dict[str, float]:
