@@ -81,6 +81,7 @@ class Engine:
         self.model = model
         runtime = default_runtime(model)
         self.classifier = SmileClassifier.from_pretrained(model, runtime)
+        self.labels = self.classifier.labels
         self._on_torch = self.classifier if runtime == "torch" else None
         self._lock = threading.Lock()
 
@@ -118,16 +119,16 @@ class Engine:
             raise SmileDataError(f"these are too many images: at most {MAX_IMAGES} at a time")
         for done, image in enumerate(images, start=1):
             if isinstance(image, SmilePrediction):
-                yield image
+                yield replace(image, labels=self.labels)
             else:
                 try:
                     faces = self.look(load_image(image), _THUMBNAIL_SIDE)
                     for face in faces:
                         yield face._replace(prediction=replace(face.prediction, source=image.source))
                     if not faces:
-                        yield SmilePrediction(source=image.source, note=NO_FACE)
+                        yield SmilePrediction(source=image.source, note=NO_FACE, labels=self.labels)
                 except SmileDataError as error:
-                    yield SmilePrediction(source=image.source, error=str(error))
+                    yield SmilePrediction(source=image.source, error=str(error), labels=self.labels)
             on_image(done, len(images))
 
     def follow(self, clip: Path, on_frame: Callable[[float], None]) -> Clip:
@@ -157,7 +158,7 @@ class Engine:
                     {
                         "seconds": float(row["seconds"]),
                         "face": f"face {row['face']}",
-                        "p_smile": float(row["p_negative_smile"]) + float(row["p_positive_smile"]),
+                        "p_smile": sum(float(row[f"p_{self.labels.slugs[i]}"]) for i in self.labels.smile_ids),
                     }
                     for row in csv.DictReader(file)
                 ]

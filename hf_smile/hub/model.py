@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import yaml
@@ -102,9 +104,9 @@ def _evaluation_pictures(path: Path) -> dict[str, Path | bytes]:
     if not path.is_file():
         return {}
     predictions = read_predictions(path)
-    pictures = {
+    pictures: dict[str, Callable[..., None]] = {
         "coverage.png": plot_coverage,
-        "precision_recall.png": plot_precision_recall,
+        "precision_recall.png": partial(plot_precision_recall, labels=predictions.labels),
         "reliability.png": plot_reliability,
     }
     with tempfile.TemporaryDirectory() as folder:

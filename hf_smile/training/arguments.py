@@ -273,7 +273,8 @@ def to_recipe(arguments: Arguments) -> dict[str, Any]:
                 v.value if isinstance(v, Enum) else v for v in (getattr(group, setting.name), setting.default)
             )
             changed = value != default and not (value is False and default is None)
-            if isinstance(value, (str, int, float, bool, dict)) and (setting.name in ours or changed):
+            kinds = (str, int, float, bool, dict, *[list] * (setting.name in ours))
+            if isinstance(value, kinds) and (setting.name in ours or changed):
                 recipe[setting.name] = value
     return {name: value for name, value in recipe.items() if name not in _NOT_IN_RECIPE}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -33,10 +34,11 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import IntervalStrategy, TrainOutput
 
 from hf_smile.data.augmentation import AugmentationArguments, TrainingTransform
+from hf_smile.data.rows import labels_of
 from hf_smile.data.transforms import BatchTransform, collate, evaluation_transform
 from hf_smile.errors import SmileError, SmileModelError
 from hf_smile.evaluation.metric import SmileMetric
-from hf_smile.labels import NUM_LABELS
+from hf_smile.labels import LabelSet
 from hf_smile.modeling.layers import keep_frozen_in_eval_mode, layer_decay_groups
 from hf_smile.modeling.losses import training_loss
 from hf_smile.shards.loader import StreamedImages, load_position, save_position, stream_loader
@@ -92,17 +94,21 @@ class SmileTrainer(ResumableTrainer):
                 if split != "train" or shards is None
             }
         )
+        self.labels = LabelSet.of(model.config.id2label)
+        for split, dataset in splits.items():
+            if (labels := labels_of(dataset)) != self.labels:
+                raise SmileError(f"{split} has the labels {labels}, and the model has {self.labels}; they must agree")
         label_ids = splits["train"].select_columns("label").with_format("numpy")[:]["label"]
         self.training_loss = training_loss(
             args.imbalance,
-            np.bincount(label_ids, minlength=NUM_LABELS),
+            np.bincount(label_ids, minlength=len(self.labels)),
             loss=args.loss,
             tau=args.logit_adjustment_tau,
             smoothing=args.label_smoothing_factor,
         )
         self.mixup: Mixup | None = None
         if args.mixup or args.cutmix:
-            self.mixup = Mixup(args.mixup, args.cutmix, label_smoothing=0, num_classes=NUM_LABELS)
+            self.mixup = Mixup(args.mixup, args.cutmix, label_smoothing=0, num_classes=len(self.labels))
         self.balanced_sampler: BalancedSampler | None = None
         train: Any
         if shards is not None:
@@ -135,7 +141,7 @@ class SmileTrainer(ResumableTrainer):
             data_collator=collate,
             train_dataset=train,
             eval_dataset=encoded["validation"].with_transform(evaluate) if "validation" in splits else None,
-            compute_metrics=_compute_metrics,
+            compute_metrics=partial(_compute_metrics, SmileMetric(self.labels)),
             callbacks=[_SetEpoch(self.augment)],
         )
         self.test_dataset = encoded["test"].with_transform(evaluate)
@@ -250,12 +256,12 @@ class SmileTrainer(ResumableTrainer):
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """In training the loss of the settings; in evaluation plain cross-entropy of `logits (N, 3)`, `labels (N,)`."""
+        """In training the loss of the settings; in evaluation plain cross-entropy of `logits (N, K)`, `labels (N,)`."""
         labels = inputs["labels"]
         pixel_values = inputs["pixel_values"].contiguous(memory_format=torch.channels_last)
         if model.training:
             keep_frozen_in_eval_mode(model)
-            targets = F.one_hot(labels, NUM_LABELS).float() if self.mixup is None else self._mix(pixel_values, labels)
+            targets = self._one_hot(labels) if self.mixup is None else self._mix(pixel_values, labels)
             outputs = model(pixel_values=pixel_values)
             loss = self.training_loss(outputs.logits, targets)
             hits = (outputs.logits.argmax(dim=1) == targets.argmax(dim=1)).sum()
@@ -266,8 +272,11 @@ class SmileTrainer(ResumableTrainer):
             loss = F.cross_entropy(outputs.logits.float(), labels)
         return (loss, outputs) if return_outputs else loss
 
+    def _one_hot(self, labels: torch.Tensor) -> torch.Tensor:
+        return F.one_hot(labels, len(self.labels)).float()
+
     def _mix(self, pixel_values: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Mix a batch in place, the last of an odd number left out; returns the share of each class, `(N, 3)`.
+        """Mix a batch in place, the last of an odd number left out; returns the share of each class, `(N, K)`.
 
         timm draws from NumPy's generator, which checkpoints hold. Sources: Zhang et al., "mixup", ICLR 2018
         (https://arxiv.org/abs/1710.09412); Yun et al., "CutMix", ICCV 2019 (https://arxiv.org/abs/1905.04899).
@@ -275,7 +284,7 @@ class SmileTrainer(ResumableTrainer):
         assert self.mixup is not None
         even = len(labels) // 2 * 2
         _, targets = self.mixup(pixel_values[:even], labels[:even])
-        return torch.cat([targets, F.one_hot(labels[even:], NUM_LABELS).float()])
+        return torch.cat([targets, self._one_hot(labels[even:])])
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Put the training accuracy since the last log beside the training loss."""
@@ -367,6 +376,6 @@ class _UpdateAverage(TrainerCallback):
             self.trainer.ema.update(self.trainer.model, step=state.global_step)
 
 
-def _compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
+def _compute_metrics(metric: SmileMetric, prediction: EvalPrediction) -> dict[str, float]:
     probabilities = softmax(prediction.predictions.astype(np.float64), axis=1)
-    return SmileMetric().compute(predictions=probabilities, references=prediction.label_ids)
+    return metric.compute(predictions=probabilities, references=prediction.label_ids)
