@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from hf_smile import __version__
 from hf_smile.errors import SmileDataError, SmileModelError, first_line
+from hf_smile.inference.runtimes import RUNTIMES
 from hf_smile.utils.console import run_script, visible
 from hf_smile.utils.model_files import read_config
 from hf_smile.utils.words import counted
@@ -47,7 +48,12 @@ def parse_arguments() -> argparse.Namespace:
     predict.add_argument("--model", required=True, metavar="DIR_OR_HUB_ID", help="what scripts/train.py made")
     predict.add_argument("--format", choices=("table", "csv", "jsonl"), help="default: as --output ends, else table")
     predict.add_argument("--output", metavar="FILE", help="write to this .csv, .jsonl or .txt instead of to stdout")
-    predict.add_argument("--runtime", choices=("torch", "onnx", "onnx-int8"), help="default: onnx where it is exported")
+    predict.add_argument(
+        "--runtime",
+        default="auto",
+        choices=RUNTIMES,
+        help="auto: onnx where it is exported (%(default)s)",
+    )
     predict.add_argument(
         "--faces",
         default="auto",
@@ -63,7 +69,12 @@ def parse_arguments() -> argparse.Namespace:
     video.add_argument("--model", required=True, metavar="DIR_OR_HUB_ID", help="what scripts/train.py made")
     video.add_argument("--output_dir", required=True, metavar="DIR", help="gets timeline.csv, timeline.png and peaks/")
     video.add_argument("--fps", type=float, default=5.0, help="frames to look at, a second (default: %(default)s)")
-    video.add_argument("--runtime", choices=("torch", "onnx", "onnx-int8"), help="default: onnx where it is exported")
+    video.add_argument(
+        "--runtime",
+        default="auto",
+        choices=RUNTIMES,
+        help="auto: onnx where it is exported (%(default)s)",
+    )
     video.add_argument("--detector", metavar="haar|yunet|FILE.onnx", help="what finds the faces (default: haar)")
 
     info = commands.add_parser("info", help="what a model is, and what it takes")
@@ -90,7 +101,7 @@ def predict(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from hf_smile.inference.classifier import NO_FACE
-    from hf_smile.inference.files import FORMATS, Annotator, find_images, make_writer, open_output, predict_files
+    from hf_smile.inference.files import FORMATS, Annotator, find_images, make_writer, predict_files, text_output
 
     output = Path(args.output) if args.output else None
     by_suffix = FORMATS.get(output.suffix.lower()) if output else None
@@ -103,7 +114,7 @@ def predict(args: argparse.Namespace) -> int:
 
     failed = without_face = 0
     with ExitStack() as stack:
-        file = stack.enter_context(open_output(output)) if output else sys.stdout
+        file = stack.enter_context(text_output(output)) if output else sys.stdout
         write = make_writer(form, file, classifier.labels)
         progress = stack.enter_context(tqdm(total=total, unit=" images", file=sys.stderr, disable=None))
         for image, predictions in predict_files(classifier, images, args.faces, args.batch_size or 32):
@@ -126,26 +137,26 @@ def predict(args: argparse.Namespace) -> int:
 def load_classifier(args: argparse.Namespace, with_faces: bool) -> SmileClassifier:
     """On ONNX Runtime where the model is exported, unless `--runtime` says otherwise."""
     from hf_smile.inference.classifier import SmileClassifier
-    from hf_smile.inference.runtimes import default_runtime
 
     detector = None
     if with_faces:
         from hf_smile.inference.faces import make_detector
 
         detector = make_detector(args.detector or "haar")
-    return SmileClassifier.from_pretrained(args.model, args.runtime or default_runtime(args.model), detector=detector)
+    return SmileClassifier.from_pretrained(args.model, args.runtime, detector=detector)
 
 
 def video(args: argparse.Namespace) -> int:
     """Exit code 0; a clip that can't be read is a user's mistake."""
     from tqdm import tqdm
 
-    from hf_smile.inference.video import analyse_video
+    from hf_smile.inference.video import analyse_video, write_analysis
 
     classifier = load_classifier(args, with_faces=True)
-    with tqdm(unit=" frames", file=sys.stderr, disable=None) as progress:
-        frames = analyse_video(classifier, args.clip, args.output_dir, args.fps, lambda _: progress.update() and None)
-    print(f"{counted(frames, 'frame')}: {args.output_dir}/timeline.csv, timeline.png and peaks/")
+    frames = analyse_video(classifier, args.clip, args.fps)
+    shown = tqdm(frames, desc="Following faces", unit=" frames", file=sys.stderr, disable=None)
+    seen = write_analysis(shown, args.output_dir, args.fps, classifier.labels)
+    print(f"{counted(seen, 'frame')}: {args.output_dir}/timeline.csv, timeline.png and peaks/")
     return 0
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from hf_smile.data.arguments import add_data_arguments, data_arguments
 from hf_smile.utils.console import run_script
+from hf_smile.utils.files import make_folder
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,19 +48,24 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--duplicate_similarity",
         type=similarity,
-        default=0.95,
-        help="cosine similarity of one picture (default: %(default)s)",
+        help="with --backbone: cosine similarity of one picture (default: 0.95)",
     )
     parser.add_argument(
         "--cluster_similarity",
         type=similarity,
-        help="cosine similarity that may not straddle the split (default: by the data)",
+        help="with --backbone: cosine similarity that may not straddle the split (default: by the data)",
     )
-    parser.add_argument("--batch_size", type=int, default=32, help="images at a time (default: %(default)s)")
-    parser.add_argument("--cache_dir", metavar="DIR", help="keeps the features (default: OUTPUT_DIR/cache)")
+    parser.add_argument("--batch_size", type=int, help="with --backbone: images at a time (default: 32)")
+    parser.add_argument(
+        "--cache_dir", metavar="DIR", help="with --backbone: keeps the features (default: OUTPUT_DIR/cache)"
+    )
     parser.add_argument("--seed", type=int, default=42, help="of the splits and the folds (default: %(default)s)")
     add_data_arguments(parser, "validation_size", "on_bad_image")
-    return parser.parse_args()
+    args = parser.parse_args()
+    for option in ("duplicate_similarity", "cluster_similarity", "batch_size", "cache_dir"):
+        if getattr(args, option) is not None and not args.backbone:
+            parser.error(f"--{option} needs --backbone")
+    return args
 
 
 def similarity(text: str) -> float:
@@ -76,26 +82,33 @@ def main() -> None:
 
     check_installed("imagehash", "cleanlab")
     from hf_smile.audit.pictures import draw_contact_sheets, open_private_folder
-    from hf_smile.audit.report import open_output, to_act_on, write_clean, write_report
-    from hf_smile.audit.run import run_audit
+    from hf_smile.audit.report import refuse_data, require_files, to_act_on, write_clean, write_report
+    from hf_smile.audit.run import DUPLICATE_SIMILARITY, run_audit
     from hf_smile.audit.scan import scan_images
     from hf_smile.data.dataset import read_tables
+    from hf_smile.data.record import refuse_trained_on
 
     predictions = read_predictions(args.predictions) if args.predictions else None
     tables, images = read_tables(data_arguments(args), args.seed)
-    open_output(output_dir, Path(args.data_dir))
+    if args.write_clean:
+        require_files(images)
+    refuse_data(output_dir, Path(args.data_dir))
+    make_folder(output_dir)
     open_private_folder(sheets_dir)
     if args.backbone:
         from hf_smile.modeling import build_model
 
         build_model(args.backbone)  # a mistake in its name should not wait for the images
     scan = scan_images(tables, images)
+    if args.backbone:
+        digests = scan.table["digest"].map(bytes.decode)
+        refuse_trained_on(args.backbone, zip(scan.table["image_id"], digests, strict=True))
     features = compute_features(args, scan.table, images) if args.backbone else None
     audit = run_audit(
         scan,
         features,
         predictions,
-        duplicate_similarity=args.duplicate_similarity,
+        duplicate_similarity=args.duplicate_similarity or DUPLICATE_SIMILARITY,
         cluster_similarity=args.cluster_similarity,
         seed=args.seed,
     )
@@ -136,7 +149,7 @@ def compute_features(args: argparse.Namespace, table: pd.DataFrame, images: Imag
     good = table.loc[table["problem"] == "", "file"]
     files = (images.read(file) for file in tqdm(good, desc="Features", unit=" images", delay=1))
     cache_dir = Path(args.cache_dir or Path(args.output_dir) / "cache")
-    return pooled_features(files, args.backbone, batch_size=args.batch_size, cache_dir=cache_dir)
+    return pooled_features(files, args.backbone, batch_size=args.batch_size or 32, cache_dir=cache_dir)
 
 
 if __name__ == "__main__":

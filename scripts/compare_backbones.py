@@ -6,6 +6,7 @@ import argparse
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +57,8 @@ def parse_arguments() -> tuple[argparse.Namespace, list[str]]:
         parser.error(f"--validation_size is {args.validation_size}; it must lie between 0 and 1")
     if args.mode == "linear_probe" and (args.recipe or settings):
         parser.error(f"{args.recipe or settings[0]} is for --mode fine_tune")
+    if args.mode == "fine_tune" and args.cache_dir:
+        parser.error("--cache_dir is for --mode linear_probe")
     if len(set(args.seeds)) < len(args.seeds):
         parser.error(f"--seeds {' '.join(map(str, args.seeds))}: each one once")
     names = [Path(backbone).name for backbone in args.backbones]
@@ -72,6 +75,7 @@ def probe_all(args: argparse.Namespace) -> Iterator[tuple[Facts, list[Scores]]]:
 
     from hf_smile.data.dataset import load_smile_dataset
     from hf_smile.data.images import encoded_bytes
+    from hf_smile.data.record import images_of, refuse_trained_on
     from hf_smile.data.rows import labels_of
     from hf_smile.modeling.features import pooled_features
     from hf_smile.modeling.probe import describe_backbone, probe, split_rows
@@ -85,12 +89,14 @@ def probe_all(args: argparse.Namespace) -> Iterator[tuple[Facts, list[Scores]]]:
     seeds = args.seeds
     if "validation" in splits:  # the data bring one of their own, and a probe has nothing else to draw
         seeds = seeds[:1]
+        print("Note: the data bring a validation split, which no seed changes; one probe a backbone", file=sys.stderr)
     if not args.test:
         splits.pop("test")
     labels = {split: np.array(dataset["label"]) for split, dataset in splits.items()}
     names = labels_of(splits["train"])
     for name in args.backbones:
         features = {}
+        refuse_trained_on(name, chain(*map(images_of, splits.values())))
         for split, dataset in splits.items():
             images = dataset.cast_column("image", datasets.Image(decode=False))["image"]
             progress = tqdm(images, desc=f"{Path(name).name}, {split}", unit=" images", delay=1)

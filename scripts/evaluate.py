@@ -35,13 +35,13 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--output_dir", required=True, help="folder for report.md, metrics.json, predictions.csv, pictures"
     )
-    parser.add_argument("--split", default="test", choices=("train", "validation", "test"), help="default: %(default)s")
+    parser.add_argument("--split", choices=("train", "validation", "test"), help="with --model (default: test)")
     parser.add_argument(
         "--held_out",
         action="store_true",
         help="you confirm that the images of the split were held out",
     )
-    parser.add_argument("--batch_size", type=int, default=64, help="images at a time (default: %(default)s)")
+    parser.add_argument("--batch_size", type=int, help="with --model: images at a time (default: 64)")
     parser.add_argument(
         "--test_time_flip",
         action="store_true",
@@ -54,9 +54,11 @@ def parse_arguments() -> argparse.Namespace:
     )
     add_data_arguments(parser, "group_by", of_the_run=True)
     args = parser.parse_args()
-    for option in ("heat_maps", "test_time_flip"):
-        if getattr(args, option) and not args.model:
+    of_the_data = [name for name in given_data_arguments(args) if name != "group_by"]
+    for option in ("heat_maps", "test_time_flip", "split", "held_out", "batch_size", *of_the_data):
+        if getattr(args, option) not in (None, False) and not args.model:
             parser.error(f"--{option} needs --model")
+    args.split, args.batch_size = args.split or "test", 64 if args.batch_size is None else args.batch_size
     if args.batch_size < 1:
         parser.error(f"--batch_size is {args.batch_size}; it must be at least 1")
     return args
@@ -91,11 +93,12 @@ def predict(args: argparse.Namespace, split: Dataset) -> tuple[Predictions, dict
     import numpy as np
 
     from hf_smile.evaluation.predictions import Predictions
-    from hf_smile.evaluation.report import check_group_column, open_output
+    from hf_smile.evaluation.report import check_group_column
     from hf_smile.evaluation.schema import prediction_columns
     from hf_smile.labels import LabelSet
     from hf_smile.modeling import load_model, predict_probabilities
     from hf_smile.training.device import keep_freed_memory
+    from hf_smile.utils.files import make_folder
 
     keep_freed_memory()
     model = load_model(args.model)
@@ -104,7 +107,7 @@ def predict(args: argparse.Namespace, split: Dataset) -> tuple[Predictions, dict
     # What can go wrong after the prediction had better go wrong before it.
     if args.group_by:
         check_group_column(args.group_by, further)
-    open_output(args.output_dir)
+    make_folder(args.output_dir)
     predictions = Predictions(
         image_ids=list(split["image_id"]),
         label_ids=np.array(split["label"]),
@@ -128,7 +131,7 @@ def draw_heat_maps(args: argparse.Namespace, split: Dataset) -> str:
     from hf_smile.inference.classifier import SmileClassifier
     from hf_smile.inference.heat_maps import check_sanity, mean_heat_maps, plot_heat_maps
 
-    classifier = SmileClassifier.from_pretrained(args.model)
+    classifier = SmileClassifier.from_pretrained(args.model, runtime="torch")
     split = split.cast_column("image", datasets.Image(decode=False))
     labels = np.array(split["label"])
     rows = np.concatenate([np.flatnonzero(labels == label)[:100] for label in np.unique(labels)])

@@ -41,7 +41,7 @@ def main() -> None:
                 raise SmileDataError(f"{path} is there already; name a new folder with --data_dir")
         draw_sample_dataset(arguments.data_dir)
         print(f"Drew the sample data set into {arguments.data_dir}")
-        if arguments.output_dir is None:
+        if arguments.output_dir is None and not arguments.export_imagefolder:
             return
 
     import datasets

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,7 @@ def main() -> None:
 
     from hf_smile.data.dataset import load_smile_dataset
     from hf_smile.data.layouts import refuse_data_folder
-    from hf_smile.data.record import check_splits, write_splits
+    from hf_smile.data.record import check_splits, images_of, refuse_trained_on, write_splits
     from hf_smile.data.rows import labels_of
     from hf_smile.data.splits import describe
     from hf_smile.errors import SmileError
@@ -72,6 +73,8 @@ def main() -> None:
         else:
             listed = f"{args.output_dir}/bad_images.csv"
             splits = load_smile_dataset(**vars(data), seed=args.seed, bad_image_list=listed)
+    if backbone.pretrained:
+        refuse_trained_on(backbone.backbone, chain(*(images_of(splits[name]) for name in splits if name != "train")))
     if is_main:
         print(device_line(args))
         print(describe(splits, None if shards else data.group_by), flush=True)

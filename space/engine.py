@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import re
-import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from glob import escape
 from itertools import islice
@@ -22,8 +20,8 @@ from PIL import Image
 from hf_smile.errors import SmileDataError, SmileModelError
 from hf_smile.inference.classifier import NO_FACE, NamedImage, SmileClassifier, SmilePrediction, load_image
 from hf_smile.inference.files import find_images
-from hf_smile.inference.runtimes import default_runtime
-from hf_smile.inference.video import analyse_video
+from hf_smile.inference.runtimes import TorchRuntime
+from hf_smile.inference.video import Peak, analyse_video
 
 if TYPE_CHECKING:
     from hf_smile.inference.explain import Explanation
@@ -53,15 +51,15 @@ class SeenFace(NamedTuple):
     crop: Image.Image
 
 
-class Clip(NamedTuple):
+@dataclass
+class Clip:
     """What was seen in a clip."""
 
-    seconds: float
+    seconds: float = 0.0
     """How far it was looked at."""
-    rows: list[dict[str, Any]]
+    rows: list[dict[str, Any]] = field(default_factory=list)
     """One a face and frame: `seconds`, `face`, `p_smile`."""
-    peaks: list[tuple[float, int, Image.Image]]
-    """Seconds, number of the face, annotated frame: the moment of each smile at which it is surest."""
+    peaks: list[Peak] = field(default_factory=list)
 
 
 class Engine:
@@ -79,10 +77,9 @@ class Engine:
 
     def __init__(self, model: str) -> None:
         self.model = model
-        runtime = default_runtime(model)
-        self.classifier = SmileClassifier.from_pretrained(model, runtime)
+        self.classifier = SmileClassifier.from_pretrained(model)
         self.labels = self.classifier.labels
-        self._on_torch = self.classifier if runtime == "torch" else None
+        self._on_torch = self.classifier if isinstance(self.classifier.runtime, TorchRuntime) else None
         self._lock = threading.Lock()
 
     def look(self, photo: Image.Image, side: int = _CROP_SIDE) -> list[SeenFace]:
@@ -141,32 +138,20 @@ class Engine:
         Raises:
             SmileDataError: it is no clip.
         """
-        seen = 0.0
-
-        def remember(seconds: float) -> None:
-            nonlocal seen
-            seen = seconds
-            on_frame(seconds)
-
-        with tempfile.TemporaryDirectory() as folder:
-            try:
-                analyse_video(self.classifier, clip, folder, FPS, remember, MAX_SECONDS)
-            except SmileDataError as error:
-                raise SmileDataError(why(error, clip)) from None
-            with Path(folder, "timeline.csv").open(encoding="utf-8", newline="") as file:
-                rows = [
-                    {
-                        "seconds": float(row["seconds"]),
-                        "face": f"face {row['face']}",
-                        "p_smile": sum(float(row[f"p_{self.labels.slugs[i]}"]) for i in self.labels.smile_ids),
-                    }
-                    for row in csv.DictReader(file)
-                ]
-            peaks = []
-            for path in sorted(Path(folder, "peaks").iterdir()):
-                seconds, face = path.stem.split("s_face")
-                peaks.append((float(seconds), int(face), load_image(path)))
-        return Clip(seen, rows, peaks)
+        seen = Clip()
+        try:
+            for frame in analyse_video(self.classifier, clip, FPS, MAX_SECONDS):
+                seen.rows.extend(
+                    {"seconds": frame.seconds, "face": f"face {number}", "p_smile": face.p_smile}
+                    for number, face in frame.faces
+                )
+                seen.peaks.extend(frame.peaks)
+                seen.seconds = frame.seconds
+                on_frame(frame.seconds)
+        except SmileDataError as error:
+            raise SmileDataError(why(error, clip)) from None
+        seen.peaks.sort(key=lambda peak: peak[:2])
+        return seen
 
     def explain(self, face: SeenFace) -> Explanation:
         """Where the network looked. The first call loads it in torch, which takes seconds.

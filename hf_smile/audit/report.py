@@ -13,30 +13,30 @@ from hf_smile.audit.duplicates import HASH_BITS, THUMBNAIL_CORRELATION
 from hf_smile.audit.leakage import BINS
 from hf_smile.audit.pictures import plot_audit
 from hf_smile.audit.run import Audit
-from hf_smile.audit.splits import clean_tables, link_images, write_annotations
+from hf_smile.audit.splits import can_be_listed, clean_tables, link_images, write_annotations
 from hf_smile.data.sources import Images
 from hf_smile.errors import SmileDataError
 from hf_smile.labels import LabelSet
 from hf_smile.utils.csv_cells import guarded
 
+NO_FILES = (
+    "the images are rows of a saved data set, which CSV files can't name; write them to a folder with "
+    "scripts/prepare_data.py --export_imagefolder DIR, and audit that one"
+)
 SIGNIFICANT = 0.01
 """p-value below which images that are alike count as a leak."""
 
 _ODD_TO_ACT_ON = ("dark", "bright", "low contrast", "blurred", "black or white bars", "not square")
 
 
-def open_output(folder: Path, data_dir: Path) -> None:
-    """Make `folder`, unless what the audit writes into it would replace the data themselves.
+def refuse_data(folder: Path, data_dir: Path) -> None:
+    """See that what the audit writes into `folder` does not replace the data themselves.
 
     Raises:
-        SmileDataError: it would, or the folder can't be made.
+        SmileDataError: it would.
     """
     if data_dir.resolve() in {(folder / name).resolve() for name in ("", "clean", "group_disjoint")}:
         raise SmileDataError(f"the audit would write over the data in {data_dir}; name another --output_dir")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SmileDataError(f"{folder}: the folder can't be made: {error.strerror}") from None
 
 
 def write_report(audit: Audit, tables: Mapping[str, pd.DataFrame], images: Images, folder: Path) -> None:
@@ -44,7 +44,8 @@ def write_report(audit: Audit, tables: Mapping[str, pd.DataFrame], images: Image
 
     `audit.md` to read, `audit.json` with all numbers, plots, the lists `unreadable.csv`, `duplicates.csv`,
     `equal_hashes.csv`, `odd_pictures.csv`, and with features `nearest_train.csv` and `suspicious_labels.csv`; and
-    `group_disjoint/`, a data set of its own with the same images in a split that no cluster straddles.
+    `group_disjoint/`, a data set of its own with the same images in a split that no cluster straddles, unless the
+    images are rows of a saved data set.
     """
     lists = {
         "unreadable.csv": audit.unreadable,
@@ -58,7 +59,7 @@ def write_report(audit: Audit, tables: Mapping[str, pd.DataFrame], images: Image
         lists["suspicious_labels.csv"] = _suspicious_list(audit)
     for name, table in lists.items():
         _with_label_names(table, audit.labels).map(guarded).to_csv(folder / name, index=False, lineterminator="\n")
-    if audit.group_disjoint is not None:
+    if audit.group_disjoint is not None and can_be_listed(images):
         pooled = pd.concat(tables.values(), ignore_index=True)
         for split, chosen in (("train", ~audit.group_disjoint), ("test", audit.group_disjoint)):
             ids = audit.scan.loc[chosen, "image_id"]
@@ -67,7 +68,17 @@ def write_report(audit: Audit, tables: Mapping[str, pd.DataFrame], images: Image
         link_images(images, folder / "group_disjoint")
     plots = plot_audit(audit, folder)
     (folder / "audit.json").write_text(json.dumps(audit.summary, indent=2) + "\n", encoding="utf-8")
-    (folder / "audit.md").write_text(_render(audit, list(lists), plots), encoding="utf-8")
+    (folder / "audit.md").write_text(_render(audit, list(lists), plots, can_be_listed(images)), encoding="utf-8")
+
+
+def require_files(images: Images) -> None:
+    """See that CSV files can name the images.
+
+    Raises:
+        SmileDataError: they are rows of a saved data set.
+    """
+    if not can_be_listed(images):
+        raise SmileDataError(f"{images.path}: --write_clean writes CSV files, and {NO_FILES}")
 
 
 def write_clean(audit: Audit, tables: Mapping[str, pd.DataFrame], images: Images, folder: Path) -> dict[str, int]:
@@ -75,7 +86,11 @@ def write_clean(audit: Audit, tables: Mapping[str, pd.DataFrame], images: Images
 
     Returns:
         Images left in each file, by its name.
+
+    Raises:
+        SmileDataError: the images are rows of a saved data set.
     """
+    require_files(images)
     cleaned = clean_tables(tables, audit.duplicates, set(audit.unreadable["image_id"]))
     for name, table in cleaned.items():
         write_annotations(table, folder / f"{name}.csv", audit.labels)
@@ -105,8 +120,8 @@ def to_act_on(audit: Audit) -> list[str]:
         found.append(
             f"Images like a train image are easier: a probe that knows images like them is right on "
             f"{probe['clusters_divided']['accuracy']:.1%} of them, one that does not on "
-            f"{probe['clusters_kept_together']['accuracy']:.1%}. Report the score on group_disjoint/ beside the one "
-            "on the given split."
+            f"{probe['clusters_kept_together']['accuracy']:.1%}. Report the score on a split that no cluster straddles "
+            "beside the one on the given split."
         )
     if count := labels.get("suspicious"):
         found.append(f"{_count(count, 'label')} to look at (suspicious_labels.csv), the most suspicious first.")
@@ -116,7 +131,7 @@ def to_act_on(audit: Audit) -> list[str]:
     return found
 
 
-def _render(audit: Audit, lists: list[str], plots: list[str]) -> str:
+def _render(audit: Audit, lists: list[str], plots: list[str], has_files: bool) -> str:
     summary = audit.summary
     images = summary["images"]
     actions = to_act_on(audit) or ["Nothing was found."]
@@ -132,7 +147,7 @@ def _render(audit: Audit, lists: list[str], plots: list[str]) -> str:
     ]
     if "likeness" in summary or "accuracy" in summary:
         sections += ["## Likeness of train and test", _likeness_lines(summary, plots)]
-    sections += ["## A split that no cluster straddles", _split_lines(summary, plots)]
+    sections += ["## A split that no cluster straddles", _split_lines(summary, plots, has_files)]
     if "labels" in summary:
         sections += ["## Labels", _label_lines(summary["labels"])]
     sections += ["## Pictures", _picture_lines(summary["pictures"])]
@@ -205,7 +220,7 @@ def _likeness_lines(summary: Mapping[str, Any], plots: list[str]) -> str:
     return "\n\n".join(lines)
 
 
-def _split_lines(summary: Mapping[str, Any], plots: list[str]) -> str:
+def _split_lines(summary: Mapping[str, Any], plots: list[str], has_files: bool) -> str:
     clusters, split = summary["clusters"], summary["group_disjoint"]
     reason = "duplicates"
     if clusters["similarity"] is not None:
@@ -222,7 +237,8 @@ def _split_lines(summary: Mapping[str, Any], plots: list[str]) -> str:
     if split is None:
         lines.append("They can't be divided into train and test.")
     else:
-        lines.append("group_disjoint/train.csv and group_disjoint/test.csv keep each cluster on one side:")
+        written = "group_disjoint/train.csv and group_disjoint/test.csv keep each cluster on one side"
+        lines.append(f"{written if has_files else f'A split that keeps each on one side was not written: {NO_FILES}'}:")
         lines.append(_class_lines(split))
     return "\n\n".join(lines)
 

@@ -101,6 +101,11 @@ def write_annotations(table: pd.DataFrame, path: Path, labels: LabelSet = SMILE_
     named.rename(columns=guarded).map(guarded).to_csv(path, index=False, lineterminator="\n")
 
 
+def can_be_listed(images: Images) -> bool:
+    """Whether CSV files can name the images, which they can't where these are rows of a saved data set."""
+    return isinstance(images, ImageSource)
+
+
 def link_images(images: Images, folder: Path) -> None:
     """Make `folder` a data set of its own by a link to the images, where these are files that links can name."""
     if not isinstance(images, ImageSource):

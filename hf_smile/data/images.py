@@ -45,12 +45,15 @@ def decode_image(data: bytes) -> Image.Image:
     pillow-heif (`pip install 'hf_smile[heif]'`).
 
     Raises:
+        TypeError: they are not bytes.
         SmileDataError: the bytes are no such image, are broken, or hold more than `MAX_PIXELS` pixels (checked
             before decoding, against decompression bombs).
 
     >>> decode_image(open("face.jpg", "rb").read()).mode  # doctest: +SKIP
     'RGB'
     """
+    if not isinstance(data, bytes):
+        raise TypeError(f"an encoded image must be bytes, not {type(data).__name__}")
     if not data:
         raise SmileDataError("the file is empty; copy or download it again")
     try:

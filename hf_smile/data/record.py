@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 from hf_smile.data.arguments import DataArguments
 from hf_smile.data.images import encoded_bytes
 from hf_smile.errors import SmileDataError
+from hf_smile.utils.files import written_whole
 from hf_smile.utils.model_files import read_config
 
 _HEADER = ["image_id", "split", "digest"]
@@ -34,13 +35,11 @@ def write_splits(folder: str | Path, splits: DatasetDict) -> None:
     >>> write_splits("outputs/model", splits)  # doctest: +SKIP
     """
     path = Path(folder, SPLITS_FILE)
-    unfinished = path.with_name(f"{SPLITS_FILE}.part")
-    with unfinished.open("w", encoding="utf-8", newline="") as file:
+    with written_whole(path) as unfinished, unfinished.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(_HEADER)
         for split, dataset in splits.items():
-            writer.writerows((image_id, split, digest) for image_id, digest in _images_of(dataset))
-    unfinished.replace(path)
+            writer.writerows((image_id, split, digest) for image_id, digest in images_of(dataset))
 
 
 def check_splits(folder: str | Path, splits: DatasetDict) -> None:
@@ -55,7 +54,7 @@ def check_splits(folder: str | Path, splits: DatasetDict) -> None:
         return
     now: dict[str, set[str]] = {}
     for split, dataset in splits.items():
-        for image_id, digest in _images_of(dataset):
+        for image_id, digest in images_of(dataset):
             now.setdefault(digest or image_id, set()).add(split)
     if changed := sum(earlier.get(image) != now.get(image) for image in {*earlier, *now}):
         raise SmileDataError(
@@ -64,8 +63,12 @@ def check_splits(folder: str | Path, splits: DatasetDict) -> None:
         )
 
 
-def _images_of(dataset: Dataset) -> Iterator[tuple[str, str]]:
-    """Id and digest of each image; no digest where the images are streamed."""
+def images_of(dataset: Dataset) -> Iterator[tuple[str, str]]:
+    """Id of each image and the digest of its bytes, which is empty where the images are streamed.
+
+    >>> next(images_of(splits["test"]))  # doctest: +SKIP
+    ('05684c70', '0f3b...')
+    """
     if "image" not in dataset.column_names:
         yield from ((image_id, "") for image_id in dataset["image_id"])
         return
@@ -82,7 +85,7 @@ def read_splits(model: str | Path) -> dict[str, set[str]]:
     Raises:
         SmileDataError: the record is damaged.
     """
-    path = Path(model, SPLITS_FILE)
+    path = _run_of(model) / SPLITS_FILE
     found: dict[str, set[str]] = {}
     if not path.is_file():
         return found
@@ -110,7 +113,7 @@ def run_data(model: str | Path, given: dict[str, Any]) -> tuple[DataArguments, i
     >>> run_data("outputs/model", {})  # doctest: +SKIP
     (DataArguments(data_dir='data/happy_images', ...), 42)
     """
-    path = Path(model, "recipe.yaml")
+    path = _run_of(model) / "recipe.yaml"
     try:
         recipe = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
@@ -159,12 +162,17 @@ def require_held_out(model: str | Path, split: str, dataset: Dataset, vouched_fo
     """
     if split == "train":
         return
+    run = _run_of(model)
+    if split == "test" and run != Path(model):
+        raise SmileDataError(
+            f"{model} is a checkpoint of {run}: choose among checkpoints with --split validation, and test {run} itself"
+        )
     record = read_splits(model)
     counts: Counter[str] = Counter()
-    for image_id, digest in _images_of(dataset):
+    for image_id, digest in images_of(dataset):
         known = record.get(digest) or record.get(image_id) or {"unknown"}
         counts[split if split in known else min(known, key=("train", "validation", "test", "unknown").index)] += 1
-    where, total = f"{model}/{SPLITS_FILE}", f"{len(dataset):,} images"
+    where, total = f"{run}/{SPLITS_FILE}", f"{len(dataset):,} images"
     if trained := counts["train"]:
         raise SmileDataError(f"{trained:,} of these {total} were trained on ({where}); name others")
     if split == "test" and counts["validation"]:
@@ -178,3 +186,32 @@ def require_held_out(model: str | Path, split: str, dataset: Dataset, vouched_fo
             f"{unknown if record else f'{model} has no record of what it was trained on ({SPLITS_FILE})'}, so hf_smile "
             "can't tell whether they were held out; if you know that they were, add --held_out"
         )
+
+
+def refuse_trained_on(backbone: str | Path, images: Iterable[tuple[str, str]]) -> None:
+    """Refuse to measure on images that a backbone was trained on, where it is itself the result of a run.
+
+    Args:
+        backbone: folder or id on the Hub; what has no record of its splits is not asked about.
+        images: of `images_of`, those that something is to be measured on.
+
+    Raises:
+        SmileDataError: it was trained on some of them.
+
+    >>> refuse_trained_on("outputs/model", images_of(splits["validation"]))  # doctest: +SKIP
+    """
+    if not (record := read_splits(backbone)):
+        return
+    # One that the data have in train and in another split is the data's matter, and the audit's.
+    if trained := sum((record.get(digest) or record.get(image_id)) == {"train"} for image_id, digest in images):
+        raise SmileDataError(
+            f"the backbone {backbone} was trained on {trained:,} of the images to measure on ({SPLITS_FILE}); "
+            "split the data as its run did, or name the backbone which that run began with"
+        )
+
+
+def _run_of(model: str | Path) -> Path:
+    """The folder of the run: the one above, for a checkpoint of it."""
+    folder = Path(model)
+    of_a_run = folder.resolve().name.startswith("checkpoint-") and (folder.resolve().parent / SPLITS_FILE).is_file()
+    return folder.parent if of_a_run and not (folder / SPLITS_FILE).is_file() else folder

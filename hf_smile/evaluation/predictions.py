@@ -7,8 +7,9 @@ is taken off when the file is read.
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
@@ -255,3 +256,12 @@ def _parse_probabilities(row: Mapping[str, str], prediction: int, labels: LabelS
         highest = labels[values.index(max(values))]
         raise ValueError(f"predicted_label is {labels[prediction]!r}, but {highest!r} has the highest probability")
     return values
+
+
+def images_digest(image_ids: Iterable[str]) -> str:
+    """A text that two lists of images share if they hold the same ids, in whatever order.
+
+    >>> images_digest(["a", "b"]) == images_digest(["b", "a"])
+    True
+    """
+    return hashlib.sha256("\n".join(sorted(image_ids)).encode()).hexdigest()[:16]

@@ -6,7 +6,6 @@ import json
 import math
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Any
 
 from numpy.typing import ArrayLike
@@ -20,6 +19,7 @@ from hf_smile.evaluation.intervals import CONFIDENCE, N_RESAMPLES, confidence_in
 from hf_smile.evaluation.metrics import compute_metrics
 from hf_smile.evaluation.plots import plot_confusion_matrix, plot_coverage, plot_precision_recall, plot_reliability
 from hf_smile.evaluation.predictions import Predictions, align, write_predictions
+from hf_smile.utils.files import make_folder
 from hf_smile.utils.words import counted
 
 
@@ -71,7 +71,8 @@ def write_report(
     if group_by:
         check_group_column(group_by, predictions.further_columns)
     grouping = predictions.further_columns[group_by] if group_by else None
-    open_output(output_dir)
+    check_no_model(output_dir)
+    make_folder(output_dir)
     Path(output_dir, "report.md").unlink(missing_ok=True)  # written last: an old one would tell of other numbers
     how: dict[str, Any] = {"seed": seed, "labels": labels}
     groups = metrics_by_group(probabilities, label_ids, grouping, n_resamples, **how) if grouping else {}
@@ -169,21 +170,6 @@ def check_no_model(output_dir: str | Path) -> None:
             f"{output_dir} is the folder of a model, whose own pictures the report would write over; "
             f"take {Path(output_dir, 'report')} or another folder"
         )
-
-
-def open_output(output_dir: str | Path) -> None:
-    """Make the folder of the report, and see that it can be written to; ask before predicting anything.
-
-    Raises:
-        SmileDataError: it cannot, or it is the folder of a model.
-    """
-    check_no_model(output_dir)
-    try:
-        Path(output_dir).mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=output_dir):
-            pass
-    except OSError as error:
-        raise SmileDataError(f"the folder {output_dir} cannot be made or written to: {error.strerror}") from None
 
 
 def _values(metrics: Mapping[str, float], intervals: Mapping[str, tuple[float, float]]) -> sections.Values:

@@ -45,8 +45,13 @@ def read_metrics(folder: Path) -> dict[str, Any]:
     return metrics
 
 
-def read_looks(folder: Path) -> list[dict[str, Any]]:
-    """The looks at the test split that the folder ends with, the first one first: `date`, and `changed` settings.
+def read_looks(folder: Path, test_split: str | None = None) -> list[dict[str, Any]]:
+    """The looks at one test split, the first one first: `date`, and `changed` settings.
+
+    Args:
+        folder: of the run.
+        test_split: the `images_digest` of its images; of the last look if None. (The model may have been evaluated on
+            other data since.)
 
     Returns:
         An empty list where none were recorded.
@@ -65,7 +70,7 @@ def read_looks(folder: Path) -> list[dict[str, Any]]:
                 "changed": {name: [*map(_without_folders, pair)] for name, pair in look["changed"].items()},
             }
             for look in looks
-            if look["test_split"] == looks[-1]["test_split"]
+            if look["test_split"] == (test_split or looks[-1]["test_split"])
         ]
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         raise SmileModelError(f"{path} can't be read; restore it, or start afresh in another --output_dir") from None

@@ -16,6 +16,7 @@ from hf_smile.hub.finished_run import read_recipe
 from hf_smile.hub.model_card import published_model_card
 from hf_smile.hub.upload import Files, Target, push_files
 from hf_smile.inference.runtimes import check_onnx_matches
+from hf_smile.utils.model_files import read_config
 
 _NEEDED = ("config.json", "model.safetensors", "test_metrics.json")
 _TAKEN_ALONG = (
@@ -47,7 +48,8 @@ def model_files(
         dataset: id of the data set on the Hub, if it is there.
 
     Raises:
-        SmileModelError: the folder holds no finished run, or its ONNX files are of other weights.
+        SmileModelError: the folder holds no finished run or a damaged `config.json`, or its ONNX files are of other
+            weights.
 
     >>> sorted(model_files("outputs/model", "me/smile"))  # doctest: +SKIP
     ['README.md', 'accuracy.png', 'config.json', ...]
@@ -55,6 +57,7 @@ def model_files(
     folder = Path(output_dir)
     if missing := [name for name in _NEEDED if not (folder / name).is_file()]:
         raise SmileModelError(f"{folder} holds no finished run: there is no {missing[0]}")
+    read_config(folder)
     check_onnx_matches(folder)
     files: dict[str, Path | bytes] = {
         name: folder / name for name in (*_NEEDED, *_TAKEN_ALONG) if (folder / name).is_file()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from hf_smile.evaluation.intervals import confidence_intervals
-from hf_smile.evaluation.predictions import read_predictions
+from hf_smile.evaluation.predictions import images_digest, read_predictions
 from hf_smile.hub.card_sections import (
     calibration_section,
     choice_sentence,
@@ -21,6 +20,7 @@ from hf_smile.hub.card_sections import (
 )
 from hf_smile.hub.finished_run import read_looks, read_metrics, read_recipe
 from hf_smile.labels import SMILE_LABELS, LabelSet
+from hf_smile.utils.model_files import read_timm_config
 
 _TEMPLATE = """\
 ---
@@ -234,7 +234,7 @@ def _make_card(
         onnx=', runtime="onnx"' if (folder / "onnx" / "model.onnx").exists() else "",
         results=results_section(numbers, intervals, labels),
         chosen=choice_sentence(metrics["choice"]),
-        looks=looks_sentence(read_looks(folder)),
+        looks=looks_sentence(read_looks(folder, images_digest(predictions.image_ids) if predictions else None)),
         predictions=_WITHHELD if repo_id else _KEPT["validation" in calibration],
         calibration=calibration_section(calibration, metrics["ece"], predictions, picture=repo_id is not None),
         decision=decision_section(metrics["decision"], calibration, labels),
@@ -254,9 +254,8 @@ def _compared(labels: LabelSet) -> dict[str, str]:
 
 
 def _labels_of(folder: Path) -> LabelSet:
-    config = folder / "config.json"
-    names = json.loads(config.read_text(encoding="utf-8")).get("label_names") if config.is_file() else None
-    return LabelSet.of(names or SMILE_LABELS)
+    config = read_timm_config(folder) if (folder / "config.json").is_file() else {}
+    return LabelSet.of(config.get("label_names") or SMILE_LABELS)
 
 
 _WITHHELD = ". The predictions are not published: they carry the ids of people's\npictures"
@@ -272,8 +271,7 @@ def _base_model(folder: Path, backbone: str) -> str | None:
         return backbone
     from hf_smile.modeling.backbone import pretrained_hub_id
 
-    config = folder / "config.json"
-    return pretrained_hub_id(json.loads(config.read_text(encoding="utf-8"))) if config.is_file() else None
+    return pretrained_hub_id(read_timm_config(folder)) if (folder / "config.json").is_file() else None
 
 
 def _defined_numbers(metrics: dict[str, Any], labels: LabelSet) -> dict[str, float]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -24,6 +23,7 @@ from hf_smile.evaluation.schema import OWN_COLUMNS, probability_columns
 from hf_smile.inference.classifier import NamedImage, SmileClassifier
 from hf_smile.labels import SMILE_LABELS, LabelSet
 from hf_smile.shards.folder import is_sharded, rows_of
+from hf_smile.utils.files import make_folder, write_text, written_whole
 
 SETTINGS = "predictions.json"
 
@@ -94,7 +94,6 @@ def predict_part(
         progress: called with the number of images done since the last call.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{path.name}.part")
     true_labels: list[str | None] = []
 
     def images() -> Iterator[NamedImage]:
@@ -105,7 +104,7 @@ def predict_part(
     predictions = classifier.predict(images(), batch_size)
     verdicts: Counter[str] = Counter()
     schema = schema_of(classifier.labels)
-    with pq.ParquetWriter(unfinished, schema, compression="zstd") as writer:
+    with written_whole(path) as unfinished, pq.ParquetWriter(unfinished, schema, compression="zstd") as writer:
         while group := list(itertools.islice(predictions, _ROW_GROUP)):
             rows: list[dict[str, Any]] = []
             for prediction in group:
@@ -114,7 +113,6 @@ def predict_part(
                 progress(1)
             writer.write_table(pa.Table.from_pylist(rows, schema))
         writer.add_key_value_metadata({"hf_smile.verdicts": json.dumps(verdicts)})
-    unfinished.replace(path)
 
 
 def verdicts_of(path: Path) -> Counter[str]:
@@ -132,7 +130,7 @@ def verdicts_of(path: Path) -> Counter[str]:
         ) from None
 
 
-def open_output(output_dir: str | Path, settings: dict[str, Any], labels: LabelSet = SMILE_LABELS) -> None:
+def open_predictions(output_dir: str | Path, settings: dict[str, Any], labels: LabelSet = SMILE_LABELS) -> None:
     """Make the output folder, or find in it what the same settings have begun.
 
     Raises:
@@ -140,13 +138,11 @@ def open_output(output_dir: str | Path, settings: dict[str, Any], labels: LabelS
             can't be read.
     """
     folder = Path(output_dir)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     path = folder / SETTINGS
     settings = {**settings, "columns": schema_of(labels).names}
     if not path.exists():
-        unfinished = path.with_name(f"{SETTINGS}.{os.getpid()}.part")  # other processes do the same
-        unfinished.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-        unfinished.replace(path)
+        write_text(path, json.dumps(settings, indent=2) + "\n", shared=True)
     try:
         earlier = dict(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError, RecursionError) as error:

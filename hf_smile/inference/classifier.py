@@ -146,7 +146,7 @@ class SmileClassifier:
     def from_pretrained(
         cls,
         dir_or_hub_id: str | Path,
-        runtime: str = "torch",
+        runtime: str = "auto",
         device: str | None = None,
         detector: FaceDetector | None = None,
     ) -> SmileClassifier:
@@ -154,8 +154,8 @@ class SmileClassifier:
 
         Args:
             dir_or_hub_id: folder that `scripts/train.py` made, or an id on the Hub.
-            runtime: `torch`, `onnx`, or `onnx-int8`; the last two need what `scripts/export_onnx.py` writes, and
-                import no torch.
+            runtime: `torch`, `onnx`, `onnx-int8`, or `auto` for `onnx` where the model is exported and `torch` where it
+                is not. ONNX imports no torch.
             device: `cpu` or `cuda`; None for a GPU where torch sees one.
             detector: finds the faces of `predict_photo`; None for the one that comes with OpenCV.
 
@@ -229,7 +229,6 @@ class SmileClassifier:
             raise ValueError(f"faces is {faces!r}; choose one of {', '.join(PHOTO_FACES)}")
         if max_faces is not None and max_faces < 1:
             raise ValueError(f"max_faces is {max_faces}; it must be at least 1")
-        check_image(image)
         source = source_of(image)
         try:
             photo = load_image(image)
@@ -271,7 +270,6 @@ class SmileClassifier:
 
     def _prepare(self, image: ImageInput) -> tuple[str | None, NDArray[np.float32] | None, str | None]:
         """Source, `pixel_values (3, H, W)`, error: one of the last two is None."""
-        check_image(image)
         source = source_of(image)
         try:
             return source, self.preprocess(load_image(image)), None
@@ -333,11 +331,13 @@ def load_image(image: ImageInput) -> Image.Image:
     """An upright RGB image of whatever it is given as.
 
     Raises:
-        SmileDataError: it can't be read, will not decode, or is an array of another shape or type.
+        TypeError, ValueError: as `check_image`.
+        SmileDataError: it can't be read, or will not decode.
 
     >>> load_image(np.zeros((4, 6, 3), np.uint8)).size
     (6, 4)
     """
+    check_image(image)
     if isinstance(image, NamedImage):
         return decode_image(image.read())
     if isinstance(image, (str, Path)):
@@ -345,13 +345,9 @@ def load_image(image: ImageInput) -> Image.Image:
     if isinstance(image, bytes):
         return decode_image(image)
     if isinstance(image, np.ndarray):
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
-            raise SmileDataError(f"an array must be uint8 (H, W, 3), not {image.dtype} {image.shape}")
         return Image.fromarray(image)
-    if isinstance(image, Image.Image):
-        try:
-            image.load()
-        except Exception as error:  # a file that the caller opened and that is read only now
-            raise SmileDataError(f"will not decode: {decoding_problem(error)}") from None
-        return upright_rgb(image)
-    raise SmileDataError(f"{type(image).__name__} is no image: pass a path, bytes, a PIL image or an array")
+    try:
+        image.load()
+    except Exception as error:  # a file that the caller opened and that is read only now
+        raise SmileDataError(f"will not decode: {decoding_problem(error)}") from None
+    return upright_rgb(image)

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import nn
 
 from hf_smile.errors import SmileModelError
-from hf_smile.inference.classifier import ImageInput, SmileClassifier, check_image, load_image
+from hf_smile.inference.classifier import ImageInput, SmileClassifier, load_image
 from hf_smile.inference.runtimes import TorchRuntime
 
 _SMALLEST_MAP = 8
@@ -103,7 +103,6 @@ class Explainer:
         labels = self.classifier.labels
         if label is not None and label not in labels.names:
             raise ValueError(f"unknown label {label!r}; choose one of {labels}")
-        check_image(image)
         pixel_values = self.classifier.preprocess(load_image(image))
         if label is None:
             label = labels[int(self.classifier.probabilities(pixel_values[None]).argmax())]

@@ -22,6 +22,7 @@ from hf_smile.inference.classifier import NO_FACE, NamedImage, SmileClassifier, 
 from hf_smile.labels import SMILE_LABELS, LabelSet
 from hf_smile.utils.csv_cells import guarded
 from hf_smile.utils.figures import class_colors
+from hf_smile.utils.files import make_folder, written_whole
 
 FORMATS = {".csv": "csv", ".jsonl": "jsonl", ".txt": "table"}
 """Format by suffix of the output. No other suffix is taken, so that no picture or model is ever written over."""
@@ -104,7 +105,7 @@ def predict_files(
 
 
 @contextmanager
-def open_output(path: Path) -> Iterator[TextIO]:
+def text_output(path: Path) -> Iterator[TextIO]:
     """A text file that gets its name when the block ends well; when it fails, nothing is left of it.
 
     Raises:
@@ -117,18 +118,13 @@ def open_output(path: Path) -> Iterator[TextIO]:
         raise SmileDataError(f"--output {path.name} is there and no file; name another")
     if not path.parent.is_dir():
         raise SmileDataError(f"--output {path.name}: there is no folder {path.parent}; make it first")
-    unfinished = path.with_name(f"{path.name}.part")
-    try:
-        # A file name need not be valid text.
-        file = unfinished.open("w", encoding="utf-8", errors="backslashreplace", newline="")
-    except OSError as error:
-        raise SmileDataError(f"--output {path.name} can't be written: {error.strerror}") from None
-    try:
-        with file:
-            yield file
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    make_folder(path.parent)
+    # A file name need not be valid text.
+    with (
+        written_whole(path) as unfinished,
+        unfinished.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
+    ):
+        yield file
 
 
 def make_writer(form: str, file: TextIO, labels: LabelSet = SMILE_LABELS) -> Callable[[SmilePrediction], None]:
@@ -217,10 +213,7 @@ class Annotator:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise SmileDataError(f"--annotate {folder}: the folder can't be made: {error.strerror}") from None
+        make_folder(self.folder)
         self._names: set[str] = set()
 
     def write(self, image: NamedImage, predictions: Sequence[SmilePrediction]) -> None:

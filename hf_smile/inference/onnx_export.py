@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import softmax
 from torch import nn
 
 from hf_smile.data.images import decode_image, encoded_bytes
 from hf_smile.data.preprocessing import Preprocessor
 from hf_smile.errors import SmileModelError, first_line
+from hf_smile.evaluation.metrics import compute_metrics
 from hf_smile.inference.runtimes import ONNX_FILES, OnnxRuntime, TorchRuntime, load_runtime, weights_sha256
 from hf_smile.labels import LabelSet
+from hf_smile.utils.files import make_folder, written_whole
 from hf_smile.utils.words import counted
 
 if TYPE_CHECKING:
@@ -98,7 +99,8 @@ def export_onnx(model_dir: str | Path) -> tuple[Path, float]:
     # Traced in the plain memory layout and with a batch that is neither 0 nor 1, which torch.export would fix.
     network = _Logits(torch_runtime.model.to(memory_format=torch.contiguous_format)).eval()
     path = Path(model_dir, ONNX_FILES["onnx"])
-    with _written_when_right(path) as unfinished:
+    make_folder(path.parent)
+    with written_whole(path) as unfinished:
         try:
             torch.onnx.export(
                 network,
@@ -149,7 +151,7 @@ def quantize_onnx(
     images = EncodedImages(train, Preprocessor(reference.pretrained_cfg))
     rows = np.linspace(0, len(images) - 1, min(len(images), CALIBRATION_IMAGES)).astype(int).tolist()
     path = Path(model_dir, ONNX_FILES["onnx-int8"])
-    with _written_when_right(path) as unfinished:
+    with written_whole(path) as unfinished:
         write_int8(float32, unfinished, images.batches(rows))
         check = _compare(reference, OnnxRuntime(unfinished), EncodedImages(validation, images.preprocess))
         if not check.passed:
@@ -206,7 +208,7 @@ class EncodedImages:
         self._split = split.cast_column("image", datasets.Image(decode=False))
         self.preprocess = preprocess
         self.label_ids = np.array(split["label"])
-        self.classes = len(split.features["label"].names)
+        self.labels = LabelSet.of(split.features["label"].names)
 
     def __len__(self) -> int:
         return len(self._split)
@@ -241,18 +243,6 @@ class _Logits(nn.Module):
         return self.model(pixel_values=pixel_values).logits
 
 
-@contextmanager
-def _written_when_right(path: Path) -> Iterator[Path]:
-    """A name to write to. The file gets its own name when the block ends, and is removed when the block fails."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    try:
-        yield unfinished
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
-
-
 def _set_metadata(
     path: Path, labels: LabelSet, pretrained_cfg: dict[str, Any], weights: str | None, precision: str
 ) -> None:
@@ -283,16 +273,14 @@ def _largest_difference(a: Network, b: Network, shape: tuple[int, ...]) -> float
 
 
 def _compare(float32: Network, int8: Network, images: EncodedImages) -> QuantizationCheck:
-    from sklearn.metrics import f1_score
-
-    pairs = [(float32(batch).argmax(axis=1), int8(batch).argmax(axis=1)) for batch in images.batches()]
-    expected, quantized = (np.concatenate(ids) for ids in zip(*pairs, strict=True))
-    macro_f1 = partial(f1_score, images.label_ids, labels=range(images.classes), average="macro", zero_division=0)
+    pairs = [[softmax(run(batch).astype(np.float64), axis=1) for run in (float32, int8)] for batch in images.batches()]
+    expected, quantized = (np.concatenate(probabilities) for probabilities in zip(*pairs, strict=True))
+    metrics_float32, metrics = (compute_metrics(run, images.label_ids, images.labels) for run in (expected, quantized))
     return QuantizationCheck(
         images=len(images),
-        agreement=float((expected == quantized).mean()),
-        accuracy=float((quantized == images.label_ids).mean()),
-        accuracy_float32=float((expected == images.label_ids).mean()),
-        macro_f1=float(macro_f1(quantized)),
-        macro_f1_float32=float(macro_f1(expected)),
+        agreement=float((expected.argmax(axis=1) == quantized.argmax(axis=1)).mean()),
+        accuracy=metrics["accuracy"],
+        accuracy_float32=metrics_float32["accuracy"],
+        macro_f1=metrics["macro_f1"],
+        macro_f1_float32=metrics_float32["macro_f1"],
     )

@@ -24,7 +24,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 ONNX_FILES = {"onnx": "onnx/model.onnx", "onnx-int8": "onnx/model_quantized.onnx"}
 """Where Optimum and Transformers.js look for the network and its int8 version, by runtime."""
 
-RUNTIMES = ("torch", *ONNX_FILES)
+RUNTIMES = ("auto", "torch", *ONNX_FILES)
 
 
 class Runtime(Protocol):
@@ -38,14 +38,17 @@ class Runtime(Protocol):
         """`pixel_values (N, 3, H, W) float32` -> `logits (N, K) float32`."""
 
 
-def default_runtime(model: str | Path) -> str:
-    """`onnx` where the model is exported, in its folder or on the Hub, else `torch`.
+def choose_runtime(model: str | Path, device: str | None = None) -> str:
+    """What `auto` means: `onnx` where the model is exported, in its folder or on the Hub, else `torch`.
 
-    Where the Hub does not say that there is no such file, it is `onnx`: loading it tells what is wrong.
+    Where a GPU is asked for it is `torch`. Where the Hub does not say that there is no such file it is `onnx`, and
+    loading it tells what is wrong.
 
-    >>> default_runtime("outputs/model")  # doctest: +SKIP
+    >>> choose_runtime("outputs/model")  # doctest: +SKIP
     'onnx'
     """
+    if device not in (None, "cpu"):
+        return "torch"
     if Path(model).is_dir():
         return "onnx" if Path(model, ONNX_FILES["onnx"]).is_file() else "torch"
     if missing_folder(str(model)):
@@ -62,12 +65,13 @@ def default_runtime(model: str | Path) -> str:
     return "onnx"
 
 
-def load_runtime(model: str | Path, runtime: str = "torch", device: str | None = None) -> Runtime:
+def load_runtime(model: str | Path, runtime: str = "auto", device: str | None = None) -> Runtime:
     """Load a model to predict with.
 
     Args:
         model: folder that `scripts/train.py` (and, for ONNX, `scripts/export_onnx.py`) made, or an id on the Hub.
-        runtime: `torch`, `onnx`, or `onnx-int8` for the quantized network. ONNX imports no torch.
+        runtime: `torch`, `onnx`, `onnx-int8` for the quantized network, or `auto` (see `choose_runtime`). ONNX imports
+            no torch.
         device: `cpu` or `cuda`; None for a GPU where torch sees one.
 
     Raises:
@@ -79,6 +83,8 @@ def load_runtime(model: str | Path, runtime: str = "torch", device: str | None =
     """
     if runtime not in RUNTIMES:
         raise SmileModelError(f"unknown runtime {runtime!r}; choose one of {', '.join(RUNTIMES)}")
+    if runtime == "auto":
+        runtime = choose_runtime(model, device)
     if runtime == "torch":
         # What is wrong with them is told before torch is imported, which takes seconds.
         read_config(model)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, takewhile
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -19,6 +20,7 @@ from hf_smile.inference.classifier import SmileClassifier, SmilePrediction
 from hf_smile.inference.files import annotate
 from hf_smile.labels import SMILE_LABELS, LabelSet
 from hf_smile.utils.figures import class_colors, new_figure, save_figure
+from hf_smile.utils.files import make_folder
 
 SMILE_FROM = 0.5
 """A face smiles while its `p_smile` is at least this."""
@@ -28,6 +30,25 @@ _FORGET_AFTER = 1.0  # seconds, or two frames where these are further apart
 _MOST_BINS = 2000
 
 
+class Peak(NamedTuple):
+    """The moment of a smile at which `p_smile` is highest."""
+
+    seconds: float
+    face: int
+    picture: Image.Image
+    """The frame, with the box and the verdict of this face."""
+
+
+class Frame(NamedTuple):
+    """What one frame of a clip shows."""
+
+    seconds: float
+    faces: list[tuple[int, SmilePrediction]]
+    """The number of each face, which it keeps through the clip, and its verdict."""
+    peaks: list[Peak]
+    """Of the smiles that have ended with this frame."""
+
+
 @dataclass
 class _Track:
     """A face that is followed, and the best moment of the smile it is in."""
@@ -35,9 +56,13 @@ class _Track:
     number: int
     box: tuple[int, int, int, int]
     seconds: float
-    peak: float = 0.0
-    peak_seconds: float = 0.0
-    still: Image.Image | None = None
+    p_peak: float = 0.0
+    peak: Peak | None = None
+
+    def end_smile(self) -> list[Peak]:
+        peaks = [self.peak] if self.peak else []
+        self.p_peak, self.peak = 0.0, None
+        return peaks
 
 
 class FaceTracker:
@@ -107,43 +132,87 @@ class _Timeline:
 
 
 def analyse_video(
-    classifier: SmileClassifier,
-    clip: str | Path,
-    output_dir: str | Path,
-    fps: float = 5.0,
-    on_frame: Callable[[float], None] | None = None,
-    max_seconds: float = float("inf"),
-) -> int:
+    classifier: SmileClassifier, clip: str | Path, fps: float = 5.0, max_seconds: float = float("inf")
+) -> Iterator[Frame]:
     """Follow every face through a clip. One frame is held at a time, and one still for each smiling face in it.
-
-    Everything gets its place when all of it is there: what is interrupted leaves the folder as it was.
 
     Args:
         classifier: does the work.
         clip: any file that OpenCV can read.
-        output_dir: gets `timeline.csv` (one row a face and frame), `timeline.png` (mean over the faces) and
-            `peaks/<seconds>s_face<number>.jpg`, the moment of each smile at which `p_smile` is highest.
         fps: frames to look at, a second.
-        on_frame: told the time of each frame, in seconds.
         max_seconds: what comes later is not looked at.
-
-    Returns:
-        The number of frames looked at.
 
     Raises:
         SmileDataError: the clip can't be read, its frames are too large, or `fps` is not positive.
 
-    >>> analyse_video(classifier, "holiday.mp4", "outputs/holiday")  # doctest: +SKIP
-    3000
+    >>> for frame in analyse_video(classifier, "holiday.mp4"):  # doctest: +SKIP
+    ...     print(frame.seconds, [prediction.label for _, prediction in frame.faces])
     """
     if not fps > 0:
         raise SmileDataError(f"fps is {fps}; it must be above 0")
-    frames = read_frames(clip, fps)
+    ended: list[Peak] = []
+    tracker = FaceTracker(max(_FORGET_AFTER, 2 / fps), lambda track: ended.extend(track.end_smile()))
+    frame: Frame | None = None
+    for seconds, image in takewhile(lambda frame: frame[0] <= max_seconds, read_frames(clip, fps)):
+        if frame is not None:
+            yield frame
+        predictions = [face for face in classifier.predict_photo(image, faces="all") if face.box]
+        tracks = tracker.follow(seconds, [face.box for face in predictions if face.box])
+        for track, prediction in zip(tracks, predictions, strict=True):
+            p_smile = prediction.p_smile or 0.0
+            if p_smile < SMILE_FROM:
+                ended += track.end_smile()
+            elif p_smile > track.p_peak:
+                track.p_peak, track.peak = p_smile, Peak(seconds, track.number, annotate(image, [prediction]))
+        frame = Frame(
+            seconds, [(track.number, face) for track, face in zip(tracks, predictions, strict=True)], [*ended]
+        )
+        ended.clear()
+    if frame is not None:
+        tracker.forget()
+        yield frame._replace(peaks=frame.peaks + ended)
+
+
+def write_analysis(frames: Iterable[Frame], output_dir: str | Path, fps: float, labels: LabelSet = SMILE_LABELS) -> int:
+    """Write what `analyse_video` finds, as it finds it.
+
+    Everything gets its place when all of it is there: what is interrupted leaves the folder as it was.
+
+    Args:
+        frames: of `analyse_video`.
+        output_dir: gets `timeline.csv` (one row a face and frame), `timeline.png` (mean over the faces) and
+            `peaks/<seconds>s_face<number>.jpg`.
+        fps: that the frames were taken at.
+        labels: of the classifier.
+
+    Returns:
+        The number of frames.
+
+    >>> write_analysis(analyse_video(classifier, "holiday.mp4"), "outputs/holiday", fps=5)  # doctest: +SKIP
+    3000
+    """
+    frames = iter(frames)
     first = next(frames)  # a clip that can't be read leaves no folder behind
-    Path(output_dir).mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=".unfinished_", dir=output_dir) as unfinished:
-        n = _analyse(classifier, chain([first], frames), Path(unfinished), fps, on_frame, max_seconds)
-        _replace(Path(unfinished), Path(output_dir))
+    make_folder(output_dir)
+    timeline, n = _Timeline(1 / fps, len(labels)), 0
+    with TemporaryDirectory(prefix=".unfinished_", dir=output_dir) as name:
+        unfinished = Path(name)
+        (unfinished / "peaks").mkdir()
+        with (unfinished / "timeline.csv").open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            columns = probability_columns(labels).values()
+            writer.writerow(["seconds", "face", "predicted_label", *columns, "left", "top", "right", "bottom"])
+            for frame in chain([first], frames):
+                for number, face in frame.faces:
+                    probabilities = list((face.probabilities or {}).values())
+                    writer.writerow([round(frame.seconds, 3), number, face.label, *probabilities, *(face.box or ())])
+                    timeline.add(frame.seconds, probabilities)
+                for peak in frame.peaks:
+                    still = unfinished / "peaks" / f"{peak.seconds:08.2f}s_face{peak.face}.jpg"
+                    peak.picture.save(still, quality=90)
+                n += 1
+        plot_timeline(*timeline.points(), 2 * timeline.bin_seconds, unfinished / "timeline.png", labels)
+        _replace(unfinished, Path(output_dir))
     return n
 
 
@@ -154,52 +223,6 @@ def _replace(unfinished: Path, folder: Path) -> None:
         still.unlink()
     for path in sorted(unfinished.rglob("*.*")):
         path.replace(folder / path.relative_to(unfinished))
-
-
-def _analyse(
-    classifier: SmileClassifier,
-    frames: Iterator[tuple[float, Image.Image]],
-    folder: Path,
-    fps: float,
-    on_frame: Callable[[float], None] | None,
-    max_seconds: float,
-) -> int:
-    (folder / "peaks").mkdir()
-    timeline = _Timeline(1 / fps, len(classifier.labels))
-
-    def save_peak(track: _Track) -> None:
-        if track.still is not None:
-            track.still.save(folder / "peaks" / f"{track.peak_seconds:08.2f}s_face{track.number}.jpg", quality=90)
-        track.still, track.peak = None, 0.0
-
-    tracker = FaceTracker(max(_FORGET_AFTER, 2 / fps), save_peak)
-    n = 0
-    with (folder / "timeline.csv").open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        probabilities_of = probability_columns(classifier.labels).values()
-        writer.writerow(["seconds", "face", "predicted_label", *probabilities_of, "left", "top", "right", "bottom"])
-        for seconds, image in takewhile(lambda frame: frame[0] <= max_seconds, frames):
-            predictions = [face for face in classifier.predict_photo(image, faces="all") if face.box]
-            tracks = tracker.follow(seconds, [face.box for face in predictions if face.box])
-            for track, prediction in zip(tracks, predictions, strict=True):
-                probabilities = list((prediction.probabilities or {}).values())
-                writer.writerow([round(seconds, 3), track.number, prediction.label, *probabilities, *track.box])
-                timeline.add(seconds, probabilities)
-                if (prediction.p_smile or 0.0) < SMILE_FROM:
-                    save_peak(track)
-                elif (prediction.p_smile or 0.0) > track.peak:
-                    _remember(track, seconds, image, prediction)
-            n += 1
-            if on_frame:
-                on_frame(seconds)
-    tracker.forget()
-    plot_timeline(*timeline.points(), 2 * timeline.bin_seconds, folder / "timeline.png", classifier.labels)
-    return n
-
-
-def _remember(track: _Track, seconds: float, image: Image.Image, prediction: SmilePrediction) -> None:
-    track.peak, track.peak_seconds = prediction.p_smile or 0.0, seconds
-    track.still = annotate(image, [prediction])
 
 
 def read_frames(clip: str | Path, fps: float) -> Iterator[tuple[float, Image.Image]]:
@@ -218,9 +241,8 @@ def read_frames(clip: str | Path, fps: float) -> Iterator[tuple[float, Image.Ima
         raise SmileDataError('clips need OpenCV: pip install "opencv-python-headless<5"') from None
     if not Path(clip).is_file():
         raise SmileDataError(f"{clip}: {'a folder, not a clip' if Path(clip).is_dir() else 'no such file'}")
-    if (
-        Path(clip).suffix.lower() in IMAGE_SUFFIXES
-    ):  # OpenCV would take it, and all that are numbered like it, for frames
+    # OpenCV would take it, and all that are numbered like it, for frames.
+    if Path(clip).suffix.lower() in IMAGE_SUFFIXES:
         raise SmileDataError(f"{clip}: a picture, not a clip; classify its faces with: hf-smile predict")
     capture = cv2.VideoCapture(str(clip))
     try:

@@ -18,6 +18,7 @@ from transformers import TimmWrapperForImageClassification
 from hf_smile.data.images import decode_image
 from hf_smile.data.transforms import evaluation_transform
 from hf_smile.modeling.backbone import DEFAULT_BACKBONE, build_model
+from hf_smile.utils.files import written_whole
 
 _MAX_THREADS = 4
 
@@ -109,9 +110,8 @@ class _Cache:
         for record, row in zip(records, self.rows.values(), strict=True):
             record["features"] = row
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = self.path.with_suffix(".part.npy")
-        np.save(unfinished, records, allow_pickle=False)
-        unfinished.replace(self.path)
+        with written_whole(self.path) as unfinished, unfinished.open("wb") as file:
+            np.save(file, records, allow_pickle=False)
 
 
 def _digest(data: bytes) -> bytes:

@@ -34,6 +34,7 @@ from hf_smile.labels import SMILE_LABELS, LabelSet
 from hf_smile.shards.folder import SETTINGS, features_of, read_settings, rows_of, shard_files
 from hf_smile.utils.cores import own_cores
 from hf_smile.utils.csv_cells import guarded
+from hf_smile.utils.files import make_folder, write_text, written_whole
 
 _PIECE = 1_000  # lines of a CSV file that are in memory at a time
 _ROW_GROUP = 100  # images that are in memory at a time, here and wherever the shards are read
@@ -93,7 +94,7 @@ def write_shards(
     refuse_data_folder(output, data_dir, SETTINGS)
     problems = Problems()
     layout = read_layout(data_dir, problems, reading, _PIECE)
-    output.mkdir(parents=True, exist_ok=True)
+    make_folder(output)
     for left in output.glob(".index-*"):  # by a start that was killed
         shutil.rmtree(left)
     with tempfile.TemporaryDirectory(dir=output, prefix=".index-") as unfinished:
@@ -163,9 +164,8 @@ def _write_shard(
     schema = features.arrow_schema
     bad: list[dict[str, str]] = []
     path.parent.mkdir(exist_ok=True)
-    unfinished = path.with_name(f"{path.name}.part")
     compressed = {name: "zstd" for name in features if name not in ("image", "image_id")}
-    with pq.ParquetWriter(unfinished, schema, compression=compressed) as writer:
+    with written_whole(path) as unfinished, pq.ParquetWriter(unfinished, schema, compression=compressed) as writer:
         while group := list(itertools.islice(rows, _ROW_GROUP)):
             good = []
             for row, image in zip(group, pool.map(load, group), strict=True):
@@ -177,10 +177,9 @@ def _write_shard(
             if good:
                 writer.write_table(pa.Table.from_pylist(good, schema))
         writer.add_key_value_metadata({_BAD_IMAGES: json.dumps(bad)})
-    if bad and how.on_bad_image == "error":
-        unfinished.unlink()
-        return [f"{row['where']}: image {row['image_id']!r}: {row['problem']}" for row in bad]
-    unfinished.replace(path)
+        if bad and how.on_bad_image == "error":
+            unfinished.unlink()
+            return [f"{row['where']}: image {row['image_id']!r}: {row['problem']}" for row in bad]
     return []
 
 
@@ -195,9 +194,7 @@ def _open_output(output: Path, settings: dict[str, Any]) -> None:
             )
     elif foreign := [split for split in SPLITS if (output / split).exists()]:
         raise SmileDataError(f"{output / foreign[0]} is there already and not of shards; name another --output_dir")
-    unfinished = path.with_name(f"{SETTINGS}.part")
-    unfinished.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-    unfinished.replace(path)
+    write_text(path, json.dumps(settings, indent=2) + "\n")
 
 
 def _list_bad_images(output: Path, total: int) -> None:

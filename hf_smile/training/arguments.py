@@ -19,6 +19,7 @@ from transformers import HfArgumentParser, TrainingArguments
 from hf_smile.data.arguments import DataArguments
 from hf_smile.data.augmentation import AugmentationArguments
 from hf_smile.errors import SmileError
+from hf_smile.hub_id import is_hub_id
 from hf_smile.modeling import DEFAULT_BACKBONE
 from hf_smile.modeling.losses import IMBALANCE, LOSSES
 from hf_smile.training.checks import check_together, check_values
@@ -276,6 +277,9 @@ def to_recipe(arguments: Arguments) -> dict[str, Any]:
             kinds = (str, int, float, bool, dict, *[list] * (setting.name in ours))
             if isinstance(value, kinds) and (setting.name in ours or changed):
                 recipe[setting.name] = value
+    backbone = recipe["backbone"]
+    if is_hub_id(backbone) and Path(backbone).is_dir():  # or who reads the recipe elsewhere takes it for one
+        recipe["backbone"] = f"./{backbone}"
     return {name: value for name, value in recipe.items() if name not in _NOT_IN_RECIPE}
 
 

@@ -16,6 +16,7 @@ logger = logging.getLogger(__name__)
 
 _PER_EPOCH = "the history and the checkpoints are kept per epoch"
 _NEEDED = "the metrics of every epoch need it so"
+_IN_FLOAT32 = "the numbers are those of the saved weights, which are float32"
 FIXED: dict[str, tuple[Any, str]] = {
     "eval_strategy": ("epoch", _PER_EPOCH),
     "save_strategy": ("epoch", _PER_EPOCH),
@@ -31,6 +32,9 @@ FIXED: dict[str, tuple[Any, str]] = {
     "label_names": (None, "the labels of a batch are called 'labels'; the classes come from the data"),
     "eval_do_concat_batches": (True, _NEEDED),
     "train_sampling_strategy": ("random", "the images have no lengths to sort them by"),
+    "bf16_full_eval": (False, _IN_FLOAT32),
+    "fp16_full_eval": (False, _IN_FLOAT32),
+    "ignore_data_skip": (False, "a resumed run would see some images twice and others never"),
     "save_only_model": (False, "a run could not be resumed from such a checkpoint"),
 }
 RANGES = {
@@ -93,6 +97,8 @@ WITHOUT_EFFECT: dict[str, tuple[Callable[[Settings], bool], str]] = {
     "hub_revision": (_always, _ONCE),
     "include_num_input_tokens_seen": (_always, _NO_TOKENS),
     "average_tokens_across_devices": (_always, _NO_TOKENS),
+    "use_cache": (_always, _NO_TOKENS),
+    "trackio_space_id": (_unreported, "report_to is none"),
     "length_column_name": (_always, _NO_TOKENS),
     "hub_model_id": (_unpublished, "push_to_hub is off"),
     "hub_private_repo": (_unpublished, "push_to_hub is off"),
@@ -107,8 +113,8 @@ WITHOUT_EFFECT: dict[str, tuple[Callable[[Settings], bool], str]] = {
     ),
     "logit_adjustment_tau": (lambda s: s.imbalance != "logit_adjustment", "imbalance is not logit_adjustment"),
     "warmup_steps": (
-        lambda s: s.lr_scheduler_type == "constant" and s.warmup_steps > 0,
-        "lr_scheduler_type constant has no warm-up; constant_with_warmup has",
+        lambda s: s.lr_scheduler_type in ("constant", "reduce_lr_on_plateau") and s.warmup_steps > 0,
+        "this lr_scheduler_type has no warm-up; constant_with_warmup has",
     ),
     "early_stopping_patience": (
         lambda s: s.max_steps <= 0 and s.early_stopping_patience >= s.num_train_epochs,
@@ -130,6 +136,10 @@ WITHOUT_EFFECT: dict[str, tuple[Callable[[Settings], bool], str]] = {
 """Where a setting does nothing, and why. One that differs from its default there is warned about."""
 
 CONTRADICTORY: dict[str, tuple[Callable[[Settings], bool], str]] = {
+    "head_learning_rate": (
+        lambda s: s.lr_scheduler_type == "reduce_lr_on_plateau",
+        "reduce_lr_on_plateau changes the rate as it goes, and can't be planned twice; leave one of them out",
+    ),
     "freeze_backbone": (lambda s: not s.pretrained, "random weights would never be trained; leave out --no_pretrained"),
     "freeze_stages": (lambda s: not s.pretrained, "random weights would never be trained; leave out --no_pretrained"),
 }

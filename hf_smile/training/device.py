@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from hf_smile.utils.cores import own_cores
+from hf_smile.utils.words import counted
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments
@@ -25,9 +26,9 @@ def device_line(args: TrainingArguments) -> str:
     name = torch.cuda.get_device_name(args.device) if args.device.type == "cuda" else args.device.type
     parts = [name if args.world_size == 1 else f"{args.world_size} processes on {name}"]
     if args.device.type == "cpu":
-        parts.append(f"{torch.get_num_threads()} threads")
+        parts.append(counted(torch.get_num_threads(), "thread"))
     parts.append({"bf16": "bfloat16", "fp16": "float16"}.get(args.mixed_precision, "float32"))
-    return f"Device: {', '.join(parts)}, channels_last, {args.dataloader_num_workers} workers"
+    return f"Device: {', '.join(parts)}, channels_last, {counted(args.dataloader_num_workers, 'worker')}"
 
 
 def use_all_cores() -> None:

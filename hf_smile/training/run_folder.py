@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import platform
@@ -25,13 +24,14 @@ from hf_smile.data.rows import labels_of
 from hf_smile.errors import SmileError
 from hf_smile.evaluation.metrics import compute_metrics
 from hf_smile.evaluation.plots import plot_confusion_matrix, plot_trade_off
-from hf_smile.evaluation.predictions import write_predictions
+from hf_smile.evaluation.predictions import images_digest, write_predictions
 from hf_smile.evaluation.report import to_json
 from hf_smile.training.after import Folded, describe
 from hf_smile.training.checkpoints import UNFINISHED, checkpoints, last_whole_checkpoint
 from hf_smile.training.reporting import RUNS
 from hf_smile.utils.console import is_main_process
 from hf_smile.utils.cores import own_cores
+from hf_smile.utils.files import write_text
 
 logger = logging.getLogger(__name__)
 
@@ -100,6 +100,7 @@ def open_run(output_dir: str | Path, recipe: dict[str, Any], overwrite: bool = F
         raise SmileError(f"{folder} is a file; name a folder with --output_dir")
     if not (folder / RECIPE).exists() and (foreign := [name for name in _LEFT_BY_A_RUN if (folder / name).exists()]):
         raise SmileError(f"{folder} holds a {foreign[0]} that is no run's; name another --output_dir")
+    _read_looks(folder)  # better known now than when the run ends
     if overwrite:
         return None
     checkpoint = last_whole_checkpoint(folder)
@@ -170,7 +171,7 @@ def start_run(output_dir: str | Path, recipe: dict[str, Any], overwrite: bool = 
     if overwrite:
         clear_run(folder)
     (folder / RESULT).unlink(missing_ok=True)
-    _write_whole(folder / RECIPE, yaml.safe_dump(recipe, sort_keys=False))
+    write_text(folder / RECIPE, yaml.safe_dump(recipe, sort_keys=False))
     versions: dict[str, Any] = {"python": platform.python_version()}
     versions |= {package: version(package) for package in _PACKAGES}
     versions["platform"] = platform.platform()
@@ -225,19 +226,29 @@ def record_look(output_dir: str | Path, image_ids: Sequence[str]) -> None:
         image_ids: of the test split.
     """
     folder = Path(output_dir)
-    path = folder / LOOKS
-    looks = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    looks = _read_looks(folder)
     settings = {
         name: value for name, value in (_read_recipe(folder / RECIPE) or {}).items() if name not in _OF_THE_MACHINE
     }
-    test_split = hashlib.sha256("\n".join(sorted(image_ids)).encode()).hexdigest()[:16]
+    test_split = images_digest(image_ids)
     earlier = next((look["settings"] for look in reversed(looks) if look["test_split"] == test_split), None)
     if settings == earlier:
         return
     changed = differences(earlier, settings) if earlier is not None else {}
     today = datetime.now(UTC).date().isoformat()
     looks.append({"date": today, "changed": changed, "test_split": test_split, "settings": settings})
-    _write_whole(path, json.dumps(looks, indent=2) + "\n")
+    write_text(folder / LOOKS, json.dumps(looks, indent=2) + "\n")
+
+
+def _read_looks(folder: Path) -> list[dict[str, Any]]:
+    path = folder / LOOKS
+    try:
+        looks = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+        if all({"settings", "test_split"} <= {*look} for look in looks):
+            return list(looks)
+    except (OSError, ValueError, TypeError, RecursionError):
+        pass
+    raise SmileError(f"{path}: damaged; restore it, or name another --output_dir: no look at test is to be forgotten")
 
 
 def differences(earlier: dict[str, Any], recipe: dict[str, Any]) -> dict[str, list[Any]]:
@@ -252,7 +263,7 @@ def differences(earlier: dict[str, Any], recipe: dict[str, Any]) -> dict[str, li
 
 def mark_finished(output_dir: str | Path, metrics: dict[str, Any]) -> None:
     """Write `test_metrics.json`, which marks a finished run and so comes last. An undefined number is null there."""
-    _write_whole(Path(output_dir) / RESULT, to_json(metrics))
+    write_text(Path(output_dir) / RESULT, to_json(metrics))
 
 
 def clear_run(folder: Path) -> None:
@@ -265,13 +276,6 @@ def clear_run(folder: Path) -> None:
     for name in _LEFT_BY_A_RUN:
         if name != BAD_IMAGES:
             (folder / name).unlink(missing_ok=True)
-
-
-def _write_whole(path: Path, text: str) -> None:
-    """Write a file that is there whole or not at all, whenever the run is killed."""
-    unfinished = path.with_name(f"{path.name}.part")
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(path)
 
 
 def _goes_on(earlier: dict[str, Any], recipe: dict[str, Any]) -> bool:

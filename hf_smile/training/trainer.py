@@ -268,7 +268,9 @@ class SmileTrainer(ResumableTrainer):
             self._train_hits = self._train_hits.to(hits.device)
             self._train_hits += torch.stack([hits, torch.full_like(hits, len(labels))])
         else:
-            outputs = model(pixel_values=pixel_values)
+            # In float32 even where training is not: the numbers are to be those of the weights that are saved.
+            plain = self.accelerator.unwrap_model(model)
+            outputs = getattr(plain, "_original_forward", plain)(pixel_values=pixel_values)
             loss = F.cross_entropy(outputs.logits.float(), labels)
         return (loss, outputs) if return_outputs else loss
 

@@ -21,7 +21,9 @@ from hf_smile.audit.scan import scan_images
 from hf_smile.audit.similarity import choose_threshold, clusters, nearest, similarity_forest, unit_rows
 from hf_smile.audit.splits import group_disjoint_split
 from hf_smile.data.arguments import DataArguments
-from hf_smile.data.dataset import read_tables
+from hf_smile.data.dataset import load_smile_dataset, read_tables
+from hf_smile.data.prepare import export_imagefolder
+from hf_smile.data.record import write_splits
 from hf_smile.data.sample import draw_face
 from hf_smile.errors import SmileDataError
 from hf_smile.labels import LABEL_NAMES
@@ -271,6 +273,35 @@ def test_the_whole_audit_leaves_the_originals_untouched(script, planted, tmp_pat
     assert without_leaks == set(test["image_id"]) - {"same0", "again3"}
 
 
+def test_rows_of_a_saved_data_set_are_audited_and_not_named_by_csv_files(script, planted, tmp_path):
+    splits = load_smile_dataset(planted, 0, on_bad_image="skip", bad_image_list=tmp_path / "bad.csv")
+    splits.save_to_disk(tmp_path / "saved")
+    words = ["--data_dir", tmp_path / "saved", "--output_dir", tmp_path / "out"]
+    code, stdout, stderr = script(*words)
+    assert code == 0 and "in train and test at once" in stdout, stderr
+    assert not (tmp_path / "out" / "group_disjoint").exists()
+    assert "was not written: the images are rows of a saved data set" in (tmp_path / "out" / "audit.md").read_text()
+    code, stdout, stderr = script(*words, "--write_clean")
+    assert code == 2 and "scripts/prepare_data.py --export_imagefolder DIR" in stderr and not stdout
+
+    export_imagefolder(splits, tmp_path / "unpacked")  # as the message says
+    code, stdout, stderr = script(
+        "--data_dir", tmp_path / "unpacked", "--output_dir", tmp_path / "out", "--write_clean"
+    )
+    assert code == 0, stderr
+    tables, images = read_tables(DataArguments(tmp_path / "out" / "clean"))
+    assert all(images.read(file) for table in tables.values() for file in table["file"])
+
+
+def test_a_backbone_that_was_trained_on_the_images_says_nothing_of_their_labels(script, planted, tmp_path):
+    backbone = tmp_path / "model"
+    timm.models.save_for_hf(timm.create_model("test_resnet", pretrained=False), backbone, safe_serialization=True)
+    splits = load_smile_dataset(planted, 0.2, on_bad_image="skip", bad_image_list=tmp_path / "bad.csv")
+    write_splits(backbone, splits)
+    code, _, stderr = script("--data_dir", planted, "--output_dir", tmp_path / "out", "--backbone", backbone)
+    assert code == 2 and "was trained on 2" in stderr and "the backbone which that run began with" in stderr
+
+
 def test_a_mistake_gets_one_message_and_exit_code_2(script, planted, tmp_path):
     wrong = tmp_path / "wrong.csv"
     wrong.write_text("image_id,label,prediction,p_negative_smile,p_positive_smile,p_not_smile\nnobody,0,0,1,0,0\n")
@@ -286,6 +317,8 @@ def test_a_mistake_gets_one_message_and_exit_code_2(script, planted, tmp_path):
         (["--data_dir", planted, *out, "--predictions", wrong], "not in the test split"),
         (["--data_dir", planted, *out, "--contact_sheets", full], "name another --contact_sheets"),
         (["--data_dir", planted, *out, "--cluster_similarity", "2"], "2 is no similarity"),
+        (["--data_dir", planted, *out, "--cluster_similarity", "0.9"], "--cluster_similarity needs --backbone"),
+        (["--data_dir", planted, *out, "--batch_size", "9"], "--batch_size needs --backbone"),
     ):
         code, _, stderr = script(*words)
         assert code == 2, words

@@ -3,7 +3,16 @@
 import datasets
 import pytest
 
-from hf_smile.data.record import SPLITS_FILE, check_splits, read_splits, require_held_out, run_data, write_splits
+from hf_smile.data.record import (
+    SPLITS_FILE,
+    check_splits,
+    images_of,
+    read_splits,
+    refuse_trained_on,
+    require_held_out,
+    run_data,
+    write_splits,
+)
 from hf_smile.errors import SmileDataError
 
 
@@ -110,3 +119,25 @@ def test_damaged_settings_of_a_run_are_told_in_words(run, line):
     (run / "recipe.yaml").write_text(f"{line}\n")
     with pytest.raises(SmileDataError, match="the settings of the data are damaged"):
         run_data(run, {})
+
+
+def test_a_backbone_of_an_earlier_run_is_not_measured_on_what_that_run_trained_on(run, tmp_path):
+    for images_to_measure_on in (SPLITS["validation"], SPLITS["test"], images("new")):
+        refuse_trained_on(run, images_of(images_to_measure_on))
+    with pytest.raises(SmileDataError, match="was trained on 2 of the images to measure on"):
+        refuse_trained_on(run, images_of(images(*TRAIN[:2], *TEST, "new")))
+    refuse_trained_on(tmp_path / "no run", images_of(SPLITS["train"]))
+    refuse_trained_on("timm/resnet50.a1_in1k", images_of(SPLITS["train"]))
+
+
+def test_a_checkpoint_has_the_record_of_its_run_and_is_not_tested(run):
+    checkpoint = run / "checkpoint-100"
+    checkpoint.mkdir()
+    (run / "recipe.yaml").write_text("data_dir: data/faces\n")
+    assert run_data(checkpoint, {})[0].data_dir == "data/faces"
+    require_held_out(checkpoint, "validation", SPLITS["validation"])
+    for vouched_for in (False, True):
+        with pytest.raises(SmileDataError, match="were trained on"):
+            require_held_out(checkpoint, "validation", SPLITS["train"], vouched_for)
+        with pytest.raises(SmileDataError, match=r"checkpoint-100 is a checkpoint of .*, and test "):
+            require_held_out(checkpoint, "test", SPLITS["test"], vouched_for)

@@ -82,6 +82,10 @@ def test_fine_tuning_compares_runs_and_does_not_repeat_them(sample_dir, tmp_path
         (["--backbones", "test_resnet"], "timm/test_resnet"),
         (["--backbones", "a/resnet", "b/resnet"], "two backbones are called resnet"),
         (["--backbones", "test_resnet", "--num_train_epochs", "3"], "--num_train_epochs is for --mode fine_tune"),
+        (
+            ["--backbones", "test_resnet", "--mode", "fine_tune", "--cache_dir", "x"],
+            "--cache_dir is for --mode linear_",
+        ),
         (["--backbones", "test_resnet", "--validation_size", "0"], "it must lie between 0 and 1"),
         (["--backbones", "test_resnet", "--seeds", "1", "1"], "--seeds 1 1: each one once"),
         (["--backbones", "test_resnet", "--mode", "fine_tune", "--epochs", "3"], "unknown setting 'epochs'"),

@@ -49,7 +49,9 @@ def test_no_held_out_image_was_trained_on(tmp_path, case):
     done = run("train.py", "--data_dir", "DATA", "--output_dir", "model", *settings, *NETWORK, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     with (tmp_path / "model" / "splits.csv").open(newline="") as file:
-        split_of = {row["image_id"]: row["split"] for row in csv.DictReader(file)}
+        rows = list(csv.DictReader(file))
+    split_of = {row["image_id"]: row["split"] for row in rows}
+    assert len(split_of) == len(rows) == 30, "each image is in one split"
     held_out = [split for split in ("validation", "test") if split in split_of.values()]
     assert held_out == (["test"] if case == "no validation split" else ["validation", "test"])
     if case == "people":
@@ -80,6 +82,12 @@ def test_no_held_out_image_was_trained_on(tmp_path, case):
         assert done.returncode == 0
     else:
         assert done.returncode == 2 and "were trained on" in done.stderr
+
+    if case == "another seed and size":
+        words = ["--data_dir", "DATA", "--output_dir", "next", *NETWORK[2:], "--backbone", "model"]
+        words.remove("--no_pretrained")
+        done = run("train.py", *words, "--seed", "5", "--validation_size", "0.4", cwd=tmp_path)
+        assert done.returncode == 2 and "the backbone model was trained on" in done.stderr, done.stderr
 
     done = run("push_to_hub.py", "model", "model", "me/smile", "--license", "mit", "--dry_run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -89,11 +89,14 @@ def test_a_base_model_on_the_hub_is_named(finished_run, tmp_path):
     ("tag", "pretrained", "base_model"),
     [("r160_in1k", True, "timm/test_resnet.r160_in1k"), ("mine", True, None), ("r160_in1k", False, None)],
 )
-def test_the_base_model_of_a_local_folder_is_read_from_its_weights_tag(run_folder, tag, pretrained, base_model):
+@pytest.mark.parametrize("backbone", ["/home/ann/test_resnet.{tag}", "./backbones/test_resnet.{tag}", "test_resnet"])
+def test_the_base_model_of_a_local_folder_is_read_from_its_weights_tag(
+    run_folder, backbone, tag, pretrained, base_model
+):
     config = json.loads((run_folder / "config.json").read_text())
     config["pretrained_cfg"]["tag"] = tag
     (run_folder / "config.json").write_text(json.dumps(config))
-    recipe = f"backbone: /home/ann/test_resnet.{tag}\npretrained: {str(pretrained).lower()}\n"
+    recipe = f"backbone: {backbone.format(tag=tag)}\npretrained: {str(pretrained).lower()}\n"
     (run_folder / "recipe.yaml").write_text(recipe)
     card = ModelCard(str(published_model_card(run_folder, "me/smile")))
     assert card.data.base_model == base_model

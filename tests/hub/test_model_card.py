@@ -10,8 +10,10 @@ from scipy.special import softmax
 
 from hf_smile.errors import SmileModelError
 from hf_smile.evaluation.metrics import compute_metrics
+from hf_smile.evaluation.predictions import write_predictions
 from hf_smile.hub.model_card import write_model_card
 from hf_smile.training.after import Folded, describe
+from hf_smile.training.run_folder import record_look, start_run
 
 SHARES = np.array([0.1, 0.2, 0.7])
 
@@ -122,3 +124,16 @@ def test_every_look_at_the_test_split_is_counted(write, tmp_path):
     (tmp_path / "model" / "test_looks.json").write_text("[{]")
     with pytest.raises(SmileModelError, match=r"test_looks\.json can't be read"):
         write([0, 1, 2])
+
+
+def test_looks_at_other_data_do_not_hide_those_at_the_test_split(write, tmp_path):
+    run = tmp_path / "model"
+    for recipe, image_ids in (
+        ({"num_train_epochs": 4}, "abc"),
+        ({"num_train_epochs": 6}, "abc"),
+        ({"num_train_epochs": 6}, "xyz"),  # evaluated on other data
+    ):
+        start_run(run, recipe)
+        record_look(run, image_ids)
+    write_predictions(run / "test_predictions.csv", list("abc"), [0, 1, 2], np.full((3, 3), 1 / 3))
+    assert "The test split was looked at 2 times: " in write([0, 1, 2])

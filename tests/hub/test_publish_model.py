@@ -159,6 +159,13 @@ def test_a_folder_without_a_finished_run_is_refused(push, run_folder, hub, missi
     assert code == 2 and message in errors and hub.requests == []
 
 
+@pytest.mark.parametrize("content", ["{", "[]", "{}"])
+def test_a_damaged_config_is_said_and_not_published(push, run_folder, hub, content):
+    (run_folder / "config.json").write_text(content)
+    code, _, errors = push("model", run_folder, "me/smile")
+    assert code == 2 and "config.json" in errors and "Traceback" not in errors and hub.requests == []
+
+
 def test_the_settings_of_publishing(tmp_path):
     words = ["--output_dir", str(tmp_path), "--use_cpu"]
     arguments = parse_arguments([*words, "--push_to_hub", "--hub_model_id", "me/smile", "--hub_private_repo"])

@@ -14,7 +14,7 @@ import pytest
 from datasets import ClassLabel, Dataset
 
 from hf_smile.errors import SmileDataError
-from hf_smile.inference.bulk import find_parts, open_output, parts_digest, verdicts_of
+from hf_smile.inference.bulk import find_parts, open_predictions, parts_digest, verdicts_of
 from hf_smile.inference.classifier import SmileClassifier
 from hf_smile.labels import LABEL_NAMES
 from hf_smile.shards.folder import shard_files
@@ -165,7 +165,7 @@ def test_damaged_files_of_an_output_folder_are_told_in_words(finished, tmp_path)
     for content in (b'{"weights": ', b"[1, 2]", b"\xff"):
         (folder / "predictions.json").write_bytes(content)
         with pytest.raises(SmileDataError, match=r"predictions\.json can't be read .*; delete the folder"):
-            open_output(folder, {})
+            open_predictions(folder, {})
     part = sorted(folder.rglob("*.parquet"))[0]
     assert verdicts_of(part).total() > 0
     part.write_bytes(part.read_bytes()[:-10])
@@ -176,7 +176,7 @@ def test_damaged_files_of_an_output_folder_are_told_in_words(finished, tmp_path)
 def test_parts_with_other_columns_are_not_mixed_with_those_of_an_earlier_version(finished, tmp_path):
     folder = shutil.copytree(finished[0], tmp_path / "earlier")
     settings = json.loads((folder / "predictions.json").read_text())
-    open_output(folder, settings)
+    open_predictions(folder, settings)
     (folder / "predictions.json").write_text(json.dumps({**settings, "columns": None}))
     with pytest.raises(SmileDataError, match=r"other settings \(columns\)"):
-        open_output(folder, settings)
+        open_predictions(folder, settings)

@@ -119,6 +119,8 @@ def test_a_bad_image_yields_its_error_and_the_rest_goes_on(classifier, faces, tm
         (np.zeros((0, 4, 3), np.uint8), ValueError, r"not \(0, 4, 3\)"),
         (Path(__file__).parent, ValueError, "is a folder; pass its files"),
         (str(Path(__file__).parent), ValueError, "is a folder; pass its files"),
+        (NamedImage("a.jpg", lambda: "not bytes"), TypeError, "encoded image must be bytes, not str"),
+        (NamedImage("a.jpg", lambda: None), TypeError, "encoded image must be bytes, not NoneType"),
     ],
 )
 def test_a_programmer_s_mistake_is_raised_and_no_prediction(classifier, faces, image, error, message):

@@ -102,7 +102,7 @@ def test_the_space_turns_it_too(hopper, model_dir, tmp_path, monkeypatch, orient
 
 def test_a_still_of_a_clip_asks_for_no_turn(hopper, model_dir, tmp_path):
     cv2 = pytest.importorskip("cv2")
-    from hf_smile.inference.video import analyse_video
+    from hf_smile.inference.video import analyse_video, write_analysis
 
     frame = np.asarray(hopper)[:, :, ::-1].copy()
     writer = cv2.VideoWriter(
@@ -113,7 +113,7 @@ def test_a_still_of_a_clip_asks_for_no_turn(hopper, model_dir, tmp_path):
     writer.release()
     classifier = SmileClassifier.from_pretrained(model_dir, runtime="onnx")
     (photo,) = classifier.predict_photo(hopper)
-    analyse_video(classifier, tmp_path / "clip.avi", tmp_path / "out")
+    write_analysis(analyse_video(classifier, tmp_path / "clip.avi"), tmp_path / "out", fps=5)
     stills = list((tmp_path / "out" / "peaks").glob("*.jpg"))
     for still in stills:
         assert not Image.open(still).getexif()

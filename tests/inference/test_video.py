@@ -11,7 +11,7 @@ from hf_smile.data.sample import draw_face
 from hf_smile.errors import SmileDataError
 from hf_smile.inference.classifier import SmileClassifier
 from hf_smile.inference.faces import Face
-from hf_smile.inference.video import FaceTracker, _Timeline, analyse_video, plot_timeline, read_frames
+from hf_smile.inference.video import FaceTracker, _Timeline, analyse_video, plot_timeline, read_frames, write_analysis
 
 cv2 = pytest.importorskip("cv2")
 
@@ -54,7 +54,7 @@ def classifier() -> SmileClassifier:
 def test_ten_minutes_show_the_smile_where_it_was_drawn_in_bounded_memory(classifier, tmp_path):
     write_clip(tmp_path / "clip.avi", seconds=600, smile=(200, 260))
     tracemalloc.start()
-    n = analyse_video(classifier, tmp_path / "clip.avi", tmp_path / "out", fps=1)
+    n = write_analysis(analyse_video(classifier, tmp_path / "clip.avi", fps=1), tmp_path / "out", fps=1)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert n == 600
@@ -71,18 +71,20 @@ def test_ten_minutes_show_the_smile_where_it_was_drawn_in_bounded_memory(classif
 
 def test_what_is_interrupted_leaves_the_clip_before_it_whole(classifier, tmp_path):
     write_clip(tmp_path / "clip.avi", seconds=3, smile=(1, 2))
-    analyse_video(classifier, tmp_path / "clip.avi", tmp_path / "out", fps=2)
+    write_analysis(analyse_video(classifier, tmp_path / "clip.avi", fps=2), tmp_path / "out", fps=2)
     files = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*.*")}
     assert {path.suffix for path in files} == {".csv", ".png", ".jpg"}
 
-    def interrupt(seconds: float) -> None:
-        if seconds >= 2:
-            raise KeyboardInterrupt
+    def interrupted():
+        for frame in analyse_video(classifier, tmp_path / "clip.avi", fps=4):
+            if frame.seconds >= 2:
+                raise KeyboardInterrupt
+            yield frame
 
     with pytest.raises(KeyboardInterrupt):
-        analyse_video(classifier, tmp_path / "clip.avi", tmp_path / "out", fps=4, on_frame=interrupt)
+        write_analysis(interrupted(), tmp_path / "out", fps=4)
     assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*.*")} == files
-    analyse_video(classifier, tmp_path / "clip.avi", tmp_path / "out", fps=4, max_seconds=0.5)
+    write_analysis(analyse_video(classifier, tmp_path / "clip.avi", 4, max_seconds=0.5), tmp_path / "out", fps=4)
     assert not list((tmp_path / "out" / "peaks").iterdir())
     assert len((tmp_path / "out" / "timeline.csv").read_text().splitlines()) == 4
 
@@ -190,7 +192,7 @@ def test_what_is_no_clip_is_told(classifier, tmp_path):
     (tmp_path / "text.mp4").write_text("no film")
     for name, words in (("missing.mp4", "no such file"), ("text.mp4", "is it a video")):
         with pytest.raises(SmileDataError, match=words):
-            analyse_video(classifier, tmp_path / name, tmp_path / "out")
+            write_analysis(analyse_video(classifier, tmp_path / name), tmp_path / "out", fps=5)
     with pytest.raises(SmileDataError, match="fps"):
-        analyse_video(classifier, tmp_path / "text.mp4", tmp_path / "out", fps=0)
+        write_analysis(analyse_video(classifier, tmp_path / "text.mp4", fps=0), tmp_path / "out", fps=5)
     assert not (tmp_path / "out").exists()

@@ -98,3 +98,13 @@ def test_no_temperature_is_fitted_against_a_prior_that_training_has_moved(splits
 
 def test_the_focal_loss_moves_no_prior(splits, tmp_path):
     assert fold_after_training(make_trainer(splits, tmp_path, imbalance="focal"), splits).temperature > 1.2
+
+
+def test_the_numbers_are_those_of_the_saved_weights_also_where_training_is_in_bfloat16(splits, tmp_path):
+    trainer = make_trainer(splits, tmp_path, bf16=True, num_train_epochs=1)
+    trainer.train()
+    fold_after_training(trainer, splits)
+    trainer.save_model()
+    logits = trainer.predict(trainer.test_dataset).predictions.astype(float)
+    loaded = predict_probabilities(load_model(tmp_path), splits["test"], 64)
+    assert np.allclose(softmax(logits, axis=1), loaded, atol=1e-6)

@@ -37,9 +37,17 @@ def test_no_recipe_means_the_default_recipe():
     assert default == to_recipe(parse_arguments([str(RECIPES[0].parent / "resnet50.yaml")]))
 
 
+def test_a_folder_is_not_taken_for_a_backbone_on_the_hub(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "backbones" / "mine").mkdir(parents=True)
+    for backbone, recorded in (("backbones/mine", "./backbones/mine"), ("timm/resnet18", "timm/resnet18")):
+        assert to_recipe(parse_arguments(["--backbone", backbone, "--use_cpu"]))["backbone"] == recorded
+
+
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)
 def test_every_recipe_is_valid_and_begins_with_what_it_takes_and_gives(path):
-    parse_arguments([str(path)])
+    arguments = parse_arguments([str(path)])
+    assert to_recipe(arguments)["prior_adjustment"] == 0, "the probabilities of a recipe are not adjusted"
     head = [line for line in path.read_text().splitlines() if line.startswith("#")]
     for word in ("Command:", "Hardware:", "Time:", "Result:"):
         assert any(word in line for line in head), word
@@ -69,6 +77,12 @@ def test_the_resolved_recipe_gives_the_same_settings_again(recipe):
         (["--label_names", "smile"], "label_names is fixed to None"),
         (["--train_sampling_strategy", "group_by_length"], "train_sampling_strategy is fixed"),
         (["--save_only_model"], "save_only_model is fixed"),
+        (["--bf16_full_eval"], "bf16_full_eval is fixed to False: the numbers are those of the saved weights"),
+        (["--ignore_data_skip"], "ignore_data_skip is fixed to False"),
+        (
+            ["--lr_scheduler_type", "reduce_lr_on_plateau", "--head_learning_rate", "1", "--warmup_frozen_epochs", "1"],
+            "head_learning_rate is 1.0: reduce_lr_on_plateau",
+        ),
         (["--no_pretrained", "--freeze_stages", "2"], "freeze_stages is 2: random weights would never be trained"),
         (["--no_pretrained", "--freeze_backbone"], "freeze_backbone is True: random weights would never be trained"),
         (["--fp16", "--use_cpu"], "fp16 is on, and there is no GPU"),
@@ -122,6 +136,8 @@ def test_every_setting_without_effect_is_warned_about(caplog):
         "hub_strategy": ["end"],
         "hub_model_id": ["me/smile"],
         "project": ["faces"],
+        "trackio_space_id": ["me/faces"],
+        "use_cache": [],
         "freeze_stages": ["1", "--freeze_backbone"],
         "warmup_frozen_epochs": ["1", "--freeze_backbone"],
         "logit_adjustment_tau": ["0.5"],

@@ -13,6 +13,7 @@ from hf_smile.errors import SmileError
 from hf_smile.training.arguments import SmileTrainingArguments, parse_arguments, to_recipe
 from hf_smile.training.device import device_line
 from hf_smile.utils.cores import own_cores
+from hf_smile.utils.words import counted
 
 LAUNCHER = """
 import subprocess, sys
@@ -47,7 +48,9 @@ def test_a_run_is_told_to_stop_when_its_launcher_is_gone(tmp_path):
 def test_the_run_says_what_it_computes_on(tmp_path):
     args = SmileTrainingArguments(str(tmp_path), use_cpu=True, bf16=True, dataloader_num_workers=3)
     threads = torch.get_num_threads()
-    assert device_line(args) == f"Device: cpu, {threads} threads, bfloat16, channels_last, 3 workers"
+    assert device_line(args) == f"Device: cpu, {counted(threads, 'thread')}, bfloat16, channels_last, 3 workers"
+    args.dataloader_num_workers = 1
+    assert device_line(args).endswith(", 1 worker")
 
 
 def test_the_precision_that_the_launcher_asks_for_is_said_and_kept(tmp_path, monkeypatch):

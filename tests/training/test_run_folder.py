@@ -193,3 +193,14 @@ def test_starting_afresh_removes_the_onnx_files_of_the_old_weights(tmp_path):
 def test_clearing_a_folder_that_is_not_there_does_nothing(tmp_path):
     clear_run(tmp_path / "nothing")
     assert last_whole_checkpoint(tmp_path / "nothing") is None
+
+
+@pytest.mark.parametrize("content", ["[{", "{}x", "3", "[3]", '[{"date": "2026-11-25"}]', "\udcff"])
+def test_damaged_looks_are_said_before_anything_is_trained(tmp_path, content):
+    start_run(tmp_path, RECIPE)
+    (tmp_path / LOOKS).write_text(content, errors="surrogateescape")
+    for overwrite in (False, True):
+        with pytest.raises(SmileError, match=r"test_looks\.json: damaged"):
+            open_run(tmp_path, RECIPE, overwrite)
+    with pytest.raises(SmileError, match=r"test_looks\.json: damaged"):
+        record_look(tmp_path, ["a"])
