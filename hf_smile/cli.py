@@ -115,7 +115,7 @@ def predict(args: argparse.Namespace) -> int:
     failed = without_face = 0
     with ExitStack() as stack:
         file = stack.enter_context(text_output(output)) if output else sys.stdout
-        write = make_writer(form, file)
+        write = make_writer(form, file, classifier.labels)
         progress = stack.enter_context(tqdm(total=total, unit=" images", file=sys.stderr, disable=None))
         for image, predictions in predict_files(classifier, images, args.faces, args.batch_size or 32):
             for prediction in predictions:
@@ -155,7 +155,7 @@ def video(args: argparse.Namespace) -> int:
     classifier = load_classifier(args, with_faces=True)
     frames = analyse_video(classifier, args.clip, args.fps)
     shown = tqdm(frames, desc="Following faces", unit=" frames", file=sys.stderr, disable=None)
-    seen = write_analysis(shown, args.output_dir, args.fps)
+    seen = write_analysis(shown, args.output_dir, args.fps, classifier.labels)
     print(f"{counted(seen, 'frame')}: {args.output_dir}/timeline.csv, timeline.png and peaks/")
     return 0
 

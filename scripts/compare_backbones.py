@@ -16,6 +16,8 @@ from hf_smile.utils.console import run_script
 if TYPE_CHECKING:
     import numpy as np
 
+    from hf_smile.labels import LabelSet
+
 Facts = dict[str, Any]
 """A row of `hf_smile.evaluation.backbones.write_comparison`'s `backbones`."""
 Scores = dict[str, Any]
@@ -74,6 +76,7 @@ def probe_all(args: argparse.Namespace) -> Iterator[tuple[Facts, list[Scores]]]:
     from hf_smile.data.dataset import load_smile_dataset
     from hf_smile.data.images import encoded_bytes
     from hf_smile.data.record import images_of, refuse_trained_on
+    from hf_smile.data.rows import labels_of
     from hf_smile.modeling.features import pooled_features
     from hf_smile.modeling.probe import describe_backbone, probe, split_rows
     from hf_smile.training.device import keep_freed_memory
@@ -90,6 +93,7 @@ def probe_all(args: argparse.Namespace) -> Iterator[tuple[Facts, list[Scores]]]:
     if not args.test:
         splits.pop("test")
     labels = {split: np.array(dataset["label"]) for split, dataset in splits.items()}
+    names = labels_of(splits["train"])
     for name in args.backbones:
         features = {}
         refuse_trained_on(name, chain(*map(images_of, splits.values())))
@@ -107,10 +111,10 @@ def probe_all(args: argparse.Namespace) -> Iterator[tuple[Facts, list[Scores]]]:
                     (features["train"][rows_of], labels["train"][rows_of])
                     for rows_of in split_rows(splits["train"], args.validation_size or 0.1, seed, args.group_by)
                 )
-            found = probe(*fit, *held_out, *([features["test"]] if args.test else []))
-            rows.append(scores(name, seed, "validation", found[0], held_out[1]))
+            found = probe(*fit, *held_out, *([features["test"]] if args.test else []), labels=names)
+            rows.append(scores(name, seed, "validation", found[0], held_out[1], names))
             if args.test:
-                rows.append(scores(name, seed, "test", found[1], labels["test"]))
+                rows.append(scores(name, seed, "test", found[1], labels["test"], names))
         yield {"backbone": Path(name).name, **facts[name]}, rows
 
 
@@ -131,7 +135,7 @@ def fine_tune_all(args: argparse.Namespace, settings: list[str]) -> Iterator[tup
             words += ["--validation_size", str(args.validation_size)] if args.validation_size else []
             for setting, value in vars(data_arguments(args)).items():
                 if hasattr(args, setting) and setting not in ("data_dir", "validation_size") and value is not None:
-                    words += [f"--{setting}", str(value)]
+                    words += [f"--{setting}", *map(str, value if isinstance(value, list) else [value])]
             words += settings
             words += ["--backbone", name, "--seed", str(seed), "--output_dir", str(folder)]
             arguments = parse_arguments(words)
@@ -152,17 +156,19 @@ def fine_tune_all(args: argparse.Namespace, settings: list[str]) -> Iterator[tup
                     )
             for split in ("validation", "test")[: 1 + args.test]:
                 found = read_predictions(folder / f"{split}_predictions.csv")
-                rows.append(scores(name, seed, split, found.probabilities, found.label_ids))
+                rows.append(scores(name, seed, split, found.probabilities, found.label_ids, found.labels))
         _, _, model, _ = arguments
         facts = describe_backbone(name, pretrained=model.pretrained, image_size=model.image_size)
         yield {"backbone": Path(name).name, **facts._asdict()}, rows
 
 
-def scores(name: str, seed: int, split: str, probabilities: np.ndarray, label_ids: np.ndarray) -> Scores:
+def scores(
+    name: str, seed: int, split: str, probabilities: np.ndarray, label_ids: np.ndarray, labels: LabelSet
+) -> Scores:
     from hf_smile.evaluation.backbones import METRICS
     from hf_smile.evaluation.metrics import compute_metrics
 
-    metrics = compute_metrics(probabilities, label_ids)
+    metrics = compute_metrics(probabilities, label_ids, labels)
     return {
         "backbone": Path(name).name,
         "seed": seed,

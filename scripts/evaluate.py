@@ -67,7 +67,7 @@ def parse_arguments() -> argparse.Namespace:
 def load_split(args: argparse.Namespace) -> Dataset:
     """The split, as the run of `args.model` had it, once it is known to be held out."""
     from hf_smile.data.dataset import load_smile_dataset
-    from hf_smile.data.record import require_held_out, run_data
+    from hf_smile.data.record import read_as_labelled_by, require_held_out, run_data
     from hf_smile.errors import SmileDataError
     from hf_smile.training.run_folder import RECIPE, record_look
 
@@ -76,6 +76,7 @@ def load_split(args: argparse.Namespace) -> Dataset:
     if args.held_out and "data_dir" not in given and not Path(args.model, RECIPE).is_file():
         raise SmileDataError(f"{args.model} does not say which data are meant; name them with --data_dir")
     data, seed = run_data(args.model, given)
+    data = read_as_labelled_by(args.model, data)
     listed = Path(args.output_dir, "bad_images.csv")
     splits = load_smile_dataset(**vars(data), seed=seed, bad_image_list=listed, as_they_are=args.held_out)
     name = next(iter(splits)) if args.held_out and len(splits) == 1 else args.split
@@ -93,14 +94,16 @@ def predict(args: argparse.Namespace, split: Dataset) -> tuple[Predictions, dict
 
     from hf_smile.evaluation.predictions import Predictions
     from hf_smile.evaluation.report import check_group_column
-    from hf_smile.evaluation.schema import PREDICTION_COLUMNS
+    from hf_smile.evaluation.schema import prediction_columns
+    from hf_smile.labels import LabelSet
     from hf_smile.modeling import load_model, predict_probabilities
     from hf_smile.training.device import keep_freed_memory
     from hf_smile.utils.files import make_folder
 
     keep_freed_memory()
     model = load_model(args.model)
-    further = [name for name in split.column_names if name not in ("image", "label", *PREDICTION_COLUMNS)]
+    labels = LabelSet.of(model.config.id2label)
+    further = [name for name in split.column_names if name not in ("image", "label", *prediction_columns(labels))]
     # What can go wrong after the prediction had better go wrong before it.
     if args.group_by:
         check_group_column(args.group_by, further)
@@ -110,6 +113,7 @@ def predict(args: argparse.Namespace, split: Dataset) -> tuple[Predictions, dict
         label_ids=np.array(split["label"]),
         probabilities=predict_probabilities(model, split, args.batch_size),
         further_columns={name: [str(value) for value in split[name]] for name in further},
+        labels=labels,
     )
     variants = {}
     if args.test_time_flip:

@@ -21,6 +21,7 @@ def main() -> None:
     from hf_smile.data.dataset import load_smile_dataset
     from hf_smile.data.layouts import refuse_data_folder
     from hf_smile.data.record import check_splits, images_of, refuse_trained_on, write_splits
+    from hf_smile.data.rows import labels_of
     from hf_smile.data.splits import describe
     from hf_smile.errors import SmileError
     from hf_smile.hub.card_sections import calibration_sentence, choice_sentence
@@ -90,6 +91,7 @@ def main() -> None:
         freeze_backbone=backbone.freeze_backbone,
         freeze_stages=backbone.freeze_stages,
         drop_path=backbone.drop_path,
+        labels=labels_of(splits["train"]),
     )
     if args.temperature is not None or args.prior_adjustment:
         require_output_layer(model)  # better known now than after the training

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from hf_smile.errors import SmileDataError
-from hf_smile.labels import parse_label_map
+from hf_smile.labels import SMILE_LABELS, LabelSet
 
 if TYPE_CHECKING:
     from hf_smile.data.columns import Reading
@@ -52,6 +51,10 @@ class DataArguments:
     label_map: str | None = field(
         default=None, metadata={"help": "other spellings of labels: 'genuine=positive smile,none=NOT smile'"}
     )
+    labels: list[str] | None = field(
+        default=None,
+        metadata={"help": "names of the labels in the order of their ids, where the data have others than ours"},
+    )
     on_bad_image: str = field(
         default="error",
         metadata={"help": "image missing or broken: stop, or leave it out and list it", "choices": ["error", "skip"]},
@@ -61,26 +64,18 @@ class DataArguments:
         """How the annotations are to be read.
 
         Raises:
-            SmileDataError: `label_map` is not one.
+            SmileDataError: `labels` can't be labels, or `label_map` is not a map of them.
         """
         from hf_smile.data.columns import Reading
 
-        return Reading(self.image_column, self.label_column, self.id_column, label_map_of(self.label_map))
-
-
-def label_map_of(text: str | Mapping[str, str] | None) -> dict[str, int]:
-    """As `parse_label_map`, for what a user gave.
-
-    Raises:
-        SmileDataError: it is not a map of labels.
-
-    >>> label_map_of("fake=negative smile")
-    {'fake': 0}
-    """
-    try:
-        return parse_label_map(text)
-    except ValueError as error:
-        raise SmileDataError(f"--label_map: {error}") from None
+        option = "--labels"
+        try:
+            labels = LabelSet.of(self.labels) if self.labels else None
+            option = "--label_map"
+            label_map = (labels or SMILE_LABELS).parse_map(self.label_map)
+        except ValueError as error:
+            raise SmileDataError(f"{option}: {error}") from None
+        return Reading(self.image_column, self.label_column, self.id_column, label_map, labels)
 
 
 def add_data_arguments(parser: argparse.ArgumentParser, *without: str, of_the_run: bool = False) -> None:
@@ -98,6 +93,7 @@ def add_data_arguments(parser: argparse.ArgumentParser, *without: str, of_the_ru
             group.add_argument(
                 f"--{setting.name}",
                 type=float if setting.name.endswith("_size") else str,
+                nargs="+" if setting.name == "labels" else None,
                 default=argparse.SUPPRESS if of_the_run else setting.default,
                 choices=setting.metadata.get("choices"),
                 help=setting.metadata["help"] + shown,

@@ -6,8 +6,8 @@ import re
 import sqlite3
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -16,11 +16,11 @@ import pandas as pd
 
 from hf_smile.data.annotations import annotation_pieces, path_problem, read_annotations
 from hf_smile.data.columns import PLAIN, Reading
-from hf_smile.data.rows import is_ready_made, load_rows, parquet_files, row_pieces
+from hf_smile.data.rows import is_ready_made, label_names, load_rows, parquet_files, row_pieces
 from hf_smile.data.sources import METADATA, Images, ImageSource, plain_path
 from hf_smile.data.splits import SPLITS, name_splits, split_of
 from hf_smile.errors import Problems, SmileDataError
-from hf_smile.labels import LABEL_NAMES, parse_label
+from hf_smile.labels import MAX_LABELS, SMILE_LABELS, LabelSet
 from hf_smile.shards.folder import SETTINGS
 from hf_smile.utils.console import is_main_process
 from hf_smile.utils.hub_id import missing_folder
@@ -51,6 +51,13 @@ class Layout:
     pieces: Pieces
     images: Images
     """Reads what the column `file` names."""
+    labels: LabelSet = SMILE_LABELS
+
+
+class Tables(dict[str, pd.DataFrame]):
+    """The annotations by split."""
+
+    labels: LabelSet = SMILE_LABELS
 
 
 def read_layout(data_dir: str | Path, problems: Problems, reading: Reading = PLAIN, piece: int = 0) -> Layout:
@@ -72,9 +79,16 @@ def read_layout(data_dir: str | Path, problems: Problems, reading: Reading = PLA
         raise SmileDataError("--data_dir is empty (an unset variable of the shell?)")
     if not path.exists() and (message := missing_folder(str(data_dir))):
         raise SmileDataError(f"{message}.\n{EXPECTED_LAYOUT}")
+
+    def layout(pieces: Pieces, images: Images) -> Layout:
+        labels = reading.labels or SMILE_LABELS
+        return Layout(_refuse_duplicates(pieces, problems, labels), images, labels)
+
     if is_ready_made(data_dir):
         rows = load_rows(data_dir, reading)
-        return Layout(_refuse_duplicates(row_pieces(rows, reading, problems), problems), rows)
+        names = dict.fromkeys(name for dataset in rows.splits.values() for name in label_names(dataset))
+        reading = reading.adopting(names, data_dir) if names else reading
+        return layout(row_pieces(rows, reading, problems), rows)
 
     def read(file: Path, name: str | None = None) -> Iterator[pd.DataFrame]:
         if piece:
@@ -88,15 +102,18 @@ def read_layout(data_dir: str | Path, problems: Problems, reading: Reading = PLA
         first = next(tables, None)
         images = _find_images(path, [] if first is None else first[1]["file"][:100], problems)
         bound = ((split, _bind(table, images.find)) for split, table in chain([first] if first else [], tables))
-        return Layout(_refuse_duplicates(bound, problems), images)
+        return layout(bound, images)
     images = ImageSource(path)
     if not len(images) and len(images.inner_zips) == 1 and path.is_dir():
         images = ImageSource(path / images.inner_zips[0])
     if not len(images):
         why = images.why_empty if images.inner_zips else f"{path}: no data set found"
         raise SmileDataError(f"{why}.\n{EXPECTED_LAYOUT}")
-    pieces = _rows_of_metadata(images, read) if images.metadata else _rows_of_folders(images, reading, problems)
-    return Layout(_refuse_duplicates(pieces, problems), images)
+    if images.metadata:
+        return layout(_rows_of_metadata(images, read), images)
+    folders = _class_folders(images, reading)
+    reading = folders.reading
+    return layout(_rows_of_folders(images, folders, problems), images)
 
 
 def refuse_data_folder(output_dir: str | Path, data_dir: str | Path, replaces: str = "recipe.yaml") -> None:
@@ -193,8 +210,26 @@ def _rows_of_metadata(images: ImageSource, read: Callable[[Path, str], Iterator[
                     yield split, bound[[of_row == split for of_row in splits]]
 
 
-def _rows_of_folders(images: ImageSource, reading: Reading, problems: Problems) -> Pieces:
+@dataclass(frozen=True)
+class _ClassFolders:
     """`train/<class>/<image>`, or `<class>/<image>` where no folder is named after a split; others may lie between."""
+
+    base: str
+    splits: Mapping[str, str]
+    level: int
+    """Where the folders of the classes are, below those of the splits."""
+    reading: Reading
+
+    def place(self, path: str) -> tuple[str | None, list[str]]:
+        """The split of an image, None for no such folder, and the folders below that of the split."""
+        folders = path.removeprefix(self.base).split("/")[:-1]
+        if not self.splits:
+            return "train", folders
+        return self.splits.get(folders[0] if folders else ""), folders[1:]
+
+
+def _class_folders(images: ImageSource, reading: Reading) -> _ClassFolders:
+    """Where they are, and which labels they stand for: names of their own, at the only level, are adopted."""
     if given := [name for name in ("image_column", "label_column", "id_column") if getattr(reading, name)]:
         raise SmileDataError(f"{images.path}: class folders have no columns; leave out --{given[0]}")
     base = _base(images, reading)
@@ -209,18 +244,26 @@ def _rows_of_folders(images: ImageSource, reading: Reading, problems: Problems) 
         )
     if not levels:
         raise SmileDataError(f"{images.path}: images, and nothing that says what they show.\n{EXPECTED_LAYOUT}")
+    found = _ClassFolders(base, splits, level, reading)
+    if len(levels) - bool(splits) != 1 or not 2 <= len(at_class_level) <= MAX_LABELS or reading.labels:
+        return found
+    places = (found.place(plain_path(name)) for name in images.names)
+    names = sorted({classes[0] for split, classes in places if split and classes})
+    return replace(found, reading=reading.adopting(names, images.path)) if len(names) > 1 else found
+
+
+def _rows_of_folders(images: ImageSource, folders: _ClassFolders, problems: Problems) -> Pieces:
+    level, reading = folders.level, folders.reading
     outside = 0
     names = images.names
     while block := list(islice(names, _PIECE)):
         rows: dict[str, list[dict[str, Any]]] = {}
         for name in block:
             path = plain_path(name)
-            folders = path.removeprefix(base).split("/")[:-1]
-            split = splits.get(folders[0] if folders else "") if splits else "train"
+            split, classes = folders.place(path)
             if split is None:
                 outside += 1
                 continue
-            classes = folders[1:] if splits else folders
             if odd := path_problem(path):
                 problems.append(f"{path!r} {odd}; rename the file")
             elif len(classes) <= level:
@@ -229,7 +272,7 @@ def _rows_of_folders(images: ImageSource, reading: Reading, problems: Problems) 
                 problems.append(f"{path}: unknown label {classes[level]!r}")
                 problems.unknown_labels.setdefault(classes[level])
             else:
-                label = parse_label(classes[level], reading.label_map)
+                label = reading.parse(classes[level])
                 row = {"image_id": path, "file": name, "label": label, "where": path, "problem": ""}
                 rows.setdefault(split, []).append(row)
         for split, found in rows.items():
@@ -289,7 +332,7 @@ def _bind(table: pd.DataFrame, find: Callable[[str], str]) -> pd.DataFrame:
     return table.assign(file=files, problem=found_problems)
 
 
-def _refuse_duplicates(pieces: Pieces, problems: Problems) -> Pieces:
+def _refuse_duplicates(pieces: Pieces, problems: Problems, labels: LabelSet) -> Pieces:
     """The same, once it is known that no id and no image is named twice. The names are kept on disk."""
     seen = sqlite3.connect("")
     seen.execute("CREATE TABLE seen (name TEXT PRIMARY KEY, place TEXT, split TEXT, label INT) WITHOUT ROWID")
@@ -313,20 +356,19 @@ def _refuse_duplicates(pieces: Pieces, problems: Problems) -> Pieces:
                     problems.append(f"{row.where}: {what} is in {place} too; {both}")
                     continue
                 other = (
-                    ""
-                    if -1 in (label, row.label) or label == row.label
-                    else f" with another label, {LABEL_NAMES[label]!r}"
+                    "" if -1 in (label, row.label) or label == row.label else f" with another label, {labels[label]!r}"
                 )
                 problems.append(f"{row.where}: {what} appears twice, first in {place}{other}")
         yield split, table
 
 
-def collect(layout: Layout, problems: Problems) -> dict[str, pd.DataFrame]:
+def collect(layout: Layout, problems: Problems) -> Tables:
     """The tables by split, each whole. Where no image at all is found, one problem says so."""
     parts: dict[str, list[pd.DataFrame]] = {}
     for split, table in layout.pieces:
         parts.setdefault(split, []).append(table)
-    tables = {split: pd.concat(parts[split], ignore_index=True) for split in SPLITS if split in parts}
+    tables = Tables({split: pd.concat(parts[split], ignore_index=True) for split in SPLITS if split in parts})
+    tables.labels = layout.labels
     rows = list(chain.from_iterable(zip(table["image_id"], table["problem"], strict=True) for table in tables.values()))
     if rows and isinstance(layout.images, ImageSource) and all(problem for _, problem in rows):
         if there := next(layout.images.names, None):
@@ -334,5 +376,5 @@ def collect(layout: Layout, problems: Problems) -> dict[str, pd.DataFrame]:
                 f"{layout.images.path}: none of the {len(rows):,} images of the annotations is in there; "
                 f"they begin with {rows[0][0]!r}, and there is {there!r}"
             )
-        return {split: table[:0] for split, table in tables.items()}
+        tables |= {split: table[:0] for split, table in tables.items()}
     return tables

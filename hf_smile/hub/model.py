@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import yaml
@@ -14,7 +16,7 @@ from hf_smile.hub.finished_run import read_recipe
 from hf_smile.hub.model_card import published_model_card
 from hf_smile.hub.upload import Files, Target, push_files
 from hf_smile.inference.runtimes import check_onnx_matches
-from hf_smile.model_files import read_config
+from hf_smile.utils.model_files import read_config
 
 _NEEDED = ("config.json", "model.safetensors", "test_metrics.json")
 _TAKEN_ALONG = (
@@ -105,9 +107,9 @@ def _evaluation_pictures(path: Path) -> dict[str, Path | bytes]:
     if not path.is_file():
         return {}
     predictions = read_predictions(path)
-    pictures = {
+    pictures: dict[str, Callable[..., None]] = {
         "coverage.png": plot_coverage,
-        "precision_recall.png": plot_precision_recall,
+        "precision_recall.png": partial(plot_precision_recall, labels=predictions.labels),
         "reliability.png": plot_reliability,
     }
     with tempfile.TemporaryDirectory() as folder:

@@ -17,9 +17,9 @@ from PIL import Image
 from hf_smile.data.images import decode_image, decoding_problem, read_file, upright_rgb
 from hf_smile.data.preprocessing import Preprocessor
 from hf_smile.errors import SmileDataError, SmileModelError
-from hf_smile.evaluation.schema import PROBABILITY_COLUMNS
+from hf_smile.evaluation.schema import probability_columns
 from hf_smile.inference.runtimes import Runtime, load_runtime
-from hf_smile.labels import LABEL_NAMES, NEGATIVE_SMILE, POSITIVE_SMILE
+from hf_smile.labels import POSITIVE_SMILE, SMILE_LABELS, LabelSet
 
 if TYPE_CHECKING:
     from hf_smile.inference.faces import FaceDetector
@@ -49,7 +49,7 @@ _IMAGE_TYPES = (str, Path, bytes, Image.Image, np.ndarray, NamedImage)
 class SmilePrediction:
     """The verdict on one face, or the reason why there is none.
 
-    >>> SmilePrediction("positive smile", dict(zip(LABEL_NAMES, (0.2, 0.6, 0.2)))).p_genuine_given_smile
+    >>> SmilePrediction("positive smile", dict(zip(SMILE_LABELS, (0.2, 0.6, 0.2)))).p_genuine_given_smile
     0.75
     """
 
@@ -69,40 +69,58 @@ class SmilePrediction:
     """What one should know about this verdict: that no face was found, for one."""
     error: str | None = None
     """Why there is no verdict."""
+    labels: LabelSet = SMILE_LABELS
+    """What the verdict was chosen from."""
 
     @property
     def p_smile(self) -> float | None:
-        """Probability of any smile, genuine or for show."""
-        if self.probabilities is None:
+        """Probability of any smile, genuine or for show; None where the labels do not say which of them are smiles."""
+        if self.probabilities is None or not self.labels.smile_ids:
             return None
-        return self.probabilities[LABEL_NAMES[NEGATIVE_SMILE]] + self.probabilities[LABEL_NAMES[POSITIVE_SMILE]]
+        return sum(self.probabilities[self.labels[label_id]] for label_id in self.labels.smile_ids)
 
     @property
     def p_genuine_given_smile(self) -> float | None:
-        """Probability that the smile is genuine, if it is one; 0.5 where a smile is ruled out altogether."""
-        if self.probabilities is None or self.p_smile is None:
+        """Probability that the smile is genuine, if it is one; 0.5 where a smile is ruled out altogether.
+
+        Of the default labels only.
+        """
+        if self.probabilities is None or self.p_smile is None or not self.labels.tells_genuine:
             return None
-        return self.probabilities[LABEL_NAMES[POSITIVE_SMILE]] / self.p_smile if self.p_smile else 0.5
+        return self.probabilities[self.labels[POSITIVE_SMILE]] / self.p_smile if self.p_smile else 0.5
 
     def to_dict(self) -> dict[str, Any]:
         """Everything above in one flat dictionary that JSON and CSV can hold, the columns of `schema` first.
 
+        Without the questions that the labels do not answer.
+
         >>> list(SmilePrediction(error="will not decode").to_dict())[:3]
         ['image_id', 'true_label', 'predicted_label']
         """
-        probabilities = self.probabilities or dict.fromkeys(LABEL_NAMES)
+        probabilities = self.probabilities or dict.fromkeys(self.labels)
+        answers = {"p_smile": self.p_smile, "p_genuine_given_smile": self.p_genuine_given_smile}
         return {
             "image_id": self.source,
             "true_label": self.true_label,
             "predicted_label": self.label,
-            **{column: probabilities[name] for name, column in PROBABILITY_COLUMNS.items()},
-            "p_smile": self.p_smile,
-            "p_genuine_given_smile": self.p_genuine_given_smile,
+            **{column: probabilities[name] for name, column in probability_columns(self.labels).items()},
+            **{name: answers[name] for name in answers_of(self.labels)},
             "box": self.box,
             "detector_score": self.detector_score,
             "note": self.note,
             "error": self.error,
         }
+
+
+def answers_of(labels: LabelSet) -> tuple[str, ...]:
+    """The questions beyond the labels that these answer: `p_smile` and `p_genuine_given_smile`.
+
+    >>> answers_of(LabelSet(("grin", "neutral")))
+    ()
+    """
+    is_column = "smile" in labels.slugs  # then the label's own column is called so
+    smile = ("p_smile",) if labels.smile_ids and not is_column else ()
+    return (*smile, "p_genuine_given_smile") if labels.tells_genuine else smile
 
 
 class SmileClassifier:
@@ -119,6 +137,7 @@ class SmileClassifier:
 
     def __init__(self, runtime: Runtime, detector: FaceDetector | None = None) -> None:
         self.runtime = runtime
+        self.labels: LabelSet = getattr(runtime, "labels", SMILE_LABELS)
         self.preprocess = Preprocessor(runtime.pretrained_cfg)
         self._detector = detector
         self._lock = threading.Lock()
@@ -214,7 +233,7 @@ class SmileClassifier:
         try:
             photo = load_image(image)
         except SmileDataError as error:
-            return [SmilePrediction(source=source, error=str(error))]
+            return [SmilePrediction(source=source, error=str(error), labels=self.labels)]
         found = self.detector.detect(photo)
         if found:
             found = found[: 1 if faces == "largest" else max_faces]
@@ -245,9 +264,9 @@ class SmileClassifier:
             verdicts = iter(self.probabilities(np.stack(inputs)) if inputs else ())
             for source, pixel_values, error in batch:
                 if pixel_values is None:
-                    yield SmilePrediction(source=source, error=error)
+                    yield SmilePrediction(source=source, error=error, labels=self.labels)
                 else:
-                    yield verdict(next(verdicts), source=source)
+                    yield verdict(next(verdicts), self.labels, source=source)
 
     def _prepare(self, image: ImageInput) -> tuple[str | None, NDArray[np.float32] | None, str | None]:
         """Source, `pixel_values (3, H, W)`, error: one of the last two is None."""
@@ -258,7 +277,7 @@ class SmileClassifier:
             return source, None, str(error)
 
     def probabilities(self, pixel_values: NDArray[np.float32]) -> NDArray[np.float64]:
-        """`pixel_values (N, 3, H, W) float32` -> probabilities (N, 3) float64 in label id order.
+        """`pixel_values (N, 3, H, W) float32` -> probabilities (N, K) float64 in label id order.
 
         Raises:
             SmileModelError: the network fails, or its answer is no number.
@@ -270,10 +289,10 @@ class SmileClassifier:
         return powers / powers.sum(axis=1, keepdims=True)
 
 
-def verdict(probabilities: NDArray[np.float64], **about: Any) -> SmilePrediction:
-    """The prediction that three probabilities in label id order make; `about` fills its other fields."""
-    by_name = dict(zip(LABEL_NAMES, probabilities.tolist(), strict=True))
-    return SmilePrediction(LABEL_NAMES[int(probabilities.argmax())], by_name, **about)
+def verdict(probabilities: NDArray[np.float64], labels: LabelSet = SMILE_LABELS, **about: Any) -> SmilePrediction:
+    """The prediction that probabilities (K,) in label id order make; `about` fills its other fields."""
+    by_name = dict(zip(labels, probabilities.tolist(), strict=True))
+    return SmilePrediction(labels[int(probabilities.argmax())], by_name, labels=labels, **about)
 
 
 def source_of(image: ImageInput) -> str | None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from hf_smile.data.preprocessing import Preprocessor
 from hf_smile.errors import SmileModelError, first_line
-from hf_smile.labels import LABEL_NAMES
+from hf_smile.labels import LabelSet
 from hf_smile.utils.cores import own_cores
 from hf_smile.utils.hub_id import missing_folder
 from hf_smile.utils.model_files import WEIGHTS_MEND, file_sha256, model_file, read_config
@@ -32,9 +32,10 @@ class Runtime(Protocol):
 
     pretrained_cfg: dict[str, Any]
     """timm's data settings: input size, interpolation, mean, std."""
+    labels: LabelSet
 
     def __call__(self, pixel_values: NDArray[np.float32]) -> NDArray[np.float32]:
-        """`pixel_values (N, 3, H, W) float32` -> `logits (N, 3) float32`."""
+        """`pixel_values (N, 3, H, W) float32` -> `logits (N, K) float32`."""
 
 
 def choose_runtime(model: str | Path, device: str | None = None) -> str:
@@ -128,6 +129,7 @@ class TorchRuntime:
         except (RuntimeError, AssertionError) as error:  # torch without CUDA fails by assertion
             raise SmileModelError(f"device {device!r} can't be used: {first_line(error)}") from None
         self.pretrained_cfg: dict[str, Any] = self.model.config.pretrained_cfg
+        self.labels = LabelSet.of(self.model.config.id2label)
 
     def __call__(self, pixel_values: NDArray[np.float32]) -> NDArray[np.float32]:
         import torch
@@ -170,13 +172,14 @@ class OnnxRuntime:
             raise SmileModelError(f"{path}: ONNX Runtime can't load it: {first_line(error)}") from None
         metadata = self._session.get_modelmeta().custom_metadata_map
         try:
-            labels, self.pretrained_cfg = (json.loads(metadata[name]) for name in ("labels", "pretrained_cfg"))
-        except (KeyError, ValueError, RecursionError):
-            labels, self.pretrained_cfg = None, {}
-        if labels != list(LABEL_NAMES) or not isinstance(self.pretrained_cfg, dict):
+            names, self.pretrained_cfg = (json.loads(metadata[name]) for name in ("labels", "pretrained_cfg"))
+            if not isinstance(names, list) or not isinstance(self.pretrained_cfg, dict):
+                raise TypeError
+            self.labels = LabelSet.of(names)
+        except (KeyError, ValueError, TypeError, RecursionError):
             raise SmileModelError(
                 f"{path} was not written by scripts/export_onnx.py: no labels or data settings inside"
-            )
+            ) from None
         try:
             preprocess = Preprocessor(self.pretrained_cfg)
         except SmileModelError as error:
@@ -187,7 +190,7 @@ class OnnxRuntime:
         ]
         expected = [
             ("pixel_values", "tensor(float)", 3, preprocess.height, preprocess.width),
-            ("logits", "tensor(float)", len(LABEL_NAMES)),
+            ("logits", "tensor(float)", len(self.labels)),
         ]
         if ports != expected:
             raise SmileModelError(

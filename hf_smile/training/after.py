@@ -8,6 +8,7 @@ import numpy as np
 from datasets import DatasetDict
 from scipy.special import softmax
 
+from hf_smile.data.rows import labels_of
 from hf_smile.evaluation.calibration import fit_temperature
 from hf_smile.evaluation.decision import STRENGTHS, class_shares, ece_where_it_is_meant, prior_shift, trade_off
 from hf_smile.evaluation.metrics import FloatArray, compute_metrics
@@ -24,16 +25,16 @@ class Folded(NamedTuple):
     """Where it comes from, in words: "fitted on the validation split"."""
     prior_adjustment: float
     shares: FloatArray
-    """(3,) of the classes in train."""
+    """(K,) of the classes in train."""
     validation_logits: FloatArray | None
-    """(N, 3) before anything was folded; None without a validation split."""
+    """(N, K) before anything was folded; None without a validation split."""
 
     def undo(self, logits: FloatArray) -> FloatArray:
-        """The logits (N, 3) of the model as it was trained, from those of the saved one."""
+        """The logits (N, K) of the model as it was trained, from those of the saved one."""
         return (logits - prior_shift(self.shares, self.prior_adjustment)) * self.temperature
 
     def stages(self, trained: FloatArray) -> dict[str, FloatArray]:
-        """Probabilities (N, 3) `as_trained`, `with_temperature` and as `saved`, from logits of the trained model."""
+        """Probabilities (N, K) `as_trained`, `with_temperature` and as `saved`, from logits of the trained model."""
         scaled = trained / self.temperature
         saved = scaled + prior_shift(self.shares, self.prior_adjustment)
         return {
@@ -64,7 +65,8 @@ def fold_after_training(
         SmileModelError: a temperature or an adjustment is asked for, and the model has no layer to take it.
         SmileDataError: the logits are not finite.
     """
-    shares = class_shares(splits["train"]["label"])
+    classes = len(labels_of(splits["train"]))
+    shares = class_shares(splits["train"]["label"], classes)
     logits = None
     if trainer.eval_dataset is not None:
         logits = trainer.predict(trainer.eval_dataset).predictions.astype(np.float64)
@@ -80,7 +82,7 @@ def fold_after_training(
     elif output_layer(trainer.model) is None:
         temperature, source = 1.0, "not fitted, because no single linear layer gives the logits of this backbone"
     else:
-        temperature = fit_temperature(logits, splits["validation"]["label"])
+        temperature = fit_temperature(logits, splits["validation"]["label"], classes)
         source = "fitted on the validation split"
     if temperature != 1 or prior_adjustment:
         fold_into_output_layer(trainer.model, temperature, prior_shift(shares, prior_adjustment))
@@ -93,12 +95,13 @@ def describe(folded: Folded, splits: DatasetDict, logits: FloatArray) -> dict[st
     Args:
         folded: what was folded.
         splits: of `load_smile_dataset`.
-        logits: (N, 3) of the saved model on the test split.
+        logits: (N, K) of the saved model on the test split.
 
     Returns:
         `calibration`: the temperature, and by split and stage `ece` and `nll`. `decision`: the strength of the prior
         adjustment, the class shares, and the `trade_off` on the validation split, a list that is empty without one.
     """
+    labels = labels_of(splits["test"])
     trained = {"test": folded.undo(logits)}
     if folded.validation_logits is not None:
         trained = {"validation": folded.validation_logits} | trained
@@ -107,14 +110,15 @@ def describe(folded: Folded, splits: DatasetDict, logits: FloatArray) -> dict[st
     for split, scores in trained.items():
         stages, label_ids = folded.stages(scores), splits[split]["label"]
         calibration[split] = {
-            stage: {name: compute_metrics(probabilities, label_ids)[name] for name in ("ece", "nll")}
+            stage: {name: compute_metrics(probabilities, label_ids, labels)[name] for name in ("ece", "nll")}
             for stage, probabilities in stages.items()
         }
-        ece = ece_where_it_is_meant(stages["saved"], label_ids, folded.shares, folded.prior_adjustment)
+        ece = ece_where_it_is_meant(stages["saved"], label_ids, folded.shares, folded.prior_adjustment, labels)
         calibration[split]["ece_where_it_is_meant"] = ece
         if split == "validation":
             strengths = sorted({*STRENGTHS, folded.prior_adjustment})
-            table = trade_off(stages["with_temperature"], label_ids, folded.shares, strengths).to_dict("records")
+            probabilities = stages["with_temperature"]
+            table = trade_off(probabilities, label_ids, folded.shares, strengths, labels).to_dict("records")
     decision = {
         "prior_adjustment": folded.prior_adjustment,
         "class_shares": folded.shares.tolist(),

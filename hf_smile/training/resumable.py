@@ -176,7 +176,7 @@ class ResumableTrainer(Trainer):
             return super().predict(*args, **kwargs)
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
-        """Whole or not at all. `best_global_step` says which one is the best; a path would break when they are moved."""
+        """Whole or not at all. `best_global_step` says which is the best; a path would break when they are moved."""
         folder, state = Path(str(self.args.output_dir)), self.state
         if broken := [name for name, value in self.model.named_parameters() if not value.isfinite().all()]:
             raise SmileModelError(

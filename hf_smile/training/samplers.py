@@ -12,7 +12,6 @@ import torch
 from torch.utils.data import BatchSampler, Sampler, WeightedRandomSampler
 
 from hf_smile.errors import SmileDataError
-from hf_smile.labels import NUM_LABELS
 from hf_smile.modeling.losses import class_weights
 
 
@@ -32,7 +31,7 @@ class BalancedSampler(WeightedRandomSampler):
     """
 
     def __init__(self, label_ids: np.ndarray, seed: int) -> None:
-        weights = class_weights(np.bincount(label_ids, minlength=NUM_LABELS))[label_ids]
+        weights = class_weights(np.bincount(label_ids))[label_ids]
         super().__init__(weights.tolist(), len(label_ids), generator=torch.Generator())
         self.seed = seed
         self.epoch = 0

@@ -37,6 +37,7 @@ from hf_smile.data.in_memory import smile_dataset
 from hf_smile.data.transforms import BatchTransform, evaluation_transform
 from hf_smile.errors import SmileError, SmileModelError
 from hf_smile.evaluation.metric import SmileMetric
+from hf_smile.labels import LabelSet
 from hf_smile.modeling.layers import keep_frozen_in_eval_mode, layer_decay_groups
 from hf_smile.modeling.losses import Loss, training_loss
 from hf_smile.shards.folder import labels_in, shard_files
@@ -112,7 +113,7 @@ class SmileTrainer(ResumableTrainer):
                     "add --select_best last, or set a --validation_size"
                 )
             args.eval_strategy = IntervalStrategy.NO
-        self.labels = tuple(model.config.id2label[label_id] for label_id in range(model.config.num_labels))
+        self.labels = LabelSet.of(model.config.id2label)
         pretrained_cfg = model.config.pretrained_cfg
         self.evaluation_transform = BatchTransform(evaluation_transform(pretrained_cfg))
         self.augment = BatchTransform(
@@ -172,7 +173,6 @@ class SmileTrainer(ResumableTrainer):
             if args.imbalance == "oversample":
                 images, sampler = RepeatedImages(rows, self.augment), BalancedSampler(label_ids, args.seed)
             else:
-                images = rows.with_transform(self.augment)
                 sampler = SeedableRandomSampler(
                     images, data_seed=args.seed if args.data_seed is None else args.data_seed
                 )
@@ -256,11 +256,7 @@ class SmileTrainer(ResumableTrainer):
         pixel_values = inputs["pixel_values"].contiguous(memory_format=torch.channels_last)
         if model.training:
             keep_frozen_in_eval_mode(model)
-            targets = (
-                F.one_hot(labels, self.model.config.num_labels).float()
-                if self.mixup is None
-                else self._mix(pixel_values, labels)
-            )
+            targets = self._one_hot(labels) if self.mixup is None else self._mix(pixel_values, labels)
             outputs = model(pixel_values=pixel_values)
             loss = self.training_loss(outputs.logits, targets)
             hits = (outputs.logits.argmax(dim=1) == targets.argmax(dim=1)).sum()
@@ -273,6 +269,9 @@ class SmileTrainer(ResumableTrainer):
             loss = F.cross_entropy(outputs.logits.float(), labels)
         return (loss, outputs) if return_outputs else loss
 
+    def _one_hot(self, labels: torch.Tensor) -> torch.Tensor:
+        return F.one_hot(labels, len(self.labels)).float()
+
     def _mix(self, pixel_values: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Mix a batch in place, the last of an odd number left out; returns the share of each class, `(N, K)`.
 
@@ -282,7 +281,7 @@ class SmileTrainer(ResumableTrainer):
         assert self.mixup is not None
         even = len(labels) // 2 * 2
         _, targets = self.mixup(pixel_values[:even], labels[:even])
-        return torch.cat([targets, F.one_hot(labels[even:], self.model.config.num_labels).float()])
+        return torch.cat([targets, self._one_hot(labels[even:])])
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
         """Evaluate the averaged weights where there are any, in all processes those of the first, which saves them."""
@@ -345,7 +344,7 @@ class SmileTrainer(ResumableTrainer):
 
     def _smile_metrics(self, prediction: EvalPrediction) -> dict[str, float]:
         probabilities = softmax(prediction.predictions.astype(np.float64), axis=1)
-        return SmileMetric().compute(predictions=probabilities, references=prediction.label_ids)
+        return SmileMetric(self.labels).compute(predictions=probabilities, references=prediction.label_ids)
 
 
 class _Following(TrainerCallback):

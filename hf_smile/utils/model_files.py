@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_smile.errors import SmileModelError, first_line
-from hf_smile.labels import LABEL_NAMES
+from hf_smile.labels import LabelSet
 from hf_smile.utils.hub_id import missing_folder
 
 MAX_CONFIG_BYTES = 1_000_000
@@ -117,11 +117,12 @@ def read_config(model: str | Path) -> dict[str, Any]:
     config = read_timm_config(model)
     where = f"{model}: config.json"
     labels = config.get("label_names")
-    if labels != list(LABEL_NAMES):
+    try:
+        LabelSet.of(labels if isinstance(labels, list) else ())
+    except (ValueError, TypeError) as error:
         raise SmileModelError(
-            f"{where} is of no model of scripts/train.py: its label_names are {_short(labels)} "
-            f"instead of {', '.join(LABEL_NAMES)}, in this order"
-        )
+            f"{where} is of no model of scripts/train.py: its label_names are {_short(labels)}: {error}"
+        ) from None
     return config
 
 
@@ -130,7 +131,7 @@ def read_timm_config(model: str | Path) -> dict[str, Any]:
 
     Returns:
         The object in the file. Its `model_args`, which timm builds the network with, are those that describe its
-        shape, checked; `num_classes` and `in_chans` are not among them, because every model here has three of each.
+        shape, checked; `num_classes` and `in_chans` are not among them, which follow from the labels and the images.
 
     Raises:
         SmileModelError: there is none, it is no JSON object, it brings code of its own, is of no timm model, or has

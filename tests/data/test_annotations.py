@@ -5,7 +5,7 @@ import pytest
 from hf_smile.data.annotations import read_annotations
 from hf_smile.data.columns import Reading
 from hf_smile.errors import Problems, SmileDataError
-from hf_smile.labels import parse_label_map
+from hf_smile.labels import SMILE_LABELS
 
 
 @pytest.fixture
@@ -158,10 +158,10 @@ def test_unknown_labels_are_mapped_or_the_line_to_add_is_printed(read):
     _, problems = read(text)
     with pytest.raises(SmileDataError, match=r'--label_map "genuine=\.\.\.,Fake=\.\.\.,none=\.\.\.,fake'):
         problems.raise_if_any("data")
-    label_map = parse_label_map("genuine=positive smile,fake=negative smile,none=NOT smile")
+    label_map = SMILE_LABELS.parse_map("genuine=positive smile,fake=negative smile,none=NOT smile")
     table, problems = read(text, label_map=label_map)
     assert problems == [] and table["label"].tolist() == [1, 0, 2, 0]
-    table, problems = read("0,0\n1,2\n", label_map=parse_label_map({"0": "NOT smile", "2": "negative smile"}))
+    table, problems = read("0,0\n1,2\n", label_map=SMILE_LABELS.parse_map({"0": "NOT smile", "2": "negative smile"}))
     assert table["label"].tolist() == [2, 0]
 
 
