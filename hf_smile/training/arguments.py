@@ -19,11 +19,11 @@ from transformers import HfArgumentParser, TrainingArguments
 from hf_smile.data.arguments import DataArguments
 from hf_smile.data.augmentation import AugmentationArguments
 from hf_smile.errors import SmileError
-from hf_smile.hub_id import is_hub_id
 from hf_smile.modeling import DEFAULT_BACKBONE
 from hf_smile.modeling.losses import IMBALANCE, LOSSES
 from hf_smile.training.checks import check_together, check_values
 from hf_smile.utils.cores import own_cores
+from hf_smile.utils.hub_id import is_hub_id
 
 
 @dataclass

@@ -173,9 +173,8 @@ class SmileTrainer(ResumableTrainer):
             if args.imbalance == "oversample":
                 images, sampler = RepeatedImages(rows, self.augment), BalancedSampler(label_ids, args.seed)
             else:
-                sampler = SeedableRandomSampler(
-                    images, data_seed=args.seed if args.data_seed is None else args.data_seed
-                )
+                seed = args.seed if args.data_seed is None else args.data_seed
+                images, sampler = rows.with_transform(self.augment), SeedableRandomSampler(rows, data_seed=seed)
             self.batches = EpochBatches(sampler, batch_size, process, processes, args.dataloader_drop_last)
         self.class_counts = np.bincount(label_ids, minlength=len(self.labels))
         self.training_loss: Loss = training_loss(
