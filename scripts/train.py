@@ -111,7 +111,7 @@ def main() -> None:
 
     with clear_of_disk_errors(Path(args.output_dir)):
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        folded = fold_after_training(trainer, splits, args.temperature, args.prior_adjustment)
+        folded = fold_after_training(trainer, args.temperature, args.prior_adjustment)
         trainer.save_model()
 
         logits = trainer.predict(splits["test"]).predictions

@@ -46,24 +46,23 @@ from hf_smile.shards.stream import ShardBatches
 from hf_smile.training.arguments import SmileTrainingArguments
 from hf_smile.training.callbacks import EpochReport, FrozenWarmUp, head_first_schedule
 from hf_smile.training.checkpoints import damage
-from hf_smile.training.history import best_epoch, describe_choice, history_table
+from hf_smile.training.history import best_epoch, history_table
 from hf_smile.training.loading import training_loader
+from hf_smile.training.recorded import RecordedTrainer
 from hf_smile.training.reporting import Reporting
-from hf_smile.training.resumable import ResumableTrainer
 from hf_smile.training.samplers import BalancedSampler, EpochBatches, RepeatedImages
 
 RAW_WEIGHTS = "raw_weights.safetensors"
 """In a checkpoint: the weights that are trained further. Those in `model.safetensors` are their average."""
 
 
-class SmileTrainer(ResumableTrainer):
+class SmileTrainer(RecordedTrainer):
     """Fine-tunes a model of `build_model`. What is not named here means what it means in `transformers.Trainer`.
 
-    Beyond `ResumableTrainer`: augmentation that does not depend on how the data are loaded; accuracy of the
-    training batches beside their loss (of mixed images: towards the label with the larger share); remedies against
-    classes of unequal size, label smoothing, mixup and cutmix, in training only; layers that learn slower or later;
-    an exponential average of the weights (`ema_decay`), which is what is evaluated and saved; no pickled arguments
-    beside the model.
+    Beyond `ResumableTrainer` and `RecordedTrainer`: augmentation that does not depend on how the data are loaded;
+    accuracy of the training batches beside their loss (of mixed images: towards the label with the larger share);
+    remedies against classes of unequal size, label smoothing, mixup and cutmix, in training only; layers that learn
+    slower or later; an exponential average of the weights (`ema_decay`), which is what is evaluated and saved.
 
     Args:
         model: of `build_model`.
@@ -116,14 +115,13 @@ class SmileTrainer(ResumableTrainer):
         self.labels = LabelSet.of(model.config.id2label)
         pretrained_cfg = model.config.pretrained_cfg
         self.evaluation_transform = BatchTransform(evaluation_transform(pretrained_cfg))
-        self.augment = BatchTransform(
-            TrainingTransform(pretrained_cfg, augmentation or AugmentationArguments()), seed=args.seed
-        )
         self.mixup: Mixup | None = None
         if args.mixup or args.cutmix:
             self.mixup = Mixup(args.mixup, args.cutmix, label_smoothing=0, num_classes=len(self.labels))
-        self.class_counts: np.ndarray | None = None
+        self.class_counts = np.zeros(len(self.labels), np.int64)
         """(K,) training images of each class."""
+        self.augmentation = augmentation or AugmentationArguments()
+        self.augment = BatchTransform(TrainingTransform(pretrained_cfg, self.augmentation), seed=args.seed)
         # Convolutions run faster this way on CPUs and on GPUs; the values stay the same.
         model.to(memory_format=torch.channels_last)
         super().__init__(
@@ -144,8 +142,6 @@ class SmileTrainer(ResumableTrainer):
         if args.warmup_frozen_epochs:
             self.add_callback(FrozenWarmUp(model, args.warmup_frozen_epochs))
         self.ema = self._new_average()
-        self.evaluated: dict[str, EvalLoopOutput] = {}
-        """What was last evaluated with the weights as they are, by `metric_key_prefix`."""
         self.reporting = Reporting(self)
 
     def encode(self, dataset: Dataset, split: str = "test") -> Dataset:
@@ -188,7 +184,6 @@ class SmileTrainer(ResumableTrainer):
 
     def train(self, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> TrainOutput:
         """Train, or resume from a checkpoint. One that early stopping ended is not trained any further."""
-        self.evaluated.clear()
         self.ema = self.ema or self._new_average()
         output = super().train(resume_from_checkpoint, *args, **kwargs)
         if self.args.load_best_model_at_end and self.state.best_global_step:
@@ -202,6 +197,7 @@ class SmileTrainer(ResumableTrainer):
         elif self.ema is not None:  # no checkpoint was chosen: the last average is the model
             self.model.load_state_dict(self.ema.module.state_dict())
         self.ema = None
+        self.forget_evaluations()
         return output
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
@@ -213,11 +209,6 @@ class SmileTrainer(ResumableTrainer):
             self.state.best_metric = float(best[f"validation_{self.args.metric_for_best_model}"])
             self.state.best_global_step = int(best["step"])
         return metrics
-
-    def describe_choice(self) -> dict[str, Any]:
-        """Which epoch the weights are of, after `train`; see `hf_smile.training.history.describe_choice`."""
-        n_images = len(self.eval_dataset) if self.eval_dataset is not None else 0
-        return describe_choice(history_table(self.state.log_history), self.args, n_images)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """With `layer_decay`, groups of parameters that learn the slower the farther they are from the head."""
@@ -289,9 +280,7 @@ class SmileTrainer(ResumableTrainer):
                 for buffer in module.buffers():
                     torch.distributed.broadcast(buffer, 0)
         with self.averaged_weights():
-            output = super().evaluation_loop(*args, **kwargs)
-        self.evaluated[kwargs.get("metric_key_prefix", "eval")] = output
-        return output
+            return super().evaluation_loop(*args, **kwargs)
 
     @contextmanager
     def averaged_weights(self) -> Iterator[None]:

@@ -33,7 +33,7 @@ def report(sample_dir, tmp_path):
             model, SmileTrainingArguments(output_dir=str(folder), **settings), splits["train"], splits["validation"]
         )
         trainer.train(resume_from_checkpoint=resume)
-        fold_after_training(trainer, splits)
+        fold_after_training(trainer)
         trainer.predict(splits["test"])
         Image.fromarray(np.full((40, 60, 3), 200, np.uint8)).save(folder / "confusion_matrix.png")
         trainer.reporting.finish(METRICS, folder / "confusion_matrix.png")
