@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from datasets import ClassLabel, Dataset, Features, Image, Value
+from datasets import ClassLabel, Dataset, Features, Image
 from PIL import Image as Pictures
 
 import hf_smile
@@ -23,7 +23,9 @@ QUICK = {"num_train_epochs": 1, "per_device_train_batch_size": 8, "use_cpu": Tru
 
 def test_the_loop_of_the_readme(hub_here, sample_dir, tmp_path, monkeypatch, capsys):
     """As it stands there, in a folder where the names it gives are drawn faces and a tiny network."""
-    (code,) = re.findall(r"```python\n(from hf_smile import [^`]*?SmileTrainer.*?)```", (ROOT / "README.md").read_text(), re.S)
+    (code,) = re.findall(
+        r"```python\n(from hf_smile import [^`]*?SmileTrainer.*?)```", (ROOT / "README.md").read_text(), re.S
+    )
     assert len(code.splitlines()) <= 20
     monkeypatch.chdir(tmp_path)
     Path("data").mkdir()
