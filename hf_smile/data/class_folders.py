@@ -11,21 +11,13 @@ from typing import Any
 import pandas as pd
 
 from hf_smile.data.annotations import path_problem
+from hf_smile.data.arguments import EXPECTED_LAYOUT
 from hf_smile.data.columns import Reading
 from hf_smile.data.sources import ImageSource, plain_path
 from hf_smile.data.splits import name_splits, split_of
 from hf_smile.errors import Problems, SmileDataError
 from hf_smile.labels import MAX_LABELS
 from hf_smile.utils.console import is_main_process
-
-EXPECTED_LAYOUT = """\
-Point --data_dir at a folder, or a zip, that holds one of these:
-  train.csv (and test.csv, validation.csv) and the images, in a folder, in a zip or beside them
-  metadata.csv, .jsonl or .parquet beside the images
-  one folder per class, by itself or in train/ (and test/, validation/)
-  Parquet files with images, or a saved data set of the library datasets
-or at the id of a data set on the Hugging Face Hub (owner/name). docs/data.md shows each of them.
-No data at hand? Draw the sample: python scripts/prepare_data.py --draw_sample --data_dir data/sample"""
 
 _MOST_CLASSES = 1_000  # folders at a level; with more, they are not classes
 _PIECE = 10_000  # names that are in memory at a time

@@ -15,7 +15,8 @@ from typing import Any
 import pandas as pd
 
 from hf_smile.data.annotations import annotation_pieces, read_annotations
-from hf_smile.data.class_folders import EXPECTED_LAYOUT, base_folder, class_folders, rows_of_folders
+from hf_smile.data.arguments import EXPECTED_LAYOUT, require_data
+from hf_smile.data.class_folders import base_folder, class_folders, rows_of_folders
 from hf_smile.data.columns import PLAIN, Reading
 from hf_smile.data.rows import is_ready_made, label_names, load_rows, parquet_files, row_pieces
 from hf_smile.data.sources import METADATA, Images, ImageSource, plain_path
@@ -24,7 +25,6 @@ from hf_smile.errors import Problems, SmileDataError
 from hf_smile.labels import SMILE_LABELS, LabelSet
 from hf_smile.shards.folder import SETTINGS
 from hf_smile.utils.console import is_main_process
-from hf_smile.utils.hub_id import missing_folder
 
 _NAMES_A_SPLIT = re.compile(r"^[a-z]+([-_ ](labels?|annotations?|data|set))?$", re.IGNORECASE)
 _IMAGE_PLACES = ("happy_images", "images", "happy_images.zip", "images.zip")
@@ -65,10 +65,7 @@ def read_layout(data_dir: str | Path, problems: Problems, reading: Reading = PLA
     >>> layout = read_layout("data/sample", Problems())  # doctest: +SKIP
     """
     path = Path(data_dir)
-    if not str(data_dir):
-        raise SmileDataError("--data_dir is empty (an unset variable of the shell?)")
-    if not path.exists() and (message := missing_folder(str(data_dir))):
-        raise SmileDataError(f"{message}.\n{EXPECTED_LAYOUT}")
+    require_data(data_dir)
 
     def layout(pieces: Pieces, images: Images) -> Layout:
         labels = reading.labels or SMILE_LABELS

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from tqdm.auto import tqdm
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ProgressCallback
 from transformers.trainer_utils import IntervalStrategy
@@ -18,6 +19,8 @@ from hf_smile.training.history import best_epoch, history_table, write_history
 class EpochReport(ProgressCallback):
     """A progress bar, one line an epoch in place of a dictionary, and history and curves kept up to date on disk."""
 
+    prediction_bar: tqdm | None
+
     def __init__(self, args: TrainingArguments) -> None:
         super().__init__()
         self.show_bar = not args.disable_tqdm
@@ -28,8 +31,6 @@ class EpochReport(ProgressCallback):
     ) -> None:
         self.current_step = state.global_step
         if state.is_world_process_zero and self.show_bar:
-            from tqdm.auto import tqdm
-
             self.training_bar = tqdm(
                 total=state.max_steps, initial=state.global_step, desc="Training", unit=" steps", dynamic_ncols=True
             )
@@ -51,8 +52,13 @@ class EpochReport(ProgressCallback):
         eval_dataloader: Any = None,
         **kwargs: Any,
     ) -> None:
-        if self.show_bar:
-            super().on_prediction_step(args, state, control, eval_dataloader=eval_dataloader, **kwargs)
+        """The evaluation after an epoch has no bar of its own."""
+        if self.show_bar and state.is_world_process_zero and self.training_bar is None:
+            if self.prediction_bar is None:
+                self.prediction_bar = tqdm(
+                    total=len(eval_dataloader), desc="Predicting", unit=" batches", leave=False, delay=2
+                )
+            self.prediction_bar.update()
 
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any

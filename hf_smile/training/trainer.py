@@ -33,7 +33,8 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import IntervalStrategy, TrainOutput
 
-from hf_smile.data.augmentation import AugmentationArguments, TrainingTransform
+from hf_smile.data.arguments import AugmentationArguments
+from hf_smile.data.augmentation import TrainingTransform
 from hf_smile.data.rows import labels_of
 from hf_smile.data.transforms import BatchTransform, collate, evaluation_transform
 from hf_smile.errors import SmileError, SmileModelError
