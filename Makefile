@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 QUICKSTART := outputs/quickstart
-# Threads that spin while they wait slow everything down where cores are shared.
+# Threads that spin while they wait slow everything down where cores are shared. hf-smile says so itself, pytest does not.
 export OMP_WAIT_POLICY ?= passive
 
 .PHONY: help install quickstart demo test quality audit lowest format clean
@@ -19,13 +19,12 @@ install: .venv/.installed  ## install the package and its tools into .venv
 	@touch $@
 
 quickstart: install  ## draw the sample data, fine-tune on them, show the result
-	test -f data/sample/train.csv || $(BIN)/python scripts/prepare_data.py --draw_sample --data_dir data/sample
-	$(BIN)/accelerate launch --quiet --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
-		scripts/train.py recipes/quickstart.yaml --overwrite
+	test -f data/sample/train.csv || $(BIN)/hf-smile prepare --draw_sample --data_dir data/sample
+	$(BIN)/hf-smile train recipes/quickstart.yaml --overwrite
 
 demo: install  ## run the demo on the quick start's model, training it first if it is not there
 	test -f $(QUICKSTART)/model.safetensors || $(MAKE) quickstart
-	test -f $(QUICKSTART)/onnx/model.onnx || $(BIN)/python scripts/export_onnx.py --model $(QUICKSTART)
+	test -f $(QUICKSTART)/onnx/model.onnx || $(BIN)/hf-smile export --model $(QUICKSTART)
 	HF_SMILE_MODEL=$(QUICKSTART) $(BIN)/python space/app.py
 
 test: install  ## run the whole test suite

@@ -66,7 +66,7 @@ class Engine:
     """Answers every visitor with one model. Threads may share it.
 
     Args:
-        model: folder that `scripts/train.py` made, or an id on the Hub. ONNX Runtime runs it where it is exported.
+        model: folder that `hf-smile train` made, or an id on the Hub. ONNX Runtime runs it where it is exported.
 
     Raises:
         SmileModelError: there is no such model, or its ONNX file can't be run.

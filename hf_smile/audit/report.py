@@ -21,7 +21,7 @@ from hf_smile.utils.csv_cells import guarded
 
 NO_FILES = (
     "the images are rows of a saved data set, which CSV files can't name; write them to a folder with "
-    "scripts/prepare_data.py --export_imagefolder DIR, and audit that one"
+    "hf-smile prepare --export_imagefolder DIR, and audit that one"
 )
 SIGNIFICANT = 0.01
 """p-value below which images that are alike count as a leak."""

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from hf_smile.benchmarks.measure import Row, alternate
-from hf_smile.data.augmentation import AugmentationArguments, TrainingTransform
+from hf_smile.data.arguments import AugmentationArguments
+from hf_smile.data.augmentation import TrainingTransform
 from hf_smile.data.images import decode_image, encoded_bytes
 from hf_smile.data.transforms import Batch, BatchTransform, collate, evaluation_transform
 

@@ -56,7 +56,7 @@ Pause = Callable[[int], None]
 def benchmark_train(splits: DatasetDict, settings: TrainSettings) -> tuple[dict[str, Row], dict[str, float]]:
     """Training steps, data included; each contender in a process of its own, one after the other taking a round.
 
-    - `ours`: the loop of `scripts/train.py`.
+    - `ours`: the loop of `hf-smile train`.
     - `compute_limit`: the same step on one batch that stays in memory: what is left when nothing waits for data.
     - `hf_loop`: transformers' `Trainer`, with the images prepared as `run_image_classification.py` does it.
 
@@ -92,7 +92,7 @@ def enough_images(splits: DatasetDict, settings: TrainSettings) -> DatasetDict:
 
 
 def ours(settings: TrainSettings, pause: Pause) -> None:
-    """Train as `scripts/train.py` does."""
+    """Train as `hf-smile train` does."""
     _run(_our_trainer(settings), settings, pause)
 
 

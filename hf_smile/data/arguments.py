@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_smile.errors import SmileDataError
 from hf_smile.labels import SMILE_LABELS, LabelSet
+from hf_smile.utils.hub_id import missing_folder
 
 if TYPE_CHECKING:
     from hf_smile.data.columns import Reading
 
 DEFAULT_DATA_DIR = "data/happy_images"
+
+EXPECTED_LAYOUT = """\
+Point --data_dir at a folder, or a zip, that holds one of these:
+  train.csv (and test.csv, validation.csv) and the images, in a folder, in a zip or beside them
+  metadata.csv, .jsonl or .parquet beside the images
+  one folder per class, by itself or in train/ (and test/, validation/)
+  Parquet files with images, or a saved data set of the library datasets
+or at the id of a data set on the Hugging Face Hub (owner/name). docs/data.md shows each of them.
+No data at hand? Draw the sample: hf-smile prepare --draw_sample --data_dir data/sample"""
 
 
 @dataclass
@@ -78,6 +89,49 @@ class DataArguments:
         return Reading(self.image_column, self.label_column, self.id_column, label_map, labels)
 
 
+@dataclass
+class AugmentationArguments:
+    """Random changes of the training images. The original work used `--rotation` and `--horizontal_flip` alone."""
+
+    horizontal_flip: float = field(default=0.5, metadata={"help": "probability of a left-right flip, 0 to 1"})
+    vertical_flip: float = field(default=0.0, metadata={"help": "probability of an upside-down flip, 0 to 1"})
+    rotation: float = field(default=15.0, metadata={"help": "rotate by up to this many degrees, either way"})
+    shear: float = field(default=0.0, metadata={"help": "shear by up to this many degrees, either way"})
+    crop_scale: float = field(
+        default=0.7, metadata={"help": "crop at least this share of the area, 0 to 1; 1 crops nothing"}
+    )
+    brightness: float = field(default=0.2, metadata={"help": "change brightness by up to this share"})
+    contrast: float = field(default=0.2, metadata={"help": "change contrast by up to this share"})
+    random_erasing: float = field(default=0.0, metadata={"help": "probability of a blank rectangle, 0 to 1"})
+
+    def __post_init__(self) -> None:
+        for name in ("horizontal_flip", "vertical_flip", "brightness", "contrast", "random_erasing"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise SmileDataError(f"{name} is {getattr(self, name)}; it must lie between 0 and 1")
+        if not 0 < self.crop_scale <= 1:
+            raise SmileDataError(f"crop_scale is {self.crop_scale}; it must be above 0 and at most 1")
+        for name, limit in (("rotation", 180), ("shear", 60)):
+            if not 0 <= getattr(self, name) <= limit:
+                raise SmileDataError(f"{name} is {getattr(self, name)} degrees; it must lie between 0 and {limit}")
+
+
+DATA_SETTINGS = tuple(setting.name for setting in fields(DataArguments))
+
+
+def require_data(data_dir: str | Path) -> None:
+    """See that there is something, or may be on the Hub, before anything heavy is imported.
+
+    Raises:
+        SmileDataError: there is no such folder.
+
+    >>> require_data("somebody/faces")
+    """
+    if not str(data_dir):
+        raise SmileDataError("--data_dir is empty (an unset variable of the shell?)")
+    if not Path(data_dir).exists() and (message := missing_folder(str(data_dir))):
+        raise SmileDataError(f"{message}.\n{EXPECTED_LAYOUT}")
+
+
 def add_data_arguments(parser: argparse.ArgumentParser, *without: str, of_the_run: bool = False) -> None:
     """Add the settings to a parser, but for those named.
 
@@ -103,12 +157,17 @@ def add_data_arguments(parser: argparse.ArgumentParser, *without: str, of_the_ru
 
 
 def data_arguments(namespace: argparse.Namespace, **others: Any) -> DataArguments:
-    """What a parser with these settings has read."""
-    names = [setting.name for setting in fields(DataArguments) if hasattr(namespace, setting.name)]
-    return DataArguments(**{name: getattr(namespace, name) for name in names} | others)
+    """What a parser with these settings has read.
+
+    Raises:
+        SmileDataError: there are no such data.
+    """
+    given = {name: value for name, value in vars(namespace).items() if name in DATA_SETTINGS}
+    data = DataArguments(**given | others)
+    require_data(data.data_dir)
+    return data
 
 
 def given_data_arguments(namespace: argparse.Namespace) -> dict[str, Any]:
     """The settings that were given to a parser which leaves the others to the run, `seed` among them."""
-    names = {"seed", *(setting.name for setting in fields(DataArguments))}
-    return {name: value for name, value in vars(namespace).items() if name in names}
+    return {name: value for name, value in vars(namespace).items() if name in ("seed", *DATA_SETTINGS)}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from hf_smile.data.arguments import AugmentationArguments
 from hf_smile.data.preprocessing import data_config
-from hf_smile.errors import SmileDataError
 
 if TYPE_CHECKING:
     import torch
@@ -24,32 +23,6 @@ _CROP_RATIOS = 0.9, 1.1
 _ERASED_AREAS, _ERASED_RATIOS = (0.02, 0.33), (0.3, 3.3)
 _BLUR_FROM = 1.25  # source pixels to one of the model; below, single points show no less than areas
 _LONGEST = 32_000  # pixels a side that OpenCV's warp takes
-
-
-@dataclass
-class AugmentationArguments:
-    """Random changes of the training images. The original work used `--rotation` and `--horizontal_flip` alone."""
-
-    horizontal_flip: float = field(default=0.5, metadata={"help": "probability of a left-right flip, 0 to 1"})
-    vertical_flip: float = field(default=0.0, metadata={"help": "probability of an upside-down flip, 0 to 1"})
-    rotation: float = field(default=15.0, metadata={"help": "rotate by up to this many degrees, either way"})
-    shear: float = field(default=0.0, metadata={"help": "shear by up to this many degrees, either way"})
-    crop_scale: float = field(
-        default=0.7, metadata={"help": "crop at least this share of the area, 0 to 1; 1 crops nothing"}
-    )
-    brightness: float = field(default=0.2, metadata={"help": "change brightness by up to this share"})
-    contrast: float = field(default=0.2, metadata={"help": "change contrast by up to this share"})
-    random_erasing: float = field(default=0.0, metadata={"help": "probability of a blank rectangle, 0 to 1"})
-
-    def __post_init__(self) -> None:
-        for name in ("horizontal_flip", "vertical_flip", "brightness", "contrast", "random_erasing"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise SmileDataError(f"{name} is {getattr(self, name)}; it must lie between 0 and 1")
-        if not 0 < self.crop_scale <= 1:
-            raise SmileDataError(f"crop_scale is {self.crop_scale}; it must be above 0 and at most 1")
-        for name, limit in (("rotation", 180), ("shear", 60)):
-            if not 0 <= getattr(self, name) <= limit:
-                raise SmileDataError(f"{name} is {getattr(self, name)} degrees; it must lie between 0 and {limit}")
 
 
 class TrainingTransform:

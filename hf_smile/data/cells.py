@@ -20,7 +20,7 @@ from hf_smile.errors import SmileDataError, first_line
 from hf_smile.utils.console import is_main_process
 from hf_smile.utils.csv_cells import unguarded
 
-TOO_LARGE = "is this an annotation file? If so, let scripts/shard_dataset.py read it, and train on what that writes"
+TOO_LARGE = "is this an annotation file? If so, let hf-smile shard read it, and train on what that writes"
 _MAX_LINE_LENGTH = 1_000_000
 _NO_TEXT = re.compile("[\x00\ud800-\udfff]")  # UTF-16 without its mark, or bytes that `surrogateescape` kept
 _BEYOND_ASCII = re.compile("[\x80-\ud7ff\ue000-\ufefe\uff00-\U0010ffff]")

@@ -6,39 +6,29 @@ import re
 import sqlite3
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from itertools import chain, islice
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pandas as pd
 
-from hf_smile.data.annotations import annotation_pieces, path_problem, read_annotations
+from hf_smile.data.annotations import annotation_pieces, read_annotations
+from hf_smile.data.arguments import EXPECTED_LAYOUT, require_data
+from hf_smile.data.class_folders import base_folder, class_folders, rows_of_folders
 from hf_smile.data.columns import PLAIN, Reading
 from hf_smile.data.rows import is_ready_made, label_names, load_rows, parquet_files, row_pieces
 from hf_smile.data.sources import METADATA, Images, ImageSource, plain_path
 from hf_smile.data.splits import SPLITS, name_splits, split_of
 from hf_smile.errors import Problems, SmileDataError
-from hf_smile.labels import MAX_LABELS, SMILE_LABELS, LabelSet
+from hf_smile.labels import SMILE_LABELS, LabelSet
 from hf_smile.shards.folder import SETTINGS
 from hf_smile.utils.console import is_main_process
-from hf_smile.utils.hub_id import missing_folder
-
-EXPECTED_LAYOUT = """\
-Point --data_dir at a folder, or a zip, that holds one of these:
-  train.csv (and test.csv, validation.csv) and the images, in a folder, in a zip or beside them
-  metadata.csv, .jsonl or .parquet beside the images
-  one folder per class, by itself or in train/ (and test/, validation/)
-  Parquet files with images, or a saved data set of the library datasets
-or at the id of a data set on the Hugging Face Hub (owner/name). docs/data.md shows each of them.
-No data at hand? Draw the sample: python scripts/prepare_data.py --draw_sample --data_dir data/sample"""
 
 _NAMES_A_SPLIT = re.compile(r"^[a-z]+([-_ ](labels?|annotations?|data|set))?$", re.IGNORECASE)
 _IMAGE_PLACES = ("happy_images", "images", "happy_images.zip", "images.zip")
 
-_MOST_CLASSES = 1_000  # folders at a level; with more, they are not classes
-_PIECE = 10_000  # names that are in memory at a time
 
 Pieces = Iterator[tuple[str, pd.DataFrame]]
 """Split and table: `image_id`, `file`, `label`, `where`, `problem` and the user's further columns."""
@@ -75,10 +65,7 @@ def read_layout(data_dir: str | Path, problems: Problems, reading: Reading = PLA
     >>> layout = read_layout("data/sample", Problems())  # doctest: +SKIP
     """
     path = Path(data_dir)
-    if not str(data_dir):
-        raise SmileDataError("--data_dir is empty (an unset variable of the shell?)")
-    if not path.exists() and (message := missing_folder(str(data_dir))):
-        raise SmileDataError(f"{message}.\n{EXPECTED_LAYOUT}")
+    require_data(data_dir)
 
     def layout(pieces: Pieces, images: Images) -> Layout:
         labels = reading.labels or SMILE_LABELS
@@ -111,9 +98,9 @@ def read_layout(data_dir: str | Path, problems: Problems, reading: Reading = PLA
         raise SmileDataError(f"{why}.\n{EXPECTED_LAYOUT}")
     if images.metadata:
         return layout(_rows_of_metadata(images, read), images)
-    folders = _class_folders(images, reading)
+    folders = class_folders(images, reading)
     reading = folders.reading
-    return layout(_rows_of_folders(images, folders, problems), images)
+    return layout(rows_of_folders(images, folders, problems), images)
 
 
 def refuse_data_folder(output_dir: str | Path, data_dir: str | Path, replaces: str = "recipe.yaml") -> None:
@@ -190,7 +177,7 @@ def _find_images(folder: Path, cells: Iterable[str], problems: Problems) -> Imag
 
 def _rows_of_metadata(images: ImageSource, read: Callable[[Path, str], Iterator[pd.DataFrame]]) -> Pieces:
     """`file_name` is relative to the folder of `metadata.csv`; the first folder of the path may be that of a split."""
-    base = _base(images, PLAIN)
+    base = base_folder(images, PLAIN)
     with tempfile.TemporaryDirectory() as unpacked:
         for name in images.metadata:
             folder = PurePosixPath(plain_path(name)).parent
@@ -208,114 +195,6 @@ def _rows_of_metadata(images: ImageSource, read: Callable[[Path, str], Iterator[
                 splits = [named.get(top, "train") for top in tops]
                 for split in dict.fromkeys(splits):
                     yield split, bound[[of_row == split for of_row in splits]]
-
-
-@dataclass(frozen=True)
-class _ClassFolders:
-    """`train/<class>/<image>`, or `<class>/<image>` where no folder is named after a split; others may lie between."""
-
-    base: str
-    splits: Mapping[str, str]
-    level: int
-    """Where the folders of the classes are, below those of the splits."""
-    reading: Reading
-
-    def place(self, path: str) -> tuple[str | None, list[str]]:
-        """The split of an image, None for no such folder, and the folders below that of the split."""
-        folders = path.removeprefix(self.base).split("/")[:-1]
-        if not self.splits:
-            return "train", folders
-        return self.splits.get(folders[0] if folders else ""), folders[1:]
-
-
-def _class_folders(images: ImageSource, reading: Reading) -> _ClassFolders:
-    """Where they are, and which labels they stand for: names of their own, at the only level, are adopted."""
-    if given := [name for name in ("image_column", "label_column", "id_column") if getattr(reading, name)]:
-        raise SmileDataError(f"{images.path}: class folders have no columns; leave out --{given[0]}")
-    base = _base(images, reading)
-    levels = _levels(images, base)
-    splits = name_splits(levels[0]) if levels else {}
-    level = _level_of_classes(levels[1:] if splits else levels, reading)
-    at_class_level = levels[level + bool(splits)] if len(levels) > level + bool(splits) else set()
-    if images.tables and not any(map(reading.is_label, at_class_level)):
-        raise SmileDataError(
-            f"{images.path}: no folder has the name of a label, and {', '.join(images.tables)} is not called "
-            "train.csv (test.csv, validation.csv) or metadata.csv; rename it, or save it as CSV under that name"
-        )
-    if not levels:
-        raise SmileDataError(f"{images.path}: images, and nothing that says what they show.\n{EXPECTED_LAYOUT}")
-    found = _ClassFolders(base, splits, level, reading)
-    if len(levels) - bool(splits) != 1 or not 2 <= len(at_class_level) <= MAX_LABELS or reading.labels:
-        return found
-    places = (found.place(plain_path(name)) for name in images.names)
-    names = sorted({classes[0] for split, classes in places if split and classes})
-    return replace(found, reading=reading.adopting(names, images.path)) if len(names) > 1 else found
-
-
-def _rows_of_folders(images: ImageSource, folders: _ClassFolders, problems: Problems) -> Pieces:
-    level, reading = folders.level, folders.reading
-    outside = 0
-    names = images.names
-    while block := list(islice(names, _PIECE)):
-        rows: dict[str, list[dict[str, Any]]] = {}
-        for name in block:
-            path = plain_path(name)
-            split, classes = folders.place(path)
-            if split is None:
-                outside += 1
-                continue
-            if odd := path_problem(path):
-                problems.append(f"{path!r} {odd}; rename the file")
-            elif len(classes) <= level:
-                problems.append(f"{path}: not in the folder of a class")
-            elif not reading.is_label(classes[level]):
-                problems.append(f"{path}: unknown label {classes[level]!r}")
-                problems.unknown_labels.setdefault(classes[level])
-            else:
-                label = reading.parse(classes[level])
-                row = {"image_id": path, "file": name, "label": label, "where": path, "problem": ""}
-                rows.setdefault(split, []).append(row)
-        for split, found in rows.items():
-            yield split, pd.DataFrame(found)
-    if is_main_process():
-        if outside:
-            print(f"Note: {outside:,} images outside of train/, validation/ and test/ are not used", file=sys.stderr)
-        if images.unread:
-            formats = ", ".join(f"{count:,} .{suffix}" for suffix, count in images.unread.items())
-            print(f"Note: files of other formats are not used: {formats}", file=sys.stderr)
-
-
-def _base(images: ImageSource, reading: Reading) -> str:
-    """The folder that all images are in, but not one that is named after a split or a class."""
-    base = ""
-    for folder in images.wrapper.split("/")[:-1]:
-        if split_of(folder) or reading.is_label(folder):
-            break
-        base += f"{folder}/"
-    return base
-
-
-def _levels(images: ImageSource, base: str) -> list[set[str]]:
-    """The names of the folders at each level below that one."""
-    levels: list[set[str]] = []
-    for name in images.names:
-        folders = plain_path(name).removeprefix(base).split("/")[:-1]
-        levels += [set() for _ in folders[len(levels) :]]
-        for level, folder in zip(levels, folders, strict=False):
-            if len(level) < _MOST_CLASSES:
-                level.add(folder)
-    return levels
-
-
-def _level_of_classes(levels: list[set[str]], reading: Reading) -> int:
-    """Where the folders of the classes are: at the only level, or at the first where all have the name of a label.
-
-    Beside other levels numbers do not count as labels: they are likely those of people or sessions.
-    """
-    for number, level in enumerate(levels if len(levels) > 1 else ()):
-        if level and all(reading.is_label(folder) and not folder.strip().isdigit() for folder in level):
-            return number
-    return 0
 
 
 def _bind(table: pd.DataFrame, find: Callable[[str], str]) -> pd.DataFrame:

@@ -15,7 +15,7 @@ from hf_smile.data.rows import labels_of
 from hf_smile.utils.figures import class_colors, new_figure, save_figure
 
 if TYPE_CHECKING:
-    from hf_smile.data.augmentation import AugmentationArguments
+    from hf_smile.data.arguments import AugmentationArguments
 
 
 def class_table(splits: DatasetDict) -> pd.DataFrame:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 from datasets import Dataset, DatasetDict, Image
@@ -19,10 +20,27 @@ from hf_smile.data.images import encoded_bytes
 from hf_smile.errors import SmileDataError
 from hf_smile.utils.files import written_whole
 from hf_smile.utils.model_files import read_config
+from hf_smile.utils.words import counted
 
-_HEADER = ["image_id", "split", "digest"]
+logger = logging.getLogger(__name__)
+
 SPLITS_FILE = "splits.csv"
-"""`image_id,split,digest` of all images of a run. It carries the ids of people's pictures, and is not published."""
+"""The images of a run. It carries the ids of people's pictures, and is not published."""
+
+
+class Record(NamedTuple):
+    """A row of `splits.csv`."""
+
+    image_id: str
+    split: str
+    digest: str
+    """Of the bytes of the image; empty where the images are streamed."""
+    label: str
+    """Label id; empty in the record of an older hf_smile."""
+
+    @property
+    def image(self) -> str:
+        return self.digest or self.image_id
 
 
 def write_splits(folder: str | Path, splits: DatasetDict) -> None:
@@ -37,29 +55,28 @@ def write_splits(folder: str | Path, splits: DatasetDict) -> None:
     path = Path(folder, SPLITS_FILE)
     with written_whole(path) as unfinished, unfinished.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(_HEADER)
-        for split, dataset in splits.items():
-            writer.writerows((image_id, split, digest) for image_id, digest in images_of(dataset))
+        writer.writerow(Record._fields)
+        writer.writerows(_records(splits))
 
 
 def check_splits(folder: str | Path, splits: DatasetDict) -> None:
-    """See that the splits are those that a run began with, where it has a record.
+    """See that images, splits and labels are those that a run began with, where it has a record.
 
     Raises:
         SmileDataError: they are not.
 
     >>> check_splits("outputs/new", splits)  # doctest: +SKIP
     """
-    if not (earlier := read_splits(folder)):
+    if not (earlier := _read_records(folder)):
         return
-    now: dict[str, set[str]] = {}
-    for split, dataset in splits.items():
-        for image_id, digest in images_of(dataset):
-            now.setdefault(digest or image_id, set()).add(split)
-    if changed := sum(earlier.get(image) != now.get(image) for image in {*earlier, *now}):
+    before, now = ({(row.image, row.split, row.label) for row in rows} for rows in (earlier, _records(splits)))
+    if not all(row.label for row in earlier):
+        now = {(image, split, "") for image, split, _ in now}
+    if changed := len({image for image, _, _ in before ^ now}):
         raise SmileDataError(
-            f"{folder}: {changed:,} images are new, missing, changed or in another split since the run began "
-            f"({SPLITS_FILE}); name the data it began with, or start again with --overwrite"
+            f"{folder}: {counted(changed, 'image')} changed since the run began ({SPLITS_FILE}): new, missing, in "
+            "another split, or with other bytes or another label; name the data it began with, or start again with "
+            "--overwrite"
         )
 
 
@@ -85,22 +102,33 @@ def read_splits(model: str | Path) -> dict[str, set[str]]:
     Raises:
         SmileDataError: the record is damaged.
     """
-    path = _run_of(model) / SPLITS_FILE
     found: dict[str, set[str]] = {}
+    for row in _read_records(model):
+        found.setdefault(row.image, set()).add(row.split)
+    return found
+
+
+def _records(splits: DatasetDict) -> Iterator[Record]:
+    for split, dataset in splits.items():
+        for (image_id, digest), label in zip(images_of(dataset), dataset["label"], strict=True):
+            yield Record(image_id, split, digest, str(label))
+
+
+def _read_records(model: str | Path) -> list[Record]:
+    path = _run_of(model) / SPLITS_FILE
     if not path.is_file():
-        return found
+        return []
     try:
         with path.open(encoding="utf-8", newline="") as file:
             rows = csv.reader(file)
-            if next(rows) != _HEADER:
+            header = tuple(next(rows))
+            if header not in (Record._fields, Record._fields[:3]):
                 raise ValueError
-            for image_id, split, digest in rows:
-                found.setdefault(digest or image_id, set()).add(split)
-    except (OSError, ValueError, StopIteration, csv.Error):
+            return [Record(*row, *[""] * (4 - len(header))) for row in rows]
+    except (OSError, ValueError, TypeError, StopIteration, csv.Error):
         raise SmileDataError(
             f"{path}: damaged; train again with --overwrite, or name held-out data with --held_out"
         ) from None
-    return found
 
 
 def run_data(model: str | Path, given: dict[str, Any]) -> tuple[DataArguments, int]:
@@ -168,11 +196,17 @@ def require_held_out(model: str | Path, split: str, dataset: Dataset, vouched_fo
             f"{model} is a checkpoint of {run}: choose among checkpoints with --split validation, and test {run} itself"
         )
     record = read_splits(model)
+    labels = {(row.image, row.label) for row in _read_records(model) if row.label}
     counts: Counter[str] = Counter()
-    for image_id, digest in images_of(dataset):
+    relabelled = 0
+    for (image_id, digest), label in zip(images_of(dataset), dataset["label"], strict=True):
         known = record.get(digest) or record.get(image_id) or {"unknown"}
+        image = digest if digest in record else image_id
+        relabelled += bool(labels) and image in record and (image, str(label)) not in labels
         counts[split if split in known else min(known, key=("train", "validation", "test", "unknown").index)] += 1
     where, total = f"{run}/{SPLITS_FILE}", f"{len(dataset):,} images"
+    if relabelled:
+        logger.warning("%s: %s of these %s got another label since the run began", where, f"{relabelled:,}", total)
     if trained := counts["train"]:
         raise SmileDataError(f"{trained:,} of these {total} were trained on ({where}); name others")
     if split == "test" and counts["validation"]:

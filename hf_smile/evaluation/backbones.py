@@ -14,8 +14,11 @@ METRICS = {"accuracy": "accuracy", "macro_f1": "macro F1", "balanced_accuracy": 
 _STYLES = (("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "D"))
 
 
-def write_comparison(output_dir: str | Path, backbones: pd.DataFrame, scores: pd.DataFrame, title: str) -> pd.DataFrame:
+def write_comparison(output_dir: str | Path, backbones: pd.DataFrame, scores: pd.DataFrame, title: str) -> str:
     """Write `comparison.csv`, `comparison.md` and `comparison.png`.
+
+    `comparison.csv` holds the columns of `backbones`, `split`, `seeds` (how many), and `<metric>_mean` and
+    `<metric>_std` (standard deviation over the seeds; empty for one seed).
 
     Args:
         output_dir: made if it is not there.
@@ -25,8 +28,7 @@ def write_comparison(output_dir: str | Path, backbones: pd.DataFrame, scores: pd
         title: heading of table and picture.
 
     Returns:
-        What `comparison.csv` holds: the columns of `backbones`, `split`, `seeds` (how many), and `<metric>_mean` and
-        `<metric>_std` (standard deviation over the seeds; empty for one seed).
+        The table of `comparison.md`.
     """
     output_dir = Path(output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
@@ -35,9 +37,11 @@ def write_comparison(output_dir: str | Path, backbones: pd.DataFrame, scores: pd
     summary = pd.DataFrame({"seeds": grouped.size(), **columns}).reset_index()
     table = backbones.merge(summary, on="backbone", how="left")
     table.map(guarded).to_csv(output_dir / "comparison.csv", index=False)
-    (output_dir / "comparison.md").write_text(_markdown(table, title), encoding="utf-8")
+    text = _markdown(table, title)
+    picture = "\n\n![The same as a picture](comparison.png)\n"
+    (output_dir / "comparison.md").write_text(text + picture, encoding="utf-8")
     _plot(table, scores, title, output_dir / "comparison.png")
-    return table
+    return text
 
 
 def _markdown(table: pd.DataFrame, title: str) -> str:
@@ -55,7 +59,7 @@ def _markdown(table: pd.DataFrame, title: str) -> str:
             f"| {row['backbone']} | {row['parameters'] / 1e6:.1f} M | {row['image_size']} |"
             f" {row['images_per_second']:.0f} | {row['split']} | {row['seeds']} | {' | '.join(cells)} |"
         )
-    return "\n".join([*lines, "", "![The same as a picture](comparison.png)", ""])
+    return "\n".join(lines)
 
 
 def _plot(table: pd.DataFrame, scores: pd.DataFrame, title: str, path: Path) -> None:

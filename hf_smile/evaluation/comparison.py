@@ -76,6 +76,9 @@ def compare(
     """
     a, ids = check_inputs(probabilities_a, label_ids, len(labels))
     b, ids = check_inputs(probabilities_b, label_ids, len(labels))
+    if np.array_equal(a, b):
+        same = Difference(0.0, 0.0, 0.0)
+        return Comparison(same, 1.0, f"{name_a} and {name_b} give the same probabilities for every image.")
     difference = paired_bootstrap_difference(a, b, ids, "accuracy", n_resamples, confidence, seed, labels)
     p_value = mcnemar_exact(a.argmax(axis=1) == ids, b.argmax(axis=1) == ids)
     excludes_zero = difference.low > 0 or difference.high < 0

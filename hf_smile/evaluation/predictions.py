@@ -175,6 +175,10 @@ def align(a: Predictions, b: Predictions, name_a: str = "A", name_b: str = "B") 
         raise SmileDataError(f"{name_a} has the labels {a.labels}, and {name_b} has {b.labels}; compare like with like")
     row_of = {image_id: row for row, image_id in enumerate(b.image_ids)}
     known = set(a.image_ids)
+    if known.isdisjoint(row_of):
+        raise SmileDataError(
+            f"{name_a} and {name_b} have no image in common; give predictions of the same split of the same data"
+        )
     problems = Problems(
         f"image_id {image_id!r} is missing in {name_b}" for image_id in a.image_ids if image_id not in row_of
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ def write_report(
     compare_name: str = "the other model",
     group_by: str | None = None,
     variants: Mapping[str, ArrayLike] | None = None,
+    notes: Sequence[str] = (),
     heat_maps: str | None = None,
     n_resamples: int = N_RESAMPLES,
     seed: int = 0,
@@ -49,6 +50,7 @@ def write_report(
         group_by: one of `predictions.further_columns`, to report every group of images on its own.
         variants: (N, K) probabilities of the same model by another way of asking it, by the name of that way. Each is
             a row beside the single forward pass; the rest of the report is about `predictions` alone.
+        notes: what a reader of the numbers must know, a sentence or two each.
         heat_maps: what can be said about the picture `heat_maps.png`, which is in the folder already.
         n_resamples: of the bootstrap intervals.
         seed: of everything that is drawn.
@@ -94,6 +96,7 @@ def write_report(
         f"{counted(len(predictions), 'image')}. The numbers in brackets, and in the columns beside a value, are its"
         f" {sections.share(CONFIDENCE, 0)} interval (Wilson's for accuracy, precision and recall; else"
         f" {n_resamples:,} bootstrap resamples, seed {seed}).",
+        *notes,
         sections.headline(content["metrics"]),
     ]
     if variants:

@@ -77,8 +77,17 @@ def _auc_sentence(auc: Mapping[str, float], one: str, other: str) -> str:
         return f"Not available: it needs images of both {one} and {other}."
     return (
         f"AUC {_number(auc['value'])} ({_range(auc, _number)}): of {one} and {other}, drawn at random, the model"
-        f" tells which is which {100 * auc['value']:.0f} times in 100; guessing does so 50 times."
+        f" tells which is which {times_in_100(auc['value'])} times in 100; guessing does so 50 times."
     )
+
+
+def times_in_100(share: float) -> str:
+    """A share in words that never round to certainty.
+
+    >>> times_in_100(0.913), times_in_100(0.9985), times_in_100(1.0)
+    ('91', 'more than 99', '100')
+    """
+    return "more than 99" if 0.995 <= share < 1 else f"{100 * share:.0f}"
 
 
 def per_class(metrics: Values, labels: LabelSet) -> str:

@@ -10,6 +10,7 @@ import pandas as pd
 from hf_smile.evaluation.calibration import ece_if_calibrated
 from hf_smile.evaluation.decision import best_strength, traded
 from hf_smile.evaluation.predictions import Predictions
+from hf_smile.evaluation.report_sections import times_in_100
 from hf_smile.labels import LabelSet
 
 Intervals = dict[str, tuple[float, float]]
@@ -40,7 +41,9 @@ _RECIPE_SHOWN = (
     "head_hidden_size",
     "num_train_epochs",
     "per_device_train_batch_size",
+    "processes",
     "learning_rate",
+    "warmup_steps",
     "lr_scheduler_type",
     "weight_decay",
     "loss",
@@ -144,9 +147,12 @@ def looks_sentence(looks: list[dict[str, Any]]) -> str:
         + ")"
         for look in looks
     ]
+    bent = any({"num_train_epochs", "max_steps"} & look["changed"].keys() for look in looks)
     return (
         f"The test split was looked at {len(looks)} times: {', '.join(told)}.\nSettings that were changed after a look"
         " may have been chosen by it, so these numbers may be optimistic."
+        + "\nThe run was made longer after it had ended: its learning rate fell and rose again, so its settings alone"
+        " do not repeat it." * bent
     )
 
 
@@ -213,7 +219,8 @@ def _that_differ(stages: dict[str, Any]) -> dict[str, Any]:
 def _pairs(auc: float, pair: str) -> str:
     if math.isnan(auc):
         return f"Not available: it needs images of both {pair}."
-    return f"Of {pair}, drawn at random, it tells which is which {100 * auc:.0f} times in 100; guessing does 50 times."
+    times = times_in_100(auc)
+    return f"Of {pair}, drawn at random, it tells which is which {times} times in 100; guessing does 50 times."
 
 
 def _mixture(shares: list[float], labels: LabelSet) -> str:

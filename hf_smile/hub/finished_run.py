@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from hf_smile.errors import SmileModelError
+from hf_smile.hub.card_sections import looks_sentence
 
 
 def read_recipe(folder: Path) -> dict[str, Any]:
@@ -40,7 +41,7 @@ def read_metrics(folder: Path) -> dict[str, Any]:
     if not isinstance(metrics, dict) or not {"calibration", "decision", "choice"} <= set(metrics):
         raise SmileModelError(
             f"{folder / 'test_metrics.json'} does not say how the checkpoint was chosen, as that of an older hf_smile;"
-            " run scripts/train.py again with its recipe.yaml and --overwrite"
+            " run hf-smile train again with its recipe.yaml and --overwrite"
         )
     return metrics
 
@@ -74,6 +75,36 @@ def read_looks(folder: Path, test_split: str | None = None) -> list[dict[str, An
         ]
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         raise SmileModelError(f"{path} can't be read; restore it, or start afresh in another --output_dir") from None
+
+
+def report_notes(model: str | Path, split: str) -> list[str]:
+    """What a reader of an evaluation must know about the run of a model; empty where it has no run.
+
+    Args:
+        model: folder of the run, or anything else.
+        split: that was evaluated.
+
+    >>> report_notes("outputs/model", "train")[0]  # doctest: +SKIP
+    '**The model was trained on these images**: the numbers say how well it fits them, not how well it does on others.'
+    """
+    folder = Path(model)
+    if not (folder / "recipe.yaml").is_file():
+        return []
+    notes = []
+    if split == "train":
+        notes.append(
+            "**The model was trained on these images**: the numbers say how well it fits them, not how well it does on"
+            " others."
+        )
+    if split == "test":
+        notes.append(looks_sentence(read_looks(folder)).replace("\n", " "))
+    if strength := read_recipe(folder).get("prior_adjustment"):
+        notes.append(
+            f"The model was saved with a prior adjustment of {strength:g}: its probabilities are those of a more"
+            " balanced population on purpose, which shows as a calibration error here. The model card"
+            " has the error without it."
+        )
+    return notes
 
 
 def _without_folders(value: Any) -> Any:

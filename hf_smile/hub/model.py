@@ -42,7 +42,7 @@ def model_files(
     """What goes up of the folder of a run: weights, settings, card, numbers and pictures.
 
     Args:
-        output_dir: as `scripts/train.py` left it, with the ONNX files if `scripts/export_onnx.py` made them.
+        output_dir: as `hf-smile train` left it, with the ONNX files if `hf-smile export` made them.
         repo_id: where the model goes; the card loads it from there.
         license: of the weights, as the Hub spells it, for example `apache-2.0`.
         dataset: id of the data set on the Hub, if it is there.
@@ -107,7 +107,7 @@ def publish_model(
     except SmileError as error:
         raise SmileError(
             f"{error}\nThe run is finished and kept in {output_dir}; publish it later with:"
-            f" python scripts/push_to_hub.py model {output_dir} {repo_id}{' --private' * private}"
+            f" hf-smile push model {output_dir} {repo_id}{' --private' * private}"
         ) from None
 
 

@@ -157,7 +157,7 @@ class SmileClassifier:
         """Load a model.
 
         Args:
-            dir_or_hub_id: folder that `scripts/train.py` made, or an id on the Hub.
+            dir_or_hub_id: folder that `hf-smile train` made, or an id on the Hub.
             runtime: `torch`, `onnx`, `onnx-int8`, or `auto` for `onnx` where the model is exported and `torch` where it
                 is not. ONNX imports no torch.
             device: `cpu` or `cuda`; None for a GPU where torch sees one.

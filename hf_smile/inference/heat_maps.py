@@ -7,12 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import datasets
 import numpy as np
 import torch
+from datasets import Dataset
 from numpy.typing import NDArray
 from PIL import Image
 from tqdm.auto import tqdm
 
+from hf_smile.data.images import encoded_bytes
 from hf_smile.inference.classifier import ImageInput, SmileClassifier
 from hf_smile.inference.explain import Explainer, deletion_curve
 from hf_smile.inference.runtimes import TorchRuntime
@@ -162,3 +165,19 @@ def _rank_correlation(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
     if a.std() == 0 or b.std() == 0:  # a map of no heat is like no other
         return 0.0
     return float(spearmanr(a, b, axis=None).statistic)
+
+
+def draw_heat_maps(classifier: SmileClassifier, images: Dataset, path: Path) -> str:
+    """Draw where the network looks, averaged by class, and say whether the maps can be trusted.
+
+    Args:
+        classifier: on torch.
+        images: a split with the columns `image` and `label`; at most 100 images a class are looked at.
+        path: gets the picture.
+    """
+    images = images.cast_column("image", datasets.Image(decode=False))
+    labels = np.array(images["label"])
+    rows = np.concatenate([np.flatnonzero(labels == label)[:100] for label in np.unique(labels)])
+    encoded = [encoded_bytes(image) for image in images.select(rows)["image"]]
+    plot_heat_maps(mean_heat_maps(classifier, encoded, labels[rows].tolist()), path)
+    return str(check_sanity(classifier, encoded[:: max(1, len(encoded) // 30)]))

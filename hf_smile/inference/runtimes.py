@@ -68,7 +68,7 @@ def load_runtime(
     """Load a model to predict with.
 
     Args:
-        model: folder that `scripts/train.py` (and, for ONNX, `scripts/export_onnx.py`) made, or an id on the Hub.
+        model: folder that `hf-smile train` (and, for ONNX, `hf-smile export`) made, or an id on the Hub.
         runtime: `torch`, `onnx`, `onnx-int8` for the quantized network, or `auto` (see `choose_runtime`). ONNX imports
             no torch.
         device: `cpu` or `cuda`; None for a GPU where torch sees one.
@@ -143,7 +143,7 @@ class TorchRuntime:
 
 
 class OnnxRuntime:
-    """A network that `scripts/export_onnx.py` wrote, which holds its labels and data settings itself.
+    """A network that `hf-smile export` wrote, which holds its labels and data settings itself.
 
     Args:
         path: the .onnx file.
@@ -180,7 +180,7 @@ class OnnxRuntime:
             self.labels = LabelSet.of(names)
         except (KeyError, ValueError, TypeError, RecursionError):
             raise SmileModelError(
-                f"{path} was not written by scripts/export_onnx.py: no labels or data settings inside"
+                f"{path} was not written by hf-smile export: no labels or data settings inside"
             ) from None
         try:
             preprocess = Preprocessor(self.pretrained_cfg)
@@ -196,7 +196,7 @@ class OnnxRuntime:
         ]
         if ports != expected:
             raise SmileModelError(
-                f"{path} was not written by scripts/export_onnx.py: its input and output are {ports}, not {expected}"
+                f"{path} was not written by hf-smile export: its input and output are {ports}, not {expected}"
             )
         self.weights_sha256: str | None = metadata.get("weights_sha256")
         """Of the `model.safetensors` that was exported."""
@@ -227,4 +227,4 @@ def _check_weights(loaded: OnnxRuntime, model: str, runtime: str) -> None:
 
 def _export(model: str, runtime: str) -> str:
     quantize = " --quantize int8" if runtime == "onnx-int8" else ""
-    return f"python scripts/export_onnx.py --model {model}{quantize}"
+    return f"hf-smile export --model {model}{quantize}"

@@ -1,11 +1,10 @@
 """A timm backbone as a transformers model. Importing this registers our head with the Auto classes."""
 
-from hf_smile.modeling.backbone import DEFAULT_BACKBONE, build_model
+from hf_smile.modeling.backbone import build_model
 from hf_smile.modeling.checkpoint import load_model, predict_probabilities
 from hf_smile.modeling.head import SmileTimmConfig, SmileTimmForImageClassification
 
 __all__ = [
-    "DEFAULT_BACKBONE",
     "SmileTimmConfig",
     "SmileTimmForImageClassification",
     "build_model",

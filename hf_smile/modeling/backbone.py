@@ -20,9 +20,7 @@ from hf_smile.modeling.head import SmileTimmConfig, SmileTimmForImageClassificat
 from hf_smile.modeling.layers import freeze_stages as freeze
 from hf_smile.modeling.layers import head_parameters
 from hf_smile.utils.hub_id import missing_folder
-from hf_smile.utils.model_files import read_timm_config
-
-DEFAULT_BACKBONE = "timm/resnet50.a1_in1k"
+from hf_smile.utils.model_files import DEFAULT_BACKBONE, read_timm_config
 
 _OF_THE_WEIGHTS = ("tag", "license", "origin_url", "paper_ids", "paper_name", "notes")
 """In `pretrained_cfg`: whose the pretrained weights are. Random ones are nobody's."""
@@ -198,9 +196,18 @@ def parameter_table(model: nn.Module) -> str:
         f"{name:<{names}}  {shape:<{shapes}}  {count:>{counts}}  {trainable}"
         for name, shape, count, trainable in [("parameter", "shape", "count", "trainable"), *rows]
     ]
+    return "\n".join([*lines, parameter_totals(model)])
+
+
+def parameter_totals(model: nn.Module) -> str:
+    """How many parameters there are, and how many of them train.
+
+    >>> parameter_totals(nn.Linear(2, 3))
+    '9 parameters, 9 trainable'
+    """
     total = sum(parameter.numel() for parameter in model.parameters())
     trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    return "\n".join([*lines, f"{total:,} parameters, {trainable:,} trainable"])
+    return f"{total:,} parameters, {trainable:,} trainable"
 
 
 def _load_config(backbone: str, pretrained: bool) -> dict[str, Any]:

@@ -28,7 +28,7 @@ _TAKEN = ("architecture", "num_features", "pretrained_cfg", "model_args", "head_
 
 
 def load_model(model: str, **hub: Unpack[HubOptions]) -> TimmWrapperForImageClassification:
-    """Load what `scripts/train.py` made, from a folder or from the Hub, ready to predict.
+    """Load what `hf-smile train` made, from a folder or from the Hub, ready to predict.
 
     Of the folder only `config.json` and `model.safetensors` are read: no pickle, no code, no other settings. The
     weights must fit to the last one; that is seen from the file's header, before memory is taken for them.

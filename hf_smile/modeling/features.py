@@ -17,8 +17,9 @@ from transformers import TimmWrapperForImageClassification
 
 from hf_smile.data.images import decode_image
 from hf_smile.data.transforms import evaluation_transform
-from hf_smile.modeling.backbone import DEFAULT_BACKBONE, build_model
+from hf_smile.modeling.backbone import build_model
 from hf_smile.utils.files import written_whole
+from hf_smile.utils.model_files import DEFAULT_BACKBONE
 
 _MAX_THREADS = 4
 

@@ -10,11 +10,6 @@ from torch.nn import functional as F
 
 from hf_smile.evaluation.decision import prior_shift
 
-IMBALANCE = ("none", "class_weights", "oversample", "focal", "logit_adjustment")
-MOVES_THE_PRIOR = ("class_weights", "oversample", "logit_adjustment")
-"""With these, the model's probabilities are those of a population with more even class shares than train."""
-LOSSES = ("cross_entropy", "gce")
-
 Penalty = Callable[[torch.Tensor], torch.Tensor]
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 

@@ -32,7 +32,7 @@ def shard_files(folder: str | Path, split: str) -> list[Path]:
 
 
 def is_sharded(folder: str | Path) -> bool:
-    """Whether a folder holds the shards that `scripts/shard_dataset.py` writes, all of them.
+    """Whether a folder holds the shards that `hf-smile shard` writes, all of them.
 
     Raises:
         SmileDataError: some are missing, because the writing was interrupted; or `shards.json` is damaged.
@@ -44,7 +44,7 @@ def is_sharded(folder: str | Path) -> bool:
         if (there := len(shard_files(folder, split))) < promised:
             raise SmileDataError(
                 f"{folder}: {there} of {promised} shards of {split}; "
-                "start scripts/shard_dataset.py again with the same settings, and it resumes"
+                "start hf-smile shard again with the same settings, and it resumes"
             )
     return True
 
@@ -62,9 +62,7 @@ def read_settings(path: Path) -> dict[str, Any]:
             return settings
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         pass
-    raise SmileDataError(
-        f"{path}: damaged; remove the folder, and write the shards again with scripts/shard_dataset.py"
-    )
+    raise SmileDataError(f"{path}: damaged; remove the folder, and write the shards again with hf-smile shard")
 
 
 def rows_of(file: Path) -> int:

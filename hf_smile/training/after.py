@@ -13,7 +13,7 @@ from hf_smile.evaluation.calibration import fit_temperature
 from hf_smile.evaluation.decision import STRENGTHS, ece_where_it_is_meant, prior_shift, trade_off
 from hf_smile.evaluation.metrics import FloatArray, compute_metrics
 from hf_smile.modeling.calibrate import fold_into_output_layer, output_layer
-from hf_smile.modeling.losses import MOVES_THE_PRIOR
+from hf_smile.training.settings import MOVES_THE_PRIOR
 
 if TYPE_CHECKING:
     from hf_smile.training.trainer import SmileTrainer

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tqdm.auto import tqdm
 from transformers import (
     PreTrainedModel,
     TrainerCallback,
@@ -29,6 +30,8 @@ logger = logging.getLogger(__name__)
 class EpochReport(ProgressCallback):
     """A progress bar, one line an epoch in place of a dictionary, and history and curves kept up to date on disk."""
 
+    prediction_bar: tqdm | None
+
     def __init__(self, args: TrainingArguments) -> None:
         super().__init__()
         self.show_bar = not args.disable_tqdm
@@ -40,8 +43,6 @@ class EpochReport(ProgressCallback):
     ) -> None:
         self.training, self.current_step = True, state.global_step
         if state.is_world_process_zero and self.show_bar:
-            from tqdm.auto import tqdm
-
             self.training_bar = tqdm(
                 total=state.max_steps, initial=state.global_step, desc="Training", unit=" steps", dynamic_ncols=True
             )
@@ -63,8 +64,13 @@ class EpochReport(ProgressCallback):
         eval_dataloader: Any = None,
         **kwargs: Any,
     ) -> None:
-        if self.show_bar:
-            super().on_prediction_step(args, state, control, eval_dataloader=eval_dataloader, **kwargs)
+        """The evaluation after an epoch has no bar of its own."""
+        if self.show_bar and state.is_world_process_zero and self.training_bar is None:
+            if self.prediction_bar is None:
+                self.prediction_bar = tqdm(
+                    total=len(eval_dataloader), desc="Predicting", unit=" batches", leave=False, delay=2
+                )
+            self.prediction_bar.update()
 
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any

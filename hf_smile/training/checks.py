@@ -5,14 +5,19 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, fields
+from importlib.util import find_spec
 from types import SimpleNamespace
 from typing import Any
 
 from hf_smile.errors import SmileError
 from hf_smile.shards.folder import is_sharded
+from hf_smile.training.settings import MOVES_THE_PRIOR
 from hf_smile.utils.console import is_main_process
 
 logger = logging.getLogger(__name__)
+
+TRACKERS = ("tensorboard", "trackio", "wandb")
+"""What `report_to` takes: those whose runs the tests have seen, or that share their interface."""
 
 _PER_EPOCH = "the history and the checkpoints are kept per epoch"
 _NEEDED = "the metrics of every epoch need it so"
@@ -140,6 +145,10 @@ CONTRADICTORY: dict[str, tuple[Callable[[Settings], bool], str]] = {
         lambda s: s.lr_scheduler_type == "reduce_lr_on_plateau",
         "reduce_lr_on_plateau changes the rate as it goes, and can't be planned twice; leave one of them out",
     ),
+    "prior_adjustment": (
+        lambda s: s.imbalance in MOVES_THE_PRIOR,
+        "this imbalance evens the class shares already; choose one of the two",
+    ),
     "freeze_backbone": (lambda s: not s.pretrained, "random weights would never be trained; leave out --no_pretrained"),
     "freeze_stages": (lambda s: not s.pretrained, "random weights would never be trained; leave out --no_pretrained"),
 }
@@ -155,6 +164,11 @@ def check_values(args: Any) -> None:
     for name, (fixed, reason) in FIXED.items():
         if getattr(args, name) != fixed:
             raise SmileError(f"{name} is fixed to {fixed!r}: {reason}")
+    for tracker in [args.report_to] if isinstance(args.report_to, str) else args.report_to:
+        if tracker not in (*TRACKERS, "none"):
+            raise SmileError(f"report_to is {tracker!r}; it must be {', '.join(TRACKERS)} or none")
+        if tracker != "none" and find_spec(tracker) is None:
+            raise SmileError(f"report_to is {tracker!r}, which is not installed: pip install {tracker}")
     for name, (low, high) in RANGES.items():
         value = getattr(args, name)
         if value is not None and not low <= value <= high:

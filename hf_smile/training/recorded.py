@@ -10,7 +10,7 @@ from datasets import Dataset, DatasetDict
 from transformers import PreTrainedModel
 from transformers.trainer_utils import EvalLoopOutput
 
-from hf_smile.data.augmentation import AugmentationArguments
+from hf_smile.data.arguments import AugmentationArguments
 from hf_smile.errors import SmileModelError
 from hf_smile.labels import LabelSet
 from hf_smile.training.after import Folded

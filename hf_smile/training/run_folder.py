@@ -131,6 +131,10 @@ def open_run(output_dir: str | Path, recipe: dict[str, Any], overwrite: bool = F
                 f"{folder} holds a finished run without its checkpoints, so there is nothing to go on from; "
                 "name another --output_dir, or start afresh with --overwrite"
             )
+        changed = _only_after_training(earlier, recipe)
+        if changed and (folder / RESULT).exists() and is_main_process():
+            listed = ", ".join(f"{name} {before} -> {now}" for name, (before, now) in changed.items())
+            logger.warning("%s: nothing is trained; %s changes the saved model", folder, listed)
         if checkpoint is not None:
             _warn_of_another_length(folder, earlier, recipe)
     return checkpoint
@@ -276,6 +280,12 @@ def clear_run(folder: Path) -> None:
     for name in _LEFT_BY_A_RUN:
         if name != BAD_IMAGES:
             (folder / name).unlink(missing_ok=True)
+
+
+def _only_after_training(earlier: dict[str, Any], recipe: dict[str, Any]) -> dict[str, list[Any]]:
+    """What changed, where it is all applied after the training."""
+    changed = {name: pair for name, pair in differences(earlier, recipe).items() if name not in _OF_THE_MACHINE}
+    return changed if changed.keys() <= {*_AFTER_TRAINING} else {}
 
 
 def _goes_on(earlier: dict[str, Any], recipe: dict[str, Any]) -> bool:

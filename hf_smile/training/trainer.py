@@ -32,7 +32,8 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import EvalLoopOutput, IntervalStrategy, TrainOutput
 from transformers.utils import SAFE_WEIGHTS_NAME
 
-from hf_smile.data.augmentation import AugmentationArguments, TrainingTransform
+from hf_smile.data.arguments import AugmentationArguments
+from hf_smile.data.augmentation import TrainingTransform
 from hf_smile.data.in_memory import smile_dataset
 from hf_smile.data.transforms import BatchTransform, evaluation_transform
 from hf_smile.errors import SmileError, SmileModelError

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
@@ -13,6 +14,7 @@ from hf_smile.errors import SmileModelError, first_line
 from hf_smile.labels import LabelSet
 from hf_smile.utils.hub_id import missing_folder
 
+DEFAULT_BACKBONE = "timm/resnet50.a1_in1k"
 MAX_CONFIG_BYTES = 1_000_000
 
 
@@ -73,7 +75,7 @@ _NAME = re.compile(r"[a-z][a-z0-9_]{0,30}")  # of a layer in timm's tables; what
 
 
 def model_file(
-    model: str | Path, name: str, mend: str = "give the output folder of scripts/train.py", **hub: Unpack[HubOptions]
+    model: str | Path, name: str, mend: str = "give the output folder of hf-smile train", **hub: Unpack[HubOptions]
 ) -> Path:
     """A file of a model's folder, or of a model on the Hub, fetched.
 
@@ -103,6 +105,25 @@ def model_file(
         raise SmileModelError(f"{name} of {model} could not be fetched from the Hub: {first_line(error)}") from None
 
 
+def file_sizes(model: str, names: Sequence[str]) -> dict[str, int | None]:
+    """The bytes of some files of a model, from its folder or the Hub, by name; None for a missing file.
+
+    Raises:
+        SmileModelError: the Hub can't be asked.
+    """
+    if Path(model).is_dir():
+        files = [Path(model, name) for name in names]
+        return {name: file.stat().st_size if file.is_file() else None for name, file in zip(names, files, strict=True)}
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HTTPError
+
+    try:
+        sizes = {file.path: file.size for file in HfApi().get_paths_info(model, list(names)) if hasattr(file, "size")}
+    except (OSError, HTTPError) as error:
+        raise SmileModelError(f"the Hub could not be asked for the files of {model}: {first_line(error)}") from None
+    return {name: sizes.get(name) for name in names}
+
+
 def file_sha256(path: Path) -> str:
     """SHA-256 of a file in hexadecimal, read piece by piece.
 
@@ -117,7 +138,7 @@ def file_sha256(path: Path) -> str:
 
 
 def read_config(model: str | Path, **hub: Unpack[HubOptions]) -> dict[str, Any]:
-    """`config.json` of a model that `scripts/train.py` made: `architecture`, `pretrained_cfg`, `label_names` and more.
+    """`config.json` of a model that `hf-smile train` made: `architecture`, `pretrained_cfg`, `label_names` and more.
 
     Nothing in it is ever run: a model that brings code of its own is refused.
 
@@ -134,7 +155,7 @@ def read_config(model: str | Path, **hub: Unpack[HubOptions]) -> dict[str, Any]:
         LabelSet.of(labels if isinstance(labels, list) else ())
     except (ValueError, TypeError) as error:
         raise SmileModelError(
-            f"{where} is of no model of scripts/train.py: its label_names are {_short(labels)}: {error}"
+            f"{where} is of no model of hf-smile train: its label_names are {_short(labels)}: {error}"
         ) from None
     return config
 

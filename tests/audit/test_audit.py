@@ -1,6 +1,5 @@
 """The audit finds what is planted in drawn data, and nothing where nothing is."""
 
-import importlib.util
 import io
 import json
 import subprocess
@@ -20,6 +19,7 @@ from hf_smile.audit.run import Audit, run_audit
 from hf_smile.audit.scan import scan_images
 from hf_smile.audit.similarity import choose_threshold, clusters, nearest, similarity_forest, unit_rows
 from hf_smile.audit.splits import group_disjoint_split
+from hf_smile.commands.main import main
 from hf_smile.data.arguments import DataArguments
 from hf_smile.data.dataset import load_smile_dataset, read_tables
 from hf_smile.data.prepare import export_imagefolder
@@ -209,18 +209,13 @@ def test_accuracy_is_told_by_similarity():
 
 @pytest.fixture
 def script(monkeypatch, capsys):
-    """`scripts/audit_data.py` as a user runs it, without the start of another Python."""
-    spec = importlib.util.spec_from_file_location("audit_data", ROOT / "scripts" / "audit_data.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    """`hf-smile audit` as a user runs it, without the start of another Python."""
 
     def run(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["audit_data.py", *map(str, words)])
-        try:
-            module.run_script(module.main)
-        except SystemExit as end:
-            return int(end.code), *capsys.readouterr()
-        return 0, *capsys.readouterr()
+        monkeypatch.setattr(sys, "argv", ["hf-smile", "audit", *map(str, words)])
+        with pytest.raises(SystemExit) as end:
+            main()
+        return int(end.value.code or 0), *capsys.readouterr()
 
     return run
 
@@ -282,7 +277,7 @@ def test_rows_of_a_saved_data_set_are_audited_and_not_named_by_csv_files(script,
     assert not (tmp_path / "out" / "group_disjoint").exists()
     assert "was not written: the images are rows of a saved data set" in (tmp_path / "out" / "audit.md").read_text()
     code, stdout, stderr = script(*words, "--write_clean")
-    assert code == 2 and "scripts/prepare_data.py --export_imagefolder DIR" in stderr and not stdout
+    assert code == 2 and "hf-smile prepare --export_imagefolder DIR" in stderr and not stdout
 
     export_imagefolder(splits, tmp_path / "unpacked")  # as the message says
     code, stdout, stderr = script(

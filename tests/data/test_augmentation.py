@@ -10,7 +10,8 @@ from PIL import Image, ImageEnhance
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-from hf_smile.data.augmentation import AugmentationArguments, TrainingTransform
+from hf_smile.data.arguments import AugmentationArguments
+from hf_smile.data.augmentation import TrainingTransform
 from hf_smile.data.sample import draw_face
 from hf_smile.data.transforms import evaluation_transform
 from hf_smile.errors import SmileDataError

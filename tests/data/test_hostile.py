@@ -125,7 +125,7 @@ def test_annotations_are_read_right_or_refused_in_words(case, tmp_path):
 
 
 def test_good_images_among_hostile_ones_are_prepared_and_the_others_listed(tmp_path):
-    """From the zip to sorted folders, as `scripts/prepare_data.py` goes."""
+    """From the zip to sorted folders, as `hf-smile prepare` goes."""
     cases = [case for case in image_cases() if case.name.startswith(("flipped", "foreign", "polyglots"))]
     members = {f"{number:04}.jpg": case.make() for number, case in enumerate(cases)}
     members |= {f"good{number}.jpg": PNG() for number in range(12)}

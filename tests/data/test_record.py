@@ -16,9 +16,15 @@ from hf_smile.data.record import (
 from hf_smile.errors import SmileDataError
 
 
-def images(*names: str, ids: list[str] | None = None) -> datasets.Dataset:
-    rows = {"image_id": ids or list(names), "image": [{"bytes": name.encode(), "path": None} for name in names]}
-    features = datasets.Features(image_id=datasets.Value("string"), image=datasets.Image(decode=False))
+def images(*names: str, ids: list[str] | None = None, label: int = 1) -> datasets.Dataset:
+    rows = {
+        "image_id": ids or list(names),
+        "image": [{"bytes": name.encode(), "path": None} for name in names],
+        "label": [label] * len(names),
+    }
+    features = datasets.Features(
+        image_id=datasets.Value("string"), image=datasets.Image(decode=False), label=datasets.Value("int64")
+    )
     return datasets.Dataset.from_dict(rows, features=features)
 
 
@@ -86,7 +92,7 @@ def test_a_run_is_resumed_with_the_same_images_or_not_at_all(run, tmp_path):
     check_splits(run, SPLITS)
     check_splits(tmp_path / "new", SPLITS)
     moved = datasets.DatasetDict(train=SPLITS["test"], validation=SPLITS["validation"], test=SPLITS["train"])
-    with pytest.raises(SmileDataError, match="18 images are new, missing, changed or in another split"):
+    with pytest.raises(SmileDataError, match="18 images changed since the run began"):
         check_splits(run, moved)
 
 
@@ -141,3 +147,22 @@ def test_a_checkpoint_has_the_record_of_its_run_and_is_not_tested(run):
             require_held_out(checkpoint, "validation", SPLITS["train"], vouched_for)
         with pytest.raises(SmileDataError, match=r"checkpoint-100 is a checkpoint of .*, and test "):
             require_held_out(checkpoint, "test", SPLITS["test"], vouched_for)
+
+
+def test_other_labels_are_other_data(run, caplog):
+    relabelled = datasets.DatasetDict(SPLITS | {"train": images(*TRAIN[:7], label=1)})
+    relabelled["train"] = datasets.concatenate_datasets([relabelled["train"], images(*TRAIN[7:], label=2)])
+    check_splits(run, SPLITS)
+    with pytest.raises(SmileDataError, match="2 images changed since the run began"):
+        check_splits(run, relabelled)
+    require_held_out(run, "test", SPLITS["test"])
+    assert not caplog.records
+    require_held_out(run, "test", images(*TEST, label=2))
+    assert "9 of these 9 images got another label since the run began" in caplog.text
+
+
+def test_a_record_without_labels_is_read(run):
+    path = run / SPLITS_FILE
+    path.write_text("".join(line.rpartition(",")[0] + "\n" for line in path.read_text().splitlines()))
+    check_splits(run, SPLITS)
+    assert len(read_splits(run)) == 27

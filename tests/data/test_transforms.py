@@ -7,7 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from hf_smile.data.augmentation import AugmentationArguments, TrainingTransform
+from hf_smile.data.arguments import AugmentationArguments
+from hf_smile.data.augmentation import TrainingTransform
 from hf_smile.data.transforms import BatchTransform, collate, evaluation_transform
 from hf_smile.errors import SmileDataError
 from hf_smile.modeling import build_model

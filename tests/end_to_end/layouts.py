@@ -31,7 +31,7 @@ class Layout(NamedTuple):
     title: str
     build: Callable[[Path], None]
     options: str
-    """Of `scripts/train.py`, beyond the folder."""
+    """Of `hf-smile train`, beyond the folder."""
     prints: str
     data: str = ""
     """Inside the folder, what --data_dir names."""
@@ -298,8 +298,8 @@ LAYOUTS = (
     Layout("Parquet files, as the Hub stores them", parquet, "", _ALL),
     Layout("A saved `DatasetDict` with train alone", saved_dict, "--test_size 0.2", _ALL),
     Layout("A saved `Dataset`", saved, "--test_size 0.2", _ALL),
-    Layout("What `scripts/prepare_data.py` writes", prepared, "", _ALL),
-    Layout("What `scripts/shard_dataset.py` writes", shards, "", "The images of train are streamed from 3 shards"),
+    Layout("What `hf-smile prepare` writes", prepared, "", _ALL),
+    Layout("What `hf-smile shard` writes", shards, "", "The images of train are streamed from 3 shards"),
     Layout("Pictures from a phone (HEIC with the extra `heif`, AVIF)", phone, "", _ALL),
 )
 
@@ -323,7 +323,7 @@ def tree(folder: Path, indent: str = "  ") -> list[str]:
 def command(layout: Layout, data_dir: str = "DATA") -> str:
     """As one would type it."""
     data = f"{data_dir}/{layout.data}" if layout.data else data_dir
-    return f"accelerate launch --quiet scripts/train.py --data_dir {data} {layout.options}".strip()
+    return f"hf-smile train --data_dir {data} {layout.options}".strip()
 
 
 def document() -> str:

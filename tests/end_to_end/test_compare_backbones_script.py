@@ -1,4 +1,4 @@
-"""`scripts/compare_backbones.py` as a user runs it: by linear probe, fine-tuned, again, and with mistakes."""
+"""`hf-smile compare` as a user runs it: by linear probe, fine-tuned, again, and with mistakes."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""`scripts/evaluate.py` as a user runs it: on a model, on predictions, and with mistakes."""
+"""`hf-smile evaluate` as a user runs it: on a model, on predictions, and with mistakes."""
 
 import json
 import subprocess
@@ -78,7 +78,7 @@ def test_it_reports_on_predictions_and_compares_them(predictions_file, tmp_path)
     [
         (["--group_by", "person", "--output_dir", "{folder}/report"], "there is no column 'person' to group by"),
         (["--output_dir", "{folder}/model"], "is the folder of a model, whose own pictures"),
-        (["--output_dir", "{folder}/model/config.json/report"], "cannot be made or written to: Not a directory"),
+        (["--output_dir", "{folder}/model/config.json/report"], "can't be made or written to (Not a directory)"),
     ],
 )
 def test_what_can_be_known_before_predicting_is_told_before(words, message, sample_dir, tmp_path):

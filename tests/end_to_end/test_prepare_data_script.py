@@ -1,4 +1,4 @@
-"""`scripts/prepare_data.py` as a user runs it."""
+"""`hf-smile prepare` as a user runs it."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""`scripts/shard_dataset.py` as a user runs it: with success, and with mistakes."""
+"""`hf-smile shard` as a user runs it: with success, and with mistakes."""
 
 import subprocess
 import sys
@@ -20,7 +20,7 @@ def test_it_says_what_it_wrote_and_what_to_do_with_it(sample_dir, tmp_path):
     done = run("--data_dir", sample_dir, "--output_dir", tmp_path / "shards", "--divisible_by", 4)
     assert done.returncode == 0, done.stderr
     assert "train: 86 images in 4 shards\nvalidation: 10 images in 1 shards\n" in done.stdout
-    assert f"scripts/train.py --data_dir {tmp_path}/shards" in done.stdout
+    assert f"hf-smile train --data_dir {tmp_path}/shards" in done.stdout
 
 
 @pytest.mark.parametrize(

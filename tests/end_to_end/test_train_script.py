@@ -1,4 +1,4 @@
-"""`scripts/train.py` as a user runs it: to the end, killed in the middle, on two processes, and with mistakes."""
+"""`hf-smile train` as a user runs it: to the end, killed in the middle, on two processes, and with mistakes."""
 
 import csv
 import json
@@ -19,8 +19,8 @@ TINY = ["--backbone", "test_resnet", "--no_pretrained", "--image_size", "32", "-
 TINY += ["--per_device_train_batch_size", "16"]
 
 
-def command(*words: str | Path, launcher: tuple[str, ...] = (sys.executable,)) -> list[str]:
-    return [*launcher, str(ROOT / "scripts" / "train.py"), *map(str, words)]
+def command(*words: str | Path, launcher: tuple[str, ...] = (sys.executable, "-m", "hf_smile", "train")) -> list[str]:
+    return [*launcher, *map(str, words)]
 
 
 def run(*words: str | Path, cwd: Path = ROOT, **options) -> subprocess.CompletedProcess:
@@ -170,8 +170,9 @@ LAUNCHERS = {
         "launch",
         "--config_file",
         ROOT / "recipes" / "accelerate" / "cpu_processes.yaml",
+        ROOT / "scripts" / "train.py",
     ),
-    "torchrun": (BIN / "torchrun", "--standalone", "--nproc_per_node", "2"),
+    "torchrun": (BIN / "torchrun", "--standalone", "--nproc_per_node", "2", "-m", "hf_smile", "train"),
 }
 
 
@@ -238,7 +239,7 @@ def test_a_mistake_gets_one_message_and_exit_code_2(words, message, sample_dir, 
 def test_help_lists_the_settings():
     done = run("--help")
     assert done.returncode == 0
-    assert "--data_dir" in done.stdout and "--ema_decay" in done.stdout
+    assert "--data_dir" in done.stdout and "ema_decay" in done.stdout and "hf-smile train" in done.stdout
 
 
 def test_ctrl_c_ends_without_a_traceback(sample_dir, tmp_path):

@@ -46,7 +46,8 @@ def test_a_difference_that_chance_may_explain_is_not_called_better():
 
 
 def test_equal_classifiers():
-    result = compare(predictions(5, 5), predictions(5, 5), [0] * 10)
+    surer = np.asarray(predictions(5, 5)) * 0.97 + 0.01
+    result = compare(predictions(5, 5), surer, [0] * 10)
     assert result.p_value == 1.0
     assert "both are right equally often" in result.sentence
 
@@ -54,3 +55,10 @@ def test_equal_classifiers():
 def test_a_single_image_proves_nothing():
     # The bootstrap of one image has no width; McNemar's test keeps the sentence honest.
     assert "no difference can be told" in compare([RIGHT], [WRONG], [0]).sentence
+
+
+def test_a_file_compared_with_itself_is_told():
+    probabilities = [[0.7, 0.2, 0.1], [0.2, 0.7, 0.1]]
+    same = compare(probabilities, probabilities, [0, 0])
+    assert same.sentence == "A and B give the same probabilities for every image."
+    assert same.difference.value == 0 and same.p_value == 1

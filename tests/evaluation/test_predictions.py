@@ -169,3 +169,9 @@ def test_align_reports_missing_and_unknown_images_and_other_labels():
         "  image_id 'z' is missing in new.csv",
         "  image_id 'y' has the label 'positive smile' in new.csv and 'NOT smile' in old.csv",
     ]
+
+
+def test_predictions_of_other_images_are_told_in_one_sentence():
+    a, b = (Predictions([f"{split} {n}" for n in range(99)], np.zeros(99, int), np.eye(3)[[0] * 99]) for split in "ab")
+    with pytest.raises(SmileDataError, match="A and B have no image in common"):
+        align(a, b)

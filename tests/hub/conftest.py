@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import runpy
 import shutil
 import subprocess
 import sys
@@ -14,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hub_server import TOKEN, LoopbackHub, running_hub
+
+from hf_smile.commands.main import main
 
 ROOT = Path(__file__).parents[2]
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -64,17 +65,14 @@ def run(hub: LoopbackHub, tmp_path: Path) -> Run:
 
 @pytest.fixture
 def push(hub_here: LoopbackHub, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Push:
-    """`scripts/push_to_hub.py` in this process; gives the exit code, what it printed, and its errors."""
+    """`hf-smile push` in this process; gives the exit code, what it printed, and its errors."""
 
     def push(*words: str | Path) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["push_to_hub.py", *map(str, words)])
+        monkeypatch.setattr(sys, "argv", ["hf-smile", "push", *map(str, words)])
         capsys.readouterr()
-        try:
-            runpy.run_path(str(ROOT / "scripts" / "push_to_hub.py"), run_name="__main__")
-            code = 0
-        except SystemExit as end:
-            code = int(end.code or 0)
-        return code, *capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            main()
+        return int(end.value.code or 0), *capsys.readouterr()
 
     return push
 

@@ -11,6 +11,9 @@ from scipy.special import softmax
 from hf_smile.errors import SmileModelError
 from hf_smile.evaluation.metrics import compute_metrics
 from hf_smile.evaluation.predictions import write_predictions
+from hf_smile.evaluation.report_sections import times_in_100
+from hf_smile.hub.card_sections import looks_sentence
+from hf_smile.hub.finished_run import report_notes
 from hf_smile.hub.model_card import write_model_card
 from hf_smile.training.after import Folded, describe
 from hf_smile.training.run_folder import record_look, start_run
@@ -137,3 +140,23 @@ def test_looks_at_other_data_do_not_hide_those_at_the_test_split(write, tmp_path
         record_look(run, image_ids)
     write_predictions(run / "test_predictions.csv", list("abc"), [0, 1, 2], np.full((3, 3), 1 / 3))
     assert "The test split was looked at 2 times: " in write([0, 1, 2])
+
+
+def test_a_report_says_what_is_known_of_the_run(tmp_path):
+    assert report_notes(tmp_path, "test") == [] and report_notes("me/smile", "test") == []
+    start_run(tmp_path, {"seed": 1, "prior_adjustment": 0.5})
+    record_look(tmp_path, ["a"])
+    (looks, adjusted) = report_notes(tmp_path, "test")
+    assert "looked at once" in looks and "prior adjustment of 0.5" in adjusted
+    assert "**The model was trained on these images**" in report_notes(tmp_path, "train")[0]
+
+
+def test_a_run_that_was_made_longer_says_that_its_settings_do_not_repeat_it():
+    looks = [{"date": "2026-11-25", "changed": {}}, {"date": "2026-11-26", "changed": {"num_train_epochs": [2, 5]}}]
+    assert "do not repeat it" in looks_sentence(looks)
+    looks[1]["changed"] = {"temperature": [None, 2]}
+    assert "do not repeat it" not in looks_sentence(looks)
+
+
+def test_a_share_is_not_rounded_to_certainty(write):
+    assert [times_in_100(auc) for auc in (0.913, 0.9949, 0.9985, 1.0)] == ["91", "99", "more than 99", "100"]

@@ -14,7 +14,7 @@ from matplotlib.cbook import get_sample_data
 from PIL import Image
 
 import hf_smile
-from hf_smile import cli
+from hf_smile.commands.main import main
 from hf_smile.errors import SmileDataError
 from hf_smile.evaluation.predictions import read_predictions, write_predictions
 from hf_smile.inference import bulk
@@ -29,7 +29,7 @@ def run(monkeypatch, capsys):
     def run(*arguments) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["hf-smile", *map(str, arguments)])
         with pytest.raises(SystemExit) as exit:
-            cli.main()
+            main()
         return exit.value.code, *capsys.readouterr()
 
     return run
@@ -194,7 +194,7 @@ def test_a_clip_among_the_images_is_sent_to_the_right_command(run, model_dir, fa
 @pytest.mark.parametrize(
     "words",
     [
-        ["-m", "hf_smile.cli", "predict", "{face}", "--runtime", "torch"],
+        ["-m", "hf_smile", "predict", "{face}", "--runtime", "torch"],
         ["scripts/evaluate.py", "--output_dir", "{face}.report"],
         ["scripts/export_onnx.py"],
         ["scripts/benchmark.py", "predict", "--output", "{face}.json"],
@@ -254,8 +254,8 @@ def test_from_the_command_to_the_answer_without_torch(model_dir, face_files):
     code = (
         f"import sys; sys.argv = ['hf-smile', 'predict', {str(face_files[0])!r}, '--model', {str(model_dir)!r},"
         " '--runtime', 'onnx']\n"
-        "from hf_smile import cli\n"
-        "try: cli.main()\n"
+        "from hf_smile.commands.main import main\n"
+        "try: main()\n"
         "except SystemExit as exit: assert exit.code == 0, exit.code\n"
         "assert 'torch' not in sys.modules and 'transformers' not in sys.modules"
     )
@@ -267,9 +267,7 @@ def test_from_the_command_to_the_answer_without_torch(model_dir, face_files):
 
 
 def test_a_reader_that_stops_early_sees_no_traceback(model_dir, face_files):
-    command = (
-        f"{sys.executable} -m hf_smile.cli predict {face_files[0].parent} --model {model_dir} --faces none | head -1"
-    )
+    command = f"{sys.executable} -m hf_smile predict {face_files[0].parent} --model {model_dir} --faces none | head -1"
     answer = subprocess.run(command, shell=True, capture_output=True, text=True)
     assert answer.stdout.startswith("label") and "Traceback" not in answer.stderr
 
@@ -293,7 +291,7 @@ def test_annotate_leaves_the_pictures_alone(model_dir, face_files, run):
 def test_any_file_name_gets_into_any_output(model_dir, face_files, tmp_path):
     odd = tmp_path / os.fsdecode(b"odd\xff \xe5.png")
     odd.write_bytes(face_files[0].read_bytes())
-    words = [sys.executable, "-m", "hf_smile.cli", "predict", os.fsencode(odd), "--model", model_dir, "--faces", "none"]
+    words = [sys.executable, "-m", "hf_smile", "predict", os.fsencode(odd), "--model", model_dir, "--faces", "none"]
     for format in ("table", "csv", "jsonl"):
         environment = os.environ | {"PYTHONIOENCODING": "ascii"}
         done = subprocess.run([*words, "--format", format], env=environment, capture_output=True, timeout=120)
@@ -301,7 +299,7 @@ def test_any_file_name_gets_into_any_output(model_dir, face_files, tmp_path):
 
 
 def test_an_output_that_can_not_be_written_is_told(model_dir, face_files):
-    words = [sys.executable, "-m", "hf_smile.cli", "predict", face_files[0], "--model", model_dir, "--faces", "none"]
+    words = [sys.executable, "-m", "hf_smile", "predict", face_files[0], "--model", model_dir, "--faces", "none"]
     if Path("/dev/full").exists():
         with Path("/dev/full").open("w") as full:
             done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, timeout=120)

@@ -11,7 +11,7 @@ import pytest
 from matplotlib.cbook import get_sample_data
 from PIL import Image
 
-from hf_smile.cli import main
+from hf_smile.commands.main import main
 from hf_smile.inference.classifier import NamedImage, SmileClassifier
 
 ROOT = Path(__file__).parents[2]

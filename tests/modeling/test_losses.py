@@ -8,14 +8,13 @@ import torch
 from torch.nn import functional as F
 
 from hf_smile.modeling.losses import (
-    IMBALANCE,
-    LOSSES,
     class_weights,
     focal,
     generalized_cross_entropy,
     softmax_loss,
     training_loss,
 )
+from hf_smile.training.settings import IMBALANCE, LOSSES
 
 COUNTS = np.array([10, 20, 70])
 LABELS = np.repeat([0, 1, 2], COUNTS)

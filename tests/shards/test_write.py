@@ -147,7 +147,7 @@ def test_annotations_too_large_for_memory_are_sharded_all_the_same(request, shar
     folder = request.getfixturevalue(data)
     for limit, problem in (("_MAX_LINES", "more than 50 lines"), ("_MAX_BYTES", "over the limit of 50")):
         monkeypatch.setattr(annotations, limit, 50)
-        with pytest.raises(SmileDataError, match=f"train.csv.*{problem}; .* let scripts/shard_dataset.py read it"):
+        with pytest.raises(SmileDataError, match=f"train.csv.*{problem}; .* let hf-smile shard read it"):
             load_smile_dataset(folder)
     write_shards(folder, tmp_path / "out", HOW)
     assert table(tmp_path / "out", "train") == table(shards, "train")

@@ -9,9 +9,9 @@ from hf_smile.data.dataset import load_smile_dataset
 from hf_smile.evaluation.decision import prior_shift
 from hf_smile.evaluation.metrics import compute_metrics
 from hf_smile.modeling import build_model, load_model, predict_probabilities
-from hf_smile.modeling.losses import MOVES_THE_PRIOR
 from hf_smile.training.after import describe, fold_after_training
 from hf_smile.training.arguments import SmileTrainingArguments
+from hf_smile.training.settings import MOVES_THE_PRIOR
 from hf_smile.training.trainer import SmileTrainer
 
 

@@ -180,14 +180,6 @@ def test_what_shards_fix_is_warned_about(sample_dir, tmp_path, caplog):
     assert "validation_size = 0.3 has no effect" in caplog.text and "shuffle_buffer_size" not in caplog.text
 
 
-def test_the_help_of_a_switch_says_what_it_does(capsys):
-    with pytest.raises(SystemExit):
-        parse_arguments(["--help"])
-    text = " ".join(capsys.readouterr().out.split())
-    assert "--no_pretrained, --no-pretrained turn --pretrained off" in text
-    assert text.count("start from the backbone's weights, not random ones") == 1
-
-
 def test_a_run_is_named_after_its_folder_unless_told_otherwise(tmp_path):
     assert parse_arguments(["--output_dir", str(tmp_path / "faces"), "--use_cpu"])[3].run_name == "faces"
     assert parse_arguments(["--run_name", "mine", "--report_to", "tensorboard", "--use_cpu"])[3].run_name == "mine"
@@ -204,3 +196,17 @@ def test_the_last_epoch_can_be_taken_without_choosing():
     data, _, _, training = parse_arguments(["--select_best", "last", "--validation_size", "0", "--use_cpu"])
     assert data.validation_size == 0
     assert training.metric_for_best_model is None and not training.load_best_model_at_end
+
+
+@pytest.mark.parametrize("imbalance", ["class_weights", "oversample", "logit_adjustment"])
+def test_class_shares_are_not_evened_twice(imbalance):
+    with pytest.raises(SmileError, match=r"prior_adjustment is 0\.5: this imbalance evens the class shares already"):
+        parse_arguments(["--imbalance", imbalance, "--prior_adjustment", "0.5", "--use_cpu"])
+
+
+def test_a_tracker_that_is_misspelt_or_missing_is_told_at_once(monkeypatch):
+    with pytest.raises(SmileError, match="report_to is 'tensorbored'; it must be tensorboard, trackio, wandb or none"):
+        parse_arguments(["--report_to", "tensorbored", "--use_cpu"])
+    monkeypatch.setattr("hf_smile.training.checks.find_spec", lambda _: None)
+    with pytest.raises(SmileError, match="'wandb', which is not installed: pip install wandb"):
+        parse_arguments(["--report_to", "wandb", "--use_cpu"])

@@ -21,7 +21,7 @@ METRICS = {"accuracy": 0.75, "genuine_auc": float("nan"), "calibration": {"tempe
 
 @pytest.fixture
 def report(sample_dir, tmp_path):
-    """Train with a tracker as `scripts/train.py` does; gives the folder of the run."""
+    """Train with a tracker as `hf-smile train` does; gives the folder of the run."""
 
     def report(tracker, epochs=2, resume=None):
         splits = load_smile_dataset(sample_dir, validation_size=0.25)

@@ -15,9 +15,9 @@ from transformers import AutoModelForImageClassification
 from hf_smile.data.dataset import load_smile_dataset
 from hf_smile.errors import SmileError
 from hf_smile.modeling import build_model
-from hf_smile.modeling.losses import IMBALANCE
 from hf_smile.training.arguments import SmileTrainingArguments
 from hf_smile.training.history import best_epoch, history_table
+from hf_smile.training.settings import IMBALANCE
 from hf_smile.training.trainer import RAW_WEIGHTS, SmileTrainer
 
 

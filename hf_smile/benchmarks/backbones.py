@@ -1,0 +1,140 @@
+"""Backbones side by side on one data set: by a linear probe, or fine-tuned; over several seeds."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pandas as pd
+from tqdm.auto import tqdm
+
+from hf_smile.data.arguments import DataArguments
+from hf_smile.data.dataset import load_smile_dataset
+from hf_smile.data.images import encoded_bytes
+from hf_smile.data.record import images_of, refuse_trained_on
+from hf_smile.data.rows import labels_of
+from hf_smile.errors import SmileError
+from hf_smile.evaluation.backbones import METRICS
+from hf_smile.evaluation.metrics import compute_metrics
+from hf_smile.evaluation.predictions import read_predictions
+from hf_smile.labels import LabelSet
+from hf_smile.modeling.features import pooled_features
+from hf_smile.modeling.probe import describe_backbone, probe, split_rows
+from hf_smile.training.arguments import parse_arguments, to_recipe
+from hf_smile.training.device import keep_freed_memory
+from hf_smile.training.run_folder import is_finished
+
+Compared = tuple[pd.DataFrame, pd.DataFrame]
+"""The tables that `hf_smile.evaluation.backbones.write_comparison` takes: of the backbones, and of their scores."""
+
+
+def probe_all(
+    backbones: Sequence[str],
+    data: DataArguments,
+    seeds: Sequence[int],
+    validation_size: float,
+    with_test: bool,
+    cache_dir: Path,
+) -> Compared:
+    """Features of all images once a backbone, and a probe on them for every seed.
+
+    Args:
+        backbones: folders, ids on the Hub or timm names.
+        data: what to load; a validation split that the data bring is taken with the first seed alone.
+        seeds: of the validation split.
+        validation_size: its share of train.
+        with_test: score the test split too.
+        cache_dir: keeps the features.
+    """
+    keep_freed_memory()
+    # Backbones first: a mistake in a name should not wait for the images.
+    facts = [{"backbone": Path(name).name, **describe_backbone(name)._asdict()} for name in backbones]
+    splits = load_smile_dataset(**vars(data))
+    if "validation" in splits:
+        seeds = seeds[:1]
+        print("Note: the data bring a validation split, which no seed changes; one probe a backbone", file=sys.stderr)
+    if not with_test:
+        splits.pop("test")
+    labels = {split: np.array(dataset["label"]) for split, dataset in splits.items()}
+    names = labels_of(splits["train"])
+    rows = []
+    for name in backbones:
+        features = {}
+        refuse_trained_on(name, chain(*map(images_of, splits.values())))
+        for split, dataset in splits.items():
+            images = dataset.cast_column("image", datasets.Image(decode=False))["image"]
+            progress = tqdm(images, desc=f"{Path(name).name}, {split}", unit=" images", delay=1)
+            features[split] = pooled_features(map(encoded_bytes, progress), name, cache_dir=cache_dir)
+        for seed in seeds:
+            if "validation" in splits:
+                fit, held_out = (features["train"], labels["train"]), (features["validation"], labels["validation"])
+            else:
+                fit, held_out = (
+                    (features["train"][rows_of], labels["train"][rows_of])
+                    for rows_of in split_rows(splits["train"], validation_size, seed, data.group_by)
+                )
+            found = probe(*fit, *held_out, *([features["test"]] if with_test else []), labels=names)
+            rows.append(_scores(name, seed, "validation", found[0], held_out[1], names))
+            if with_test:
+                rows.append(_scores(name, seed, "test", found[1], labels["test"], names))
+    return pd.DataFrame(facts), pd.DataFrame(rows)
+
+
+def fine_tune_all(
+    backbones: Sequence[str], settings: Sequence[str], seeds: Sequence[int], with_test: bool, output_dir: Path
+) -> Compared:
+    """One training a backbone and seed, in `<output_dir>/<backbone>/<seed>`; one that is finished is not made again.
+
+    Args:
+        backbones: folders, ids on the Hub or timm names.
+        settings: words of `hf-smile train`, a recipe first where there is one.
+        seeds: of the runs.
+        with_test: report the test split too.
+        output_dir: gets the runs.
+
+    Raises:
+        SmileError: a setting is wrong, or a run failed.
+    """
+    facts, rows = [], []
+    for name in backbones:
+        for seed in seeds:
+            folder = output_dir / Path(name).name / str(seed)
+            words = [*settings, "--backbone", name, "--seed", str(seed), "--output_dir", str(folder)]
+            arguments = parse_arguments(words)
+            if is_finished(folder, to_recipe(arguments)):
+                print(f"{folder} is finished already", flush=True)
+            else:
+                print(f"{folder}: fine-tuning", flush=True)
+                _train(words, folder, with_test)
+            for split in ("validation", "test")[: 1 + with_test]:
+                found = read_predictions(folder / f"{split}_predictions.csv")
+                rows.append(_scores(name, seed, split, found.probabilities, found.label_ids, found.labels))
+        model = arguments[2]
+        described = describe_backbone(name, pretrained=model.pretrained, image_size=model.image_size)
+        facts.append({"backbone": Path(name).name, **described._asdict()})
+    return pd.DataFrame(facts), pd.DataFrame(rows)
+
+
+def _train(words: Sequence[str], folder: Path, with_test: bool) -> None:
+    launch = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--quiet", "-m", "hf_smile"]
+    run = subprocess.Popen([*launch, "train", *words], stdout=subprocess.PIPE, text=True)
+    assert run.stdout is not None
+    for line in run.stdout:
+        if with_test or not line.startswith("Test "):  # or one would choose by it
+            print(line, end="", flush=True)
+    if run.wait():
+        raise SmileError(f"{folder}: the run failed; its message is above. Fix it and start again: what is done stays")
+
+
+def _scores(
+    name: str, seed: int, split: str, probabilities: np.ndarray, label_ids: np.ndarray, labels: LabelSet
+) -> dict[str, Any]:
+    metrics = compute_metrics(probabilities, label_ids, labels)
+    named = {metric: metrics[metric] for metric in METRICS}
+    return {"backbone": Path(name).name, "seed": seed, "split": split, **named}

@@ -1,0 +1,147 @@
+"""Audit a data set before training: duplicates, leaks from train to test, suspicious labels, odd pictures.
+
+hf-smile audit --data_dir data/happy_images --output_dir outputs/audit
+hf-smile audit --data_dir data/happy_images --output_dir outputs/audit \\
+    --backbone timm/tf_efficientnet_lite0.in1k --predictions outputs/model/test_predictions.csv --write_clean
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hf_smile.commands.options import job_parser, positive
+from hf_smile.data.arguments import add_data_arguments, data_arguments
+from hf_smile.utils.files import make_folder
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+    from hf_smile.data.sources import Images
+
+
+def parse_arguments(words: list[str], prog: str) -> argparse.Namespace:
+    parser = job_parser(prog, __doc__)
+    parser.add_argument("--output_dir", required=True, help="folder for audit.md, audit.json, lists, plots, splits")
+    parser.add_argument(
+        "--backbone",
+        metavar="DIR_OR_HUB_ID",
+        help="a pretrained model, not fine-tuned on these data; adds likeness and labels",
+    )
+    parser.add_argument(
+        "--predictions", metavar="FILE.csv", help="predictions for the test split: do leaks flatter them?"
+    )
+    parser.add_argument(
+        "--write_clean", action="store_true", help="also write clean/: the splits without leaks, conflicts"
+    )
+    parser.add_argument(
+        "--contact_sheets",
+        metavar="DIR",
+        help="folder for pictures of the findings (default: OUTPUT_DIR/contact_sheets)",
+    )
+    parser.add_argument(
+        "--duplicate_similarity",
+        type=similarity,
+        help="with --backbone: cosine similarity of one picture (default: 0.95)",
+    )
+    parser.add_argument(
+        "--cluster_similarity",
+        type=similarity,
+        help="with --backbone: cosine similarity that may not straddle the split (default: by the data)",
+    )
+    parser.add_argument("--batch_size", type=positive, help="with --backbone: images at a time (default: 32)")
+    parser.add_argument(
+        "--cache_dir", metavar="DIR", help="with --backbone: keeps the features (default: OUTPUT_DIR/cache)"
+    )
+    parser.add_argument("--seed", type=int, default=42, help="of the splits and the folds (default: %(default)s)")
+    add_data_arguments(parser, "validation_size", "on_bad_image")
+    args = parser.parse_args(words)
+    for option in ("duplicate_similarity", "cluster_similarity", "batch_size", "cache_dir"):
+        if getattr(args, option) is not None and not args.backbone:
+            parser.error(f"--{option} needs --backbone")
+    return args
+
+
+def similarity(text: str) -> float:
+    value = float(text)
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is no similarity; it must be above 0 and at most 1")
+    return value
+
+
+def run(args: argparse.Namespace) -> None:
+    output_dir = Path(args.output_dir)
+    sheets_dir = Path(args.contact_sheets or output_dir / "contact_sheets")
+
+    check_installed("imagehash", "cleanlab")
+    from hf_smile.audit.pictures import draw_contact_sheets, open_private_folder
+    from hf_smile.audit.report import refuse_data, require_files, to_act_on, write_clean, write_report
+    from hf_smile.audit.run import DUPLICATE_SIMILARITY, run_audit
+    from hf_smile.audit.scan import scan_images
+    from hf_smile.data.dataset import read_tables
+    from hf_smile.data.record import refuse_trained_on
+
+    predictions = read_predictions(args.predictions) if args.predictions else None
+    tables, images = read_tables(data_arguments(args), args.seed)
+    if args.write_clean:
+        require_files(images)
+    refuse_data(output_dir, Path(args.data_dir))
+    make_folder(output_dir)
+    open_private_folder(sheets_dir)
+    if args.backbone:
+        from hf_smile.modeling import build_model
+
+        build_model(args.backbone)  # a mistake in its name should not wait for the images
+    scan = scan_images(tables, images)
+    if args.backbone:
+        digests = scan.table["digest"].map(bytes.decode)
+        refuse_trained_on(args.backbone, zip(scan.table["image_id"], digests, strict=True))
+    features = compute_features(args, scan.table, images) if args.backbone else None
+    audit = run_audit(
+        scan,
+        features,
+        predictions,
+        duplicate_similarity=args.duplicate_similarity or DUPLICATE_SIMILARITY,
+        cluster_similarity=args.cluster_similarity,
+        seed=args.seed,
+    )
+    audit.summary = {"data": args.data_dir, "backbone": args.backbone, **audit.summary}
+    write_report(audit, tables, images, output_dir)
+    draw_contact_sheets(audit, images, sheets_dir)
+    print(*(to_act_on(audit) or ["Nothing was found."]), sep="\n")
+    if args.write_clean:
+        left = write_clean(audit, tables, images, output_dir / "clean")
+        print("Clean:", ", ".join(f"{name}.csv {count:,} images" for name, count in left.items()))
+    print(f"The whole audit: {output_dir}/audit.md; the images of the findings: {sheets_dir}")
+
+
+def check_installed(*names: str) -> None:
+    from importlib.util import find_spec
+
+    from hf_smile.errors import SmileError
+
+    if missing := [name for name in names if find_spec(name) is None]:
+        raise SmileError(f"the audit needs {' and '.join(missing)}: pip install {' '.join(missing)}")
+
+
+def read_predictions(path: str) -> pd.DataFrame:
+    import pandas as pd
+
+    from hf_smile.evaluation.predictions import read_predictions
+
+    predictions = read_predictions(path)
+    return pd.DataFrame({"image_id": predictions.image_ids, "prediction": predictions.predicted_ids})
+
+
+def compute_features(args: argparse.Namespace, table: pd.DataFrame, images: Images) -> np.ndarray:
+    """Features (N, F) of the images that can be read."""
+    from tqdm.auto import tqdm
+
+    from hf_smile.modeling.features import pooled_features
+
+    good = table.loc[table["problem"] == "", "file"]
+    files = (images.read(file) for file in tqdm(good, desc="Features", unit=" images", delay=1))
+    cache_dir = Path(args.cache_dir or Path(args.output_dir) / "cache")
+    return pooled_features(files, args.backbone, batch_size=args.batch_size or 32, cache_dir=cache_dir)

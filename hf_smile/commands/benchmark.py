@@ -1,0 +1,139 @@
+"""Measure how fast it is, against what users would take otherwise; everything in one run, alternating.
+
+hf-smile benchmark train --data_dir data/prepared --image_size 160 --output outputs/benchmark/train.json
+hf-smile benchmark data --data_dir data/prepared --output outputs/benchmark/data.json
+hf-smile benchmark predict --output outputs/benchmark/predict.json
+hf-smile benchmark predict --model outputs/model --images faces/ --output outputs/benchmark/mine.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hf_smile.commands.options import job_parser, positive
+
+if TYPE_CHECKING:
+    from datasets import DatasetDict
+
+    from hf_smile.benchmarks.measure import Row
+
+Measured = tuple[dict[str, "Row"], Mapping[str, float], str]
+"""Rows, ratios, and a title."""
+
+
+def parse_arguments(words: list[str], prog: str) -> argparse.Namespace:
+    parser = job_parser(prog, __doc__)
+    what = parser.add_subparsers(dest="what", required=True)
+
+    train = what.add_parser("train", help="our loop, its compute limit, and transformers' Trainer as its example does")
+    train.add_argument("--backbone", default="resnet50", help="timm name or local folder (default: %(default)s)")
+    train.add_argument("--steps", type=positive, default=10, help="training steps of a round (default: %(default)s)")
+    train.add_argument("--bf16", action="store_true", help="compute in bfloat16 where that is exact enough")
+
+    data = what.add_parser("data", help="decoding and transforms alone")
+    data.add_argument("--n_images", type=positive, default=512, help="images of a round (default: %(default)s)")
+    for parser_with_data in (train, data):
+        parser_with_data.add_argument(
+            "--data_dir", metavar="DIR", help="as `hf-smile train` takes it; else drawn faces"
+        )
+        parser_with_data.add_argument("--batch_size", type=positive, default=32, help="default: %(default)s")
+
+    predict = what.add_parser("predict", help="transformers' pipeline, torch, ONNX Runtime, ONNX Runtime int8")
+    predict.add_argument("--model", metavar="DIR", help="a model with both ONNX files; else random weights")
+    predict.add_argument("--backbone", default="resnet50", help="timm name, for random weights (default: %(default)s)")
+    predict.add_argument("--images", metavar="DIR", help="folder of face crops; else drawn faces of 200 pixels")
+    predict.add_argument("--n_images", type=positive, default=64, help="images of a run (default: %(default)s)")
+    predict.add_argument("--batch_sizes", type=positive, nargs="+", default=[1, 16], help="default: 1 16")
+
+    for command in (train, data, predict):
+        command.add_argument("--image_size", type=int, default=224, help="pixels the model sees (default: %(default)s)")
+        command.add_argument(
+            "--rounds", type=positive, default=5, help="the median of so many counts (default: %(default)s)"
+        )
+        command.add_argument("--output", metavar="FILE.json", required=True, help="a table and a chart go beside it")
+    args = parser.parse_args(words)
+    if args.image_size < 32:
+        parser.error(f"--image_size is {args.image_size}; it must be at least 32")
+    if Path(args.output).suffix != ".json":
+        parser.error(f"--output is {args.output}; it must end in .json")
+    Path(args.output).parent.mkdir(parents=True, exist_ok=True)  # else it would be known after the measurement
+    return args
+
+
+def run(args: argparse.Namespace) -> None:
+    if args.what == "predict" and args.model:  # what is missing is told before the imports that take seconds
+        from hf_smile.utils.model_files import model_file
+
+        for name in ("config.json", "onnx/model.onnx", "onnx/model_quantized.onnx"):
+            model_file(args.model, name, "make it with hf-smile export --quantize int8")
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    rows, ratios, title = {"train": _train, "data": _data, "predict": _predict}[args.what](args)
+    from hf_smile.benchmarks.measure import write_results
+
+    print(write_results(rows, ratios, args.output, title))
+    print(f"The same as JSON, Markdown and picture: {Path(args.output).with_suffix('')}.json .md .png")
+
+
+def _train(args: argparse.Namespace) -> Measured:
+    from hf_smile.benchmarks.train import TrainSettings, benchmark_train
+
+    settings = TrainSettings(
+        "", args.backbone, args.image_size, args.batch_size, args.steps, args.rounds, bf16=args.bf16
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        rows, ratios = benchmark_train(_load(args.data_dir, folder, 256), settings)
+    title = f"Training {Path(args.backbone).name} at {args.image_size} pixels, batch {args.batch_size}"
+    return rows, ratios, f"{title}, {'bfloat16' if args.bf16 else 'float32'}"
+
+
+def _data(args: argparse.Namespace) -> Measured:
+    from hf_smile.benchmarks.data import benchmark_data
+    from hf_smile.training.device import keep_freed_memory, use_all_cores
+
+    use_all_cores()
+    keep_freed_memory()  # as training does
+    with tempfile.TemporaryDirectory() as folder:
+        images = _load(args.data_dir, folder, args.n_images)["train"]
+        images = images.select(range(min(args.n_images, len(images))))
+        rows, ratios = benchmark_data(images, args.image_size, args.batch_size, args.rounds)
+    return (
+        rows,
+        ratios,
+        f"From encoded images to batches at {args.image_size} pixels, on one core where not said otherwise",
+    )
+
+
+def _load(data_dir: str | None, folder: str, n_images: int) -> DatasetDict:
+    from hf_smile.data.dataset import load_smile_dataset
+    from hf_smile.data.sample import draw_sample_dataset
+
+    data = data_dir or draw_sample_dataset(Path(folder, "drawn"), train_size=max(3, n_images), test_size=3, size=200)
+    return load_smile_dataset(data, validation_size=0, bad_image_list=Path(folder, "bad_images.csv"))
+
+
+def _predict(args: argparse.Namespace) -> Measured:
+    from hf_smile.benchmarks.predict import benchmark_predict, draw_images, make_model
+    from hf_smile.data.images import IMAGE_SUFFIXES
+    from hf_smile.errors import SmileDataError
+    from hf_smile.training.device import use_all_cores
+
+    use_all_cores()
+    with tempfile.TemporaryDirectory() as temporary:
+        if args.images:
+            paths = sorted(path for path in Path(args.images).glob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+            if not paths:
+                raise SmileDataError(f"--images {args.images}: no images in that folder")
+        else:
+            paths = draw_images(Path(temporary, "faces"), args.n_images)
+        model = args.model or Path(temporary, "model")
+        if not args.model:
+            make_model(model, args.backbone, args.image_size, paths)
+        rows, ratios = benchmark_predict(model, paths[: args.n_images], args.batch_sizes, args.rounds)
+    return rows, ratios, f"{args.model or f'{args.backbone} at {args.image_size} pixels'}, from file to probabilities"

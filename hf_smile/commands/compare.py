@@ -1,0 +1,77 @@
+"""Compare backbones on your data: as they are, by a linear probe, or fine-tuned; over several seeds.
+
+hf-smile compare --backbones timm/resnet50.a1_in1k timm/tf_efficientnet_lite0.in1k \\
+    --data_dir data/happy_images --output_dir outputs/probe
+hf-smile compare --backbones timm/resnet50.a1_in1k timm/tf_efficientnet_lite0.in1k \\
+    --mode fine_tune --recipe recipes/efficientnet_lite0.yaml --output_dir outputs/compared --num_train_epochs 4
+
+Settings of `hf-smile train` may follow in the mode fine_tune. A run that is there already is not made again.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from hf_smile.commands.options import job_parser
+from hf_smile.data.arguments import DATA_SETTINGS, DEFAULT_DATA_DIR, add_data_arguments, data_arguments
+
+
+def parse_arguments(words: list[str], prog: str) -> argparse.Namespace:
+    parser = job_parser(prog, __doc__)
+    parser.add_argument("--backbones", nargs="+", required=True, metavar="DIR_OR_HUB_ID", help="what to compare")
+    parser.add_argument("--data_dir", help="default: the recipe's, or data/happy_images")
+    parser.add_argument("--mode", default="linear_probe", choices=("linear_probe", "fine_tune"), help="%(default)s")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3], help="of the validation split (1 2 3)")
+    parser.add_argument(
+        "--output_dir", required=True, help="folder for comparison.csv, .md and .png, and <backbone>/<seed> of each run"
+    )
+    parser.add_argument("--validation_size", type=float, help="share of train (default: the recipe's, or 0.1)")
+    parser.add_argument(
+        "--test", action="store_true", help="report the test split, too: once all is chosen, not to choose by it"
+    )
+    parser.add_argument("--cache_dir", metavar="DIR", help="keeps the features (default: OUTPUT_DIR/cache)")
+    parser.add_argument("--recipe", metavar="FILE.yaml", help="settings of the mode fine_tune")
+    add_data_arguments(parser, "data_dir", "validation_size", "on_bad_image")
+    args, settings = parser.parse_known_args(words)
+    args.settings = settings
+    if args.validation_size is not None and not 0 < args.validation_size < 1:
+        parser.error(f"--validation_size is {args.validation_size}; it must lie between 0 and 1")
+    if args.mode == "linear_probe" and (args.recipe or args.settings):
+        parser.error(f"{args.recipe or args.settings[0]} is for --mode fine_tune")
+    if args.mode == "fine_tune" and args.cache_dir:
+        parser.error("--cache_dir is for --mode linear_probe")
+    if len(set(args.seeds)) < len(args.seeds):
+        parser.error(f"--seeds {' '.join(map(str, args.seeds))}: each one once")
+    names = [Path(backbone).name for backbone in args.backbones]
+    if twice := [name for name in names if names.count(name) > 1]:
+        parser.error(f"two backbones are called {twice[0]}; their runs would share a folder")
+    return args
+
+
+def run(args: argparse.Namespace) -> None:
+    from hf_smile.benchmarks.backbones import fine_tune_all, probe_all
+    from hf_smile.evaluation.backbones import write_comparison
+
+    output_dir = Path(args.output_dir)
+    output_dir.mkdir(parents=True, exist_ok=True)  # what can't be written to is better known at once
+    if args.mode == "linear_probe":
+        data = data_arguments(args, data_dir=args.data_dir or DEFAULT_DATA_DIR, validation_size=0)
+        cache_dir = Path(args.cache_dir or output_dir / "cache")
+        found = probe_all(args.backbones, data, args.seeds, args.validation_size or 0.1, args.test, cache_dir)
+    else:
+        found = fine_tune_all(args.backbones, training_settings(args), args.seeds, args.test, output_dir)
+    title = "Linear probe on pooled features" if args.mode == "linear_probe" else "Fine-tuned"
+    print(write_comparison(output_dir, *found, title))
+    print(f"\nTable and picture: {output_dir}/comparison.csv, comparison.md, comparison.png")
+
+
+def training_settings(args: argparse.Namespace) -> list[str]:
+    """The words of `hf-smile train` that every run has: the recipe, over it what was given here."""
+    given = {name: value for name, value in vars(args).items() if name in DATA_SETTINGS and value is not None}
+    words = [
+        word
+        for name, value in given.items()
+        for word in (f"--{name}", *map(str, value if isinstance(value, list) else [value]))
+    ]
+    return [*([args.recipe] if args.recipe else []), *words, *args.settings]

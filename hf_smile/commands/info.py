@@ -1,0 +1,38 @@
+"""Tell what a model is, and what it takes.
+
+hf-smile info outputs/model
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from hf_smile.commands.options import job_parser
+from hf_smile.utils.console import visible
+from hf_smile.utils.model_files import file_sizes, read_config
+
+
+def parse_arguments(words: list[str], prog: str) -> argparse.Namespace:
+    parser = job_parser(prog, __doc__)
+    parser.add_argument("model", metavar="DIR_OR_HUB_ID", help="what `hf-smile train` made")
+    return parser.parse_args(words)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Print what `config.json` and the weights say, without loading the network."""
+    from hf_smile.data.preprocessing import Preprocessor
+    from hf_smile.inference.runtimes import ONNX_FILES
+
+    config = read_config(args.model)
+    settings = config["pretrained_cfg"]
+    preprocess = Preprocessor(settings)
+    rows = {
+        "architecture": visible(config["architecture"]),
+        "input": f"3 x {preprocess.height} x {preprocess.width}",
+        "labels": ", ".join(config["label_names"]),
+        "mean, std": f"{settings.get('mean')}, {settings.get('std')}",
+    }
+    for name, size in file_sizes(args.model, ("model.safetensors", *ONNX_FILES.values())).items():
+        rows[name] = "not there" if size is None else f"{size / 1e6:.1f} MB"
+    for name, value in rows.items():
+        print(f"{name:<25}  {value}")

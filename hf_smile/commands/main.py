@@ -1,0 +1,80 @@
+"""The console script `hf-smile JOB ...`. Results go to stdout, all else to stderr."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from importlib import import_module
+from pathlib import Path
+
+from hf_smile import __version__
+from hf_smile.utils.console import run_script
+
+JOBS = (
+    "prepare",
+    "shard",
+    "audit",
+    "compare",
+    "train",
+    "evaluate",
+    "export",
+    "predict",
+    "bulk",
+    "video",
+    "info",
+    "push",
+    "benchmark",
+)
+"""Modules of this package, in the order in which a project needs them. Only the one that runs is imported."""
+
+
+def main(job: str | None = None) -> None:
+    """Run `job`, or else the job that the command line names, and exit with its code.
+
+    A user's mistake exits with 2 and one message, Ctrl-C with 130.
+
+    >>> main("train")  # doctest: +SKIP
+    """
+    # Threads that spin while they wait slow everything down where cores are shared. torch reads it when it is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    run_script(lambda: _run(job))
+
+
+def _run(job: str | None) -> None:
+    for name in ("stdout", "stderr"):  # closed by the caller, or of an encoding that lacks a letter of a file name
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, PTH123
+        elif hasattr(getattr(sys, name), "reconfigure"):
+            getattr(sys, name).reconfigure(errors="backslashreplace")
+    prog, words = f"scripts/{Path(sys.argv[0]).name}", sys.argv[1:]
+    if job is None:
+        job, words = _read_job(words)
+        prog = f"hf-smile {job}"
+    module = import_module(f"hf_smile.commands.{job}")
+    try:
+        code = module.run(module.parse_arguments(words, prog))
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader, for example `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    sys.exit(code)
+
+
+def _read_job(words: list[str]) -> tuple[str, list[str]]:
+    parser = argparse.ArgumentParser(
+        prog="hf-smile",
+        description="Not smiling, smiling for real, or smiling for show?",
+        epilog="jobs:\n" + "\n".join(f"  {job:<11}{_summary(job)}" for job in JOBS) + "\n\nEach tells more: JOB --help",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"hf-smile {__version__}")
+    parser.add_argument("job", metavar="JOB", choices=JOBS, help="one of those below")
+    parser.add_argument("words", metavar="...", nargs=argparse.REMAINDER, help="what the job takes")
+    args = parser.parse_args(words)
+    return args.job, args.words
+
+
+def _summary(job: str) -> str:
+    """The first line of a job's module."""
+    return str(import_module(f"hf_smile.commands.{job}").__doc__).partition("\n")[0]

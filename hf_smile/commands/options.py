@@ -1,0 +1,71 @@
+"""What the jobs share on the command line."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hf_smile.inference.classifier import SmileClassifier
+
+
+def job_parser(prog: str, doc: str | None) -> argparse.ArgumentParser:
+    """A parser that shows the docstring of a job's module as its help.
+
+    >>> job_parser("hf-smile train", "Fine-tune.").parse_args([])
+    Namespace()
+    """
+    return argparse.ArgumentParser(
+        prog=prog, description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+
+
+def positive(text: str) -> int:
+    """A whole number above 0.
+
+    >>> positive("32")
+    32
+    """
+    try:
+        if (number := int(text)) >= 1:
+            return number
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"it is {text}; it must be a whole number of at least 1")
+
+
+def share(text: str) -> float:
+    """A number from 0 to less than 1.
+
+    >>> share("0.1")
+    0.1
+    """
+    try:
+        if 0 <= (number := float(text)) < 1:
+            return number
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"it is {text}; it must lie between 0 and 1, for example 0.1")
+
+
+def add_classifier_arguments(parser: argparse.ArgumentParser) -> None:
+    """What `load_classifier` needs."""
+    from hf_smile.inference.runtimes import RUNTIMES
+
+    parser.add_argument("--model", required=True, metavar="DIR_OR_HUB_ID", help="what `hf-smile train` made")
+    parser.add_argument(
+        "--runtime", default="auto", choices=RUNTIMES, help="auto: onnx where it is exported (%(default)s)"
+    )
+    parser.add_argument("--detector", metavar="haar|yunet|FILE.onnx", help="what finds the faces (default: haar)")
+
+
+def load_classifier(args: argparse.Namespace, with_faces: bool = True) -> SmileClassifier:
+    """On ONNX Runtime where the model is exported, unless `--runtime` says otherwise."""
+    from hf_smile.inference.classifier import SmileClassifier
+
+    detector = None
+    if with_faces:
+        from hf_smile.inference.faces import make_detector
+
+        detector = make_detector(args.detector or "haar")
+    return SmileClassifier.from_pretrained(args.model, args.runtime, detector=detector)

@@ -1,0 +1,80 @@
+"""Classify photos or face crops: files, folders, zips.
+
+hf-smile predict holiday/*.jpg --model outputs/model
+hf-smile predict faces.zip --model outputs/model --faces none --format csv --output verdicts.csv
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+
+from hf_smile.commands.options import add_classifier_arguments, job_parser, load_classifier, positive
+from hf_smile.errors import SmileDataError
+from hf_smile.utils.words import counted
+
+# torch is imported only where it runs the network.
+
+
+def parse_arguments(words: list[str], prog: str) -> argparse.Namespace:
+    parser = job_parser(prog, __doc__)
+    parser.add_argument("paths", nargs="+", metavar="PATH", help="files, folders, zips, or patterns such as '**/*.jpg'")
+    add_classifier_arguments(parser)
+    parser.add_argument("--format", choices=("table", "csv", "jsonl"), help="default: as --output ends, else table")
+    parser.add_argument("--output", metavar="FILE", help="write to this .csv, .jsonl or .txt instead of to stdout")
+    parser.add_argument(
+        "--faces",
+        default="auto",
+        choices=("none", "largest", "all", "auto"),
+        help="none: every image is a face crop. auto: all faces, and images that are face crops already (%(default)s)",
+    )
+    parser.add_argument("--annotate", metavar="DIR", help="write pictures with boxes and verdicts into this folder")
+    parser.add_argument(
+        "--batch_size", type=positive, metavar="N", help="crops at a time, with --faces none (default: 32)"
+    )
+    args = parser.parse_args(words)
+    if args.batch_size and args.faces != "none":
+        parser.error("--batch_size has no effect without --faces none: the faces of one photo at a time are classified")
+    if args.detector and args.faces == "none":
+        parser.error("--detector has no effect with --faces none, which looks for no faces")
+    return args
+
+
+def run(args: argparse.Namespace) -> int:
+    """Exit code 0, or 1 where an image failed."""
+    from tqdm import tqdm
+
+    from hf_smile.inference.classifier import NO_FACE
+    from hf_smile.inference.files import FORMATS, Annotator, find_images, make_writer, predict_files, text_output
+
+    output = Path(args.output) if args.output else None
+    by_suffix = FORMATS.get(output.suffix.lower()) if output else None
+    if args.format and by_suffix not in (None, args.format):
+        raise SmileDataError(f"--format {args.format} and --output {args.output} disagree; leave --format out")
+    form = args.format or by_suffix or "table"
+    total, images = find_images(args.paths)
+    classifier = load_classifier(args, with_faces=args.faces != "none")
+    annotator = Annotator(args.annotate) if args.annotate else None
+
+    failed = without_face = 0
+    with ExitStack() as stack:
+        file = stack.enter_context(text_output(output)) if output else sys.stdout
+        write = make_writer(form, file, classifier.labels)
+        progress = stack.enter_context(tqdm(total=total, unit=" images", file=sys.stderr, disable=None))
+        for image, predictions in predict_files(classifier, images, args.faces, args.batch_size or 32):
+            for prediction in predictions:
+                write(prediction)
+            failed += any(prediction.error for prediction in predictions)
+            without_face += any(prediction.note == NO_FACE for prediction in predictions)
+            if annotator:
+                annotator.write(image, predictions)
+            progress.update()
+        file.flush()
+    if without_face:
+        hint = "; if these are face crops, classify them whole with --faces none" if args.faces == "auto" else ""
+        print(f"no face found in {without_face:,} of {counted(total, 'image')}{hint}", file=sys.stderr)
+    if failed:
+        print(f"{failed:,} of {counted(total, 'image')} could not be classified", file=sys.stderr)
+    return 1 if failed else 0

@@ -1,0 +1,115 @@
+"""Publish a model, the data or the demo on the Hugging Face Hub, each in one commit.
+
+hf-smile push model outputs/model me/smile --license apache-2.0 --dry_run
+hf-smile push dataset data/happy_images me/faces --license cc-by-4.0 --i_have_the_right_to_publish
+hf-smile push space me/smile-demo --model me/smile
+
+The token comes from HF_TOKEN or from `hf auth login`.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hf_smile.commands.options import job_parser
+from hf_smile.data.arguments import add_data_arguments, data_arguments
+
+if TYPE_CHECKING:
+    from hf_smile.hub.upload import Target
+
+
+def parse_arguments(words: list[str], prog: str) -> argparse.Namespace:
+    from hf_smile.hub.space import HARDWARE
+    from hf_smile.utils.shipped import shipped
+
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--dry_run", action="store_true", help="list what would go up, and ask nothing of the Hub")
+    branch = common.add_mutually_exclusive_group()
+    branch.add_argument("--revision", metavar="BRANCH", help="made if it is not there (default: main)")
+    branch.add_argument("--create_pr", action="store_true", help="open a pull request instead")
+
+    parser = job_parser(prog, __doc__)
+    commands = parser.add_subparsers(dest="what", required=True)
+
+    model = commands.add_parser("model", parents=[common], help="what `hf-smile train` made")
+    model.add_argument("folder", help="the output folder of a finished run")
+    model.add_argument("repo_id", metavar="OWNER/NAME")
+    model.add_argument("--private", action="store_true", help="nobody but you sees it")
+    model.add_argument("--license", help="of the weights, as the Hub spells it, for example apache-2.0")
+    model.add_argument("--dataset", metavar="OWNER/NAME", help="the data set it was trained on, if that is on the Hub")
+
+    dataset = commands.add_parser("dataset", parents=[common], help="annotations and images; private")
+    dataset.add_argument("data_dir", help="as for `hf-smile train`")
+    dataset.add_argument("repo_id", metavar="OWNER/NAME")
+    visibility = dataset.add_mutually_exclusive_group()
+    visibility.add_argument("--private", action="store_true", default=True, help="nobody but you sees it (the default)")
+    visibility.add_argument("--public", dest="private", action="store_false", help="everybody sees these faces")
+    dataset.add_argument("--license", help="of the pictures, as the Hub spells it, for example cc-by-4.0")
+    dataset.add_argument(
+        "--i_have_the_right_to_publish", action="store_true", help="the people in the pictures and their makers agreed"
+    )
+    dataset.add_argument("--provenance", metavar="TEXT", help="for the card: who collected it, when, where and how")
+    dataset.add_argument("--consent", metavar="TEXT", help="for the card: what the people in the pictures agreed to")
+    dataset.add_argument("--seed", type=int, default=42, help="of the splits, as in training (default: %(default)s)")
+    add_data_arguments(dataset, "data_dir", "on_bad_image")
+
+    space = commands.add_parser("space", parents=[common], help="the demo")
+    space.add_argument("repo_id", metavar="OWNER/NAME")
+    space.add_argument("--model", required=True, metavar="OWNER/NAME", help="the model that it shows")
+    space.add_argument("--private", action="store_true", help="nobody but you sees it")
+    space.add_argument(
+        "--hardware", choices=HARDWARE, metavar="NAME", help="for example cpu-basic (free), cpu-upgrade, t4-small"
+    )
+    space.add_argument("--space_dir", default=shipped("space"), help="folder of the app (default: space)")
+    return parser.parse_args(words)
+
+
+def run(args: argparse.Namespace) -> None:
+    from hf_smile.hub.upload import Target
+
+    target = Target(args.repo_id, args.what, args.private, args.revision, args.create_pr)
+    print({"model": push_model, "dataset": push_dataset, "space": push_space}[args.what](args, target))
+
+
+def push_model(args: argparse.Namespace, target: Target) -> str:
+    from hf_smile.hub import model
+    from hf_smile.hub.upload import file_sizes, list_files
+
+    files = model.model_files(args.folder, args.repo_id, args.license, args.dataset)
+    if args.dry_run:
+        return f"{list_files(file_sizes(files))}\nstays here: {', '.join(model.left_here(args.folder)) or 'nothing'}"
+    return model.push_model(files, target)
+
+
+def push_dataset(args: argparse.Namespace, target: Target) -> str:
+    from hf_smile.data.dataset import load_smile_dataset
+    from hf_smile.hub import dataset
+    from hf_smile.hub.dataset_card import dataset_card
+    from hf_smile.hub.upload import list_files
+
+    dataset.check_permission(args.license, args.i_have_the_right_to_publish)
+    splits = dataset.publishable(load_smile_dataset(**vars(data_arguments(args)), seed=args.seed))
+    card = dataset_card(splits, args.repo_id, args.license, args.provenance, args.consent)
+    return (
+        list_files(dataset.dataset_sizes(splits, card)) if args.dry_run else dataset.push_dataset(splits, card, target)
+    )
+
+
+def push_space(args: argparse.Namespace, target: Target) -> str:
+    from hf_smile.errors import SmileError
+    from hf_smile.hub import space
+    from hf_smile.hub.connection import check_repo_id
+    from hf_smile.hub.upload import file_sizes, list_files
+    from hf_smile.utils.hub_id import missing_folder
+
+    if Path(args.model).is_dir():
+        raise SmileError(
+            f"--model {args.model} is a folder here, and the Space loads its model from the Hub; publish it first: "
+            f"hf-smile push model {args.model} OWNER/NAME"
+        )
+    if message := missing_folder(check_repo_id(args.model)):
+        raise SmileError(message)
+    files = space.space_files(args.space_dir)
+    return list_files(file_sizes(files)) if args.dry_run else space.push_space(files, target, args.model, args.hardware)

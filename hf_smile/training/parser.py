@@ -1,0 +1,40 @@
+"""The command line of a run, read by transformers' `HfArgumentParser`. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NoReturn
+
+from transformers.hf_argparser import HfArgumentParser
+
+from hf_smile.data.arguments import DataArguments
+from hf_smile.errors import SmileError
+from hf_smile.training.settings import SETTINGS, read_words
+
+
+class SettingsParser(HfArgumentParser):
+    """Errors in one line: the usage of a hundred options would bury them."""
+
+    def __init__(self, types: Sequence[type]) -> None:
+        super().__init__(types, add_help=False, allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        raise SmileError(f"{message}\nAll settings: hf-smile train --help")
+
+
+def check_words(argv: Sequence[str]) -> DataArguments:
+    """Refuse what is wrong with a command line before torch is imported, which takes seconds.
+
+    Returns:
+        The settings of the data.
+
+    Raises:
+        SmileError: a name, a number or a choice is wrong. What transformers checks is left to `parse_arguments`.
+
+    >>> check_words(["--data_dir", "data/sample", "--learning_rate", "1e-3"]).data_dir
+    'data/sample'
+    """
+    data, *_ = SettingsParser(list(SETTINGS.values())).parse_args_into_dataclasses(
+        read_words(argv), return_remaining_strings=True, look_for_args_file=False
+    )
+    return data
