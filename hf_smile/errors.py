@@ -71,6 +71,7 @@ class Problems(list[str]):
             numbers = self.number_labels if any(map(str.isdigit, self.unknown_labels)) else {}
             pairs = ",".join(f"{label}=..." for label in {**numbers, **self.unknown_labels})
             lines.append(f'Map each one to a label: --label_map "{_one_line(pairs)}"')
+            lines[-1] += ". Or name the labels of your data in the order of their ids: --labels NAME NAME ..."
         raise SmileDataError("\n".join(lines + [hint] * bool(hint)))
 
     def _some_of_each_kind(self) -> list[str]:

@@ -8,15 +8,15 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from views import WORDS
+from views import word
 
 import hf_smile
-from hf_smile.labels import label_slug
+from hf_smile.labels import SMILE_LABELS, LabelSet
 from hf_smile.utils.words import counted
 
 _METRICS = {
     "accuracy": "right verdicts (accuracy)",
-    "balanced_accuracy": "mean over the three classes of the share found",
+    "balanced_accuracy": "mean over the classes of the share found",
     "macro_f1": "macro F1",
     "smile_auc": "a smile or none (AUC)",
     "genuine_auc": "genuine or posed, among smiles (AUC)",
@@ -24,12 +24,19 @@ _METRICS = {
 }
 _PACKAGES = ("gradio", "onnxruntime", "opencv-python-headless", "pillow", "numpy", "torch", "timm", "transformers")
 
+_SMILES = """\
+A classifier that looks at a face and tells **no smile**, a **genuine smile** and a **posed smile** apart. Posed smiles
+raise the corners of the mouth; genuine ones narrow the eyes as well (the Duchenne marker). The percentages are
+the model's probabilities; the calibration error below says how far they can be taken at their word."""
+
+_OTHER_LABELS = """\
+A classifier that looks at a face and tells apart: {}. The percentages are the model's probabilities; the calibration
+error below says how far they can be taken at their word."""
+
 _ABOUT = """\
 ## What this is
 
-A classifier that looks at a face and tells **no smile**, a **genuine smile** and a **posed smile** apart. Posed smiles
-raise the corners of the mouth; genuine ones narrow the eyes as well (the Duchenne marker). The percentages are
-the model's probabilities; the calibration error below says how far they can be taken at their word.
+{}
 
 ## Your pictures
 
@@ -38,20 +45,21 @@ Nothing about them is logged, no analytics run, and the page asks no other serve
 """
 
 
-def about(model: str) -> str:
+def about(model: str, labels: LabelSet = SMILE_LABELS) -> str:
     """The text of the tab, as Markdown.
 
     Args:
         model: folder, or id on the Hub, whose card and metrics are shown.
+        labels: of the model.
     """
     card, metrics = _read(model, "README.md"), _read(model, "test_metrics.json")
     name = Path(model).name if Path(model).is_dir() else model
     limits = _sections(card, r"limit|responsible|out.of.scope|intended")
     return "\n\n".join(
         [
-            _ABOUT,
+            _ABOUT.format(_SMILES if labels.tells_genuine else _OTHER_LABELS.format(labels)),
             limits or "## Limits and responsible use\n\nThis model comes without a card, so nobody vouches for it.",
-            f"## How good it is\n\n{_quality(metrics)}",
+            f"## How good it is\n\n{_quality(metrics, labels)}",
             f"## Versions\n\nmodel {name}, hf_smile {hf_smile.__version__}, {', '.join(_versions())}",
         ]
     )
@@ -75,17 +83,17 @@ def _sections(card: str, pattern: str) -> str:
     return "\n".join(text.strip() for text in sections if re.search(pattern, text.splitlines()[0], re.IGNORECASE))
 
 
-def _quality(metrics: str) -> str:
+def _quality(metrics: str, labels: LabelSet) -> str:
     if not metrics:
         return "This model was not tested."
     try:
-        return _metrics_table(json.loads(metrics))
+        return _metrics_table(json.loads(metrics), labels)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):  # anybody may have written it
         return "The model's `test_metrics.json` can't be read."
 
 
-def _metrics_table(metrics: dict[str, Any]) -> str:
-    images = sum(metrics.get(f"support_{label_slug(name)}", 0) for name in WORDS)
+def _metrics_table(metrics: dict[str, Any], labels: LabelSet) -> str:
+    images = sum(metrics.get(f"support_{slug}", 0) for slug in labels.slugs)
     rows = [f"On {counted(int(images), 'test image')}:", "", "| measure | value |", "| --- | --- |"]
     rows += [f"| {words} | {metrics[name]:.3f} |" for name, words in _METRICS.items() if metrics.get(name) is not None]
     rows += [
@@ -93,12 +101,11 @@ def _metrics_table(metrics: dict[str, Any]) -> str:
         "| class | right of those it names | found of those there are | images |",
         "| --- | --- | --- | --- |",
     ]
-    for name, words in WORDS.items():
-        if f"support_{label_slug(name)}" in metrics:
-            slug = label_slug(name)
+    for name, slug in zip(labels, labels.slugs, strict=True):
+        if f"support_{slug}" in metrics:
             shares = [metrics[f"{metric}_{slug}"] for metric in ("precision", "recall")]
             cells = " | ".join("–" if share is None else f"{share:.3f}" for share in shares)
-            rows.append(f"| {words} | {cells} | {metrics[f'support_{slug}']:,.0f} |")
+            rows.append(f"| {word(name)} | {cells} | {metrics[f'support_{slug}']:,.0f} |")
     return "\n".join(rows)
 
 

@@ -27,6 +27,7 @@ from starlette.middleware import Middleware
 from hf_smile.errors import SmileDataError, SmileError, SmileModelError
 from hf_smile.inference.classifier import SmilePrediction, load_image
 from hf_smile.inference.files import make_writer
+from hf_smile.labels import LabelSet
 from hf_smile.utils.console import run_script
 
 QUICKSTART = "outputs/quickstart"
@@ -39,11 +40,17 @@ _QUICK = {"concurrency_id": "quick", "concurrency_limit": 2}
 _LONG = {"concurrency_id": "long", "concurrency_limit": 1}
 _FROM_PAGE = {"preprocess": False, "api_visibility": "private"}  # paths come as they are: Engine reads them itself
 
-_INTRODUCTION = """\
+_SMILES = """\
 # Smile: for real or for show?
 
 Give it a face. It says whether there is **no smile**, a **genuine smile** or a **posed smile**, and how sure it is. It
 is often wrong: a picture cannot prove what somebody feels. Do not judge anyone by it.
+"""
+_OTHER_LABELS = """\
+# What does this face show?
+
+Give it a face. It says which of these it shows, and how sure it is: {}. It is often wrong: a picture cannot prove what
+somebody feels. Do not judge anyone by it.
 """
 _DRAWN_ONLY = "**This is the quick start's model. It has seen drawn faces only: what it says of people means nothing.**"
 
@@ -84,15 +91,17 @@ def build_page(engine: Engine, samples: Path) -> gr.Blocks:
     """
     page = _Page(title="hf_smile", analytics_enabled=False)
     with page:
-        gr.Markdown(_INTRODUCTION + ("\n" + _DRAWN_ONLY if engine.model == QUICKSTART else ""))
+        introduction = _SMILES if engine.labels.tells_genuine else _OTHER_LABELS.format(engine.labels)
+        gr.Markdown(introduction + ("\n" + _DRAWN_ONLY if engine.model == QUICKSTART else ""))
         with gr.Tab("Photo"):
             _photo_tab(engine, write_samples(samples))
         with gr.Tab("Many photos"):
             _batch_tab(engine)
-        with gr.Tab("Video"):
-            _video_tab(engine)
+        if engine.labels.smile_ids:  # a clip is searched for smiles
+            with gr.Tab("Video"):
+                _video_tab(engine)
         with gr.Tab("About"):
-            gr.Markdown(about(engine.model))
+            gr.Markdown(about(engine.model, engine.labels))
         add_endpoints(engine, _QUICK, _LONG)
     return page.queue(max_size=_WAITING, api_open=False)
 
@@ -161,7 +170,7 @@ def _batch_tab(engine: Engine) -> None:
         predictions = [item.prediction if isinstance(item, SeenFace) else item for item in seen]
         faces = [item for item in seen if isinstance(item, SeenFace)]
         faces.sort(key=lambda face: -max((face.prediction.probabilities or {}).values(), default=0.0))
-        return views.batch(predictions, faces) + views.download("verdicts.csv", _csv(predictions))
+        return views.batch(predictions, faces) + views.download("verdicts.csv", _csv(predictions, engine.labels))
 
     files = gr.File(
         label=f"Up to {MAX_IMAGES} pictures, or a zip of them",
@@ -175,9 +184,9 @@ def _batch_tab(engine: Engine) -> None:
     button.click(look, files, verdicts, **_LONG, **_FROM_PAGE)
 
 
-def _csv(predictions: list[SmilePrediction]) -> str:
+def _csv(predictions: list[SmilePrediction], labels: LabelSet) -> str:
     file = io.StringIO()
-    write = make_writer("csv", file)
+    write = make_writer("csv", file, labels)
     for prediction in predictions:
         write(prediction)
     return file.getvalue()

@@ -11,23 +11,14 @@ from gradio.processing_utils import check_all_files_in_cache
 
 from hf_smile.errors import SmileDataError
 from hf_smile.inference.classifier import NO_FACE, SmilePrediction, load_image
+from hf_smile.labels import LabelSet
 
 
-class Verdict(TypedDict):
+def verdict_type(labels: LabelSet) -> Any:
     """What `SmilePrediction.to_dict` gives."""
-
-    image_id: str | None
-    true_label: str | None
-    predicted_label: str | None
-    p_negative_smile: float | None
-    p_positive_smile: float | None
-    p_not_smile: float | None
-    p_smile: float | None
-    p_genuine_given_smile: float | None
-    box: list[int] | None
-    detector_score: float | None
-    note: str | None
-    error: str | None
+    types = dict.fromkeys(SmilePrediction(labels=labels).to_dict(), str | None)
+    types |= {name: float | None for name in types if name.startswith("p_") or name == "detector_score"}
+    return TypedDict("Verdict", types | {"box": list[int] | None})  # type: ignore[operator]
 
 
 def add_endpoints(engine: Engine, quick: dict[str, Any], long: dict[str, Any]) -> None:
@@ -39,16 +30,18 @@ def add_endpoints(engine: Engine, quick: dict[str, Any], long: dict[str, Any]) -
         long: the same for batches.
     """
 
-    def predict(photo: gr.FileData) -> list[Verdict]:
+    def predict(photo: gr.FileData) -> list[dict[str, Any]]:
         """Verdicts on the faces of a photo, the largest first; one without a label where no face is found."""
         path = uploaded(photo)
         try:
             seen = [face.prediction for face in engine.look(load_image(path))]
-            return [_to_json(prediction) for prediction in seen or [SmilePrediction(note=NO_FACE)]]
+            return [
+                _to_json(prediction) for prediction in seen or [SmilePrediction(note=NO_FACE, labels=engine.labels)]
+            ]
         except SmileDataError as error:
-            return [_to_json(SmilePrediction(error=why(error, path)))]
+            return [_to_json(SmilePrediction(error=why(error, path), labels=engine.labels))]
 
-    def predict_batch(files: list[gr.FileData]) -> list[Verdict]:
+    def predict_batch(files: list[gr.FileData]) -> list[dict[str, Any]]:
         """Verdicts on the faces of many images and zips, file by file. What can't be read has its `error`."""
         try:
             seen = list(engine.look_at_many(list(map(uploaded, files))))
@@ -56,6 +49,8 @@ def add_endpoints(engine: Engine, quick: dict[str, Any], long: dict[str, Any]) -
             raise gr.Error(str(error), print_exception=False) from None
         return [_to_json(item.prediction if isinstance(item, SeenFace) else item) for item in seen]
 
+    for endpoint in (predict, predict_batch):
+        endpoint.__annotations__["return"] = list[verdict_type(engine.labels)]  # type: ignore[misc]
     gr.api(predict, api_name="predict", **quick)
     gr.api(predict_batch, api_name="predict_batch", **long)
 
@@ -76,6 +71,6 @@ def uploaded(file: gr.FileData | dict[str, Any]) -> Path:
     return path
 
 
-def _to_json(prediction: SmilePrediction) -> Verdict:
+def _to_json(prediction: SmilePrediction) -> dict[str, Any]:
     row = prediction.to_dict()
-    return Verdict(**(row | {"box": row["box"] and list(row["box"])}))  # type: ignore[typeddict-item]
+    return row | {"box": row["box"] and list(row["box"])}

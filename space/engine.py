@@ -78,6 +78,7 @@ class Engine:
     def __init__(self, model: str) -> None:
         self.model = model
         self.classifier = SmileClassifier.from_pretrained(model)
+        self.labels = self.classifier.labels
         self._on_torch = self.classifier if isinstance(self.classifier.runtime, TorchRuntime) else None
         self._lock = threading.Lock()
 
@@ -115,16 +116,16 @@ class Engine:
             raise SmileDataError(f"these are too many images: at most {MAX_IMAGES} at a time")
         for done, image in enumerate(images, start=1):
             if isinstance(image, SmilePrediction):
-                yield image
+                yield replace(image, labels=self.labels)
             else:
                 try:
                     faces = self.look(load_image(image), _THUMBNAIL_SIDE)
                     for face in faces:
                         yield face._replace(prediction=replace(face.prediction, source=image.source))
                     if not faces:
-                        yield SmilePrediction(source=image.source, note=NO_FACE)
+                        yield SmilePrediction(source=image.source, note=NO_FACE, labels=self.labels)
                 except SmileDataError as error:
-                    yield SmilePrediction(source=image.source, error=str(error))
+                    yield SmilePrediction(source=image.source, error=str(error), labels=self.labels)
             on_image(done, len(images))
 
     def follow(self, clip: Path, on_frame: Callable[[float], None]) -> Clip:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from hf_smile.inference.classifier import SmilePrediction
-from hf_smile.labels import LABEL_NAMES, NOT_SMILE
-from hf_smile.utils.figures import CLASS_COLORS
+from hf_smile.labels import SMILE_LABELS
+from hf_smile.utils.figures import class_colors
 from hf_smile.utils.words import counted
 
 if TYPE_CHECKING:
@@ -20,8 +20,13 @@ if TYPE_CHECKING:
 
     from hf_smile.inference.explain import Explanation
 
-WORDS = dict(zip(LABEL_NAMES, ("posed smile", "genuine smile", "no smile"), strict=True))
-"""What the page calls the labels."""
+_WORDS = dict(zip(SMILE_LABELS, ("posed smile", "genuine smile", "no smile"), strict=True))
+
+
+def word(label: str) -> str:
+    """What the page calls a label."""
+    return _WORDS.get(label, label)
+
 
 _PHOTO_SIDE, _THUMBNAIL_SIDE = 1024, 160
 _SURE_ENOUGH_TO_BE_A_SMILE = 0.5
@@ -57,7 +62,7 @@ def verdict(prediction: SmilePrediction) -> str:
     """A verdict in a few words: `genuine smile, 93 %`."""
     if prediction.label is None or prediction.probabilities is None:
         return f"no verdict: {prediction.error or prediction.note}"
-    return f"{WORDS[prediction.label]}, {percent(prediction.probabilities[prediction.label])}"
+    return f"{word(prediction.label)}, {percent(prediction.probabilities[prediction.label])}"
 
 
 def message(title: str, text: str, kind: str = "hint") -> str:
@@ -78,13 +83,13 @@ def photo(image: Image.Image, faces: Sequence[SeenFace]) -> str:
             f"{name}:{100 * value:.2f}%" for name, value in zip(("left", "top", "width", "height"), place, strict=True)
         )
         words = verdict(prediction)
-        tag = words.replace(" smile,", "") if prediction.label != LABEL_NAMES[NOT_SMILE] else words.replace(",", "")
+        tag = words.replace(",", "") if prediction.label == "NOT smile" else words.replace(" smile,", "")
         # The tag must not leave the photo.
         sides = f"{'to-left' if left > 0.66 * image.width else ''} {'below' if top < 0.1 * image.height else ''}"
         boxes.append(
             f'<button type="button" class="hs-face {sides}" data-face="{index}" '
             f'aria-pressed="{str(index == 0).lower()}" aria-label="{escape(f"Face {index + 1}: {words}")}" '
-            f'style="{style};--class:{CLASS_COLORS[prediction.label or ""]}"><span>{escape(tag)}</span></button>'
+            f'style="{style};--class:{_color(prediction)}"><span>{escape(tag)}</span></button>'
         )
     alt = f"Your photo, {counted(len(boxes), 'face')} marked" if boxes else "Your photo"
     crowd = " crowd" if len(boxes) > _CROWD else ""
@@ -109,22 +114,35 @@ def _found(faces: Sequence[SeenFace]) -> str:
 
 
 def details(faces: Sequence[SeenFace], index: int) -> str:
-    """Verdict, three probabilities and two questions about one face; nothing where there is none."""
+    """Verdict, probabilities and further questions about one face; nothing where there is none."""
     if not faces:
         return ""
     prediction = faces[index].prediction
-    probabilities, p_smile = prediction.probabilities or {}, prediction.p_smile or 0.0
+    colors = class_colors(prediction.labels)
     about = "The whole picture" if prediction.box is None else "This face"
     if len(faces) > 1:
         about = f"Face {index + 1} of {len(faces)}"
-    bars = "".join(_bar(WORDS[name], probabilities[name], CLASS_COLORS[name]) for name in LABEL_NAMES)
-    genuine = _bar("Genuine, if smiling?", prediction.p_genuine_given_smile or 0.0)
-    remark = "" if p_smile >= _SURE_ENOUGH_TO_BE_A_SMILE else "<p>Only worth something if there is a smile at all.</p>"
+    bars = "".join(_bar(word(name), p, colors[name]) for name, p in (prediction.probabilities or {}).items())
     return (
         f'<section class="hs-details"><p class="hs-about">{about}</p><h3>{escape(verdict(prediction))}</h3>'
-        f'<div class="hs-bars">{bars}</div>'
-        f'<div class="hs-bars hs-questions">{_bar("Smiling?", p_smile)}{genuine}{remark}</div></section>'
+        f'<div class="hs-bars">{bars}</div>{_questions(prediction)}</section>'
     )
+
+
+def _questions(prediction: SmilePrediction) -> str:
+    """Those that the labels answer beyond what their own bars say."""
+    if prediction.p_smile is None or "smile" in prediction.labels.slugs:
+        return ""
+    bars = _bar("Smiling?", prediction.p_smile)
+    if prediction.p_genuine_given_smile is not None:
+        bars += _bar("Genuine, if smiling?", prediction.p_genuine_given_smile)
+        if prediction.p_smile < _SURE_ENOUGH_TO_BE_A_SMILE:
+            bars += "<p>Only worth something if there is a smile at all.</p>"
+    return f'<div class="hs-bars hs-questions">{bars}</div>'
+
+
+def _color(prediction: SmilePrediction) -> str:
+    return class_colors(prediction.labels)[prediction.label or ""]
 
 
 def _bar(name: str, probability: float, color: str = "var(--neutral-500)") -> str:
@@ -139,16 +157,16 @@ def _bar(name: str, probability: float, color: str = "var(--neutral-500)") -> st
 
 def heat_map(explanation: Explanation) -> str:
     """What the network saw, beside where it looked."""
-    word = WORDS[explanation.label]
+    spoken_for = word(explanation.label)
     if not explanation.heat.any():
-        return message("Where the model looked", f"No part of the picture spoke for “{word}” more than another.")
+        return message("Where the model looked", f"No part of the picture spoke for “{spoken_for}” more than another.")
     upper, lower = percent(explanation.upper_share), percent(explanation.lower_share)
     return (
         '<section class="hs-heat"><h4>Where the model looked</h4><div>'
         f'<figure><img src="{data_uri(explanation.image)}" alt="The face as the model sees it">'
         "<figcaption>What it saw</figcaption></figure>"
         f'<figure><img src="{data_uri(explanation.overlay())}" alt="Heat map: {upper} on the upper half, {lower} on '
-        f'the lower half"><figcaption>What spoke for “{word}”</figcaption></figure></div>'
+        f'the lower half"><figcaption>What spoke for “{spoken_for}”</figcaption></figure></div>'
         f"<p>{upper} of the heat is on the upper half, where the eyes are, {lower} on the lower half with the mouth. "
         "The brighter, the more it counted.</p></section>"
     )
@@ -168,7 +186,7 @@ def _gallery(faces: Iterable[SeenFace]) -> str:
     items = []
     for prediction, crop in faces:
         words, name = escape(verdict(prediction)), escape(prediction.source or "")
-        color = CLASS_COLORS[prediction.label or ""]
+        color = _color(prediction)
         items.append(
             f'<figure style="--class:{color}"><img src="{data_uri(crop, _THUMBNAIL_SIDE)}" alt="{words}: {name}">'
             f'<figcaption><strong>{words}</strong><span title="{name}">{name}</span></figcaption></figure>'
@@ -177,11 +195,14 @@ def _gallery(faces: Iterable[SeenFace]) -> str:
 
 
 def _table(predictions: Iterable[SmilePrediction]) -> str:
-    names = "image", "verdict", "smiling?", "genuine, if so?", "remark"
+    predictions = [*predictions]
+    asked = {"smiling?": "p_smile", "genuine, if so?": "p_genuine_given_smile"}
+    asked = {words: name for words, name in asked.items() if name in predictions[0].to_dict()} if predictions else {}
+    names = "image", "verdict", *asked, "remark"
     head = "".join(f'<th scope="col">{name}</th>' for name in names)
     rows = []
     for prediction in predictions:
-        numbers = prediction.p_smile, prediction.p_genuine_given_smile
+        numbers = [getattr(prediction, name) for name in asked.values()]
         cells = [prediction.source or "", verdict(prediction), *("" if p is None else percent(p) for p in numbers)]
         cells.append(prediction.note or "" if prediction.label else "")
         rows.append(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>")

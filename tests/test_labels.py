@@ -1,6 +1,6 @@
 import pytest
 
-from hf_smile.labels import LABEL_NAMES, label_slug, parse_label
+from hf_smile.labels import LABEL_NAMES, SMILE_LABELS, label_slug
 
 
 def test_ids_are_those_of_the_original_annotations():
@@ -18,13 +18,13 @@ def test_ids_are_those_of_the_original_annotations():
     ],
 )
 def test_labels_are_read_whatever_their_case_and_blanks(text, label_id):
-    assert parse_label(text) == label_id
+    assert SMILE_LABELS.parse(text) == label_id
 
 
 @pytest.mark.parametrize("text", ["", "smile", "3", "negative", "positive smiles"])
 def test_an_unknown_label_is_named_with_the_right_ones(text):
     with pytest.raises(ValueError, match=r"one of 'negative smile', 'positive smile', 'NOT smile' \(or 0, 1, 2\)"):
-        parse_label(text)
+        SMILE_LABELS.parse(text)
 
 
 def test_a_slug_can_be_a_column_name():

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from hf_smile.errors import SmileDataError
-from hf_smile.labels import LABEL_NAMES, NUM_LABELS
+from hf_smile.labels import SMILE_LABELS, LabelSet
 
 FOLDS = 5
 REGULARIZATION = 0.2
@@ -22,7 +22,7 @@ class LabelNoise(NamedTuple):
     """What confident learning makes of the labels."""
 
     joint: np.ndarray
-    """(3, 3) share of the images with the given label (row) that would be labelled so (column); it sums to 1."""
+    """(K, K) share of the images with the given label (row) that would be labelled so (column); it sums to 1."""
     by_class: dict[str, float]
     """Share of the images with this label that would be labelled otherwise."""
     suspicious: pd.DataFrame
@@ -30,7 +30,12 @@ class LabelNoise(NamedTuple):
 
 
 def out_of_fold_probabilities(
-    features: np.ndarray, labels: np.ndarray, groups: np.ndarray, folds: int = FOLDS, seed: int = 0
+    features: np.ndarray,
+    labels: np.ndarray,
+    groups: np.ndarray,
+    folds: int = FOLDS,
+    seed: int = 0,
+    classes: int = len(SMILE_LABELS),
 ) -> np.ndarray:
     """Class probabilities of every image, by a linear probe that saw neither it nor an image of its group.
 
@@ -40,7 +45,7 @@ def out_of_fold_probabilities(
         groups: (N,) group numbers; a group is in one fold as a whole.
 
     Returns:
-        (N, 3) float64, each row summing to one.
+        (N, K) float64, each row summing to one.
 
     Raises:
         SmileDataError: too few images or groups for two folds.
@@ -51,13 +56,13 @@ def out_of_fold_probabilities(
     from sklearn.preprocessing import StandardScaler
     from tqdm.auto import tqdm
 
-    counts = np.bincount(labels, minlength=NUM_LABELS)
+    counts = np.bincount(labels, minlength=classes)
     folds = min(folds, int(counts.min()), len(np.unique(groups)))
     if folds < 2:
         raise SmileDataError(
             f"label noise is estimated from at least 2 images of each class; there are {counts.tolist()}"
         )
-    probabilities = np.zeros((len(labels), NUM_LABELS))
+    probabilities = np.zeros((len(labels), classes))
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     for train, held_out in tqdm(
         splitter.split(features, labels, groups), total=folds, desc="Linear probe", unit=" folds", delay=1
@@ -69,7 +74,7 @@ def out_of_fold_probabilities(
     return probabilities / probabilities.sum(axis=1, keepdims=True)  # the probe computes in float32
 
 
-def estimate_label_noise(labels: np.ndarray, probabilities: np.ndarray) -> LabelNoise:
+def estimate_label_noise(labels: np.ndarray, probabilities: np.ndarray, names: LabelSet = SMILE_LABELS) -> LabelNoise:
     """Estimate which labels are wrong, and how many, by confident learning.
 
     An image counts against its label where the probe is surer of another class than it is, on average, of images
@@ -78,7 +83,8 @@ def estimate_label_noise(labels: np.ndarray, probabilities: np.ndarray) -> Label
 
     Args:
         labels: (N,) given label ids.
-        probabilities: (N, 3) out of fold.
+        probabilities: (N, K) out of fold.
+        names: the K labels.
 
     >>> noise = estimate_label_noise(labels, out_of_fold_probabilities(features, labels, groups))  # doctest: +SKIP
     >>> noise.suspicious.head()  # doctest: +SKIP
@@ -99,14 +105,16 @@ def estimate_label_noise(labels: np.ndarray, probabilities: np.ndarray) -> Label
     suspicious = pd.DataFrame(
         {"row": rows, "label": labels[rows], "likely_label": others.argmax(axis=1), "quality": quality[rows]}
     )
-    for label_id in range(NUM_LABELS):
+    for label_id in range(len(names)):
         suspicious[f"p_{label_id}"] = probabilities[rows, label_id]
     given = joint.sum(axis=1)
     wrong = 1 - joint.diagonal() / np.maximum(given, 1e-12)
-    return LabelNoise(joint, dict(zip(LABEL_NAMES, wrong.tolist(), strict=True)), suspicious)
+    return LabelNoise(joint, dict(zip(names, wrong.tolist(), strict=True)), suspicious)
 
 
-def share_of_planted_found(features: np.ndarray, labels: np.ndarray, groups: np.ndarray, seed: int = 0) -> float:
+def share_of_planted_found(
+    features: np.ndarray, labels: np.ndarray, groups: np.ndarray, seed: int = 0, names: LabelSet = SMILE_LABELS
+) -> float:
     """How far the list of suspicious labels can be trusted: the share it holds of labels changed on purpose.
 
     2 % of the labels are changed to another class at random, and suspicious labels are looked for anew. Compare with
@@ -115,6 +123,8 @@ def share_of_planted_found(features: np.ndarray, labels: np.ndarray, groups: np.
     draw = np.random.default_rng(seed)
     changed = draw.choice(len(labels), max(1, round(PLANTED * len(labels))), replace=False)
     with_errors = labels.copy()
-    with_errors[changed] = (labels[changed] + draw.integers(1, NUM_LABELS, len(changed))) % NUM_LABELS
-    noise = estimate_label_noise(with_errors, out_of_fold_probabilities(features, with_errors, groups, seed=seed))
+    classes = len(names)
+    with_errors[changed] = (labels[changed] + draw.integers(1, classes, len(changed))) % classes
+    probabilities = out_of_fold_probabilities(features, with_errors, groups, seed=seed, classes=classes)
+    noise = estimate_label_noise(with_errors, probabilities, names)
     return float(np.isin(changed, noise.suspicious["row"]).mean())

@@ -14,8 +14,8 @@ from hf_smile.audit.run import Audit
 from hf_smile.data.images import decode_image
 from hf_smile.data.sources import Images
 from hf_smile.errors import SmileDataError
-from hf_smile.labels import LABEL_NAMES
-from hf_smile.utils.figures import CLASS_COLORS, new_figure, save_figure
+from hf_smile.labels import LabelSet
+from hf_smile.utils.figures import class_colors, new_figure, save_figure
 
 SHEET_TILES = 48
 """Images on a contact sheet."""
@@ -65,10 +65,10 @@ def _plot_pictures(audit: Audit, path: Path) -> None:
         low, high = np.quantile(positive, (0.001, 0.999))
         logarithmic = high > 10 * low and not title.startswith(("brightness", "contrast"))
         edges = np.geomspace(low, high, 31) if logarithmic else np.linspace(low, max(high, low + 1), 31)
-        for label_id, label in enumerate(LABEL_NAMES):
+        for label_id, (label, color) in enumerate(class_colors(audit.labels).items()):
             of_class = positive[(scan["label"] == label_id).to_numpy()].clip(edges[0], edges[-1])
             counts = np.histogram(of_class, edges)[0] / max(len(of_class), 1)
-            axes.stairs(counts, edges, color=CLASS_COLORS[label], linewidth=1.6, label=label)
+            axes.stairs(counts, edges, color=color, linewidth=1.6, label=label)
         if logarithmic:
             axes.set_xscale("log")
             _plain_numbers(axes.xaxis, edges)
@@ -82,7 +82,7 @@ def _plot_pictures(audit: Audit, path: Path) -> None:
         "Pictures of each class: where the curves differ, the picture alone gives the class away", fontsize=11
     )
     handles, names = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=len(LABEL_NAMES), frameon=False)
+    figure.legend(handles, names, loc="outside lower center", ncols=min(len(names), 4), frameon=False)
     save_figure(figure, path)
 
 
@@ -171,8 +171,8 @@ def _plot_noise(audit: Audit, path: Path) -> None:
         color = "white" if rows[i, j] > 0.5 else "black"
         images = round(float(joint[i, j]) * len(audit.scan))
         axes.text(j, i, f"{rows[i, j]:.1%}\n{images:,} images", ha="center", va="center", color=color, fontsize=10)
-    axes.set_xticks(range(len(LABEL_NAMES)), LABEL_NAMES)
-    axes.set_yticks(range(len(LABEL_NAMES)), LABEL_NAMES)
+    axes.set_xticks(range(len(rows)), [*audit.labels])
+    axes.set_yticks(range(len(rows)), [*audit.labels])
     axes.set(
         xlabel="likely label", ylabel="given label", title="Estimated label noise (the probe's own mistakes included)"
     )
@@ -226,9 +226,9 @@ def draw_contact_sheets(audit: Audit, images: Images, folder: Path) -> list[Path
     open_private_folder(folder)
     for old in [*folder.glob("duplicates-*.png"), *folder.glob("suspicious-*.png")]:
         old.unlink()
-    tiles = {"duplicates": _duplicate_tiles(audit.scan, audit.duplicates)}
+    tiles = {"duplicates": _duplicate_tiles(audit.scan, audit.duplicates, audit.labels)}
     if audit.noise is not None:
-        tiles["suspicious"] = _suspicious_tiles(audit.scan, audit.noise.suspicious)
+        tiles["suspicious"] = _suspicious_tiles(audit.scan, audit.noise.suspicious, audit.labels)
     drawn = []
     for kind, of_kind in tiles.items():
         for number in range(1, MAX_SHEETS + 1):
@@ -242,17 +242,17 @@ def draw_contact_sheets(audit: Audit, images: Images, folder: Path) -> list[Path
 _Tile = tuple[str, str, str]  # file, caption, colour of the frame
 
 
-def _duplicate_tiles(scan: pd.DataFrame, groups: pd.DataFrame) -> Iterator[_Tile]:
+def _duplicate_tiles(scan: pd.DataFrame, groups: pd.DataFrame, labels: LabelSet) -> Iterator[_Tile]:
     files = scan["file"].to_numpy()
     for row in groups.itertuples():
         colour = _ORANGE if row.labels_differ or row.crosses_splits else _INK
-        yield files[row.row], f"group {row.group}, {row.split}\n{LABEL_NAMES[row.label]}", colour
+        yield files[row.row], f"group {row.group}, {row.split}\n{labels[row.label]}", colour
 
 
-def _suspicious_tiles(scan: pd.DataFrame, suspicious: pd.DataFrame) -> Iterator[_Tile]:
+def _suspicious_tiles(scan: pd.DataFrame, suspicious: pd.DataFrame, labels: LabelSet) -> Iterator[_Tile]:
     files = scan["file"].to_numpy()
     for row in suspicious.itertuples():
-        yield files[row.row], f"{LABEL_NAMES[row.label]}?\n{LABEL_NAMES[row.likely_label]}", _ORANGE
+        yield files[row.row], f"{labels[row.label]}?\n{labels[row.likely_label]}", _ORANGE
 
 
 def _draw_sheet(tiles: Sequence[_Tile], images: Images) -> Image.Image:

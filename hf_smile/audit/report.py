@@ -16,7 +16,7 @@ from hf_smile.audit.run import Audit
 from hf_smile.audit.splits import can_be_listed, clean_tables, link_images, write_annotations
 from hf_smile.data.sources import Images
 from hf_smile.errors import SmileDataError
-from hf_smile.labels import LABEL_NAMES
+from hf_smile.labels import LabelSet
 from hf_smile.utils.csv_cells import guarded
 
 NO_FILES = (
@@ -58,12 +58,13 @@ def write_report(audit: Audit, tables: Mapping[str, pd.DataFrame], images: Image
     if audit.noise is not None:
         lists["suspicious_labels.csv"] = _suspicious_list(audit)
     for name, table in lists.items():
-        _with_label_names(table).map(guarded).to_csv(folder / name, index=False, lineterminator="\n")
+        _with_label_names(table, audit.labels).map(guarded).to_csv(folder / name, index=False, lineterminator="\n")
     if audit.group_disjoint is not None and can_be_listed(images):
         pooled = pd.concat(tables.values(), ignore_index=True)
         for split, chosen in (("train", ~audit.group_disjoint), ("test", audit.group_disjoint)):
             ids = audit.scan.loc[chosen, "image_id"]
-            write_annotations(pooled[pooled["image_id"].isin(ids)], folder / "group_disjoint" / f"{split}.csv")
+            path = folder / "group_disjoint" / f"{split}.csv"
+            write_annotations(pooled[pooled["image_id"].isin(ids)], path, audit.labels)
         link_images(images, folder / "group_disjoint")
     plots = plot_audit(audit, folder)
     (folder / "audit.json").write_text(json.dumps(audit.summary, indent=2) + "\n", encoding="utf-8")
@@ -92,7 +93,7 @@ def write_clean(audit: Audit, tables: Mapping[str, pd.DataFrame], images: Images
     require_files(images)
     cleaned = clean_tables(tables, audit.duplicates, set(audit.unreadable["image_id"]))
     for name, table in cleaned.items():
-        write_annotations(table, folder / f"{name}.csv")
+        write_annotations(table, folder / f"{name}.csv", audit.labels)
     link_images(images, folder)
     return {name: len(table) for name, table in cleaned.items()}
 
@@ -161,7 +162,7 @@ def _class_lines(classes: Mapping[str, Mapping[str, int]]) -> str:
     for split, counts in classes.items():
         total = sum(counts.values())
         rows.append([split, f"{total:,}", *(f"{n:,} ({n / max(total, 1):.1%})" for n in counts.values())])
-    return _table(["split", "images", *LABEL_NAMES], rows)
+    return _table(["split", "images", *next(iter(classes.values()))], rows)
 
 
 def _duplicate_lines(duplicates: Mapping[str, Any]) -> str:
@@ -247,7 +248,7 @@ def _label_lines(labels: Mapping[str, Any]) -> str:
         return f"Not estimated: {labels['not_estimated']}."
     rows = [
         [name, f"{labels['noise_by_class'][name]:.1%}", f"{labels['suspicious_by_class'][name]:,}"]
-        for name in LABEL_NAMES
+        for name in labels["noise_by_class"]
     ]
     probe = labels["probe_accuracy"]
     share = labels["suspicious"] / probe["images"]
@@ -297,9 +298,9 @@ def _suspicious_list(audit: Audit) -> pd.DataFrame:
     return pd.concat([images, table.drop(columns="row").round(4)], axis=1)
 
 
-def _with_label_names(table: pd.DataFrame) -> pd.DataFrame:
+def _with_label_names(table: pd.DataFrame, labels: LabelSet) -> pd.DataFrame:
     names = {
-        column: [LABEL_NAMES[label] for label in table[column]]
+        column: [labels[label] for label in table[column]]
         for column in ("label", "likely_label", "train_label")
         if column in table
     }

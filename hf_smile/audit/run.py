@@ -32,7 +32,8 @@ from hf_smile.audit.similarity import (
 )
 from hf_smile.audit.splits import group_disjoint_split
 from hf_smile.errors import SmileDataError
-from hf_smile.labels import LABEL_NAMES, NUM_LABELS
+from hf_smile.evaluation.comparison import mcnemar_exact
+from hf_smile.labels import SMILE_LABELS, LabelSet
 
 DUPLICATE_SIMILARITY = 0.95
 """Cosine similarity from which two images count as one picture. With tf_efficientnet_lite0, all 5 links above it among
@@ -85,6 +86,7 @@ class Audit:
     """Of `largest_cluster_by_threshold`."""
     summary: dict[str, Any] = field(default_factory=dict)
     """What `audit.json` holds."""
+    labels: LabelSet = SMILE_LABELS
 
 
 def split_off_unreadable(scan: Scan) -> tuple[Scan, pd.DataFrame]:
@@ -101,7 +103,7 @@ def split_off_unreadable(scan: Scan) -> tuple[Scan, pd.DataFrame]:
             problem = next(iter(table.loc[bad & (table["split"] == split), "problem"]), "there are none")
             raise SmileDataError(f"no image of {split} can be read; the first problem: {problem}")
     thumbnails = scan.thumbnails[~bad.to_numpy()] if bad.any() else scan.thumbnails
-    return Scan(readable, thumbnails), table.loc[bad, ["image_id", "split", "label", "problem"]]
+    return Scan(readable, thumbnails, scan.labels), table.loc[bad, ["image_id", "split", "label", "problem"]]
 
 
 def run_audit(
@@ -159,10 +161,20 @@ def run_audit(
     except SmileDataError:
         group_disjoint = None
 
-    audit = Audit(readable, unreadable, duplicates, equal_hashes, odd, cluster, group_disjoint, largest_cluster=largest)
+    audit = Audit(
+        readable,
+        unreadable,
+        duplicates,
+        equal_hashes,
+        odd,
+        cluster,
+        group_disjoint,
+        largest_cluster=largest,
+        labels=scan.labels,
+    )
     audit.summary = {
         "images": {"all": len(scan.table), "readable": count, "unreadable": len(unreadable)},
-        "classes": _class_table(readable["split"], labels),
+        "classes": _class_table(readable["split"], labels, scan.labels),
         "duplicates": {
             **{kind.replace(" ", "_"): count_groups(list_groups(readable, {kind: links[kind]})) for kind in links},
             "all": count_groups(duplicates),
@@ -171,8 +183,8 @@ def run_audit(
         "clusters": _count_clusters(cluster, in_test, cluster_similarity),
         "group_disjoint": None
         if group_disjoint is None
-        else _class_table(pd.Series(np.where(group_disjoint, "test", "train")), labels),
-        "pictures": _describe_pictures(readable, odd),
+        else _class_table(pd.Series(np.where(group_disjoint, "test", "train")), labels, scan.labels),
+        "pictures": _describe_pictures(readable, odd, scan.labels),
     }
     if rows is not None:
         audit.summary["duplicates"]["similarity_threshold"] = duplicate_similarity
@@ -228,19 +240,19 @@ def _accuracy_without_leaks(audit: Audit, correct: pd.Series, cluster_similarity
 
 
 def _measure_label_noise(audit: Audit, features: np.ndarray, seed: int) -> None:
-    labels, cluster = audit.scan["label"].to_numpy(), audit.cluster
+    labels, cluster, classes = audit.scan["label"].to_numpy(), audit.cluster, len(audit.labels)
     try:
-        probabilities = out_of_fold_probabilities(features, labels, cluster, seed=seed)
-        found = share_of_planted_found(features, labels, cluster, seed)
-        divided = out_of_fold_probabilities(features, labels, np.arange(len(labels)), seed=seed)
+        probabilities = out_of_fold_probabilities(features, labels, cluster, seed=seed, classes=classes)
+        found = share_of_planted_found(features, labels, cluster, seed, audit.labels)
+        divided = out_of_fold_probabilities(features, labels, np.arange(len(labels)), seed=seed, classes=classes)
     except SmileDataError as error:
         audit.summary["labels"] = {"not_estimated": str(error)}
         return
-    audit.noise = noise = estimate_label_noise(labels, probabilities)
+    audit.noise = noise = estimate_label_noise(labels, probabilities, audit.labels)
     right = probabilities.argmax(axis=1) == labels
     audit.summary["labels"] = {
         "suspicious": len(noise.suspicious),
-        "suspicious_by_class": _count_labels(noise.suspicious["label"].to_numpy()),
+        "suspicious_by_class": _count_labels(noise.suspicious["label"].to_numpy(), audit.labels),
         "share_of_planted_errors_found": found,
         "noise_by_class": noise.by_class,
         "joint_given_by_likely": noise.joint.tolist(),
@@ -255,26 +267,22 @@ def _measure_label_noise(audit: Audit, features: np.ndarray, seed: int) -> None:
 def _compare(together: np.ndarray, divided: np.ndarray) -> dict[str, Any]:
     """Accuracy on images in clusters, when the probe knew none and when it knew some of their cluster.
 
-    The p-value is of the one-sided sign test on the images that one of the two gets right (McNemar, 1947).
+    The p-value is of McNemar's exact test, one-sided.
     """
-    from scipy.stats import binomtest
-
-    gained, lost = int((divided & ~together).sum()), int((together & ~divided).sum())
-    p_value = binomtest(gained, gained + lost, alternative="greater").pvalue if gained + lost else 1.0
     return {
         "clusters_kept_together": accuracy_with_interval(together),
         "clusters_divided": accuracy_with_interval(divided),
-        "p_value": float(p_value),
+        "p_value": mcnemar_exact(divided, together, alternative="greater"),
     }
 
 
-def _count_labels(labels: np.ndarray) -> dict[str, int]:
-    return dict(zip(LABEL_NAMES, np.bincount(labels, minlength=NUM_LABELS).tolist(), strict=True))
+def _count_labels(label_ids: np.ndarray, labels: LabelSet) -> dict[str, int]:
+    return dict(zip(labels, np.bincount(label_ids, minlength=len(labels)).tolist(), strict=True))
 
 
-def _class_table(splits: pd.Series, labels: np.ndarray) -> dict[str, dict[str, int]]:
+def _class_table(splits: pd.Series, label_ids: np.ndarray, labels: LabelSet) -> dict[str, dict[str, int]]:
     """Images of each class, by split."""
-    return {str(split): _count_labels(labels[(splits == split).to_numpy()]) for split in splits.unique()}
+    return {str(split): _count_labels(label_ids[(splits == split).to_numpy()], labels) for split in splits.unique()}
 
 
 def _count_clusters(cluster: np.ndarray, in_test: np.ndarray, similarity: float | None) -> dict[str, Any]:
@@ -292,7 +300,7 @@ def _count_clusters(cluster: np.ndarray, in_test: np.ndarray, similarity: float 
     }
 
 
-def _describe_pictures(scan: pd.DataFrame, odd: pd.DataFrame) -> dict[str, Any]:
+def _describe_pictures(scan: pd.DataFrame, odd: pd.DataFrame, labels: LabelSet) -> dict[str, Any]:
     side = np.minimum(scan["width"], scan["height"])
     aspect = np.maximum(scan["width"], scan["height"]) / side
     numbers = {
@@ -311,6 +319,6 @@ def _describe_pictures(scan: pd.DataFrame, odd: pd.DataFrame) -> dict[str, Any]:
     by_class = medians.median().drop(columns="grey").assign(grey=medians["grey"].mean())
     return {
         "quantiles": summary,
-        "by_class": {LABEL_NAMES[label]: row.round(3).to_dict() for label, row in by_class.iterrows()},
+        "by_class": {labels[label]: row.round(3).to_dict() for label, row in by_class.iterrows()},
         "odd": odd["what"].str.split(", ").explode().value_counts().to_dict(),
     }

@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 from hf_smile.data.images import decode_image
 from hf_smile.data.sources import Images
 from hf_smile.errors import SmileDataError
+from hf_smile.labels import SMILE_LABELS, LabelSet
 from hf_smile.utils.cores import own_cores
 
 MEASURED_SIZE = 128
@@ -53,6 +54,7 @@ class Scan(NamedTuple):
     """`image_id`, `split`, `label`, `problem` and the numbers, see `scan_images`."""
     thumbnails: np.ndarray
     """(N, 256) uint8, grey."""
+    labels: LabelSet = SMILE_LABELS
 
 
 def scan_images(tables: Mapping[str, pd.DataFrame], images: Images) -> Scan:
@@ -112,7 +114,8 @@ def scan_images(tables: Mapping[str, pd.DataFrame], images: Images) -> Scan:
     thumbnails = np.ascontiguousarray(measures["thumbnail"])
     for name in (_MEASURES.names or ())[:-1]:
         table[name] = measures[name]
-    return Scan(table.assign(problem=[problems.get(row, "") for row in range(len(rows))]), thumbnails)
+    table = table.assign(problem=[problems.get(row, "") for row in range(len(rows))])
+    return Scan(table, thumbnails, getattr(tables, "labels", SMILE_LABELS))
 
 
 def measure_image(data: bytes, image: Image.Image) -> tuple[Any, ...]:

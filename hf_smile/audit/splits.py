@@ -11,7 +11,7 @@ import pandas as pd
 
 from hf_smile.data.sources import Images, ImageSource, plain_path
 from hf_smile.errors import SmileDataError
-from hf_smile.labels import LABEL_NAMES, NUM_LABELS
+from hf_smile.labels import SMILE_LABELS, LabelSet
 from hf_smile.utils.csv_cells import guarded
 
 
@@ -40,12 +40,13 @@ def group_disjoint_split(labels: np.ndarray, groups: np.ndarray, test_share: flo
     draw = np.random.default_rng(seed)
     _, number = np.unique(groups, return_inverse=True)
     sizes = np.bincount(number)
-    counts = np.zeros((len(sizes), NUM_LABELS))
+    classes = int(labels.max()) + 1
+    counts = np.zeros((len(sizes), classes))
     np.add.at(counts, (number, labels), 1)
 
     shuffled = draw.permutation(np.flatnonzero(sizes > 1))
     in_test = np.zeros(len(sizes), dtype=bool)
-    dealt, test = np.zeros(NUM_LABELS), np.zeros(NUM_LABELS)
+    dealt, test = np.zeros(classes), np.zeros(classes)
     for group in shuffled[np.argsort(-sizes[shuffled], kind="stable")]:
         dealt += counts[group]
         wanted = test_share * dealt
@@ -90,12 +91,12 @@ def clean_tables(tables: Mapping[str, pd.DataFrame], groups: pd.DataFrame, bad: 
     return cleaned | {"test_without_leaks": without("test", bad | leaks)}
 
 
-def write_annotations(table: pd.DataFrame, path: Path) -> None:
+def write_annotations(table: pd.DataFrame, path: Path, labels: LabelSet = SMILE_LABELS) -> None:
     """Write a table of `read_tables` so that it reads back the same: `image_id,file_name,label`, further columns."""
     path.parent.mkdir(parents=True, exist_ok=True)
     named = table.drop(columns=["where", "problem"]).rename(columns={"file": "file_name"})
     named = named.assign(
-        label=[LABEL_NAMES[label] for label in table["label"]], file_name=named["file_name"].map(plain_path)
+        label=[labels[label] for label in table["label"]], file_name=named["file_name"].map(plain_path)
     )
     named.rename(columns=guarded).map(guarded).to_csv(path, index=False, lineterminator="\n")
 

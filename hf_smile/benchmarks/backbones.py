@@ -18,10 +18,12 @@ from hf_smile.data.arguments import DataArguments
 from hf_smile.data.dataset import load_smile_dataset
 from hf_smile.data.images import encoded_bytes
 from hf_smile.data.record import images_of, refuse_trained_on
+from hf_smile.data.rows import labels_of
 from hf_smile.errors import SmileError
 from hf_smile.evaluation.backbones import METRICS
 from hf_smile.evaluation.metrics import compute_metrics
 from hf_smile.evaluation.predictions import read_predictions
+from hf_smile.labels import LabelSet
 from hf_smile.modeling.features import pooled_features
 from hf_smile.modeling.probe import describe_backbone, probe, split_rows
 from hf_smile.training.arguments import parse_arguments, to_recipe
@@ -60,6 +62,7 @@ def probe_all(
     if not with_test:
         splits.pop("test")
     labels = {split: np.array(dataset["label"]) for split, dataset in splits.items()}
+    names = labels_of(splits["train"])
     rows = []
     for name in backbones:
         features = {}
@@ -76,10 +79,10 @@ def probe_all(
                     (features["train"][rows_of], labels["train"][rows_of])
                     for rows_of in split_rows(splits["train"], validation_size, seed, data.group_by)
                 )
-            found = probe(*fit, *held_out, *([features["test"]] if with_test else []))
-            rows.append(_scores(name, seed, "validation", found[0], held_out[1]))
+            found = probe(*fit, *held_out, *([features["test"]] if with_test else []), labels=names)
+            rows.append(_scores(name, seed, "validation", found[0], held_out[1], names))
             if with_test:
-                rows.append(_scores(name, seed, "test", found[1], labels["test"]))
+                rows.append(_scores(name, seed, "test", found[1], labels["test"], names))
     return pd.DataFrame(facts), pd.DataFrame(rows)
 
 
@@ -111,7 +114,7 @@ def fine_tune_all(
                 _train(words, folder, with_test)
             for split in ("validation", "test")[: 1 + with_test]:
                 found = read_predictions(folder / f"{split}_predictions.csv")
-                rows.append(_scores(name, seed, split, found.probabilities, found.label_ids))
+                rows.append(_scores(name, seed, split, found.probabilities, found.label_ids, found.labels))
         model = arguments[2]
         described = describe_backbone(name, pretrained=model.pretrained, image_size=model.image_size)
         facts.append({"backbone": Path(name).name, **described._asdict()})
@@ -129,7 +132,9 @@ def _train(words: Sequence[str], folder: Path, with_test: bool) -> None:
         raise SmileError(f"{folder}: the run failed; its message is above. Fix it and start again: what is done stays")
 
 
-def _scores(name: str, seed: int, split: str, probabilities: np.ndarray, label_ids: np.ndarray) -> dict[str, Any]:
-    metrics = compute_metrics(probabilities, label_ids)
+def _scores(
+    name: str, seed: int, split: str, probabilities: np.ndarray, label_ids: np.ndarray, labels: LabelSet
+) -> dict[str, Any]:
+    metrics = compute_metrics(probabilities, label_ids, labels)
     named = {metric: metrics[metric] for metric in METRICS}
     return {"backbone": Path(name).name, "seed": seed, "split": split, **named}

@@ -55,7 +55,8 @@ def run(args: argparse.Namespace) -> None:
     device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if runtime == "torch" and on_gpu else None
     classifier = SmileClassifier.from_pretrained(args.model, runtime, device)
     weights = weights_sha256(args.model) or args.model
-    open_predictions(args.output_dir, {"weights": weights, "runtime": runtime, "images": parts_digest(parts)})
+    settings = {"weights": weights, "runtime": runtime, "images": parts_digest(parts)}
+    open_predictions(args.output_dir, settings, classifier.labels)
 
     mine = parts[rank::world_size]
     verdicts: Counter[str] = Counter()

@@ -119,14 +119,16 @@ def predict(args: argparse.Namespace, split: Dataset) -> tuple[Predictions, dict
 
     from hf_smile.evaluation.predictions import Predictions
     from hf_smile.evaluation.report import check_group_column
-    from hf_smile.evaluation.schema import PREDICTION_COLUMNS
+    from hf_smile.evaluation.schema import prediction_columns
+    from hf_smile.labels import LabelSet
     from hf_smile.modeling import load_model, predict_probabilities
     from hf_smile.training.device import keep_freed_memory
     from hf_smile.utils.files import make_folder
 
     keep_freed_memory()
     model = load_model(args.model)
-    further = [name for name in split.column_names if name not in ("image", "label", *PREDICTION_COLUMNS)]
+    labels = LabelSet.of(model.config.id2label)
+    further = [name for name in split.column_names if name not in ("image", "label", *prediction_columns(labels))]
     # What can go wrong after the prediction had better go wrong before it.
     if args.group_by:
         check_group_column(args.group_by, further)
@@ -136,6 +138,7 @@ def predict(args: argparse.Namespace, split: Dataset) -> tuple[Predictions, dict
         label_ids=np.array(split["label"]),
         probabilities=predict_probabilities(model, split, args.batch_size),
         further_columns={name: [str(value) for value in split[name]] for name in further},
+        labels=labels,
     )
     variants = {}
     if args.test_time_flip:

@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     failed = without_face = 0
     with ExitStack() as stack:
         file = stack.enter_context(text_output(output)) if output else sys.stdout
-        write = make_writer(form, file)
+        write = make_writer(form, file, classifier.labels)
         progress = stack.enter_context(tqdm(total=total, unit=" images", file=sys.stderr, disable=None))
         for image, predictions in predict_files(classifier, images, args.faces, args.batch_size or 32):
             for prediction in predictions:

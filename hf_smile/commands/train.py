@@ -51,6 +51,7 @@ def run(arguments: Arguments) -> None:
     from hf_smile.data.dataset import load_smile_dataset
     from hf_smile.data.layouts import refuse_data_folder
     from hf_smile.data.record import check_splits, images_of, refuse_trained_on, run_data, write_splits
+    from hf_smile.data.rows import labels_of
     from hf_smile.data.splits import describe
     from hf_smile.errors import SmileError
     from hf_smile.hub.card_sections import calibration_sentence, choice_sentence
@@ -123,11 +124,13 @@ def run(arguments: Arguments) -> None:
         freeze_backbone=backbone.freeze_backbone,
         freeze_stages=backbone.freeze_stages,
         drop_path=backbone.drop_path,
+        labels=labels_of(splits["train"]),
     )
     if args.temperature is not None or args.prior_adjustment:
         require_output_layer(model)  # better known now than after the training
     try:
-        trainer = SmileTrainer(model, args, splits, augmentation, shards)
+        train = data.data_dir if shards else splits["train"]
+        trainer = SmileTrainer(model, args, train, splits.get("validation"), augmentation=augmentation)
     except (ValueError, RuntimeError, ImportError) as error:  # a setting that transformers checks only here
         raise SmileError(str(error)) from None
     if is_main:
@@ -141,10 +144,10 @@ def run(arguments: Arguments) -> None:
 
     with clear_of_disk_errors(Path(args.output_dir)):
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        folded = fold_after_training(trainer, splits, args.temperature, args.prior_adjustment)
+        folded = fold_after_training(trainer, args.temperature, args.prior_adjustment)
         trainer.save_model()
 
-        logits = trainer.predict(trainer.test_dataset).predictions
+        logits = trainer.predict(splits["test"]).predictions
         if is_main:
             metrics = finish_run(args.output_dir, splits, logits, folded, trainer.describe_choice())
             write_model_card(

@@ -29,5 +29,5 @@ def run(args: argparse.Namespace) -> None:
     classifier = load_classifier(args)
     frames = analyse_video(classifier, args.clip, args.fps)
     shown = tqdm(frames, desc="Following faces", unit=" frames", file=sys.stderr, disable=None)
-    seen = write_analysis(shown, args.output_dir, args.fps)
+    seen = write_analysis(shown, args.output_dir, args.fps, classifier.labels)
     print(f"{counted(seen, 'frame')}: {args.output_dir}/timeline.csv, timeline.png and peaks/")

@@ -15,7 +15,6 @@ from hf_smile.data.columns import PLAIN, Columns, Reading
 from hf_smile.data.images import IMAGE_SUFFIXES
 from hf_smile.data.sources import plain_path
 from hf_smile.errors import Problems, SmileDataError
-from hf_smile.labels import parse_label
 from hf_smile.utils.console import is_main_process
 
 OWN_COLUMNS = ("image_id", "file", "label", "where", "problem")
@@ -44,7 +43,7 @@ def read_annotations(
 
     Returns:
         One row per valid line: `image_id` (str, as the file writes it), `file` (the cell that names the image), `label`
-        (int, 0 to 2; -1 where it is unknown, which is a problem), `where` ("train.csv:7"), further columns.
+        (int; -1 where it is unknown, which is a problem), `where` ("train.csv:7"), further columns.
 
     >>> problems = Problems()
     >>> table = read_annotations("data/happy_images/train.csv", problems)  # doctest: +SKIP
@@ -139,7 +138,7 @@ def _table(
         if text.strip().isdigit():
             problems.number_labels.setdefault(text.strip())
         try:
-            label = parse_label(text, reading.label_map)
+            label = reading.parse(text)
         except ValueError as error:
             if not text.strip():
                 problems.append(f"{where}: the label is empty")

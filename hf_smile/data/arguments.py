@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_smile.errors import SmileDataError
-from hf_smile.labels import parse_label_map
+from hf_smile.labels import SMILE_LABELS, LabelSet
 from hf_smile.utils.hub_id import missing_folder
 
 if TYPE_CHECKING:
@@ -63,6 +62,10 @@ class DataArguments:
     label_map: str | None = field(
         default=None, metadata={"help": "other spellings of labels: 'genuine=positive smile,none=NOT smile'"}
     )
+    labels: list[str] | None = field(
+        default=None,
+        metadata={"help": "names of the labels in the order of their ids, where the data have others than ours"},
+    )
     on_bad_image: str = field(
         default="error",
         metadata={"help": "image missing or broken: stop, or leave it out and list it", "choices": ["error", "skip"]},
@@ -72,11 +75,18 @@ class DataArguments:
         """How the annotations are to be read.
 
         Raises:
-            SmileDataError: `label_map` is not one.
+            SmileDataError: `labels` can't be labels, or `label_map` is not a map of them.
         """
         from hf_smile.data.columns import Reading
 
-        return Reading(self.image_column, self.label_column, self.id_column, label_map_of(self.label_map))
+        option = "--labels"
+        try:
+            labels = LabelSet.of(self.labels) if self.labels else None
+            option = "--label_map"
+            label_map = (labels or SMILE_LABELS).parse_map(self.label_map)
+        except ValueError as error:
+            raise SmileDataError(f"{option}: {error}") from None
+        return Reading(self.image_column, self.label_column, self.id_column, label_map, labels)
 
 
 @dataclass
@@ -122,21 +132,6 @@ def require_data(data_dir: str | Path) -> None:
         raise SmileDataError(f"{message}.\n{EXPECTED_LAYOUT}")
 
 
-def label_map_of(text: str | Mapping[str, str] | None) -> dict[str, int]:
-    """As `parse_label_map`, for what a user gave.
-
-    Raises:
-        SmileDataError: it is not a map of labels.
-
-    >>> label_map_of("fake=negative smile")
-    {'fake': 0}
-    """
-    try:
-        return parse_label_map(text)
-    except ValueError as error:
-        raise SmileDataError(f"--label_map: {error}") from None
-
-
 def add_data_arguments(parser: argparse.ArgumentParser, *without: str, of_the_run: bool = False) -> None:
     """Add the settings to a parser, but for those named.
 
@@ -152,6 +147,7 @@ def add_data_arguments(parser: argparse.ArgumentParser, *without: str, of_the_ru
             group.add_argument(
                 f"--{setting.name}",
                 type=float if setting.name.endswith("_size") else str,
+                nargs="+" if setting.name == "labels" else None,
                 default=argparse.SUPPRESS if of_the_run else setting.default,
                 choices=setting.metadata.get("choices"),
                 help=setting.metadata["help"] + shown,

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from hf_smile.errors import SmileDataError
-from hf_smile.labels import parse_label
+from hf_smile.labels import SMILE_LABELS, LabelSet
 
 _ID_COLUMNS = ("image_id", "id")
 _IMAGE_COLUMNS = ("file_name", "filename", "file", "path", "image_path", "image", "img")
@@ -35,7 +35,9 @@ class Reading:
     label_column: str | None = None
     id_column: str | None = None
     label_map: Mapping[str, int] = field(default_factory=dict)
-    """As `hf_smile.labels.parse_label_map` returns it."""
+    """As `LabelSet.parse_map` returns it."""
+    labels: LabelSet | None = None
+    """What the labels are; None where the data say it, or else for the default."""
 
     def columns_of(self, names: Iterable[str]) -> Columns:
         """Which of the columns are which, case aside; None for those that are not there.
@@ -66,11 +68,33 @@ class Reading:
 
     def is_label(self, text: str) -> bool:
         """Whether it is a spelling of a label."""
+        return (self.labels or SMILE_LABELS).knows(text, self.label_map)
+
+    def parse(self, text: str) -> int:
+        """The id of a label.
+
+        Raises:
+            ValueError: it is no spelling of one.
+        """
+        return (self.labels or SMILE_LABELS).parse(text, self.label_map)
+
+    def adopting(self, names: Iterable[str], where: object) -> Reading:
+        """The same with labels: those that were asked for, or what the names in the data stand for.
+
+        Raises:
+            SmileDataError: the names can't be labels.
+        """
+        names = [*names]
+        if self.labels is not None:
+            return self
         try:
-            parse_label(text, self.label_map)
-        except ValueError:
-            return False
-        return True
+            adopted = replace(self, labels=LabelSet.adopted(names, self.label_map))
+        except ValueError as error:
+            raise SmileDataError(
+                f"{where}: {error}. Or name the labels with --labels, and say with --label_map which of "
+                f"{', '.join(map(repr, names[:5]))}{', ...' if len(names) > 5 else ''} is which"
+            ) from None
+        return adopted
 
 
 PLAIN = Reading()

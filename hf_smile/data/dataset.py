@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +14,14 @@ from datasets import ClassLabel, Dataset, DatasetDict
 from datasets.exceptions import DatasetGenerationError
 
 from hf_smile.data.annotations import OWN_COLUMNS
-from hf_smile.data.arguments import DataArguments, label_map_of
+from hf_smile.data.arguments import DataArguments
 from hf_smile.data.checks import check_images
-from hf_smile.data.columns import Reading
-from hf_smile.data.layouts import collect, read_layout
+from hf_smile.data.layouts import Layout, Tables, collect, read_layout
 from hf_smile.data.rows import RowSource, build_rows
 from hf_smile.data.sources import Images
 from hf_smile.data.splits import SPLITS, check_groups, column_of, hold_out
 from hf_smile.errors import Problems, SmileDataError, first_line
-from hf_smile.labels import LABEL_NAMES
+from hf_smile.labels import SMILE_LABELS, LabelSet
 from hf_smile.shards.folder import features_of
 from hf_smile.utils.console import is_main_process
 from hf_smile.utils.csv_cells import guarded
@@ -41,6 +40,7 @@ def load_smile_dataset(
     label_column: str | None = None,
     id_column: str | None = None,
     label_map: str | Mapping[str, str] | None = None,
+    labels: LabelSet | Sequence[str] | None = None,
     as_they_are: bool = False,
 ) -> DatasetDict:
     """Load, check and split a data set.
@@ -62,10 +62,12 @@ def load_smile_dataset(
         label_column: column of the labels.
         id_column: column of the ids.
         label_map: other spellings of the labels, `{"fake": "negative smile"}` or `"fake=negative smile"`.
+        labels: their names in the order of the ids; None for those of the data (class folders, `ClassLabel`), or for
+            the default where the data have none or spell them so.
         as_they_are: hold nothing out, and need no split: for data that are only measured on.
 
     Returns:
-        Splits `train`, `validation` (if any) and `test` with the features `image`, `label` (`ClassLabel` of 3),
+        Splits `train`, `validation` (if any) and `test` with the features `image`, `label` (`ClassLabel`),
         `image_id`, and any further columns of the annotations.
 
     Raises:
@@ -80,16 +82,17 @@ def load_smile_dataset(
     if on_bad_image not in ("error", "skip"):
         raise SmileDataError(f"on_bad_image is {on_bad_image!r}; it must be 'error' or 'skip'")
     problems = Problems()
-    reading = Reading(image_column, label_column, id_column, label_map_of(label_map))
-    layout = read_layout(data_dir, problems, reading)
-    tables = collect(layout, problems)
+    columns = {"image_column": image_column, "label_column": label_column, "id_column": id_column}
+    data = DataArguments(**columns, label_map=label_map, labels=labels)  # type: ignore[arg-type]
+    layout = read_layout(data_dir, problems, data.reading())
+    tables: dict[str, pd.DataFrame] = collect(layout, problems)
     if not as_they_are:
         _check_splits(tables, data_dir, test_size, problems)
     tables = _check_images(tables, layout.images, data_dir, on_bad_image, Path(bad_image_list), problems)
     if isinstance(layout.images, RowSource):
-        splits = build_rows(layout.images, tables)
+        splits = build_rows(layout.images, tables, layout.labels)
     else:
-        splits = DatasetDict({split: _build_split(split, table, layout.images) for split, table in tables.items()})
+        splits = DatasetDict({split: _build_split(split, table, layout) for split, table in tables.items()})
     if as_they_are:
         return splits
     if group_by is not None:
@@ -102,11 +105,11 @@ def load_smile_dataset(
                 print(f"Note: {own}; {split}_size and seed do not change it", file=sys.stderr)
         elif size:
             splits |= hold_out(splits["train"], split, size, seed, group_by)
-    _check_classes(splits)
+    _check_classes(splits, layout.labels)
     return DatasetDict({split: splits[split] for split in SPLITS if split in splits})
 
 
-def read_tables(data: DataArguments, seed: int = 42) -> tuple[dict[str, pd.DataFrame], Images]:
+def read_tables(data: DataArguments, seed: int = 42) -> tuple[Tables, Images]:
     """The annotations of train and test, and where the images are; none of them is read, and none left out.
 
     Args:
@@ -115,7 +118,7 @@ def read_tables(data: DataArguments, seed: int = 42) -> tuple[dict[str, pd.DataF
 
     Returns:
         Tables by split: `image_id`, `file` (what to read), `label`, `where`, `problem` ("" unless the image is missing)
-        and further columns; and the images.
+        and further columns; their `labels`; and the images.
 
     Raises:
         SmileDataError: something is wrong with the annotations.
@@ -133,7 +136,7 @@ def read_tables(data: DataArguments, seed: int = 42) -> tuple[dict[str, pd.DataF
         if data.group_by is not None:
             group = column_of([*train.columns], data.group_by)
             columns[group] = train[group]
-        rows = Dataset.from_dict(columns).cast_column("label", ClassLabel(names=list(LABEL_NAMES)))
+        rows = Dataset.from_dict(columns).cast_column("label", ClassLabel(names=[*layout.labels]))
         parts = hold_out(rows, "test", data.test_size, seed, data.group_by)
         tables |= {split: train.iloc[rows["row"]].reset_index(drop=True) for split, rows in parts.items()}
     return tables, layout.images
@@ -188,20 +191,22 @@ def _check_images(
     return kept
 
 
-def _build_split(split: str, table: pd.DataFrame, images: Images) -> Dataset:
+def _build_split(split: str, table: pd.DataFrame, layout: Layout) -> Dataset:
     further = [name for name in table.columns if name not in (*OWN_COLUMNS, "digest")]
     records = table[["image_id", "label", "file", *further]].to_dict("records")
 
     def examples() -> Iterator[dict[str, Any]]:
         for record in records:
-            image = {"bytes": images.read(record["file"]), "path": record["file"]}
+            image = {"bytes": layout.images.read(record["file"]), "path": record["file"]}
             yield {name: cell for name, cell in record.items() if name != "file"} | {"image": image}
 
     content = split + table.drop(columns=["where", "problem"]).to_csv(index=False)
+    if layout.labels != SMILE_LABELS:
+        content += str(layout.labels)
     try:
         return Dataset.from_generator(
             examples,
-            features=features_of(further),
+            features=features_of(further, layout.labels),
             split=datasets.NamedSplit(split),
             fingerprint=hashlib.blake2b(content.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest(),
         )
@@ -215,12 +220,12 @@ def _build_split(split: str, table: pd.DataFrame, images: Images) -> Dataset:
         raise cause if isinstance(cause, SmileDataError) else error from None
 
 
-def _check_classes(splits: DatasetDict) -> None:
+def _check_classes(splits: DatasetDict, labels: LabelSet) -> None:
     """One class is nothing to learn; a class that is missing is likely a mistake, and said."""
     for split, dataset in splits.items():
         present = set(dataset["label"])
-        missing = [name for label, name in enumerate(LABEL_NAMES) if label not in present]
-        if split == "train" and len(missing) >= len(LABEL_NAMES) - 1:
+        missing = [name for label, name in enumerate(labels) if label not in present]
+        if split == "train" and len(missing) >= len(labels) - 1:
             raise SmileDataError(f"train has only one class; it has no image of {' and '.join(map(repr, missing))}")
         if missing and is_main_process():
             print(f"Note: no image of {' and '.join(map(repr, missing))} in {split}", file=sys.stderr)

@@ -8,28 +8,27 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pandas as pd
 
-from hf_smile.data.annotations import annotation_pieces, path_problem, read_annotations
+from hf_smile.data.annotations import annotation_pieces, read_annotations
 from hf_smile.data.arguments import EXPECTED_LAYOUT, require_data
+from hf_smile.data.class_folders import base_folder, class_folders, rows_of_folders
 from hf_smile.data.columns import PLAIN, Reading
-from hf_smile.data.rows import is_ready_made, load_rows, parquet_files, row_pieces
+from hf_smile.data.rows import is_ready_made, label_names, load_rows, parquet_files, row_pieces
 from hf_smile.data.sources import METADATA, Images, ImageSource, plain_path
 from hf_smile.data.splits import SPLITS, name_splits, split_of
 from hf_smile.errors import Problems, SmileDataError
-from hf_smile.labels import LABEL_NAMES, parse_label
+from hf_smile.labels import SMILE_LABELS, LabelSet
 from hf_smile.shards.folder import SETTINGS
 from hf_smile.utils.console import is_main_process
 
 _NAMES_A_SPLIT = re.compile(r"^[a-z]+([-_ ](labels?|annotations?|data|set))?$", re.IGNORECASE)
 _IMAGE_PLACES = ("happy_images", "images", "happy_images.zip", "images.zip")
 
-_MOST_CLASSES = 1_000  # folders at a level; with more, they are not classes
-_PIECE = 10_000  # names that are in memory at a time
 
 Pieces = Iterator[tuple[str, pd.DataFrame]]
 """Split and table: `image_id`, `file`, `label`, `where`, `problem` and the user's further columns."""
@@ -42,6 +41,13 @@ class Layout:
     pieces: Pieces
     images: Images
     """Reads what the column `file` names."""
+    labels: LabelSet = SMILE_LABELS
+
+
+class Tables(dict[str, pd.DataFrame]):
+    """The annotations by split."""
+
+    labels: LabelSet = SMILE_LABELS
 
 
 def read_layout(data_dir: str | Path, problems: Problems, reading: Reading = PLAIN, piece: int = 0) -> Layout:
@@ -60,9 +66,16 @@ def read_layout(data_dir: str | Path, problems: Problems, reading: Reading = PLA
     """
     path = Path(data_dir)
     require_data(data_dir)
+
+    def layout(pieces: Pieces, images: Images) -> Layout:
+        labels = reading.labels or SMILE_LABELS
+        return Layout(_refuse_duplicates(pieces, problems, labels), images, labels)
+
     if is_ready_made(data_dir):
         rows = load_rows(data_dir, reading)
-        return Layout(_refuse_duplicates(row_pieces(rows, reading, problems), problems), rows)
+        names = dict.fromkeys(name for dataset in rows.splits.values() for name in label_names(dataset))
+        reading = reading.adopting(names, data_dir) if names else reading
+        return layout(row_pieces(rows, reading, problems), rows)
 
     def read(file: Path, name: str | None = None) -> Iterator[pd.DataFrame]:
         if piece:
@@ -76,15 +89,18 @@ def read_layout(data_dir: str | Path, problems: Problems, reading: Reading = PLA
         first = next(tables, None)
         images = _find_images(path, [] if first is None else first[1]["file"][:100], problems)
         bound = ((split, _bind(table, images.find)) for split, table in chain([first] if first else [], tables))
-        return Layout(_refuse_duplicates(bound, problems), images)
+        return layout(bound, images)
     images = ImageSource(path)
     if not len(images) and len(images.inner_zips) == 1 and path.is_dir():
         images = ImageSource(path / images.inner_zips[0])
     if not len(images):
         why = images.why_empty if images.inner_zips else f"{path}: no data set found"
         raise SmileDataError(f"{why}.\n{EXPECTED_LAYOUT}")
-    pieces = _rows_of_metadata(images, read) if images.metadata else _rows_of_folders(images, reading, problems)
-    return Layout(_refuse_duplicates(pieces, problems), images)
+    if images.metadata:
+        return layout(_rows_of_metadata(images, read), images)
+    folders = class_folders(images, reading)
+    reading = folders.reading
+    return layout(rows_of_folders(images, folders, problems), images)
 
 
 def refuse_data_folder(output_dir: str | Path, data_dir: str | Path, replaces: str = "recipe.yaml") -> None:
@@ -161,7 +177,7 @@ def _find_images(folder: Path, cells: Iterable[str], problems: Problems) -> Imag
 
 def _rows_of_metadata(images: ImageSource, read: Callable[[Path, str], Iterator[pd.DataFrame]]) -> Pieces:
     """`file_name` is relative to the folder of `metadata.csv`; the first folder of the path may be that of a split."""
-    base = _base(images, PLAIN)
+    base = base_folder(images, PLAIN)
     with tempfile.TemporaryDirectory() as unpacked:
         for name in images.metadata:
             folder = PurePosixPath(plain_path(name)).parent
@@ -181,88 +197,6 @@ def _rows_of_metadata(images: ImageSource, read: Callable[[Path, str], Iterator[
                     yield split, bound[[of_row == split for of_row in splits]]
 
 
-def _rows_of_folders(images: ImageSource, reading: Reading, problems: Problems) -> Pieces:
-    """`train/<class>/<image>`, or `<class>/<image>` where no folder is named after a split; others may lie between."""
-    if given := [name for name in ("image_column", "label_column", "id_column") if getattr(reading, name)]:
-        raise SmileDataError(f"{images.path}: class folders have no columns; leave out --{given[0]}")
-    base = _base(images, reading)
-    levels = _levels(images, base)
-    splits = name_splits(levels[0]) if levels else {}
-    level = _level_of_classes(levels[1:] if splits else levels, reading)
-    at_class_level = levels[level + bool(splits)] if len(levels) > level + bool(splits) else set()
-    if images.tables and not any(map(reading.is_label, at_class_level)):
-        raise SmileDataError(
-            f"{images.path}: no folder has the name of a label, and {', '.join(images.tables)} is not called "
-            "train.csv (test.csv, validation.csv) or metadata.csv; rename it, or save it as CSV under that name"
-        )
-    if not levels:
-        raise SmileDataError(f"{images.path}: images, and nothing that says what they show.\n{EXPECTED_LAYOUT}")
-    outside = 0
-    names = images.names
-    while block := list(islice(names, _PIECE)):
-        rows: dict[str, list[dict[str, Any]]] = {}
-        for name in block:
-            path = plain_path(name)
-            folders = path.removeprefix(base).split("/")[:-1]
-            split = splits.get(folders[0] if folders else "") if splits else "train"
-            if split is None:
-                outside += 1
-                continue
-            classes = folders[1:] if splits else folders
-            if odd := path_problem(path):
-                problems.append(f"{path!r} {odd}; rename the file")
-            elif len(classes) <= level:
-                problems.append(f"{path}: not in the folder of a class")
-            elif not reading.is_label(classes[level]):
-                problems.append(f"{path}: unknown label {classes[level]!r}")
-                problems.unknown_labels.setdefault(classes[level])
-            else:
-                label = parse_label(classes[level], reading.label_map)
-                row = {"image_id": path, "file": name, "label": label, "where": path, "problem": ""}
-                rows.setdefault(split, []).append(row)
-        for split, found in rows.items():
-            yield split, pd.DataFrame(found)
-    if is_main_process():
-        if outside:
-            print(f"Note: {outside:,} images outside of train/, validation/ and test/ are not used", file=sys.stderr)
-        if images.unread:
-            formats = ", ".join(f"{count:,} .{suffix}" for suffix, count in images.unread.items())
-            print(f"Note: files of other formats are not used: {formats}", file=sys.stderr)
-
-
-def _base(images: ImageSource, reading: Reading) -> str:
-    """The folder that all images are in, but not one that is named after a split or a class."""
-    base = ""
-    for folder in images.wrapper.split("/")[:-1]:
-        if split_of(folder) or reading.is_label(folder):
-            break
-        base += f"{folder}/"
-    return base
-
-
-def _levels(images: ImageSource, base: str) -> list[set[str]]:
-    """The names of the folders at each level below that one."""
-    levels: list[set[str]] = []
-    for name in images.names:
-        folders = plain_path(name).removeprefix(base).split("/")[:-1]
-        levels += [set() for _ in folders[len(levels) :]]
-        for level, folder in zip(levels, folders, strict=False):
-            if len(level) < _MOST_CLASSES:
-                level.add(folder)
-    return levels
-
-
-def _level_of_classes(levels: list[set[str]], reading: Reading) -> int:
-    """Where the folders of the classes are: at the only level, or at the first where all have the name of a label.
-
-    Beside other levels numbers do not count as labels: they are likely those of people or sessions.
-    """
-    for number, level in enumerate(levels if len(levels) > 1 else ()):
-        if level and all(reading.is_label(folder) and not folder.strip().isdigit() for folder in level):
-            return number
-    return 0
-
-
 def _bind(table: pd.DataFrame, find: Callable[[str], str]) -> pd.DataFrame:
     """Put the image itself in the place of the cell that names it, or say why that can't be done."""
     files, found_problems = [], []
@@ -277,7 +211,7 @@ def _bind(table: pd.DataFrame, find: Callable[[str], str]) -> pd.DataFrame:
     return table.assign(file=files, problem=found_problems)
 
 
-def _refuse_duplicates(pieces: Pieces, problems: Problems) -> Pieces:
+def _refuse_duplicates(pieces: Pieces, problems: Problems, labels: LabelSet) -> Pieces:
     """The same, once it is known that no id and no image is named twice. The names are kept on disk."""
     seen = sqlite3.connect("")
     seen.execute("CREATE TABLE seen (name TEXT PRIMARY KEY, place TEXT, split TEXT, label INT) WITHOUT ROWID")
@@ -301,20 +235,19 @@ def _refuse_duplicates(pieces: Pieces, problems: Problems) -> Pieces:
                     problems.append(f"{row.where}: {what} is in {place} too; {both}")
                     continue
                 other = (
-                    ""
-                    if -1 in (label, row.label) or label == row.label
-                    else f" with another label, {LABEL_NAMES[label]!r}"
+                    "" if -1 in (label, row.label) or label == row.label else f" with another label, {labels[label]!r}"
                 )
                 problems.append(f"{row.where}: {what} appears twice, first in {place}{other}")
         yield split, table
 
 
-def collect(layout: Layout, problems: Problems) -> dict[str, pd.DataFrame]:
+def collect(layout: Layout, problems: Problems) -> Tables:
     """The tables by split, each whole. Where no image at all is found, one problem says so."""
     parts: dict[str, list[pd.DataFrame]] = {}
     for split, table in layout.pieces:
         parts.setdefault(split, []).append(table)
-    tables = {split: pd.concat(parts[split], ignore_index=True) for split in SPLITS if split in parts}
+    tables = Tables({split: pd.concat(parts[split], ignore_index=True) for split in SPLITS if split in parts})
+    tables.labels = layout.labels
     rows = list(chain.from_iterable(zip(table["image_id"], table["problem"], strict=True) for table in tables.values()))
     if rows and isinstance(layout.images, ImageSource) and all(problem for _, problem in rows):
         if there := next(layout.images.names, None):
@@ -322,5 +255,5 @@ def collect(layout: Layout, problems: Problems) -> dict[str, pd.DataFrame]:
                 f"{layout.images.path}: none of the {len(rows):,} images of the annotations is in there; "
                 f"they begin with {rows[0][0]!r}, and there is {there!r}"
             )
-        return {split: table[:0] for split, table in tables.items()}
+        tables |= {split: table[:0] for split, table in tables.items()}
     return tables

@@ -11,8 +11,8 @@ import pandas as pd
 from datasets import Dataset, DatasetDict
 
 from hf_smile.data.images import decode_image, encoded_bytes
-from hf_smile.labels import LABEL_NAMES, NUM_LABELS
-from hf_smile.utils.figures import CLASS_COLORS, new_figure, save_figure
+from hf_smile.data.rows import labels_of
+from hf_smile.utils.figures import class_colors, new_figure, save_figure
 
 if TYPE_CHECKING:
     from hf_smile.data.arguments import AugmentationArguments
@@ -25,11 +25,12 @@ def class_table(splits: DatasetDict) -> pd.DataFrame:
         One row a label; columns `(<split>, "images")` and `(<split>, "share")`.
     """
     columns = {}
+    labels = labels_of(next(iter(splits.values())))
     for split, dataset in splits.items():
-        counts = np.bincount(dataset["label"], minlength=NUM_LABELS)
+        counts = np.bincount(dataset["label"], minlength=len(labels))
         columns[split, "images"] = counts
         columns[split, "share"] = counts / max(counts.sum(), 1)
-    return pd.DataFrame(columns, index=list(LABEL_NAMES))
+    return pd.DataFrame(columns, index=[*labels])
 
 
 def plot_class_distribution(splits: DatasetDict, path: str | Path) -> None:
@@ -37,11 +38,13 @@ def plot_class_distribution(splits: DatasetDict, path: str | Path) -> None:
     table = class_table(splits)
     figure = new_figure()
     axes = figure.add_subplot()
-    height = 0.26
-    for row, label in enumerate(LABEL_NAMES):
+    height = 0.78 / len(table)
+    for row, (label, color) in enumerate(class_colors(table.index).items()):
         shares = [table.loc[label, (split, "share")] for split in splits]
         counts = [table.loc[label, (split, "images")] for split in splits]
-        bars = axes.barh(np.arange(len(splits)) + (row - 1) * height, shares, height * 0.92, color=CLASS_COLORS[label])
+        bars = axes.barh(
+            np.arange(len(splits)) + (row - (len(table) - 1) / 2) * height, shares, height * 0.92, color=color
+        )
         bars.set_label(label)
         axes.bar_label(bars, [f"{n:,} ({s:.1%})" for n, s in zip(counts, shares, strict=True)], padding=3, fontsize=9)
     axes.set_yticks(range(len(splits)), list(splits))
@@ -50,7 +53,7 @@ def plot_class_distribution(splits: DatasetDict, path: str | Path) -> None:
     axes.xaxis.set_major_formatter("{x:.0%}")
     axes.set(xlabel="share of the split", title="Images of each class")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=NUM_LABELS, frameon=False)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=min(len(table), 4), frameon=False)
     save_figure(figure, path)
 
 
@@ -69,11 +72,12 @@ def plot_samples(
     config = data_config({"input_size": (3, image_size, image_size), "std": (1, 1, 1)})
     transform = TrainingTransform(config, augmentation)
     draw = np.random.default_rng(seed)
-    labels = np.asarray(dataset["label"])
-    figure = new_figure(1.25 * per_class, 1.4 * NUM_LABELS)
-    grid = figure.subplots(NUM_LABELS, per_class, squeeze=False)
-    for label_id, label in enumerate(LABEL_NAMES):
-        rows = np.flatnonzero(labels == label_id)
+    label_ids = np.asarray(dataset["label"])
+    colors = class_colors(labels_of(dataset))
+    figure = new_figure(1.25 * per_class, 1.4 * len(colors))
+    grid = figure.subplots(len(colors), per_class, squeeze=False)
+    for label_id, (label, color) in enumerate(colors.items()):
+        rows = np.flatnonzero(label_ids == label_id)
         chosen = draw.choice(rows, size=min(per_class, len(rows)), replace=False)
         for axes, row in zip(grid[label_id], [*chosen, *[None] * per_class], strict=False):
             axes.axis("off")
@@ -81,5 +85,5 @@ def plot_samples(
                 image = decode_image(encoded_bytes(dataset[int(row)]["image"]))
                 pixels = transform.values(image, Random(f"{seed}/{row}"))
                 axes.imshow((pixels + np.float32(config["mean"])).clip(0, 1))
-        grid[label_id, 0].set_title(label, loc="left", fontsize=10, color=CLASS_COLORS[label], fontweight="bold")
+        grid[label_id, 0].set_title(label, loc="left", fontsize=10, color=color, fontweight="bold")
     save_figure(figure, path)

@@ -7,7 +7,7 @@ import hashlib
 import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +19,7 @@ from hf_smile.data.arguments import DataArguments
 from hf_smile.data.images import encoded_bytes
 from hf_smile.errors import SmileDataError
 from hf_smile.utils.files import written_whole
+from hf_smile.utils.model_files import read_config
 from hf_smile.utils.words import counted
 
 logger = logging.getLogger(__name__)
@@ -154,6 +155,21 @@ def run_data(model: str | Path, given: dict[str, Any]) -> tuple[DataArguments, i
     ):
         raise SmileDataError(f"{path}: the settings of the data are damaged; name the data and their settings yourself")
     return data, seed
+
+
+def read_as_labelled_by(model: str | Path, data: DataArguments) -> DataArguments:
+    """The same data with the labels of the model, so that data with others are refused by their names.
+
+    Raises:
+        SmileDataError: others were asked for.
+
+    >>> read_as_labelled_by("outputs/model", DataArguments()).labels  # doctest: +SKIP
+    ['negative smile', 'positive smile', 'NOT smile']
+    """
+    labels = read_config(model)["label_names"]
+    if data.labels not in (None, labels):
+        raise SmileDataError(f"--labels {', '.join(data.labels or ())}: {model} has the labels {', '.join(labels)}")
+    return replace(data, labels=labels)
 
 
 def require_held_out(model: str | Path, split: str, dataset: Dataset, vouched_for: bool = False) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from hf_smile.data.images import encoded_bytes
 from hf_smile.data.sources import stamp_of
 from hf_smile.data.splits import SPLITS, name_splits, split_of
 from hf_smile.errors import Problems, SmileDataError, first_line
-from hf_smile.labels import LABEL_NAMES, parse_label
+from hf_smile.labels import SMILE_LABELS, LabelSet
 from hf_smile.shards.folder import is_sharded, rows_of
 from hf_smile.utils.console import is_main_process
 
@@ -105,7 +105,7 @@ def load_rows(data_dir: str | Path, reading: Reading = PLAIN) -> RowSource:
             f"Note: {', '.join(foreign)} of {data_dir} are not used, only train, validation and test", file=sys.stderr
         )
     named = {split: splits[name] for name, split in split_names.items()}
-    standard = {split: _standardize(named[split], split, data_dir, reading) for split in SPLITS if split in named}
+    standard = {split: standardize(named[split], split, data_dir, reading) for split in SPLITS if split in named}
     if not standard:
         raise SmileDataError(f"{data_dir}: the data set is empty")
     return RowSource(DatasetDict(standard), data_dir)
@@ -114,7 +114,7 @@ def load_rows(data_dir: str | Path, reading: Reading = PLAIN) -> RowSource:
 def row_pieces(rows: RowSource, reading: Reading, problems: Problems) -> Iterator[tuple[str, pd.DataFrame]]:
     """The rows as tables of annotations: `image_id`, `file`, `label`, `where`, `problem`, further columns as text."""
     for split, dataset in rows.splits.items():
-        names = getattr(dataset.features["label"], "names", None)
+        names = label_names(dataset)
         further = [
             name
             for name, feature in dataset.features.items()
@@ -137,20 +137,39 @@ def row_pieces(rows: RowSource, reading: Reading, problems: Problems) -> Iterato
             yield split, table.assign(**{name: [str(value).strip() for value in piece[name]] for name in further})
 
 
-def _label_id(raw: Any, names: list[str] | None, reading: Reading, place: str, problems: Problems) -> int:
+def label_names(dataset: Dataset) -> list[str]:
+    """The names of the labels in the order of their ids; none where the column `label` does not hold ids."""
+    return list(getattr(dataset.features["label"], "names", []))
+
+
+def labels_of(dataset: Dataset) -> LabelSet:
+    """The labels of a split of `load_smile_dataset`; the default where the column `label` holds bare ids.
+
+    >>> labels_of(splits["train"])  # doctest: +SKIP
+    LabelSet(names=('smile', 'NOT smile'))
+    """
+    return LabelSet.of(label_names(dataset) or SMILE_LABELS)
+
+
+def _label_id(raw: Any, names: list[str], reading: Reading, place: str, problems: Problems) -> int:
     if raw is None or (names and not 0 <= raw < len(names)):
         problems.append(f"{place}: an image without a label; leave it out of the data set")
         return -1
     text = str(names[raw] if names else raw)
     try:
-        return parse_label(text, reading.label_map)
+        return reading.parse(text)
     except ValueError as error:
         problems.append(f"{place}: {error}")
         problems.unknown_labels.setdefault(text)
         return -1
 
 
-def _standardize(dataset: Dataset, split: str, where: str | Path, reading: Reading) -> Dataset:
+def standardize(dataset: Dataset, split: str, where: str | Path, reading: Reading = PLAIN) -> Dataset:
+    """The data set with our names for the columns `image`, undecoded, and `label`, and with an `image_id`.
+
+    Raises:
+        SmileDataError: there is no column of images or of labels.
+    """
     names = dataset.column_names
     pictures = [name for name, feature in dataset.features.items() if isinstance(feature, Image)]
     if reading.image_column is None and len(pictures) == 1:
@@ -163,7 +182,7 @@ def _standardize(dataset: Dataset, split: str, where: str | Path, reading: Readi
     if missing := [name for name in ("image", "label") if chosen[name] is None]:
         raise SmileDataError(
             f"{where}: no column {missing[0]!r} in split {split}; it has {', '.join(names)}; "
-            f"say which one it is with --{missing[0]}_column"
+            f"rename it, or say which one it is with --{missing[0]}_column"
         )
     ours = {names[at]: name for name, at in chosen.items() if at is not None}
     dataset = dataset.remove_columns([name for name in chosen if name in names and name not in ours])
@@ -215,17 +234,17 @@ def _load_from_hub(data_dir: str) -> DatasetDict:
         raise SmileDataError(f"{data_dir}: no such folder, and not loaded from the Hub either: {reason}") from None
 
 
-def build_rows(rows: RowSource, tables: dict[str, pd.DataFrame]) -> DatasetDict:
+def build_rows(rows: RowSource, tables: Mapping[str, pd.DataFrame], labels: LabelSet) -> DatasetDict:
     """The splits with the rows and the labels of the tables."""
     splits = DatasetDict()
     for split, table in tables.items():
         dataset = rows.splits[split]
         if len(table) < len(dataset):
             dataset = dataset.select([int(file.rsplit("/", 1)[1]) for file in table["file"]])
-        ours = getattr(dataset.features["label"], "names", None) == list(LABEL_NAMES)
+        ours = label_names(dataset) == [*labels]
         if not ours or list(dataset["label"]) != table["label"].tolist():  # a label_map may change ours too
             dataset = dataset.remove_columns("label").add_column("label", table["label"].tolist())
-            dataset = dataset.cast_column("label", ClassLabel(names=list(LABEL_NAMES)))
+            dataset = dataset.cast_column("label", ClassLabel(names=[*labels]))
         if dataset.features["image_id"].dtype != "string":
             dataset = dataset.cast_column("image_id", Value("string"))
         splits[split] = dataset.cast_column("image", Image())

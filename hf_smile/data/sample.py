@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 from tqdm import tqdm
 
-from hf_smile.labels import LABEL_NAMES, NOT_SMILE, NUM_LABELS, POSITIVE_SMILE
+from hf_smile.labels import NOT_SMILE, POSITIVE_SMILE, SMILE_LABELS
 
 _LABEL_SHARES = (0.2, 0.3, 0.5)
 _EYE_OPENNESS = ((0.90, 1.20), (0.30, 0.50), (0.75, 1.15))  # range for each label; 1 is an ordinary eye
@@ -55,7 +55,7 @@ def draw_face(label_id: int, rng: np.random.Generator, size: int = 128) -> Image
     >>> draw_face(1, np.random.default_rng(0), size=96).size
     (96, 96)
     """
-    if label_id not in range(NUM_LABELS):
+    if label_id not in range(len(SMILE_LABELS)):
         raise ValueError(f"label_id must be 0, 1 or 2, not {label_id!r}")
     person = _Person.random(rng)
     canvas = Image.new("RGB", (size * _SUPERSAMPLING,) * 2, _vary((150, 150, 150), rng, 70))
@@ -101,7 +101,7 @@ def draw_sample_dataset(
     >>> draw_sample_dataset("data/sample", train_size=12, test_size=6)  # doctest: +SKIP
     PosixPath('data/sample')
     """
-    if min(train_size, test_size) < NUM_LABELS:
+    if min(train_size, test_size) < len(SMILE_LABELS):
         raise ValueError(f"train_size and test_size must be at least 3, not {train_size} and {test_size}")
     rng = np.random.default_rng(seed)
     rows = {"train.csv": _random_rows(train_size, rng), "test.csv": _random_rows(test_size, rng)}
@@ -110,7 +110,7 @@ def draw_sample_dataset(
     with tempfile.TemporaryDirectory(dir=output_dir, prefix=".drawing-") as unfinished:
         _write_images(Path(unfinished, "happy_images.zip"), rows["train.csv"] + rows["test.csv"], size, rng)
         for name, named_rows in rows.items():
-            text = "".join(f"{image_id},{LABEL_NAMES[label_id]}\n" for image_id, label_id in named_rows)
+            text = "".join(f"{image_id},{SMILE_LABELS[label_id]}\n" for image_id, label_id in named_rows)
             Path(unfinished, name).write_text(text, encoding="utf-8", newline="\n")
         for name in ("happy_images.zip", *rows):  # the images first: a CSV file never names images that are not there
             Path(unfinished, name).replace(output_dir / name)
@@ -120,7 +120,7 @@ def draw_sample_dataset(
 def _random_rows(count: int, rng: np.random.Generator) -> list[tuple[str, int]]:
     """``count`` pairs of a new image_id and a label id, in random order."""
     smiles = [max(1, round(count * share)) for share in _LABEL_SHARES[:NOT_SMILE]]
-    label_ids = np.repeat(range(NUM_LABELS), [*smiles, count - sum(smiles)])
+    label_ids = np.repeat(range(len(SMILE_LABELS)), [*smiles, count - sum(smiles)])
     return [(str(uuid.UUID(bytes=rng.bytes(16), version=4)), int(label_id)) for label_id in rng.permutation(label_ids)]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from math import ceil
 
 import numpy as np
@@ -13,7 +13,6 @@ from datasets import Dataset, DatasetDict
 from sklearn.model_selection import StratifiedGroupKFold
 
 from hf_smile.errors import SmileDataError
-from hf_smile.labels import LABEL_NAMES
 
 SPLITS = ("train", "validation", "test")
 _SPLIT_WORDS = {  # as `datasets` knows them
@@ -68,7 +67,7 @@ def hold_out(train: Dataset, split: str, size: float, seed: int, group_by: str |
     """
     labels = np.array(train["label"])
     if group_by is None:
-        check_size(labels, split, size)
+        check_size(labels, train.features["label"].names, split, size)
         parts = train.train_test_split(size, stratify_by_column="label", seed=seed)
         return DatasetDict({"train": parts["train"], split: parts["test"]})
     groups = np.array([str(value).strip() for value in train[column_of(train.column_names, group_by)]])
@@ -136,13 +135,13 @@ def grouped_rows(labels: np.ndarray, groups: np.ndarray, split: str, size: float
     return held_out
 
 
-def check_size(labels: np.ndarray, split: str, size: float) -> None:
+def check_size(labels: np.ndarray, names: Sequence[str], split: str, size: float) -> None:
     """See that both sides can have an image of every class.
 
     Raises:
         SmileDataError: they can't.
     """
-    counts = Counter(LABEL_NAMES[label] for label in labels.tolist())
+    counts = Counter(names[label] for label in labels.tolist())
     held_out = ceil(size * len(labels))
     label, fewest = min(counts.items(), key=lambda item: item[1])
     if fewest < 2:

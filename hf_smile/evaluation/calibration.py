@@ -11,6 +11,7 @@ from scipy.special import log_softmax, softmax
 
 from hf_smile.errors import SmileDataError
 from hf_smile.evaluation.metrics import CALIBRATION_BINS, FloatArray, IntArray, check_inputs, confidence_bin
+from hf_smile.labels import SMILE_LABELS
 
 TEMPERATURE_RANGE = (0.05, 20.0)
 
@@ -30,7 +31,7 @@ def reliability_bins(probabilities: ArrayLike, label_ids: ArrayLike, n_bins: int
     """Group the predictions by confidence in bins of equal width (Guo et al., 2017).
 
     Args:
-        probabilities: (N, 3), each row summing to one.
+        probabilities: (N, K), each row summing to one.
         label_ids: (N,) true label ids.
         n_bins: between 0 and 1; empty ones are left out.
 
@@ -55,7 +56,7 @@ def ece_if_calibrated(probabilities: ArrayLike, n_draws: int = 1000, seed: int =
     Diagrams").
 
     Args:
-        probabilities: (N, 3), each row summing to one.
+        probabilities: (N, K), each row summing to one.
         n_draws: how often right and wrong are drawn anew, each image being right with its confidence.
         seed: makes the draws repeatable.
 
@@ -72,14 +73,14 @@ def ece_if_calibrated(probabilities: ArrayLike, n_draws: int = 1000, seed: int =
     return float(np.mean(draws)), float(np.quantile(draws, 0.95))
 
 
-def fit_temperature(logits: ArrayLike, label_ids: ArrayLike) -> float:
+def fit_temperature(logits: ArrayLike, label_ids: ArrayLike, classes: int = len(SMILE_LABELS)) -> float:
     """The temperature T that makes softmax(logits / T) most likely: temperature scaling (Guo et al., 2017).
 
     T > 1 makes an overconfident model humbler; no prediction changes. Fit it on validation images, never on test.
     Where every image is right, ever smaller T fit ever better and say nothing about other images: 1.0 then.
 
     Args:
-        logits: (N, 3) finite scores before softmax.
+        logits: (N, K) finite scores before softmax.
         label_ids: (N,) true label ids.
 
     Returns:
@@ -94,7 +95,7 @@ def fit_temperature(logits: ArrayLike, label_ids: ArrayLike) -> float:
     scores = np.asarray(logits, dtype=np.float64)
     if not np.isfinite(scores).all():
         raise SmileDataError("logits must be finite; there is NaN or infinity among them. Did the training diverge?")
-    _, labels = check_inputs(softmax(scores, axis=-1) if scores.size else scores, label_ids)
+    _, labels = check_inputs(softmax(scores, axis=-1) if scores.size else scores, label_ids, classes)
     images = np.arange(len(labels))
     if (scores.argmax(axis=1) == labels).all():
         return 1.0

@@ -11,6 +11,7 @@ from scipy.stats import binomtest
 from hf_smile.errors import SmileDataError
 from hf_smile.evaluation.intervals import CONFIDENCE, N_RESAMPLES, Difference, paired_bootstrap_difference
 from hf_smile.evaluation.metrics import check_inputs
+from hf_smile.labels import SMILE_LABELS, LabelSet
 
 
 class Comparison(NamedTuple):
@@ -23,8 +24,8 @@ class Comparison(NamedTuple):
     sentence: str
 
 
-def mcnemar_exact(correct_a: ArrayLike, correct_b: ArrayLike) -> float:
-    """Two-sided p-value of McNemar's exact test (McNemar, 1947): are A and B right equally often?
+def mcnemar_exact(correct_a: ArrayLike, correct_b: ArrayLike, alternative: str = "two-sided") -> float:
+    """The p-value of McNemar's exact test (McNemar, 1947): are A and B right equally often?
 
     Only the images that one gets right and the other wrong count: were A and B equally good, each of these would
     fall to either like a coin. 1.0 if there is none.
@@ -32,6 +33,7 @@ def mcnemar_exact(correct_a: ArrayLike, correct_b: ArrayLike) -> float:
     Args:
         correct_a: (N,) whether A is right.
         correct_b: (N,) whether B is right on the same image.
+        alternative: `two-sided`; `greater` asks whether A is right more often.
 
     Raises:
         SmileDataError: the lengths differ.
@@ -43,7 +45,7 @@ def mcnemar_exact(correct_a: ArrayLike, correct_b: ArrayLike) -> float:
     if a.shape != b.shape:
         raise SmileDataError(f"A and B must be about the same images; got {a.size} and {b.size} of them")
     only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
-    return float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
+    return float(binomtest(only_a, only_a + only_b, alternative=alternative).pvalue) if only_a + only_b else 1.0
 
 
 def compare(
@@ -55,15 +57,17 @@ def compare(
     n_resamples: int = N_RESAMPLES,
     confidence: float = CONFIDENCE,
     seed: int = 0,
+    labels: LabelSet = SMILE_LABELS,
 ) -> Comparison:
     """The difference in accuracy with its paired bootstrap interval and McNemar's exact test, and a sentence about it.
 
     The sentence calls one of them better only if the interval leaves out 0 and the test agrees.
 
     Args:
-        probabilities_a: (N, 3), of the one classifier.
-        probabilities_b: (N, 3), of the other one, row by row for the same images.
+        probabilities_a: (N, K), of the one classifier.
+        probabilities_b: (N, K), of the other one, row by row for the same images.
         label_ids: (N,) true label ids.
+        labels: the K labels.
 
     Raises:
         SmileDataError: the inputs do not fit together.
@@ -71,13 +75,13 @@ def compare(
     >>> compare([[0.7, 0.2, 0.1]] * 8, [[0.2, 0.7, 0.1]] * 8, [0] * 8).sentence
     "In accuracy, A is better by 100.0 points (95 % interval 100.0 to 100.0; McNemar's exact test p = 0.008)."
     """
-    a, labels = check_inputs(probabilities_a, label_ids)
-    b, labels = check_inputs(probabilities_b, label_ids)
+    a, ids = check_inputs(probabilities_a, label_ids, len(labels))
+    b, ids = check_inputs(probabilities_b, label_ids, len(labels))
     if np.array_equal(a, b):
         same = Difference(0.0, 0.0, 0.0)
         return Comparison(same, 1.0, f"{name_a} and {name_b} give the same probabilities for every image.")
-    difference = paired_bootstrap_difference(a, b, labels, "accuracy", n_resamples, confidence, seed)
-    p_value = mcnemar_exact(a.argmax(axis=1) == labels, b.argmax(axis=1) == labels)
+    difference = paired_bootstrap_difference(a, b, ids, "accuracy", n_resamples, confidence, seed, labels)
+    p_value = mcnemar_exact(a.argmax(axis=1) == ids, b.argmax(axis=1) == ids)
     excludes_zero = difference.low > 0 or difference.high < 0
 
     if difference.value >= 0:

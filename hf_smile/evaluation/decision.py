@@ -14,25 +14,29 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from hf_smile.evaluation.metrics import FloatArray, check_inputs, compute_metrics, weighted_metrics
-from hf_smile.labels import LABEL_NAMES, NUM_LABELS, label_slug
+from hf_smile.labels import SMILE_LABELS, LabelSet
 
 STRENGTHS = tuple(round(0.1 * step, 1) for step in range(16))
 """0 to 1.5; beyond, even the mean recall falls."""
-TRADED = ("accuracy", "macro_f1", "balanced_accuracy", *(f"recall_{label_slug(name)}" for name in LABEL_NAMES))
 
 
-def class_shares(label_ids: ArrayLike) -> FloatArray:
-    """Share of each class (3,) among label ids (N,).
+def traded(labels: LabelSet) -> tuple[str, ...]:
+    """The metrics of `trade_off`."""
+    return ("accuracy", "macro_f1", "balanced_accuracy", *(f"recall_{slug}" for slug in labels.slugs))
+
+
+def class_shares(label_ids: ArrayLike, classes: int = len(SMILE_LABELS)) -> FloatArray:
+    """Share of each class (K,) among label ids (N,).
 
     >>> class_shares([2, 2, 0, 1])
     array([0.25, 0.25, 0.5 ])
     """
-    labels = np.asarray(label_ids, dtype=np.int64)
-    return np.bincount(labels, minlength=NUM_LABELS) / len(labels)
+    ids = np.asarray(label_ids, dtype=np.int64)
+    return np.bincount(ids, minlength=classes) / len(ids)
 
 
 def prior_shift(shares: ArrayLike, strength: float) -> FloatArray:
-    """What the adjustment adds to the logits: (3,), minus `strength` times the logarithm of `shares` (3,).
+    """What the adjustment adds to the logits: (K,), minus `strength` times the logarithm of `shares` (K,).
 
     A class that no training image has gets nothing added: dividing by a share of 0 would make it the only answer.
 
@@ -50,12 +54,12 @@ def adjust_prior(probabilities: ArrayLike, shares: ArrayLike, strength: float) -
     as frequent as before, with faces of a class as they are here.
 
     Args:
-        probabilities: (N, 3), each row summing to one.
-        shares: (3,) of the classes in train.
+        probabilities: (N, K), each row summing to one.
+        shares: (K,) of the classes in train.
         strength: s, 0 to leave all as it is.
 
     Returns:
-        (N, 3).
+        (N, K).
 
     >>> adjust_prior([[0.1, 0.2, 0.7]], [0.1, 0.2, 0.7], 1.0).round(3)
     array([[0.333, 0.333, 0.333]])
@@ -65,15 +69,20 @@ def adjust_prior(probabilities: ArrayLike, shares: ArrayLike, strength: float) -
 
 
 def trade_off(
-    probabilities: ArrayLike, label_ids: ArrayLike, shares: ArrayLike, strengths: ArrayLike = STRENGTHS
+    probabilities: ArrayLike,
+    label_ids: ArrayLike,
+    shares: ArrayLike,
+    strengths: ArrayLike = STRENGTHS,
+    labels: LabelSet = SMILE_LABELS,
 ) -> pd.DataFrame:
     """What every strength of the adjustment gives: draw it from validation images, never from test.
 
     Args:
-        probabilities: (N, 3), each row summing to one, without an adjustment.
+        probabilities: (N, K), each row summing to one, without an adjustment.
         label_ids: (N,) true label ids.
-        shares: (3,) of the classes in train.
+        shares: (K,) of the classes in train.
         strengths: (S,).
+        labels: the K labels.
 
     Returns:
         One row a strength: `strength`, `accuracy`, `macro_f1`, `balanced_accuracy` and `recall_<class>`.
@@ -84,11 +93,11 @@ def trade_off(
     >>> trade_off([[0.3, 0.1, 0.6]], [0], [0.1, 0.2, 0.7], [0, 1])[["strength", "accuracy"]].values.tolist()
     [[0.0, 0.0], [1.0, 1.0]]
     """
-    rows, labels = check_inputs(probabilities, label_ids)
+    rows, ids = check_inputs(probabilities, label_ids, len(labels))
     table = []
     for strength in np.asarray(strengths, dtype=np.float64).tolist():
-        metrics = compute_metrics(adjust_prior(rows, shares, strength), labels)
-        table.append({"strength": strength, **{name: metrics[name] for name in TRADED}})
+        metrics = compute_metrics(adjust_prior(rows, shares, strength), ids, labels)
+        table.append({"strength": strength, **{name: metrics[name] for name in traded(labels)}})
     return pd.DataFrame(table)
 
 
@@ -101,17 +110,24 @@ def best_strength(table: pd.DataFrame, metric: str) -> float:
     return float(table["strength"][table[metric].argmax()])
 
 
-def ece_where_it_is_meant(probabilities: ArrayLike, label_ids: ArrayLike, shares: ArrayLike, strength: float) -> float:
+def ece_where_it_is_meant(
+    probabilities: ArrayLike,
+    label_ids: ArrayLike,
+    shares: ArrayLike,
+    strength: float,
+    labels: LabelSet = SMILE_LABELS,
+) -> float:
     """Calibration error of adjusted probabilities in the population that they are meant for.
 
     Each image counts `shares[label] ** -strength` times, which makes the classes as frequent as they are there.
 
     Args:
-        probabilities: (N, 3), adjusted with `strength`.
+        probabilities: (N, K), adjusted with `strength`.
         label_ids: (N,) true label ids.
-        shares: (3,) of the classes in train.
+        shares: (K,) of the classes in train.
         strength: s.
+        labels: the K labels.
     """
-    rows, labels = check_inputs(probabilities, label_ids)
-    weights = np.exp(prior_shift(shares, strength))[labels]
-    return float(weighted_metrics(rows, labels, weights[:, None])["ece"][0])
+    rows, ids = check_inputs(probabilities, label_ids, len(labels))
+    weights = np.exp(prior_shift(shares, strength))[ids]
+    return float(weighted_metrics(rows, ids, weights[:, None], labels)["ece"][0])

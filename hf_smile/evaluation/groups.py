@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from hf_smile.errors import SmileDataError
 from hf_smile.evaluation.intervals import CONFIDENCE, N_RESAMPLES, chunk_sizes, confidence_intervals
 from hf_smile.evaluation.metrics import check_inputs, compute_metrics, weighted_metrics
+from hf_smile.labels import SMILE_LABELS, LabelSet
 from hf_smile.utils.words import counted
 
 MAX_GROUPS = 20
@@ -43,11 +44,12 @@ def metrics_by_group(
     n_resamples: int = N_RESAMPLES,
     confidence: float = CONFIDENCE,
     seed: int = 0,
+    labels: LabelSet = SMILE_LABELS,
 ) -> dict[str, Group]:
     """Every metric with its bootstrap interval, for each group, the largest group first.
 
     Args:
-        probabilities: (N, 3), each row summing to one.
+        probabilities: (N, K), each row summing to one.
         label_ids: (N,) true label ids.
         groups: (N,) each image's group, e.g. an age band; an empty one counts as the group "(empty)".
 
@@ -58,13 +60,13 @@ def metrics_by_group(
     >>> {name: (group.n, group.metrics["accuracy"]) for name, group in groups.items()}
     {'young': (2, 1.0), 'old': (1, 0.0)}
     """
-    rows, labels = check_inputs(probabilities, label_ids)
-    names, codes, counts = _group_codes(groups, len(labels))
+    rows, ids = check_inputs(probabilities, label_ids, len(labels))
+    names, codes, counts = _group_codes(groups, len(ids))
     result = {}
     for code in np.argsort(-counts, kind="stable"):
-        part = rows[codes == code], labels[codes == code]
-        intervals = confidence_intervals(*part, n_resamples, confidence, seed)
-        result[names[code]] = Group(int(counts[code]), compute_metrics(*part), intervals)
+        part = rows[codes == code], ids[codes == code]
+        intervals = confidence_intervals(*part, n_resamples, confidence, seed, labels)
+        result[names[code]] = Group(int(counts[code]), compute_metrics(*part, labels), intervals)
     return result
 
 
@@ -76,6 +78,7 @@ def largest_gap(
     min_images: int = MIN_IMAGES,
     n_permutations: int = N_RESAMPLES,
     seed: int = 0,
+    labels: LabelSet = SMILE_LABELS,
 ) -> Gap | None:
     """The largest difference of a metric between two groups, with a permutation test.
 
@@ -83,7 +86,7 @@ def largest_gap(
     into account, as an interval of the two groups at the ends would not (Good, 2005, "Permutation Tests").
 
     Args:
-        probabilities: (N, 3), each row summing to one.
+        probabilities: (N, K), each row summing to one.
         label_ids: (N,) true label ids.
         groups: (N,) each image's group.
         metric: a name of `compute_metrics`.
@@ -100,17 +103,17 @@ def largest_gap(
     >>> gap.highest, gap.lowest, gap.difference, gap.p_value < 0.001
     ('young', 'old', 1.0, True)
     """
-    rows, labels = check_inputs(probabilities, label_ids)
-    names, codes, counts = _group_codes(groups, len(labels))
+    rows, ids = check_inputs(probabilities, label_ids, len(labels))
+    names, codes, counts = _group_codes(groups, len(ids))
     kept = np.flatnonzero(counts >= min_images)
     if len(kept) < 2:
         return None
     in_kept = np.isin(codes, kept)
-    rows, labels, codes = rows[in_kept], labels[in_kept], codes[in_kept]
+    rows, ids, codes = rows[in_kept], ids[in_kept], codes[in_kept]
 
     def values(assigned: np.ndarray) -> np.ndarray:
         """The metric of each kept group (G, B) under B ways (N, B) to assign the images to groups."""
-        found = [weighted_metrics(rows, labels, (assigned == code).astype(np.float64)) for code in kept]
+        found = [weighted_metrics(rows, ids, (assigned == code).astype(np.float64), labels) for code in kept]
         if metric not in found[0]:
             raise SmileDataError(f"there is no metric {metric!r}; choose one of {', '.join(found[0])}")
         return np.stack([by_name[metric] for by_name in found])
@@ -123,7 +126,7 @@ def largest_gap(
         return None
     generator = np.random.default_rng(seed)
     as_large = 0
-    for size in chunk_sizes(len(labels), n_permutations):
+    for size in chunk_sizes(len(ids), n_permutations):
         shuffled = generator.permuted(np.tile(codes[:, None], size), axis=0)
         as_large += int((gaps(values(shuffled)) >= gaps(observed) - 1e-12).sum())
     return Gap(

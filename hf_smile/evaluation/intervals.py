@@ -11,7 +11,7 @@ from scipy.stats import norm
 
 from hf_smile.errors import SmileDataError
 from hf_smile.evaluation.metrics import FloatArray, IntArray, check_inputs, compute_metrics, weighted_metrics
-from hf_smile.labels import LABEL_NAMES, label_slug
+from hf_smile.labels import SMILE_LABELS, LabelSet
 
 N_RESAMPLES = 2000
 CONFIDENCE = 0.95
@@ -32,6 +32,7 @@ def confidence_intervals(
     n_resamples: int = N_RESAMPLES,
     confidence: float = CONFIDENCE,
     seed: int = 0,
+    labels: LabelSet = SMILE_LABELS,
 ) -> dict[str, tuple[float, float]]:
     """An interval of every metric of `compute_metrics`.
 
@@ -49,11 +50,12 @@ def confidence_intervals(
     `calibration.ece_if_calibrated` instead.
 
     Args:
-        probabilities: (N, 3), each row summing to one.
+        probabilities: (N, K), each row summing to one.
         label_ids: (N,) true label ids.
         n_resamples: how many sets of N images are drawn, with replacement.
         confidence: share of repetitions in which the interval should hold the true value.
         seed: makes the interval repeatable.
+        labels: the K labels.
 
     Returns:
         (low, high) by metric name.
@@ -65,16 +67,16 @@ def confidence_intervals(
     >>> low < 0.9 < high
     True
     """
-    probabilities, label_ids = check_inputs(probabilities, label_ids)
-    samples = bootstrap_samples(probabilities, label_ids, n_resamples, seed)
-    ece = compute_metrics(probabilities, label_ids)["ece"]
+    probabilities, label_ids = check_inputs(probabilities, label_ids, len(labels))
+    samples = bootstrap_samples(probabilities, label_ids, n_resamples, seed, labels)
+    ece = compute_metrics(probabilities, label_ids, labels)["ece"]
     samples["ece"] = np.maximum(2 * ece - samples["ece"], 0)
     found = {name: percentile_interval(values, confidence) for name, values in samples.items()}
 
     predicted = probabilities.argmax(axis=1)
     hits = predicted == label_ids
     shares = {"accuracy": np.ones(len(hits), dtype=bool)}
-    for label_id, slug in enumerate(map(label_slug, LABEL_NAMES)):
+    for label_id, slug in enumerate(labels.slugs):
         shares |= {f"recall_{slug}": label_ids == label_id, f"precision_{slug}": predicted == label_id}
     for name, among in shares.items():
         low, high = wilson_interval(hits[among].mean() if among.any() else 0.0, among.sum(), confidence)
@@ -113,6 +115,7 @@ def paired_bootstrap_difference(
     n_resamples: int = N_RESAMPLES,
     confidence: float = CONFIDENCE,
     seed: int = 0,
+    labels: LabelSet = SMILE_LABELS,
 ) -> Difference:
     """A metric of A minus that of B on the same images, with its percentile interval.
 
@@ -120,8 +123,8 @@ def paired_bootstrap_difference(
     `confidence_intervals` do not mean that there is no difference.
 
     Args:
-        probabilities_a: (N, 3), of the one classifier.
-        probabilities_b: (N, 3), of the other one, row by row for the same images.
+        probabilities_a: (N, K), of the one classifier.
+        probabilities_b: (N, K), of the other one, row by row for the same images.
         label_ids: (N,) true label ids.
         metric: a name of `compute_metrics`.
 
@@ -132,28 +135,32 @@ def paired_bootstrap_difference(
     >>> paired_bootstrap_difference(a, b, [0, 0, 0, 0])
     Difference(value=1.0, low=1.0, high=1.0)
     """
-    a, label_ids = check_inputs(probabilities_a, label_ids)
-    b, label_ids = check_inputs(probabilities_b, label_ids)
+    a, label_ids = check_inputs(probabilities_a, label_ids, len(labels))
+    b, label_ids = check_inputs(probabilities_b, label_ids, len(labels))
     once = np.ones((len(label_ids), 1))
-    values_a, values_b = weighted_metrics(a, label_ids, once), weighted_metrics(b, label_ids, once)
+    values_a, values_b = (weighted_metrics(rows, label_ids, once, labels) for rows in (a, b))
     if metric not in values_a:
         raise SmileDataError(f"there is no metric {metric!r}; choose one of {', '.join(values_a)}")
     differences = (
-        bootstrap_samples(a, label_ids, n_resamples, seed)[metric]
-        - bootstrap_samples(b, label_ids, n_resamples, seed)[metric]
+        bootstrap_samples(a, label_ids, n_resamples, seed, labels)[metric]
+        - bootstrap_samples(b, label_ids, n_resamples, seed, labels)[metric]
     )
     return Difference(float(values_a[metric][0] - values_b[metric][0]), *percentile_interval(differences, confidence))
 
 
 def bootstrap_samples(
-    probabilities: FloatArray, label_ids: IntArray, n_resamples: int = N_RESAMPLES, seed: int = 0
+    probabilities: FloatArray,
+    label_ids: IntArray,
+    n_resamples: int = N_RESAMPLES,
+    seed: int = 0,
+    labels: LabelSet = SMILE_LABELS,
 ) -> dict[str, FloatArray]:
     """Each metric on each resample: (n_resamples,) by name. The inputs must have passed `check_inputs`.
 
     The same seed draws the same images, whatever the probabilities are.
     """
     chunks = [
-        weighted_metrics(probabilities, label_ids, weights)
+        weighted_metrics(probabilities, label_ids, weights, labels)
         for weights in _resampling_weights(len(label_ids), n_resamples, seed)
     ]
     return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}

@@ -6,12 +6,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from typing import Any
 
 import evaluate
 from datasets import Features, Sequence, Value
 
 from hf_smile.evaluation.metrics import compute_metrics
+from hf_smile.labels import SMILE_LABELS, LabelSet
 
 _DESCRIPTION = """\
 Accuracy, balanced accuracy, precision, recall, F1, ROC AUC, Cohen's kappa, negative log-likelihood, Brier score and
@@ -27,8 +29,8 @@ _CITATION = """\
 """
 _INPUTS = """
 Args:
-    predictions: rows of 3 probabilities, in the order negative smile, positive smile, NOT smile.
-    references: true label ids, 0, 1 or 2.
+    predictions: rows of probabilities, one a label: by default negative smile, positive smile, NOT smile.
+    references: true label ids.
 Returns:
     dict of float: see `hf_smile.evaluation.metrics.compute_metrics`.
 """
@@ -40,6 +42,9 @@ class SmileMetric(evaluate.Metric):
     Feed it at once with `compute(predictions=..., references=...)`, or with `add_batch(...)` and then `compute()`.
     One process sees all predictions (`transformers.Trainer` gathers them before it calls a metric).
 
+    Args:
+        labels: the classes; by default the three of hf_smile.
+
     Raises:
         ValueError: predictions and references differ in length (raised by `evaluate`).
         SmileDataError: they are not probabilities and label ids (raised by `compute_metrics`).
@@ -48,7 +53,8 @@ class SmileMetric(evaluate.Metric):
     1.0
     """
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(self, labels: LabelSet | Iterable[str] = SMILE_LABELS, **kwargs: Any) -> None:
+        self.labels = LabelSet.of(labels)
         super().__init__(**{"keep_in_memory": True, **kwargs})
 
     def _build_data_dir(self) -> str:
@@ -67,4 +73,4 @@ class SmileMetric(evaluate.Metric):
         )
 
     def _compute(self, *, predictions: Any = None, references: Any = None, **kwargs: Any) -> dict[str, float]:
-        return compute_metrics(predictions, references)
+        return compute_metrics(predictions, references, self.labels)

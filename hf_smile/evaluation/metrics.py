@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hf_smile.errors import SmileDataError
-from hf_smile.labels import LABEL_NAMES, NEGATIVE_SMILE, NOT_SMILE, NUM_LABELS, POSITIVE_SMILE, label_slug
+from hf_smile.labels import POSITIVE_SMILE, SMILE_LABELS, LabelSet
 from hf_smile.utils.words import counted
 
 FloatArray = NDArray[np.float64]
@@ -20,17 +20,21 @@ CALIBRATION_BINS = 15
 SUM_TOLERANCE = 1e-3
 
 
-def compute_metrics(probabilities: ArrayLike, label_ids: ArrayLike) -> dict[str, float]:
+def compute_metrics(
+    probabilities: ArrayLike, label_ids: ArrayLike, labels: LabelSet = SMILE_LABELS
+) -> dict[str, float]:
     """All metrics of a set of predictions. A row's prediction is its highest probability, the first one of a tie.
 
     - `accuracy`, and `balanced_accuracy`: the mean recall over the classes that occur in `label_ids`.
-    - `macro_precision`, `macro_recall`, `macro_f1`: means over all three classes.
+    - `macro_precision`, `macro_recall`, `macro_f1`: means over all classes.
     - `precision_<class>`, `recall_<class>`, `f1_<class>`, `support_<class>` (the number of images), with the class
       as `label_slug` writes it. 0.0 where the denominator is 0, as scikit-learn's `zero_division=0`.
     - `roc_auc_<class>`: one class against the rest, ties counting half (the Mann-Whitney statistic).
-    - `smile_auc`: any smile against none, scored by p(negative) + p(positive).
+    - `smile_auc`: any smile against none, scored by the sum of the smiles' probabilities. Left out where the
+      labels do not say which of them are smiles.
     - `genuine_auc`: positive against negative among the true smiles, scored by p(positive) / (p(negative) +
-      p(positive)), or 0.5 where both are 0. All AUCs are NaN where one of the two sides has no image.
+      p(positive)), or 0.5 where both are 0; of the default labels only. All AUCs are NaN where one of the two sides has
+      no image.
     - `cohen_kappa`: agreement beyond chance; NaN where all labels and all predictions are one and the same class.
     - `nll`: mean negative log-likelihood in nats; probabilities below 2.2e-16 count as that, as in scikit-learn.
     - `brier`: mean over images of the squared error summed over the classes, 0 to 2 (Brier, 1950).
@@ -41,8 +45,9 @@ def compute_metrics(probabilities: ArrayLike, label_ids: ArrayLike) -> dict[str,
       is none.
 
     Args:
-        probabilities: (N, 3), each row summing to one.
+        probabilities: (N, K), each row summing to one.
         label_ids: (N,) true label ids.
+        labels: the K labels.
 
     Raises:
         SmileDataError: the inputs are empty, differ in length, or are not probabilities and label ids.
@@ -51,13 +56,15 @@ def compute_metrics(probabilities: ArrayLike, label_ids: ArrayLike) -> dict[str,
     >>> round(metrics["accuracy"], 3), metrics["roc_auc_negative_smile"]
     (0.667, 1.0)
     """
-    probabilities, label_ids = check_inputs(probabilities, label_ids)
-    values = weighted_metrics(probabilities, label_ids, np.ones((len(label_ids), 1)))
+    probabilities, label_ids = check_inputs(probabilities, label_ids, len(labels))
+    values = weighted_metrics(probabilities, label_ids, np.ones((len(label_ids), 1)), labels)
     return {name: float(value[0]) for name, value in values.items()}
 
 
-def check_inputs(probabilities: ArrayLike, label_ids: ArrayLike) -> tuple[FloatArray, IntArray]:
-    """`probabilities` as float64 (N, 3) and `label_ids` as int64 (N,), checked.
+def check_inputs(
+    probabilities: ArrayLike, label_ids: ArrayLike, classes: int | None = None
+) -> tuple[FloatArray, IntArray]:
+    """`probabilities` as float64 (N, K) and `label_ids` as int64 (N,), checked; K is `classes` where that is given.
 
     Raises:
         SmileDataError: the inputs are empty, differ in length, or are not probabilities and label ids.
@@ -67,23 +74,24 @@ def check_inputs(probabilities: ArrayLike, label_ids: ArrayLike) -> tuple[FloatA
         labels = np.asarray(label_ids, dtype=np.float64)
     except (TypeError, ValueError):
         raise SmileDataError(
-            f"probabilities must be {NUM_LABELS} numbers an image, and label ids one number an image"
+            f"probabilities must be {classes or 'K'} numbers an image, and label ids one number an image"
         ) from None
     if rows.size == 0 or labels.size == 0:
         raise SmileDataError("there are no predictions to evaluate; pass at least one image")
-    if rows.ndim != 2 or rows.shape[1] != NUM_LABELS:
+    if rows.ndim != 2 or rows.shape[1] != (classes or rows.shape[1]):
         raise SmileDataError(
-            f"probabilities must have the shape (N, {NUM_LABELS}), one column a label; got {rows.shape}"
+            f"probabilities must have the shape (N, {classes or 'K'}), one column a label; got {rows.shape}"
         )
+    classes = rows.shape[1]
     if labels.shape != (len(rows),):
         raise SmileDataError(
             f"each row of probabilities needs one label id: got {counted(len(rows), 'row')} of probabilities"
             f" and label ids of the shape {labels.shape}"
         )
-    unknown = ~np.isin(labels, range(NUM_LABELS))
+    unknown = ~np.isin(labels, range(classes))
     if unknown.any():
         raise SmileDataError(
-            f"label ids must be {', '.join(map(str, range(NUM_LABELS)))}; got {labels[unknown.argmax()]:g}"
+            f"label ids must be {', '.join(map(str, range(classes)))}; got {labels[unknown.argmax()]:g}"
             f" in {_rows(unknown)}"
         )
     not_finite = ~np.isfinite(rows).all(axis=1)
@@ -104,24 +112,27 @@ def check_inputs(probabilities: ArrayLike, label_ids: ArrayLike) -> tuple[FloatA
     return rows, labels.astype(np.int64)
 
 
-def weighted_metrics(probabilities: FloatArray, label_ids: IntArray, weights: FloatArray) -> dict[str, FloatArray]:
+def weighted_metrics(
+    probabilities: FloatArray, label_ids: IntArray, weights: FloatArray, labels: LabelSet = SMILE_LABELS
+) -> dict[str, FloatArray]:
     """Each metric of `compute_metrics` for B ways to weight the images. The inputs must have passed `check_inputs`.
 
     Args:
-        probabilities: (N, 3).
+        probabilities: (N, K).
         label_ids: (N,).
         weights: (N, B), how often each image counts; no column may sum to 0.
+        labels: the K labels.
 
     Returns:
         Arrays of the shape (B,) by metric name, NaN where a metric is undefined.
     """
     total = weights.sum(axis=0)
     predicted = probabilities.argmax(axis=1)
-    targets = np.eye(NUM_LABELS)[label_ids]
-    slugs = [label_slug(name) for name in LABEL_NAMES]
+    classes, slugs = len(labels), labels.slugs
+    targets = np.eye(classes)[label_ids]
 
-    cell = np.eye(NUM_LABELS**2)[label_ids * NUM_LABELS + predicted]
-    confusion = (cell.T @ weights).reshape(NUM_LABELS, NUM_LABELS, -1)  # true label, predicted label, weighting
+    cell = np.eye(classes**2)[label_ids * classes + predicted]
+    confusion = (cell.T @ weights).reshape(classes, classes, -1)  # true label, predicted label, weighting
     hits = np.einsum("iib->ib", confusion)
     support, claims = confusion.sum(axis=1), confusion.sum(axis=0)
     precision = _ratio(hits, claims, undefined=0.0)
@@ -140,11 +151,12 @@ def weighted_metrics(probabilities: FloatArray, label_ids: IntArray, weights: Fl
 
     for label_id, slug in enumerate(slugs):
         result[f"roc_auc_{slug}"] = _auc(probabilities[:, label_id], label_ids == label_id, weights)
-    smile = label_ids != NOT_SMILE
-    smile_score = probabilities[:, NEGATIVE_SMILE] + probabilities[:, POSITIVE_SMILE]
-    result["smile_auc"] = _auc(smile_score, smile, weights)
-    genuine_score = _ratio(probabilities[:, POSITIVE_SMILE], smile_score, undefined=0.5)
-    result["genuine_auc"] = _auc(genuine_score[smile], label_ids[smile] == POSITIVE_SMILE, weights[smile])
+    if smile_ids := list(labels.smile_ids):
+        smile, smile_score = np.isin(label_ids, smile_ids), probabilities[:, smile_ids].sum(axis=1)
+        result["smile_auc"] = _auc(smile_score, smile, weights)
+    if labels.tells_genuine:
+        genuine_score = _ratio(probabilities[:, POSITIVE_SMILE], smile_score, undefined=0.5)
+        result["genuine_auc"] = _auc(genuine_score[smile], label_ids[smile] == POSITIVE_SMILE, weights[smile])
 
     # In whole counts, so that "labels and predictions are all one class" is an exact 0 and not a rounding error.
     disagreement = total * (total - hits.sum(axis=0))

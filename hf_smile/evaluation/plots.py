@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,8 +12,8 @@ from numpy.typing import ArrayLike
 from hf_smile.evaluation.calibration import reliability_bins
 from hf_smile.evaluation.intervals import wilson_interval
 from hf_smile.evaluation.metrics import CALIBRATION_BINS, check_inputs
-from hf_smile.labels import LABEL_NAMES, NUM_LABELS, label_slug
-from hf_smile.utils.figures import CLASS_COLORS, new_figure, save_figure
+from hf_smile.labels import SMILE_LABELS, LabelSet
+from hf_smile.utils.figures import class_colors, new_figure, save_figure
 from hf_smile.utils.words import counted
 
 if TYPE_CHECKING:
@@ -25,8 +26,18 @@ _LINE_STYLES = ("-", "--", "-.")  # classes can be told apart in print, too
 _MARKERS = ("o", "s", "D")
 
 
+def _styles(labels: LabelSet) -> Iterator[tuple[str, str, str, str]]:
+    """Name, colour, line and marker of each label."""
+    for label_id, (name, color) in enumerate(class_colors(labels).items()):
+        yield name, color, _LINE_STYLES[label_id % len(_LINE_STYLES)], _MARKERS[label_id % len(_MARKERS)]
+
+
 def plot_confusion_matrix(
-    label_ids: ArrayLike, predictions: ArrayLike, path: str | Path, title: str = "Confusion matrix"
+    label_ids: ArrayLike,
+    predictions: ArrayLike,
+    path: str | Path,
+    title: str = "Confusion matrix",
+    labels: LabelSet = SMILE_LABELS,
 ) -> None:
     """True labels down, predicted labels across; each cell shows its count and its share of the row.
 
@@ -35,22 +46,25 @@ def plot_confusion_matrix(
         predictions: (N,) predicted label ids.
         path: the PNG to write.
         title: says what the picture is about, e.g. "Confusion matrix, test split".
+        labels: the classes.
     """
-    counts = np.zeros((NUM_LABELS, NUM_LABELS), dtype=int)
+    classes = len(labels)
+    counts = np.zeros((classes, classes), dtype=int)
     np.add.at(counts, (np.asarray(label_ids), np.asarray(predictions)), 1)
     support = counts.sum(axis=1)
     shares = counts / np.maximum(support, 1)[:, None]
 
-    figure = new_figure(5.6, 4.8)
+    more = max(0, classes - 3)
+    figure = new_figure(5.6 + more, 4.8 + 0.8 * more)
     axes = figure.subplots()
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for row, column in np.ndindex(counts.shape):
         share = f"{100 * shares[row, column]:.1f} %" if support[row] else "–"
         color = "white" if shares[row, column] > 0.5 else "black"
         axes.text(column, row, f"{counts[row, column]:,}\n{share}", ha="center", va="center", color=color)
-    axes.set_xticks(range(NUM_LABELS), LABEL_NAMES)
+    axes.set_xticks(range(classes), [*labels])
     axes.set_yticks(
-        range(NUM_LABELS), [f"{name}\n({counted(n, 'image')})" for name, n in zip(LABEL_NAMES, support, strict=True)]
+        range(classes), [f"{name}\n({counted(n, 'image')})" for name, n in zip(labels, support, strict=True)]
     )
     axes.set_xlabel("predicted label\n(each cell: images, and their share of the row)")
     axes.set_ylabel("true label")
@@ -69,7 +83,7 @@ def plot_reliability(
     The bars are 95 % intervals: a point whose bar crosses the diagonal may be calibrated.
 
     Args:
-        probabilities: (N, 3), each row summing to one.
+        probabilities: (N, K), each row summing to one.
         label_ids: (N,) true label ids.
         path: the PNG to write.
     """
@@ -91,29 +105,33 @@ def plot_reliability(
     lower.hist(confidence, np.linspace(0, 1, CALIBRATION_BINS + 1), color=_BLUE, edgecolor="white")
     lower.set_ylabel("images")
     lower.set_xlabel("confidence (highest probability)")
-    lower.set_xlim(1 / NUM_LABELS, 1)
+    lower.set_xlim(1 / np.shape(probabilities)[1], 1)
     lower.xaxis.set_major_formatter(_percent_format())
     _clean(upper, lower)
     save_figure(figure, path)
 
 
 def plot_precision_recall(
-    probabilities: ArrayLike, label_ids: ArrayLike, path: str | Path, title: str = "Precision and recall of each class"
+    probabilities: ArrayLike,
+    label_ids: ArrayLike,
+    path: str | Path,
+    title: str = "Precision and recall of each class",
+    labels: LabelSet = SMILE_LABELS,
 ) -> None:
     """Precision against recall as the threshold on a class's probability moves; a class without images has no curve.
 
     Args:
-        probabilities: (N, 3), each row summing to one.
+        probabilities: (N, K), each row summing to one.
         label_ids: (N,) true label ids.
         path: the PNG to write.
     """
-    rows, labels = check_inputs(probabilities, label_ids)
+    rows, ids = check_inputs(probabilities, label_ids, len(labels))
     predicted = rows.argmax(axis=1)
 
     figure = new_figure(6.6, 4.6)
     axes = figure.subplots()
-    for label_id, name in enumerate(LABEL_NAMES):
-        positive = labels == label_id
+    for label_id, (name, color, line, marker) in enumerate(_styles(labels)):
+        positive = ids == label_id
         if not positive.any():
             continue
         order = np.argsort(-rows[:, label_id], kind="stable")
@@ -121,14 +139,13 @@ def plot_precision_recall(
         last_of_tie = np.append(scores[1:] != scores[:-1], True)
         hits = positive[order].cumsum()[last_of_tie]
         claims = np.flatnonzero(last_of_tie) + 1
-        color = CLASS_COLORS[name]
-        (curve,) = axes.plot(hits / positive.sum(), hits / claims, _LINE_STYLES[label_id], color=color, label=name)
+        (curve,) = axes.plot(hits / positive.sum(), hits / claims, line, color=color, label=name)
         curve.set_clip_on(False)
         claimed = predicted == label_id
         if claimed.any():
             both = (positive & claimed).sum()
             point = both / positive.sum(), both / claimed.sum()
-            (dot,) = axes.plot(*point, _MARKERS[label_id], color=color, markersize=9, markeredgecolor="white", zorder=3)
+            (dot,) = axes.plot(*point, marker, color=color, markersize=9, markeredgecolor="white", zorder=3)
             dot.set_clip_on(False)
     axes.plot(
         [], [], "o", color=_INK, label="where the highest probability decides", markersize=8, markeredgecolor="white"
@@ -154,7 +171,7 @@ def plot_coverage(
     Noise-free Selective Classification").
 
     Args:
-        probabilities: (N, 3), each row summing to one.
+        probabilities: (N, K), each row summing to one.
         label_ids: (N,) true label ids.
         path: the PNG to write.
     """
@@ -198,7 +215,11 @@ def plot_coverage(
 
 
 def plot_trade_off(
-    table: pd.DataFrame, chosen: float, path: str | Path, title: str = "What a more balanced decision costs and gives"
+    table: pd.DataFrame,
+    chosen: float,
+    path: str | Path,
+    title: str = "What a more balanced decision costs and gives",
+    labels: LabelSet = SMILE_LABELS,
 ) -> None:
     """Accuracy and macro F1, and the recall of each class, along the strength of the prior adjustment.
 
@@ -212,10 +233,8 @@ def plot_trade_off(
     left.plot(table["strength"], table["accuracy"], "o-", color=_INK, markersize=4, label="accuracy")
     left.plot(table["strength"], table["macro_f1"], "s--", color=_BLUE, markersize=4, label="macro F1")
     left.set_title(title)
-    for label_id, name in enumerate(LABEL_NAMES):
-        recall = table[f"recall_{label_slug(name)}"]
-        style, color = _LINE_STYLES[label_id], CLASS_COLORS[name]
-        right.plot(table["strength"], recall, style, color=color, clip_on=False, label=name)
+    for slug, (name, color, line, _) in zip(labels.slugs, _styles(labels), strict=True):
+        right.plot(table["strength"], table[f"recall_{slug}"], line, color=color, clip_on=False, label=name)
     right.set_ylim(0, 1)
     right.set_ylabel("recall (share of the class that is found)")
     right.set_title("Which class gains and which loses")

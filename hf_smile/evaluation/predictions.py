@@ -11,6 +11,7 @@ import hashlib
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,8 @@ from numpy.typing import ArrayLike
 
 from hf_smile.errors import Problems, SmileDataError
 from hf_smile.evaluation.metrics import SUM_TOLERANCE, FloatArray, IntArray, check_inputs
-from hf_smile.evaluation.schema import PREDICTION_COLUMNS, PROBABILITY_COLUMNS
-from hf_smile.labels import LABEL_NAMES, parse_label
+from hf_smile.evaluation.schema import OWN_COLUMNS, prediction_columns, probability_columns
+from hf_smile.labels import SMILE_LABELS, LabelSet, label_slug
 from hf_smile.utils.csv_cells import guarded, unguarded
 from hf_smile.utils.words import counted
 
@@ -36,9 +37,11 @@ class Predictions:
     label_ids: IntArray
     """(N,) true label ids."""
     probabilities: FloatArray
-    """(N, 3), each row summing to one."""
+    """(N, K), each row summing to one."""
     further_columns: dict[str, list[str]] = field(default_factory=dict)
     """(N,) values by column name."""
+    labels: LabelSet = SMILE_LABELS
+    """The K labels."""
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -55,6 +58,7 @@ class Predictions:
             self.label_ids[rows],
             self.probabilities[rows],
             {name: [values[row] for row in rows] for name, values in self.further_columns.items()},
+            self.labels,
         )
 
 
@@ -64,6 +68,7 @@ def write_predictions(
     label_ids: ArrayLike,
     probabilities: ArrayLike,
     further_columns: Mapping[str, Sequence[Any]] | None = None,
+    labels: LabelSet = SMILE_LABELS,
 ) -> None:
     """Write a predictions file; `read_predictions` gives back the very same numbers.
 
@@ -71,8 +76,9 @@ def write_predictions(
         path: the CSV to write; its folder is made if it is not there.
         image_ids: (N,) of any text.
         label_ids: (N,) true label ids.
-        probabilities: (N, 3), each row summing to one.
+        probabilities: (N, K), each row summing to one.
         further_columns: (N,) values by column name, e.g. the annotation columns to group the report by.
+        labels: the K labels.
 
     Raises:
         SmileDataError: the inputs differ in length, are not probabilities and label ids, or a further column has the
@@ -80,9 +86,10 @@ def write_predictions(
 
     >>> write_predictions("predictions.csv", ["1.jpg"], [1], [[0.2, 0.7, 0.1]])  # doctest: +SKIP
     """
-    probabilities, label_ids = check_inputs(probabilities, label_ids)
+    probabilities, label_ids = check_inputs(probabilities, label_ids, len(labels))
+    columns = prediction_columns(labels)
     further_columns = dict(further_columns or {})
-    if twice := [name for name in further_columns if name in PREDICTION_COLUMNS]:
+    if twice := [name for name in further_columns if name in columns]:
         raise SmileDataError(
             f"{twice[0]!r} is a column of every predictions file; give the further column another name"
         )
@@ -96,10 +103,10 @@ def write_predictions(
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([*PREDICTION_COLUMNS, *map(guarded, further_columns)])
+        writer.writerow([*columns, *map(guarded, further_columns)])
         rows = zip(image_ids, label_ids, probabilities, *further_columns.values(), strict=True)
         for image_id, label_id, row, *further in rows:
-            names = LABEL_NAMES[label_id], LABEL_NAMES[row.argmax()]
+            names = labels[label_id], labels[row.argmax()]
             writer.writerow([guarded(image_id), *names, *row.tolist(), *map(guarded, further)])
 
 
@@ -107,9 +114,10 @@ def read_predictions(path: str | Path) -> Predictions:
     """Read a predictions file, whoever wrote it.
 
     Args:
-        path: UTF-8 CSV with the columns `image_id`, `true_label`, `predicted_label`, `p_negative_smile`,
-            `p_positive_smile` and `p_not_smile`, in any order; further columns are kept as text. Files of earlier
-            versions are read too: beside a column `prediction`, their `label` is the true one.
+        path: UTF-8 CSV with the columns `image_id`, `true_label`, `predicted_label` and one `p_<label>` a label, in any
+            order; further columns are kept as text. Where there is none of the default labels, those of the file are
+            taken, in its order. Files of earlier versions are read too: beside a column `prediction`, their `label` is
+            the true one.
 
     Raises:
         SmileDataError: the file cannot be read, lacks a column or knows no true label; or all problems of its rows
@@ -121,12 +129,12 @@ def read_predictions(path: str | Path) -> Predictions:
     (1611, 3)
     """
     path = Path(path)
-    header, lines = _read_lines(path)
+    header, lines, labels = _read_lines(path)
     problems = Problems()
     ids: dict[str, int] = {}
     label_ids: list[int] = []
     rows: list[list[float]] = []
-    further: dict[str, list[str]] = {name: [] for name in header if name not in PREDICTION_COLUMNS}
+    further: dict[str, list[str]] = {name: [] for name in header if name not in prediction_columns(labels)}
     for line, cells in lines:
         where = f"{path.name}:{line}"
         if len(cells) != len(header):
@@ -140,8 +148,8 @@ def read_predictions(path: str | Path) -> Predictions:
             problems.append(f"{where}: image_id {image_id!r} is there twice, first in line {ids[image_id]}")
         ids.setdefault(image_id, line)
         try:
-            label_id, prediction = parse_label(row["true_label"]), parse_label(row["predicted_label"])
-            probabilities = _parse_probabilities(row, prediction)
+            label_id, prediction = labels.parse(row["true_label"]), labels.parse(row["predicted_label"])
+            probabilities = _parse_probabilities(row, prediction, labels)
         except ValueError as error:
             problems.append(f"{where}: {error}")
             continue
@@ -150,7 +158,7 @@ def read_predictions(path: str | Path) -> Predictions:
         for name, values in further.items():
             values.append(unguarded(row[name]))
     problems.raise_if_any(str(path))
-    return Predictions(list(ids), np.array(label_ids), np.array(rows), further)
+    return Predictions(list(ids), np.array(label_ids), np.array(rows), further, labels)
 
 
 def align(a: Predictions, b: Predictions, name_a: str = "A", name_b: str = "B") -> Predictions:
@@ -163,6 +171,8 @@ def align(a: Predictions, b: Predictions, name_a: str = "A", name_b: str = "B") 
     >>> align(a, a.take([1, 0])).image_ids
     ['1', '2']
     """
+    if a.labels.slugs != b.labels.slugs:
+        raise SmileDataError(f"{name_a} has the labels {a.labels}, and {name_b} has {b.labels}; compare like with like")
     row_of = {image_id: row for row, image_id in enumerate(b.image_ids)}
     known = set(a.image_ids)
     if known.isdisjoint(row_of):
@@ -175,14 +185,14 @@ def align(a: Predictions, b: Predictions, name_a: str = "A", name_b: str = "B") 
     problems += (f"image_id {image_id!r} is missing in {name_a}" for image_id in b.image_ids if image_id not in known)
     for image_id, label_id in zip(a.image_ids, a.label_ids, strict=True):
         if image_id in row_of and label_id != (other := b.label_ids[row_of[image_id]]):
-            labels = f"{LABEL_NAMES[label_id]!r} in {name_a} and {LABEL_NAMES[other]!r} in {name_b}"
+            labels = f"{a.labels[label_id]!r} in {name_a} and {a.labels[other]!r} in {name_b}"
             problems.append(f"image_id {image_id!r} has the label {labels}")
     problems.raise_if_any(f"{name_a} and {name_b}, which must be about the same images")
     return b.take([row_of[image_id] for image_id in a.image_ids])
 
 
-def _read_lines(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """Column names, and the other lines that are not blank as (line number, cells)."""
+def _read_lines(path: Path) -> tuple[list[str], list[tuple[int, list[str]]], LabelSet]:
+    """Column names, the other lines that are not blank as (line number, cells), and the labels."""
     try:
         reader = csv.reader(io.StringIO(path.read_bytes().decode("utf-8-sig"), newline=""))
         lines = [(reader.line_num, cells) for cells in reader if any(cells)]
@@ -192,15 +202,17 @@ def _read_lines(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
         raise SmileDataError(f"{path} is not a CSV file in UTF-8: {error}") from None
     if len(lines) < 2:
         raise SmileDataError(
-            f"{path} is empty: it needs a header ({','.join(PREDICTION_COLUMNS)}) and one row an image"
+            f"{path} is empty: it needs a header ({','.join(prediction_columns(SMILE_LABELS))}) and one row an image"
         )
     header = [unguarded(name) for name in lines.pop(0)[1]]
     if "prediction" in header and not {"true_label", "predicted_label"} & set(header):
         header = [_EARLIER_COLUMNS.get(name, name) for name in header]
     if len(header) == 1 and (";" in header[0] or "\t" in header[0]):
         raise SmileDataError(f"{path}: the cells are not separated by commas; save it as CSV, comma separated")
+    labels = _labels_of(header, lines)
+    columns = prediction_columns(labels)
     problems = Problems(
-        f"no column {name!r}; the header has {', '.join(header)}" for name in PREDICTION_COLUMNS if name not in header
+        f"no column {name!r}; the header has {', '.join(header)}" for name in columns if name not in header
     )
     problems += (f"column {name!r} is there twice" for name in dict.fromkeys(header) if header.count(name) > 1)
     problems.raise_if_any(
@@ -213,12 +225,29 @@ def _read_lines(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
             f"{path} holds no true labels to compare the predictions with; fill in its column true_label, or give "
             "what train.py and evaluate.py write: test_predictions.csv, predictions.csv"
         )
-    return header, lines
+    return header, lines, labels
 
 
-def _parse_probabilities(row: Mapping[str, str], prediction: int) -> list[float]:
-    """The three probabilities of a row. Raises ValueError in words."""
-    cells = [row[name] for name in PROBABILITY_COLUMNS.values()]
+def _labels_of(header: list[str], lines: list[tuple[int, list[str]]]) -> LabelSet:
+    """The default, unless the file has probabilities of others alone. The cells say how these are spelled."""
+    if "predicted_label" not in header or any(name in header for name in probability_columns(SMILE_LABELS).values()):
+        return SMILE_LABELS
+    following = takewhile(lambda name: name.startswith("p_"), header[header.index("predicted_label") + 1 :])
+    slugs = [name.removeprefix("p_") for name in following]
+    at = [header.index(name) for name in OWN_COLUMNS[1:] if name in header]
+    names = {cells[column] for _, cells in lines if len(cells) == len(header) for column in at}
+    spelled = {label_slug(name): name for name in sorted(names)}
+    if len(slugs) > 2 and slugs[-1] == "smile" and "smile" not in spelled:  # of all smiles together
+        slugs.pop()
+    try:
+        return LabelSet(tuple(spelled.get(slug, slug) for slug in slugs))
+    except ValueError:
+        return SMILE_LABELS
+
+
+def _parse_probabilities(row: Mapping[str, str], prediction: int, labels: LabelSet) -> list[float]:
+    """The probabilities of a row. Raises ValueError in words."""
+    cells = [row[name] for name in probability_columns(labels).values()]
     try:
         values = [float(cell) for cell in cells]
     except ValueError:
@@ -228,8 +257,8 @@ def _parse_probabilities(row: Mapping[str, str], prediction: int) -> list[float]
     if abs(sum(values) - 1) > SUM_TOLERANCE:
         raise ValueError(f"probabilities must sum to 1; {', '.join(cells)} sum to {sum(values):.4g}")
     if values[prediction] < max(values) - SUM_TOLERANCE:
-        highest = LABEL_NAMES[values.index(max(values))]
-        raise ValueError(f"predicted_label is {LABEL_NAMES[prediction]!r}, but {highest!r} has the highest probability")
+        highest = labels[values.index(max(values))]
+        raise ValueError(f"predicted_label is {labels[prediction]!r}, but {highest!r} has the highest probability")
     return values
 
 

@@ -48,7 +48,7 @@ def write_report(
         compare_with: predictions of another model for the same images.
         compare_name: what the comparison calls that one.
         group_by: one of `predictions.further_columns`, to report every group of images on its own.
-        variants: (N, 3) probabilities of the same model by another way of asking it, by the name of that way. Each is
+        variants: (N, K) probabilities of the same model by another way of asking it, by the name of that way. Each is
             a row beside the single forward pass; the rest of the report is about `predictions` alone.
         notes: what a reader of the numbers must know, a sentence or two each.
         heat_maps: what can be said about the picture `heat_maps.png`, which is in the folder already.
@@ -67,7 +67,7 @@ def write_report(
     >>> write_report("report", read_predictions("predictions.csv"), title="Test split")  # doctest: +SKIP
     """
     output_dir = Path(output_dir)
-    probabilities, label_ids = predictions.probabilities, predictions.label_ids
+    probabilities, label_ids, labels = predictions.probabilities, predictions.label_ids, predictions.labels
     # What a user can get wrong comes first, so that no half a report is left behind.
     other = align(predictions, compare_with, name, compare_name) if compare_with is not None else None
     if group_by:
@@ -76,16 +76,20 @@ def write_report(
     check_no_model(output_dir)
     make_folder(output_dir)
     Path(output_dir, "report.md").unlink(missing_ok=True)  # written last: an old one would tell of other numbers
-    groups = metrics_by_group(probabilities, label_ids, grouping, n_resamples, seed=seed) if grouping else {}
+    how: dict[str, Any] = {"seed": seed, "labels": labels}
+    groups = metrics_by_group(probabilities, label_ids, grouping, n_resamples, **how) if grouping else {}
 
-    intervals = confidence_intervals(probabilities, label_ids, n_resamples, seed=seed)
+    def numbers(rows: ArrayLike) -> sections.Values:
+        intervals = confidence_intervals(rows, label_ids, n_resamples, **how)
+        return _values(compute_metrics(rows, label_ids, labels), intervals)
+
     content: dict[str, Any] = {
         "title": title,
         "n": len(predictions),
         "resamples": n_resamples,
         "confidence": CONFIDENCE,
         "seed": seed,
-        "metrics": _values(compute_metrics(probabilities, label_ids), intervals),
+        "metrics": numbers(probabilities),
     }
     parts = [
         f"# {title}",
@@ -96,20 +100,18 @@ def write_report(
         sections.headline(content["metrics"]),
     ]
     if variants:
-        content["variants"] = {
-            way: _values(
-                compute_metrics(rows, label_ids), confidence_intervals(rows, label_ids, n_resamples, seed=seed)
-            )
-            for way, rows in variants.items()
-        }
+        content["variants"] = {way: numbers(rows) for way, rows in variants.items()}
         parts.append(sections.variants(content["metrics"], content["variants"]))
-    parts += [
-        sections.two_questions(content["metrics"]),
-        sections.per_class(content["metrics"]),
-    ]
+    parts += [*sections.two_questions(content["metrics"]), sections.per_class(content["metrics"], labels)]
     if other is not None:
         result = compare(
-            probabilities, other.probabilities, label_ids, name, compare_name, n_resamples=n_resamples, seed=seed
+            probabilities,
+            other.probabilities,
+            label_ids,
+            name,
+            compare_name,
+            n_resamples=n_resamples,
+            **how,
         )
         content["comparison"] = {
             "with": compare_name,
@@ -119,7 +121,7 @@ def write_report(
         }
         parts.append(f"## Comparison with {compare_name}\n\n{result.sentence}")
     if grouping:
-        gap = largest_gap(probabilities, label_ids, grouping, n_permutations=n_resamples, seed=seed)
+        gap = largest_gap(probabilities, label_ids, grouping, n_permutations=n_resamples, **how)
         content["groups"] = {
             "column": group_by,
             "groups": {
@@ -127,20 +129,19 @@ def write_report(
             },
             "largest_accuracy_gap": gap._asdict() if gap else None,
         }
-        parts.append(sections.groups(content["groups"], gap))
+        parts.append(sections.groups(content["groups"], gap, labels))
     parts += [
         sections.calibration(content["metrics"], *ece_if_calibrated(probabilities, seed=seed)),
         sections.abstention(predictions),
     ]
     if heat_maps:
         parts.append(sections.heat_maps(heat_maps))
-    parts.append(sections.how_to_read(content["metrics"], len(predictions)))
+    parts.append(sections.how_to_read(content["metrics"], len(predictions), labels))
 
-    write_predictions(
-        output_dir / "predictions.csv", predictions.image_ids, label_ids, probabilities, predictions.further_columns
-    )
-    plot_confusion_matrix(label_ids, predictions.predicted_ids, output_dir / "confusion_matrix.png")
-    plot_precision_recall(probabilities, label_ids, output_dir / "precision_recall.png")
+    path, further = output_dir / "predictions.csv", predictions.further_columns
+    write_predictions(path, predictions.image_ids, label_ids, probabilities, further, labels)
+    plot_confusion_matrix(label_ids, predictions.predicted_ids, output_dir / "confusion_matrix.png", labels=labels)
+    plot_precision_recall(probabilities, label_ids, output_dir / "precision_recall.png", labels=labels)
     plot_reliability(probabilities, label_ids, output_dir / "reliability.png")
     plot_coverage(probabilities, label_ids, output_dir / "coverage.png")
     (output_dir / "metrics.json").write_text(to_json(content), encoding="utf-8")

@@ -11,7 +11,7 @@ from hf_smile.evaluation.comparison import p_text
 from hf_smile.evaluation.groups import MIN_IMAGES, Gap
 from hf_smile.evaluation.intervals import CONFIDENCE
 from hf_smile.evaluation.predictions import Predictions
-from hf_smile.labels import LABEL_NAMES, label_slug
+from hf_smile.labels import LabelSet
 from hf_smile.utils.words import counted
 
 FEW_IMAGES = 50
@@ -56,16 +56,20 @@ def heat_maps(sanity: str) -> str:
     )
 
 
-def two_questions(metrics: Values) -> str:
-    """Is it a smile, and is the smile genuine? Two AUCs in words."""
-    return "\n\n".join(
-        [
-            "## Two questions",
-            "**Is it a smile?** " + _auc_sentence(metrics["smile_auc"], "a smiling face", "one that does not smile"),
-            "**Is the smile genuine?** "
-            + _auc_sentence(metrics["genuine_auc"], "a face with a genuine smile", "one with a posed smile"),
-        ]
-    )
+_QUESTIONS = {
+    "smile_auc": ("**Is it a smile?**", "a smiling face", "one that does not smile"),
+    "genuine_auc": ("**Is the smile genuine?**", "a face with a genuine smile", "one with a posed smile"),
+}
+
+
+def two_questions(metrics: Values) -> list[str]:
+    """Is it a smile, and is the smile genuine? Two AUCs in words, of which labels may answer one or none."""
+    asked = [
+        f"{question} {_auc_sentence(metrics[name], *pair)}"
+        for name, (question, *pair) in _QUESTIONS.items()
+        if name in metrics
+    ]
+    return ["## Two questions" if len(asked) > 1 else "## One question", *asked] if asked else []
 
 
 def _auc_sentence(auc: Mapping[str, float], one: str, other: str) -> str:
@@ -86,12 +90,11 @@ def times_in_100(share: float) -> str:
     return "more than 99" if 0.995 <= share < 1 else f"{100 * share:.0f}"
 
 
-def per_class(metrics: Values) -> str:
+def per_class(metrics: Values, labels: LabelSet) -> str:
     """A row a class, and the pictures of the confusion matrix and of precision and recall."""
     lines = ["## Classes", "", "| class | images | precision | recall | F1 | AUC against the rest |"]
     lines.append("| --- | ---: | ---: | ---: | ---: | ---: |")
-    for class_name in LABEL_NAMES:
-        slug = label_slug(class_name)
+    for class_name, slug in zip(labels, labels.slugs, strict=True):
         n = metrics[f"support_{slug}"]["value"]
         cells = [_with_range(metrics[f"{key}_{slug}"]) if n else "–" for key in ("precision", "recall", "f1")]
         auc = metrics[f"roc_auc_{slug}"]
@@ -100,18 +103,21 @@ def per_class(metrics: Values) -> str:
     return "\n\n".join(["\n".join(lines), *pictures])
 
 
-def groups(groups: Mapping[str, Any], gap: Gap | None) -> str:
+def groups(groups: Mapping[str, Any], gap: Gap | None, labels: LabelSet) -> str:
     """A row a group, and the largest gap between two of them in words."""
-    lines = [f"## Groups by {_cell(groups['column'])}", "", "| group | images | accuracy | macro F1 | genuine AUC |"]
-    lines.append("| --- | ---: | ---: | ---: | ---: |")
+    header, rule = "| group | images | accuracy | macro F1 |", "| --- | ---: | ---: | ---: |"
+    if labels.tells_genuine:
+        header, rule = f"{header} genuine AUC |", f"{rule} ---: |"
+    lines = [f"## Groups by {_cell(groups['column'])}", "", header, rule]
     for key, group in groups["groups"].items():
         metrics = group["metrics"]
-        complete = all(metrics[f"support_{label_slug(name)}"]["value"] for name in LABEL_NAMES)
+        complete = all(metrics[f"support_{slug}"]["value"] for slug in labels.slugs)
         cells = [
             _with_range(metrics["accuracy"]),
             _with_range(metrics["macro_f1"]) if complete else "–",  # a class that is not there counts as 0 in it
-            _with_range(metrics["genuine_auc"], _number),
         ]
+        if labels.tells_genuine:
+            cells.append(_with_range(metrics["genuine_auc"], _number))
         lines.append(f"| {_cell(key)} | {group['n']:,} | {' | '.join(cells)} |")
     if gap is None:
         sentence = f"Fewer than two groups have {MIN_IMAGES} images or more: too few to compare."
@@ -151,9 +157,9 @@ def abstention(predictions: Predictions, threshold: float = 0.8) -> str:
     return f"## If it may abstain\n\n{sentence}\n\n![Accuracy against the share of answered images](coverage.png)"
 
 
-def how_to_read(metrics: Values, n: int) -> str:
+def how_to_read(metrics: Values, n: int, labels: LabelSet) -> str:
     """What an interval says and what it does not, for so many images."""
-    support = {name: int(metrics[f"support_{label_slug(name)}"]["value"]) for name in LABEL_NAMES}
+    support = {name: int(metrics[f"support_{slug}"]["value"]) for name, slug in zip(labels, labels.slugs, strict=True)}
     smallest = min(support, key=lambda name: support[name])
     point = (
         f"one percentage point is {n / 100:.3g} faces" if n > 100 else f"one face is {100 / n:.3g} percentage points"

@@ -5,9 +5,20 @@
 
 from __future__ import annotations
 
-from hf_smile.labels import LABEL_NAMES, label_slug
+from hf_smile.labels import LabelSet
 
-PROBABILITY_COLUMNS = {name: f"p_{label_slug(name)}" for name in LABEL_NAMES}
-"""Column name by label name."""
-PREDICTION_COLUMNS = ("image_id", "true_label", "predicted_label", *PROBABILITY_COLUMNS.values())
-"""They come first, in this order; further columns follow."""
+OWN_COLUMNS = ("image_id", "true_label", "predicted_label")
+
+
+def probability_columns(labels: LabelSet) -> dict[str, str]:
+    """Column name by label name.
+
+    >>> probability_columns(LabelSet(("smile", "NOT smile")))
+    {'smile': 'p_smile', 'NOT smile': 'p_not_smile'}
+    """
+    return {name: f"p_{slug}" for name, slug in zip(labels, labels.slugs, strict=True)}
+
+
+def prediction_columns(labels: LabelSet) -> tuple[str, ...]:
+    """They come first, in this order; further columns follow."""
+    return (*OWN_COLUMNS, *probability_columns(labels).values())

@@ -8,10 +8,10 @@ from typing import Any
 import pandas as pd
 
 from hf_smile.evaluation.calibration import ece_if_calibrated
-from hf_smile.evaluation.decision import TRADED, best_strength
+from hf_smile.evaluation.decision import best_strength, traded
 from hf_smile.evaluation.predictions import Predictions
 from hf_smile.evaluation.report_sections import times_in_100
-from hf_smile.labels import LABEL_NAMES, label_slug
+from hf_smile.labels import LabelSet
 
 Intervals = dict[str, tuple[float, float]]
 
@@ -26,6 +26,10 @@ _REPORTED = {
     "brier": "Brier score (0 to 2)",
 }
 _METRICS = _REPORTED | {"nll": "NLL"}
+_QUESTIONS = {
+    "smile_auc": ("**Is it a smile?**", "a smiling face and one that does not smile"),
+    "genuine_auc": ("**Is the smile genuine?**", "a genuine smile and a posed one"),
+}
 _STAGES = {
     "as_trained": "as trained",
     "with_temperature": "with the temperature",
@@ -50,23 +54,21 @@ _RECIPE_SHOWN = (
 )
 
 
-def results_section(metrics: dict[str, float], intervals: Intervals) -> str:
-    """All classes together, the two questions in words, and each class."""
+def results_section(metrics: dict[str, float], intervals: Intervals, labels: LabelSet) -> str:
+    """All classes together, the questions that the labels answer in words, and each class."""
     overall = ["| | value | 95 % interval |", "| --- | --- | --- |"]
     overall += [
         f"| {text} | {_number(metrics[name], 4)} | {_range(name, intervals, 4) or '–'} |"
         for name, text in _REPORTED.items()
+        if name in metrics
     ]
     questions = [
-        "**Is it a smile?** " + _pairs(metrics["smile_auc"], "a smiling face and one that does not smile"),
-        "**Is the smile genuine?** " + _pairs(metrics["genuine_auc"], "a genuine smile and a posed one"),
+        f"{question} {_pairs(metrics[name], pair)}" for name, (question, pair) in _QUESTIONS.items() if name in metrics
     ]
     classes = ["| class | precision | recall | F1 | images |", "| --- | --- | --- | --- | --- |"]
-    for label in LABEL_NAMES:
-        values = [
-            _with_range(f"{name}_{label_slug(label)}", metrics, intervals) for name in ("precision", "recall", "f1")
-        ]
-        classes.append(f"| {label} | {' | '.join(values)} | {metrics[f'support_{label_slug(label)}']:.0f} |")
+    for label, slug in zip(labels, labels.slugs, strict=True):
+        values = [_with_range(f"{name}_{slug}", metrics, intervals) for name in ("precision", "recall", "f1")]
+        classes.append(f"| {label} | {' | '.join(values)} | {metrics[f'support_{slug}']:.0f} |")
     parts = ["\n".join(overall), *questions, "\n".join(classes)]
     if intervals:
         parts.append(
@@ -154,7 +156,7 @@ def looks_sentence(looks: list[dict[str, Any]]) -> str:
     )
 
 
-def decision_section(decision: dict[str, Any], calibration: dict[str, Any]) -> str:
+def decision_section(decision: dict[str, Any], calibration: dict[str, Any], labels: LabelSet) -> str:
     """The prior adjustment, and what other strengths of it would give."""
     strength, shares = decision["prior_adjustment"], decision["class_shares"]
     parts = ["The highest probability decides."]
@@ -165,15 +167,16 @@ def decision_section(decision: dict[str, Any], calibration: dict[str, Any]) -> s
             "The highest probability decides, after each was divided by its class's share of train to the power of"
             f" {strength:g}\n(`--prior_adjustment {strength:g}`), so that rare classes are named more readily. **The"
             " probabilities are therefore those of a\nmore balanced population, not calibrated for one like train**:"
-            f" they are meant for\n{_mixture([value / sum(meant) for value in meant])},\nwhere train has"
-            f" {_mixture(shares)}.\nTest images counted so that their classes are as frequent as there give a"
+            f" they are meant for\n{_mixture([value / sum(meant) for value in meant], labels)},\nwhere train has"
+            f" {_mixture(shares, labels)}.\nTest images counted so that their classes are as frequent as there give a"
             f" calibration error of {_number(ece)}."
         ]
     if not decision["trade_off"]:
         return parts[0]
     table = pd.DataFrame(decision["trade_off"])
     accuracy, macro_f1 = (best_strength(table, metric) for metric in ("accuracy", "macro_f1"))
-    if (table[list(TRADED)].nunique() <= 1).all():
+    columns = traded(labels)
+    if (table[list(columns)].nunique() <= 1).all():
         highest = table["strength"].max()
         parts.append(f"On the validation split, no strength of a prior adjustment up to {highest:g} changes an answer.")
         return "\n\n".join(parts)
@@ -183,12 +186,12 @@ def decision_section(decision: dict[str, Any], calibration: dict[str, Any]) -> s
         " the saved model without training\nagain; every such change is one more look at the test split. A strength"
         " that gives the same as the one above it is left out."
     )
-    lines = [f"| strength | {' | '.join(name.replace('_', ' ') for name in TRADED)} |"]
-    lines.append("| --- |" + " --- |" * len(TRADED))
+    lines = [f"| strength | {' | '.join(name.replace('_', ' ') for name in columns)} |"]
+    lines.append("| --- |" + " --- |" * len(columns))
     above = ""
     for row in decision["trade_off"]:
         is_saved = math.isclose(row["strength"], strength, abs_tol=1e-9)
-        cells = " | ".join(_number(row[name]) for name in TRADED)
+        cells = " | ".join(_number(row[name]) for name in columns)
         if is_saved or cells != above:
             mark = "**" * is_saved
             lines.append(f"| {mark}{row['strength']:g}{mark} | {cells} |")
@@ -220,8 +223,8 @@ def _pairs(auc: float, pair: str) -> str:
     return f"Of {pair}, drawn at random, it tells which is which {times} times in 100; guessing does 50 times."
 
 
-def _mixture(shares: list[float]) -> str:
-    return ", ".join(f"{100 * share:.0f} % {name}" for share, name in zip(shares, LABEL_NAMES, strict=True))
+def _mixture(shares: list[float], labels: LabelSet) -> str:
+    return ", ".join(f"{100 * share:.0f} % {name}" for share, name in zip(shares, labels, strict=True))
 
 
 def _number(value: float, decimals: int = 3) -> str:

@@ -6,7 +6,7 @@ from datasets import DatasetDict
 from huggingface_hub import DatasetCard, DatasetCardData
 
 from hf_smile.data.plots import class_table
-from hf_smile.labels import LABEL_NAMES
+from hf_smile.data.rows import labels_of
 
 _TEMPLATE = """\
 ---
@@ -15,8 +15,7 @@ _TEMPLATE = """\
 
 # {{ repo_id }}
 
-{{ n_images }} pictures of faces, each labelled as not smiling, smiling for real (positive, genuine) or smiling for show
-(negative, posed).
+{{ n_images }} pictures of faces, each labelled as {{ labelled }}.
 
 ```python
 from datasets import load_dataset
@@ -52,13 +51,16 @@ open a discussion on this page.
 
 ## Limits and responsible use
 
-- A still image cannot prove a smile genuine. The labels are opinions, and many of them can be disputed.
+- A still image cannot prove {{ unproven }}. The labels are opinions, and many of them can be disputed.
 - Whom the data leave out: age, gender, skin colour, culture and health of the people in them were not recorded, so
   nobody can tell which groups are missing or few.
 - Do not use the pictures to recognise people, nor a model that is trained on them for decisions about people. Inferring
   the emotions of people at work or in education is prohibited in the European Union (Regulation (EU) 2024/1689, the AI
   Act, Article 5(1)(f)).
 """
+
+
+_SMILES = "not smiling, smiling for real (positive, genuine) or smiling for show\n(negative, posed)"
 
 
 def dataset_card(
@@ -76,6 +78,7 @@ def dataset_card(
     >>> dataset_card(splits, "me/faces", "cc-by-4.0").data.license  # doctest: +SKIP
     'cc-by-4.0'
     """
+    names = labels_of(next(iter(splits.values())))
     n_images = sum(map(len, splits.values()))
     card_data = DatasetCardData(
         license=license,
@@ -90,7 +93,9 @@ def dataset_card(
         repo_id=repo_id,
         n_images=f"{n_images:,}",
         counts=_counts(splits),
-        labels=", ".join(f"{label_id} {name}" for label_id, name in enumerate(LABEL_NAMES)),
+        labels=", ".join(f"{label_id} {name}" for label_id, name in enumerate(names)),
+        labelled=_SMILES if names.tells_genuine else f"one of: {names}",
+        unproven="a smile genuine" if names.tells_genuine else "what somebody feels",
         license=license,
         provenance=provenance or "Who collected the pictures and the labels, and how, was not stated.",
         consent=consent or "What the people in the pictures agreed to was not stated.",

@@ -19,7 +19,7 @@ from hf_smile.hub.card_sections import (
     results_section,
 )
 from hf_smile.hub.finished_run import read_looks, read_metrics, read_recipe
-from hf_smile.labels import LABEL_NAMES, label_slug
+from hf_smile.labels import SMILE_LABELS, LabelSet
 from hf_smile.utils.model_files import read_timm_config
 
 _TEMPLATE = """\
@@ -29,8 +29,7 @@ _TEMPLATE = """\
 
 # {{ title }}
 
-Tells from a picture of one face whether it is not smiling, smiling for real (positive, genuine) or smiling for show
-(negative, posed). {{ origin }} with hf_smile.
+{{ tells }} {{ origin }} with hf_smile.
 
 ![Confusion matrix on the test split](confusion_matrix.png)
 
@@ -75,7 +74,7 @@ from hf_smile.inference.classifier import SmileClassifier
 
 classifier = SmileClassifier.from_pretrained("{{ source }}"{{ onnx }})
 for prediction in classifier.predict_photo("group.jpg", faces="all"):
-    print(prediction.box, prediction.label, prediction.p_smile, prediction.p_genuine_given_smile)
+    print(prediction.box, prediction.label, {{ answers }})
 ```
 
 ## Results on the test split
@@ -109,7 +108,7 @@ for prediction in classifier.predict_photo("group.jpg", faces="all"):
 
 ## Limits and responsible use
 
-- A still image cannot prove a smile genuine. The labels are opinions, and many of them can be disputed.
+- A still image cannot prove {{ unproven }}. The labels are opinions, and many of them can be disputed.
 - The model has seen faces of one data set only. How it does on other people, ages, cultures, cameras and light was
   not measured.
 - Whom the data leave out: age, gender, skin colour, culture and health of the people in them were not recorded, so
@@ -189,9 +188,13 @@ def _make_card(
     name = folder.resolve().name
     path = folder / "test_predictions.csv"
     predictions = read_predictions(path) if path.exists() else None
-    intervals = confidence_intervals(predictions.probabilities, predictions.label_ids) if predictions else {}
+    labels = _labels_of(folder)
+    intervals = {}
+    if predictions:
+        intervals = confidence_intervals(predictions.probabilities, predictions.label_ids, labels=labels)
+    answers = ("p_smile", "p_genuine_given_smile") if labels.tells_genuine else ("probabilities",)
     recipe = read_recipe(folder) if (folder / "recipe.yaml").exists() else {}
-    calibration, numbers = metrics["calibration"], _defined_numbers(metrics)
+    calibration, numbers = metrics["calibration"], _defined_numbers(metrics, labels)
     base_model = _base_model(folder, backbone) if pretrained else None
     label = base_model or Path(backbone).name
     card_data = ModelCardData(
@@ -212,7 +215,7 @@ def _make_card(
                 metric_name=metric.replace("_", " "),
                 metric_value=round(numbers[metric], 4),
             )
-            for metric, metric_type in _COMPARED.items()
+            for metric, metric_type in _compared(labels).items()
             if not math.isnan(numbers[metric])
         ],
     )
@@ -222,27 +225,39 @@ def _make_card(
         published=repo_id is not None,
         title=repo_id or name,
         source=repo_id or (name if folder.is_absolute() else folder.as_posix()),
+        tells=_TELLS_SMILES if labels.tells_genuine else f"Tells what a picture of one face shows: {labels}.",
+        answers=", ".join(f"prediction.{answer}" for answer in answers),
+        unproven="a smile genuine" if labels.tells_genuine else "what somebody feels",
         origin=f"Fine-tuned from `{label}`" if pretrained else f"`{label}`, trained from random weights",
         plain_timm=plain_timm,
         import_first="" if plain_timm else "import hf_smile.modeling\n",
         onnx=', runtime="onnx"' if (folder / "onnx" / "model.onnx").exists() else "",
-        results=results_section(numbers, intervals),
+        results=results_section(numbers, intervals, labels),
         chosen=choice_sentence(metrics["choice"]),
         looks=looks_sentence(read_looks(folder, images_digest(predictions.image_ids) if predictions else None)),
         predictions=_WITHHELD if repo_id else _KEPT["validation" in calibration],
         calibration=calibration_section(calibration, metrics["ece"], predictions, picture=repo_id is not None),
-        decision=decision_section(metrics["decision"], calibration),
+        decision=decision_section(metrics["decision"], calibration, labels),
         recipe=recipe_section(recipe),
     )
 
 
-_COMPARED = {
-    "accuracy": "accuracy",
-    "macro_f1": "f1",
-    "balanced_accuracy": "balanced_accuracy",
-    **{f"f1_{label_slug(name)}": "f1" for name in LABEL_NAMES},
-}
-"""In the front matter: what visitors of the Hub compare models by, with the Hub's name for it."""
+_TELLS_SMILES = """\
+Tells from a picture of one face whether it is not smiling, smiling for real (positive, genuine) or smiling for show
+(negative, posed)."""
+
+
+def _compared(labels: LabelSet) -> dict[str, str]:
+    """In the front matter: what visitors of the Hub compare models by, with the Hub's name for it."""
+    overall = {"accuracy": "accuracy", "macro_f1": "f1", "balanced_accuracy": "balanced_accuracy"}
+    return overall | {f"f1_{slug}": "f1" for slug in labels.slugs}
+
+
+def _labels_of(folder: Path) -> LabelSet:
+    config = read_timm_config(folder) if (folder / "config.json").is_file() else {}
+    return LabelSet.of(config.get("label_names") or SMILE_LABELS)
+
+
 _WITHHELD = ". The predictions are not published: they carry the ids of people's\npictures"
 _KEPT = {
     True: ", `test_predictions.csv` and `validation_predictions.csv` every prediction",
@@ -259,10 +274,10 @@ def _base_model(folder: Path, backbone: str) -> str | None:
     return pretrained_hub_id(read_timm_config(folder)) if (folder / "config.json").is_file() else None
 
 
-def _defined_numbers(metrics: dict[str, Any]) -> dict[str, float]:
+def _defined_numbers(metrics: dict[str, Any], labels: LabelSet) -> dict[str, float]:
     """The metrics that are one number; NaN for the precision, recall and F1 of a class that the split lacks."""
     numbers = {name: value for name, value in metrics.items() if not isinstance(value, dict)}
-    for slug in map(label_slug, LABEL_NAMES):
+    for slug in labels.slugs:
         if not numbers[f"support_{slug}"]:
             numbers |= {f"{metric}_{slug}": math.nan for metric in ("precision", "recall", "f1")}
     return numbers

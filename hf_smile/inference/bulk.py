@@ -19,21 +19,21 @@ from datasets import Features
 from hf_smile.data.images import encoded_bytes
 from hf_smile.data.sources import ImageSource
 from hf_smile.errors import SmileDataError, first_line
-from hf_smile.evaluation.schema import PREDICTION_COLUMNS, PROBABILITY_COLUMNS
+from hf_smile.evaluation.schema import OWN_COLUMNS, probability_columns
 from hf_smile.inference.classifier import NamedImage, SmileClassifier
-from hf_smile.labels import LABEL_NAMES
+from hf_smile.labels import SMILE_LABELS, LabelSet
 from hf_smile.shards.folder import is_sharded, rows_of
 from hf_smile.utils.files import make_folder, write_text, written_whole
 
 SETTINGS = "predictions.json"
 
-_FLOATS = tuple(PROBABILITY_COLUMNS.values())
-SCHEMA = pa.schema(
-    [(name, pa.float32() if name in _FLOATS else pa.string()) for name in (*PREDICTION_COLUMNS, "error")]
-)
-"""Of a part. Prediction and probabilities are null where there is an `error`; `true_label` where shards lack it."""
-
 _ROW_GROUP = 10_000
+
+
+def schema_of(labels: LabelSet) -> pa.Schema:
+    """Of a part. Prediction and probabilities are null where there is an `error`; `true_label` where shards lack it."""
+    text, numbers = [(name, pa.string()) for name in OWN_COLUMNS], probability_columns(labels).values()
+    return pa.schema([*text, *((name, pa.float32()) for name in numbers), ("error", pa.string())])
 
 
 @dataclass(frozen=True)
@@ -103,14 +103,15 @@ def predict_part(
 
     predictions = classifier.predict(images(), batch_size)
     verdicts: Counter[str] = Counter()
-    with written_whole(path) as unfinished, pq.ParquetWriter(unfinished, SCHEMA, compression="zstd") as writer:
+    schema = schema_of(classifier.labels)
+    with written_whole(path) as unfinished, pq.ParquetWriter(unfinished, schema, compression="zstd") as writer:
         while group := list(itertools.islice(predictions, _ROW_GROUP)):
             rows: list[dict[str, Any]] = []
             for prediction in group:
                 rows.append(replace(prediction, true_label=true_labels.pop(0)).to_dict())
                 verdicts[prediction.label or "error"] += 1
                 progress(1)
-            writer.write_table(pa.Table.from_pylist(rows, SCHEMA))
+            writer.write_table(pa.Table.from_pylist(rows, schema))
         writer.add_key_value_metadata({"hf_smile.verdicts": json.dumps(verdicts)})
 
 
@@ -129,7 +130,7 @@ def verdicts_of(path: Path) -> Counter[str]:
         ) from None
 
 
-def open_predictions(output_dir: str | Path, settings: dict[str, Any]) -> None:
+def open_predictions(output_dir: str | Path, settings: dict[str, Any], labels: LabelSet = SMILE_LABELS) -> None:
     """Make the output folder, or find in it what the same settings have begun.
 
     Raises:
@@ -139,7 +140,7 @@ def open_predictions(output_dir: str | Path, settings: dict[str, Any]) -> None:
     folder = Path(output_dir)
     make_folder(folder)
     path = folder / SETTINGS
-    settings = {**settings, "columns": SCHEMA.names}
+    settings = {**settings, "columns": schema_of(labels).names}
     if not path.exists():
         write_text(path, json.dumps(settings, indent=2) + "\n", shared=True)
     try:
@@ -171,19 +172,16 @@ def _shard(file: Path, name: str) -> Part:
         raise SmileDataError(f"{file}: no column 'image'; it has {', '.join(features)}")
     columns = [column for column in ("image", "image_id", "label") if column in features]
     names = getattr(features.get("label"), "names", None)
-    known = names == list(LABEL_NAMES)
-    return Part(name, images, str(file.stat().st_size), partial(_rows, file, name, columns, known))
+    return Part(name, images, str(file.stat().st_size), partial(_rows, file, name, columns, names or []))
 
 
-def _rows(file: Path, name: str, columns: list[str], known: bool) -> Iterator[tuple[NamedImage, str | None]]:
+def _rows(file: Path, name: str, columns: list[str], names: list[str]) -> Iterator[tuple[NamedImage, str | None]]:
     number = itertools.count()
     for batch in _batches(file, columns):
         for row in batch.to_pylist():
             image_id = row.get("image_id") or f"{name}:{next(number)}"
-            label = row["label"] if known else None
-            if label is not None and label < 0:  # so `datasets` writes one that is not known
-                label = None
-            true_label = None if label is None else LABEL_NAMES[label]
+            label = row["label"] if names else None
+            true_label = names[label] if label is not None and label >= 0 else None  # -1 is one that is not known
             yield NamedImage(image_id, partial(encoded_bytes, row["image"])), true_label
 
 

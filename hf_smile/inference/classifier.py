@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Unpack, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +17,10 @@ from PIL import Image
 from hf_smile.data.images import decode_image, decoding_problem, read_file, upright_rgb
 from hf_smile.data.preprocessing import Preprocessor
 from hf_smile.errors import SmileDataError, SmileModelError
-from hf_smile.evaluation.schema import PROBABILITY_COLUMNS
+from hf_smile.evaluation.schema import probability_columns
 from hf_smile.inference.runtimes import Runtime, load_runtime
-from hf_smile.labels import LABEL_NAMES, NEGATIVE_SMILE, POSITIVE_SMILE
+from hf_smile.labels import POSITIVE_SMILE, SMILE_LABELS, LabelSet
+from hf_smile.utils.model_files import HubOptions
 
 if TYPE_CHECKING:
     from hf_smile.inference.faces import FaceDetector
@@ -49,7 +50,7 @@ _IMAGE_TYPES = (str, Path, bytes, Image.Image, np.ndarray, NamedImage)
 class SmilePrediction:
     """The verdict on one face, or the reason why there is none.
 
-    >>> SmilePrediction("positive smile", dict(zip(LABEL_NAMES, (0.2, 0.6, 0.2)))).p_genuine_given_smile
+    >>> SmilePrediction("positive smile", dict(zip(SMILE_LABELS, (0.2, 0.6, 0.2)))).p_genuine_given_smile
     0.75
     """
 
@@ -69,40 +70,58 @@ class SmilePrediction:
     """What one should know about this verdict: that no face was found, for one."""
     error: str | None = None
     """Why there is no verdict."""
+    labels: LabelSet = SMILE_LABELS
+    """What the verdict was chosen from."""
 
     @property
     def p_smile(self) -> float | None:
-        """Probability of any smile, genuine or for show."""
-        if self.probabilities is None:
+        """Probability of any smile, genuine or for show; None where the labels do not say which of them are smiles."""
+        if self.probabilities is None or not self.labels.smile_ids:
             return None
-        return self.probabilities[LABEL_NAMES[NEGATIVE_SMILE]] + self.probabilities[LABEL_NAMES[POSITIVE_SMILE]]
+        return sum(self.probabilities[self.labels[label_id]] for label_id in self.labels.smile_ids)
 
     @property
     def p_genuine_given_smile(self) -> float | None:
-        """Probability that the smile is genuine, if it is one; 0.5 where a smile is ruled out altogether."""
-        if self.probabilities is None or self.p_smile is None:
+        """Probability that the smile is genuine, if it is one; 0.5 where a smile is ruled out altogether.
+
+        Of the default labels only.
+        """
+        if self.probabilities is None or self.p_smile is None or not self.labels.tells_genuine:
             return None
-        return self.probabilities[LABEL_NAMES[POSITIVE_SMILE]] / self.p_smile if self.p_smile else 0.5
+        return self.probabilities[self.labels[POSITIVE_SMILE]] / self.p_smile if self.p_smile else 0.5
 
     def to_dict(self) -> dict[str, Any]:
         """Everything above in one flat dictionary that JSON and CSV can hold, the columns of `schema` first.
 
+        Without the questions that the labels do not answer.
+
         >>> list(SmilePrediction(error="will not decode").to_dict())[:3]
         ['image_id', 'true_label', 'predicted_label']
         """
-        probabilities = self.probabilities or dict.fromkeys(LABEL_NAMES)
+        probabilities = self.probabilities or dict.fromkeys(self.labels)
+        answers = {"p_smile": self.p_smile, "p_genuine_given_smile": self.p_genuine_given_smile}
         return {
             "image_id": self.source,
             "true_label": self.true_label,
             "predicted_label": self.label,
-            **{column: probabilities[name] for name, column in PROBABILITY_COLUMNS.items()},
-            "p_smile": self.p_smile,
-            "p_genuine_given_smile": self.p_genuine_given_smile,
+            **{column: probabilities[name] for name, column in probability_columns(self.labels).items()},
+            **{name: answers[name] for name in answers_of(self.labels)},
             "box": self.box,
             "detector_score": self.detector_score,
             "note": self.note,
             "error": self.error,
         }
+
+
+def answers_of(labels: LabelSet) -> tuple[str, ...]:
+    """The questions beyond the labels that these answer: `p_smile` and `p_genuine_given_smile`.
+
+    >>> answers_of(LabelSet(("grin", "neutral")))
+    ()
+    """
+    is_column = "smile" in labels.slugs  # then the label's own column is called so
+    smile = ("p_smile",) if labels.smile_ids and not is_column else ()
+    return (*smile, "p_genuine_given_smile") if labels.tells_genuine else smile
 
 
 class SmileClassifier:
@@ -119,7 +138,10 @@ class SmileClassifier:
 
     def __init__(self, runtime: Runtime, detector: FaceDetector | None = None) -> None:
         self.runtime = runtime
+        self.labels: LabelSet = getattr(runtime, "labels", SMILE_LABELS)
         self.preprocess = Preprocessor(runtime.pretrained_cfg)
+        self.source: str | None = None
+        """Folder or id that it was loaded from."""
         self._detector = detector
         self._lock = threading.Lock()
 
@@ -130,6 +152,7 @@ class SmileClassifier:
         runtime: str = "auto",
         device: str | None = None,
         detector: FaceDetector | None = None,
+        **hub: Unpack[HubOptions],
     ) -> SmileClassifier:
         """Load a model.
 
@@ -139,11 +162,37 @@ class SmileClassifier:
                 is not. ONNX imports no torch.
             device: `cpu` or `cuda`; None for a GPU where torch sees one.
             detector: finds the faces of `predict_photo`; None for the one that comes with OpenCV.
+            hub: `revision`, `token` and `cache_dir` for a model on the Hub, as everywhere in the ecosystem.
 
         Raises:
             SmileModelError: there is no such model, runtime or device.
         """
-        return cls(load_runtime(dir_or_hub_id, runtime, device), detector)
+        classifier = cls(load_runtime(dir_or_hub_id, runtime, device, **hub), detector)
+        classifier.source = str(dir_or_hub_id)
+        return classifier
+
+    def push_to_hub(
+        self, repo_id: str, *, private: bool = False, token: str | None = None, revision: str | None = None
+    ) -> str:
+        """Publish the finished run that the model was loaded from: weights, settings, card, numbers and pictures.
+
+        Args:
+            repo_id: `owner/name`.
+            private: nobody else sees it.
+            token: of the Hub; the one of HF_TOKEN or `hf auth login` if None.
+            revision: branch; the main one if None.
+
+        Returns:
+            The address of the model.
+
+        Raises:
+            SmileError: it was not loaded from a folder, or the Hub can't be reached or refuses.
+        """
+        from hf_smile import publish_model  # by its public name, because hub stands above this room
+
+        if self.source is None or not Path(self.source).is_dir():
+            raise SmileModelError(f"only a model that was loaded from its folder can be published, not {self.source}")
+        return publish_model(self.source, repo_id, private, token=token, revision=revision)
 
     @overload
     def predict(  # type: ignore[overload-overlap]  # an iterator is an iterable too: first match wins
@@ -214,7 +263,7 @@ class SmileClassifier:
         try:
             photo = load_image(image)
         except SmileDataError as error:
-            return [SmilePrediction(source=source, error=str(error))]
+            return [SmilePrediction(source=source, error=str(error), labels=self.labels)]
         found = self.detector.detect(photo)
         if found:
             found = found[: 1 if faces == "largest" else max_faces]
@@ -245,9 +294,9 @@ class SmileClassifier:
             verdicts = iter(self.probabilities(np.stack(inputs)) if inputs else ())
             for source, pixel_values, error in batch:
                 if pixel_values is None:
-                    yield SmilePrediction(source=source, error=error)
+                    yield SmilePrediction(source=source, error=error, labels=self.labels)
                 else:
-                    yield verdict(next(verdicts), source=source)
+                    yield verdict(next(verdicts), self.labels, source=source)
 
     def _prepare(self, image: ImageInput) -> tuple[str | None, NDArray[np.float32] | None, str | None]:
         """Source, `pixel_values (3, H, W)`, error: one of the last two is None."""
@@ -258,7 +307,7 @@ class SmileClassifier:
             return source, None, str(error)
 
     def probabilities(self, pixel_values: NDArray[np.float32]) -> NDArray[np.float64]:
-        """`pixel_values (N, 3, H, W) float32` -> probabilities (N, 3) float64 in label id order.
+        """`pixel_values (N, 3, H, W) float32` -> probabilities (N, K) float64 in label id order.
 
         Raises:
             SmileModelError: the network fails, or its answer is no number.
@@ -270,10 +319,10 @@ class SmileClassifier:
         return powers / powers.sum(axis=1, keepdims=True)
 
 
-def verdict(probabilities: NDArray[np.float64], **about: Any) -> SmilePrediction:
-    """The prediction that three probabilities in label id order make; `about` fills its other fields."""
-    by_name = dict(zip(LABEL_NAMES, probabilities.tolist(), strict=True))
-    return SmilePrediction(LABEL_NAMES[int(probabilities.argmax())], by_name, **about)
+def verdict(probabilities: NDArray[np.float64], labels: LabelSet = SMILE_LABELS, **about: Any) -> SmilePrediction:
+    """The prediction that probabilities (K,) in label id order make; `about` fills its other fields."""
+    by_name = dict(zip(labels, probabilities.tolist(), strict=True))
+    return SmilePrediction(labels[int(probabilities.argmax())], by_name, labels=labels, **about)
 
 
 def source_of(image: ImageInput) -> str | None:

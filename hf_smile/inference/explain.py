@@ -18,7 +18,6 @@ from torch import nn
 from hf_smile.errors import SmileModelError
 from hf_smile.inference.classifier import ImageInput, SmileClassifier, load_image
 from hf_smile.inference.runtimes import TorchRuntime
-from hf_smile.labels import LABEL_NAMES
 
 _SMALLEST_MAP = 8
 
@@ -101,14 +100,15 @@ class Explainer:
             TypeError, ValueError: as for `SmileClassifier.predict`, or there is no such label.
             SmileDataError: the image can't be read.
         """
-        if label is not None and label not in LABEL_NAMES:
-            raise ValueError(f"unknown label {label!r}; choose one of {', '.join(LABEL_NAMES)}")
+        labels = self.classifier.labels
+        if label is not None and label not in labels.names:
+            raise ValueError(f"unknown label {label!r}; choose one of {labels}")
         pixel_values = self.classifier.preprocess(load_image(image))
         if label is None:
-            label = LABEL_NAMES[int(self.classifier.probabilities(pixel_values[None]).argmax())]
+            label = labels[int(self.classifier.probabilities(pixel_values[None]).argmax())]
         inputs = torch.from_numpy(pixel_values)[None].to(self.device).requires_grad_(True)
         with torch.enable_grad():
-            maps = self._attribution.attribute(inputs, LABEL_NAMES.index(label)).detach()
+            maps = self._attribution.attribute(inputs, labels.names.index(label)).detach()
         maps = maps.sum(dim=self._channel_axis)[:, None].clamp_min(0)
         maps = nn.functional.interpolate(maps, inputs.shape[2:], mode="bilinear", align_corners=False)
         heat = maps[0, 0].float().cpu().numpy()
@@ -190,4 +190,4 @@ def deletion_curve(
     mean = flat[0].mean(axis=1, keepdims=True)
     for step in range(1, steps + 1):
         flat[step][:, pixels[: round(len(pixels) * step / steps)]] = mean
-    return classifier.probabilities(shown)[:, LABEL_NAMES.index(explanation.label)]
+    return classifier.probabilities(shown)[:, classifier.labels.names.index(explanation.label)]

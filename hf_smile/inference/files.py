@@ -18,23 +18,11 @@ from PIL import Image, ImageDraw
 from hf_smile.data.images import read_file
 from hf_smile.data.sources import ImageSource
 from hf_smile.errors import SmileDataError
-from hf_smile.evaluation.schema import PREDICTION_COLUMNS
 from hf_smile.inference.classifier import NO_FACE, NamedImage, SmileClassifier, SmilePrediction, load_image
-from hf_smile.labels import LABEL_NAMES
+from hf_smile.labels import SMILE_LABELS, LabelSet
 from hf_smile.utils.csv_cells import guarded
-from hf_smile.utils.figures import CLASS_COLORS
+from hf_smile.utils.figures import class_colors
 from hf_smile.utils.files import make_folder, written_whole
-
-COLUMNS = (
-    *PREDICTION_COLUMNS,
-    "p_smile",
-    "p_genuine_given_smile",
-    *("left", "top", "right", "bottom"),
-    "detector_score",
-    "note",
-    "error",
-)
-
 
 FORMATS = {".csv": "csv", ".jsonl": "jsonl", ".txt": "table"}
 """Format by suffix of the output. No other suffix is taken, so that no picture or model is ever written over."""
@@ -103,7 +91,7 @@ def predict_files(
     if faces != "none":
         for image in images:
             predictions = classifier.predict_photo(image, faces)
-            yield image, predictions or [SmilePrediction(source=image.source, note=NO_FACE)]
+            yield image, predictions or [SmilePrediction(source=image.source, note=NO_FACE, labels=classifier.labels)]
         return
     waiting: list[NamedImage] = []
 
@@ -139,8 +127,8 @@ def text_output(path: Path) -> Iterator[TextIO]:
         yield file
 
 
-def make_writer(form: str, file: TextIO) -> Callable[[SmilePrediction], None]:
-    """What writes predictions to a file, one by one: `table`, `csv` or `jsonl`.
+def make_writer(form: str, file: TextIO, labels: LabelSet = SMILE_LABELS) -> Callable[[SmilePrediction], None]:
+    """What writes predictions with these labels to a file, one by one: `table`, `csv` or `jsonl`.
 
     >>> make_writer("table", sys.stdout)(SmilePrediction(source="a.jpg", error="gone"))  # doctest: +SKIP
     label           smile  genuine  image
@@ -149,18 +137,33 @@ def make_writer(form: str, file: TextIO) -> Callable[[SmilePrediction], None]:
     if form == "jsonl":
         return lambda prediction: print(json.dumps(prediction.to_dict(), ensure_ascii=False), file=file)
     if form == "csv":
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer = csv.DictWriter(file, [*_csv_row(SmilePrediction(labels=labels))], lineterminator="\n")
         writer.writeheader()
         return lambda prediction: writer.writerow(_csv_row(prediction))
-    width = max(map(len, LABEL_NAMES))
-    print(f"{'label':<{width}}  smile  genuine  image", file=file)
+    width = max(map(len, (*labels, "no face")))
+    print("  ".join([f"{'label':<{width}}", *_answers(SmilePrediction(labels=labels)), "image"]), file=file)
     return lambda prediction: print(_table_line(prediction, width), file=file)
 
 
 def _csv_row(prediction: SmilePrediction) -> dict[str, Any]:
-    row = prediction.to_dict()
-    row |= dict(zip(("left", "top", "right", "bottom"), row.pop("box") or [None] * 4, strict=True))
-    return {name: guarded(value) for name, value in row.items()}
+    row: dict[str, Any] = {}
+    for name, value in prediction.to_dict().items():
+        sides = zip(("left", "top", "right", "bottom"), value or [None] * 4, strict=True) if name == "box" else ()
+        row |= dict(sides) if name == "box" else {name: guarded(value)}
+    return row
+
+
+def _answers(prediction: SmilePrediction) -> dict[str, str]:
+    """The cells of a line by the names of their columns, as wide as these."""
+    values = {"smile": prediction.p_smile, "genuine": prediction.p_genuine_given_smile}
+    labels = prediction.labels
+    names = ["smile"] * bool(labels.smile_ids) + ["genuine"] * labels.tells_genuine or ["sure"]
+    values["sure"] = max((prediction.probabilities or {}).values(), default=None)
+    widths = {name: max(len(name), 5) for name in names}
+    return {
+        f"{name:>{width}}": f"{'-':>{width}}" if values[name] is None else f"{values[name]:{width}.2f}"
+        for name, width in widths.items()
+    }
 
 
 def _table_line(prediction: SmilePrediction, width: int) -> str:
@@ -172,9 +175,8 @@ def _table_line(prediction: SmilePrediction, width: int) -> str:
         where += f" ({remark})"
     # A file name may hold line breaks and terminal commands; a line stays a line.
     where = "".join(letter if letter.isprintable() else "?" for letter in where)
-    if prediction.label is None or prediction.p_smile is None or prediction.p_genuine_given_smile is None:
-        return f"{'error' if prediction.error else 'no face':<{width}}  {'-':>5}  {'-':>7}  {where}"
-    return f"{prediction.label:<{width}}  {prediction.p_smile:5.2f}  {prediction.p_genuine_given_smile:7.2f}  {where}"
+    verdict = prediction.label or ("error" if prediction.error else "no face")
+    return "  ".join([f"{verdict:<{width}}", *_answers(prediction).values(), where])
 
 
 def annotate(image: Image.Image, predictions: Sequence[SmilePrediction]) -> Image.Image:
@@ -190,7 +192,7 @@ def annotate(image: Image.Image, predictions: Sequence[SmilePrediction]) -> Imag
         if prediction.label is None or prediction.probabilities is None:
             continue
         left, top, right, bottom = prediction.box or (0, 0, *image.size)
-        color = CLASS_COLORS[prediction.label]
+        color = class_colors(prediction.labels)[prediction.label]
         pen.rectangle((left, top, right - 1, bottom - 1), outline=color, width=max(2, size // 6))
         text = f"{prediction.label} {100 * prediction.probabilities[prediction.label]:.0f} %"
         place = left, top - 1.3 * size if top >= 1.3 * size else top

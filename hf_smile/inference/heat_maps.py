@@ -19,7 +19,6 @@ from hf_smile.data.images import encoded_bytes
 from hf_smile.inference.classifier import ImageInput, SmileClassifier
 from hf_smile.inference.explain import Explainer, deletion_curve
 from hf_smile.inference.runtimes import TorchRuntime
-from hf_smile.labels import LABEL_NAMES
 from hf_smile.utils.figures import new_figure, save_figure
 from hf_smile.utils.words import counted
 
@@ -83,7 +82,7 @@ def mean_heat_maps(
     explain = Explainer(classifier)
     rows = zip(images, label_ids, strict=True)
     for image, label_id in tqdm(rows, total=len(images), desc="Heat maps", unit=" images", delay=1):
-        one = explain(image, LABEL_NAMES[label_id])
+        one = explain(image, classifier.labels[label_id])
         total = one.heat.sum()
         heat = one.heat / total if total else one.heat  # every face counts alike
         by_class.setdefault(label_id, []).append((np.asarray(one.image, np.float32), heat, one.upper_share))
@@ -92,7 +91,7 @@ def mean_heat_maps(
         faces, heats, shares = zip(*maps, strict=True)
         result.append(
             MeanHeatMap(
-                LABEL_NAMES[label_id],
+                classifier.labels[label_id],
                 len(maps),
                 np.mean(faces, axis=0).round().astype(np.uint8),
                 np.mean(heats, axis=0),

@@ -19,7 +19,7 @@ from hf_smile.data.preprocessing import Preprocessor
 from hf_smile.errors import SmileModelError, first_line
 from hf_smile.evaluation.metrics import compute_metrics
 from hf_smile.inference.runtimes import ONNX_FILES, OnnxRuntime, TorchRuntime, load_runtime, weights_sha256
-from hf_smile.labels import LABEL_NAMES
+from hf_smile.labels import LabelSet
 from hf_smile.utils.files import make_folder, written_whole
 from hf_smile.utils.words import counted
 
@@ -78,7 +78,7 @@ class QuantizationCheck:
 def export_onnx(model_dir: str | Path) -> tuple[Path, float]:
     """Write `onnx/model.onnx`, the layout that Optimum and Transformers.js expect, into a model's folder.
 
-    Input `pixel_values (N, 3, H, W) float32`, output `logits (N, 3)`, any N. The labels, the data settings and the
+    Input `pixel_values (N, 3, H, W) float32`, output `logits (N, K)`, any N. The labels, the data settings and the
     SHA-256 of the weights are in the file's metadata. It is compared with torch before it gets its name.
 
     Returns:
@@ -115,7 +115,8 @@ def export_onnx(model_dir: str | Path) -> tuple[Path, float]:
             )
         except Exception as error:  # the exporter's errors have no common base
             raise SmileModelError(f"torch can't export {model_dir} to ONNX: {first_line(error)}") from error
-        _set_metadata(unfinished, torch_runtime.pretrained_cfg, weights_sha256(model_dir), precision="float32")
+        labels, weights = torch_runtime.labels, weights_sha256(model_dir)
+        _set_metadata(unfinished, labels, torch_runtime.pretrained_cfg, weights, precision="float32")
         difference = _largest_difference(torch_runtime, OnnxRuntime(unfinished), shape)
         if not difference <= LOGIT_TOLERANCE:
             raise SmileModelError(
@@ -190,7 +191,7 @@ def write_int8(float32: Path, path: Path, batches: Iterator[NDArray[np.float32]]
     finally:
         prepared.unlink(missing_ok=True)
     source = OnnxRuntime(float32)
-    _set_metadata(path, source.pretrained_cfg, source.weights_sha256, precision="int8")
+    _set_metadata(path, source.labels, source.pretrained_cfg, source.weights_sha256, precision="int8")
 
 
 class EncodedImages:
@@ -207,6 +208,7 @@ class EncodedImages:
         self._split = split.cast_column("image", datasets.Image(decode=False))
         self.preprocess = preprocess
         self.label_ids = np.array(split["label"])
+        self.labels = LabelSet.of(split.features["label"].names)
 
     def __len__(self) -> int:
         return len(self._split)
@@ -241,7 +243,9 @@ class _Logits(nn.Module):
         return self.model(pixel_values=pixel_values).logits
 
 
-def _set_metadata(path: Path, pretrained_cfg: dict[str, Any], weights: str | None, precision: str) -> None:
+def _set_metadata(
+    path: Path, labels: LabelSet, pretrained_cfg: dict[str, Any], weights: str | None, precision: str
+) -> None:
     import onnx
 
     network = onnx.load(path)
@@ -249,7 +253,8 @@ def _set_metadata(path: Path, pretrained_cfg: dict[str, Any], weights: str | Non
     for node in network.graph.node:
         del node.metadata_props[:]
         node.doc_string = ""
-    metadata = {"labels": json.dumps(LABEL_NAMES), "pretrained_cfg": json.dumps(pretrained_cfg), "precision": precision}
+    metadata = {"labels": json.dumps(labels.names), "pretrained_cfg": json.dumps(pretrained_cfg)}
+    metadata["precision"] = precision
     if weights is not None:
         metadata["weights_sha256"] = weights
     onnx.helper.set_model_props(network, metadata)
@@ -270,7 +275,7 @@ def _largest_difference(a: Network, b: Network, shape: tuple[int, ...]) -> float
 def _compare(float32: Network, int8: Network, images: EncodedImages) -> QuantizationCheck:
     pairs = [[softmax(run(batch).astype(np.float64), axis=1) for run in (float32, int8)] for batch in images.batches()]
     expected, quantized = (np.concatenate(probabilities) for probabilities in zip(*pairs, strict=True))
-    metrics_float32, metrics = (compute_metrics(run, images.label_ids) for run in (expected, quantized))
+    metrics_float32, metrics = (compute_metrics(run, images.label_ids, images.labels) for run in (expected, quantized))
     return QuantizationCheck(
         images=len(images),
         agreement=float((expected.argmax(axis=1) == quantized.argmax(axis=1)).mean()),

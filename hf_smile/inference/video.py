@@ -15,23 +15,13 @@ from PIL import Image
 
 from hf_smile.data.images import IMAGE_SUFFIXES, MAX_PIXELS
 from hf_smile.errors import SmileDataError
-from hf_smile.evaluation.schema import PROBABILITY_COLUMNS
+from hf_smile.evaluation.schema import probability_columns
 from hf_smile.inference.classifier import SmileClassifier, SmilePrediction
 from hf_smile.inference.files import annotate
-from hf_smile.labels import LABEL_NAMES
-from hf_smile.utils.figures import CLASS_COLORS, new_figure, save_figure
+from hf_smile.labels import SMILE_LABELS, LabelSet
+from hf_smile.utils.figures import class_colors, new_figure, save_figure
 from hf_smile.utils.files import make_folder
 
-COLUMNS = (
-    "seconds",
-    "face",
-    "predicted_label",
-    *PROBABILITY_COLUMNS.values(),
-    "left",
-    "top",
-    "right",
-    "bottom",
-)
 SMILE_FROM = 0.5
 """A face smiles while its `p_smile` is at least this."""
 
@@ -122,9 +112,9 @@ class FaceTracker:
 class _Timeline:
     """The mean probabilities of a face over time, in at most `_MOST_BINS` bins however long the clip is."""
 
-    def __init__(self, bin_seconds: float) -> None:
+    def __init__(self, bin_seconds: float, classes: int) -> None:
         self.bin_seconds = bin_seconds
-        self._sums = np.zeros((_MOST_BINS, len(LABEL_NAMES) + 2))  # of the probabilities, of the times; how many
+        self._sums = np.zeros((_MOST_BINS, classes + 2))  # of the probabilities, of the times; how many
 
     def add(self, seconds: float, probabilities: list[float]) -> None:
         # 0.6 / 0.2 is 2.9999...
@@ -135,7 +125,7 @@ class _Timeline:
         self._sums[index] += [*probabilities, seconds, 1.0]
 
     def points(self) -> tuple[np.ndarray, np.ndarray]:
-        """Seconds (K,), and mean probabilities (K, 3), of the bins with a face."""
+        """Seconds (K,), and mean probabilities (K, C), of the bins with a face."""
         (filled,) = np.nonzero(self._sums[:, -1])
         means = self._sums[filled, :-1] / self._sums[filled, -1:]
         return means[:, -1], means[:, :-1]
@@ -183,7 +173,7 @@ def analyse_video(
         yield frame._replace(peaks=frame.peaks + ended)
 
 
-def write_analysis(frames: Iterable[Frame], output_dir: str | Path, fps: float) -> int:
+def write_analysis(frames: Iterable[Frame], output_dir: str | Path, fps: float, labels: LabelSet = SMILE_LABELS) -> int:
     """Write what `analyse_video` finds, as it finds it.
 
     Everything gets its place when all of it is there: what is interrupted leaves the folder as it was.
@@ -193,6 +183,7 @@ def write_analysis(frames: Iterable[Frame], output_dir: str | Path, fps: float) 
         output_dir: gets `timeline.csv` (one row a face and frame), `timeline.png` (mean over the faces) and
             `peaks/<seconds>s_face<number>.jpg`.
         fps: that the frames were taken at.
+        labels: of the classifier.
 
     Returns:
         The number of frames.
@@ -203,13 +194,14 @@ def write_analysis(frames: Iterable[Frame], output_dir: str | Path, fps: float) 
     frames = iter(frames)
     first = next(frames)  # a clip that can't be read leaves no folder behind
     make_folder(output_dir)
-    timeline, n = _Timeline(1 / fps), 0
+    timeline, n = _Timeline(1 / fps, len(labels)), 0
     with TemporaryDirectory(prefix=".unfinished_", dir=output_dir) as name:
         unfinished = Path(name)
         (unfinished / "peaks").mkdir()
         with (unfinished / "timeline.csv").open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(COLUMNS)
+            columns = probability_columns(labels).values()
+            writer.writerow(["seconds", "face", "predicted_label", *columns, "left", "top", "right", "bottom"])
             for frame in chain([first], frames):
                 for number, face in frame.faces:
                     probabilities = list((face.probabilities or {}).values())
@@ -219,7 +211,7 @@ def write_analysis(frames: Iterable[Frame], output_dir: str | Path, fps: float) 
                     still = unfinished / "peaks" / f"{peak.seconds:08.2f}s_face{peak.face}.jpg"
                     peak.picture.save(still, quality=90)
                 n += 1
-        plot_timeline(*timeline.points(), 2 * timeline.bin_seconds, unfinished / "timeline.png")
+        plot_timeline(*timeline.points(), 2 * timeline.bin_seconds, unfinished / "timeline.png", labels)
         _replace(unfinished, Path(output_dir))
     return n
 
@@ -274,21 +266,28 @@ def read_frames(clip: str | Path, fps: float) -> Iterator[tuple[float, Image.Ima
         capture.release()
 
 
-def plot_timeline(seconds: np.ndarray, probabilities: np.ndarray, longest_step: float, path: str | Path) -> None:
-    """Probabilities (K, 3) over seconds (K,), stacked: all smiles together lie below the top area.
+def plot_timeline(
+    seconds: np.ndarray,
+    probabilities: np.ndarray,
+    longest_step: float,
+    path: str | Path,
+    labels: LabelSet = SMILE_LABELS,
+) -> None:
+    """Probabilities (K, C) over seconds (K,), stacked: all smiles together lie below the top area.
 
     A step of more than `longest_step` seconds is a time without a face; the areas do not bridge it.
     """
     figure = new_figure(9.0, 3.2)
     axes = figure.subplots()
-    order = [LABEL_NAMES.index(name) for name in ("positive smile", "negative smile", "NOT smile")]
+    order = sorted(range(len(labels)), key=lambda label_id: (label_id not in labels.smile_ids, -label_id))
+    colors = class_colors(labels)
     if len(seconds):
         gaps = np.nonzero(np.diff(seconds) > longest_step)[0] + 1
         for x, p in zip(np.split(seconds, gaps), np.split(probabilities, gaps), strict=True):
             axes.stackplot(
                 *(x, *(p[:, i] for i in order)),
-                labels=[LABEL_NAMES[i] for i in order] if x[0] == seconds[0] else [],
-                colors=[CLASS_COLORS[LABEL_NAMES[i]] for i in order],
+                labels=[labels[i] for i in order] if x[0] == seconds[0] else [],
+                colors=[colors[labels[i]] for i in order],
                 alpha=0.85,
             )
         axes.legend(loc="upper right", fontsize=8)

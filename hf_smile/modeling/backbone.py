@@ -1,8 +1,8 @@
-"""A timm backbone -> a transformers image classifier with our three labels."""
+"""A timm backbone -> a transformers image classifier with labels of ours."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from transformers.utils import logging as transformers_logging
 
 from hf_smile.data.preprocessing import Preprocessor
 from hf_smile.errors import SmileModelError, first_line
-from hf_smile.labels import ID2LABEL, LABEL2ID, NUM_LABELS
+from hf_smile.labels import SMILE_LABELS, LabelSet
 from hf_smile.modeling.head import SmileTimmConfig, SmileTimmForImageClassification
 from hf_smile.modeling.layers import freeze_stages as freeze
 from hf_smile.modeling.layers import head_parameters
@@ -36,8 +36,9 @@ def build_model(
     freeze_backbone: bool = False,
     freeze_stages: int | None = None,
     drop_path: float = 0.0,
+    labels: LabelSet | Iterable[str] = SMILE_LABELS,
 ) -> TimmWrapperForImageClassification:
-    """Put a classifier of three classes on a timm backbone.
+    """Put a classifier on a timm backbone.
 
     Args:
         backbone: id of a timm model on the Hub, a local folder in the same layout (`config.json`,
@@ -55,9 +56,10 @@ def build_model(
         drop_path: chance that a training step leaves out a residual branch, growing to this from the first to the
             last (stochastic depth; Huang et al., ECCV 2016, https://arxiv.org/abs/1603.09382). It leaves no trace
             in the saved model.
+        labels: the K classes, in the order of their ids.
 
     Returns:
-        `pixel_values (N, 3, H, W)` -> `logits (N, 3)`. With a linear head it is a plain `timm_wrapper` model, which
+        `pixel_values (N, 3, H, W)` -> `logits (N, K)`. With a linear head it is a plain `timm_wrapper` model, which
         transformers and timm load without this package.
 
     Raises:
@@ -67,16 +69,18 @@ def build_model(
     >>> model = build_model("resnet18", pretrained=False, image_size=96)
     >>> model.config.pretrained_cfg["input_size"]
     [3, 96, 96]
+    >>> build_model("resnet18", pretrained=False, labels=["smile", "NOT smile"]).config.id2label
+    {0: 'smile', 1: 'NOT smile'}
     """
     config = _load_config(backbone, pretrained)
     model_args = config["model_args"]
     pretrained_cfg = _data_settings(backbone, config, image_size, crop_pct)
     if not pretrained:
         pretrained_cfg = {name: value for name, value in pretrained_cfg.items() if name not in _OF_THE_WEIGHTS}
-    labels = {"num_labels": NUM_LABELS, "id2label": ID2LABEL, "label2id": LABEL2ID}
+    names = label_settings(LabelSet.of(labels))
     build_args = model_args | _drop_path_args(drop_path)
     _check_build_args(backbone, config["architecture"], build_args)
-    settings = config | {"pretrained_cfg": pretrained_cfg, "model_args": build_args} | labels
+    settings = config | {"pretrained_cfg": pretrained_cfg, "model_args": build_args} | names
     model_class: type[TimmWrapperForImageClassification] = TimmWrapperForImageClassification
     config_class: type[TimmWrapperConfig] = TimmWrapperConfig
     if head_hidden_size is not None:
@@ -84,7 +88,7 @@ def build_model(
             raise SmileModelError(f"head_hidden_size is {head_hidden_size}; it must be at least 1")
         model_class, config_class = SmileTimmForImageClassification, SmileTimmConfig
         settings["head_hidden_size"] = head_hidden_size
-    model_config = config_class.from_dict(settings, **labels)
+    model_config = config_class.from_dict(settings, **names)
 
     model = _load_weights(model_class, model_config, backbone if pretrained else None)
     model.config.model_args = model_args
@@ -95,6 +99,12 @@ def build_model(
         for parameter in head_parameters(model):
             parameter.requires_grad_(True)
     return model
+
+
+def label_settings(labels: LabelSet) -> dict[str, Any]:
+    """The labels as a configuration of transformers holds them."""
+    label2id = {name: label_id for label_id, name in enumerate(labels)}
+    return {"num_labels": len(labels), "id2label": labels.id2label, "label2id": label2id}
 
 
 def _data_settings(backbone: str, config: dict[str, Any], image_size: int | None, crop_pct: float) -> dict[str, Any]:

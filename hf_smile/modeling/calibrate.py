@@ -60,7 +60,7 @@ def require_output_layer(model: TimmWrapperForImageClassification) -> nn.Linear 
 
 @torch.no_grad()
 def fold_into_output_layer(
-    model: TimmWrapperForImageClassification, temperature: float = 1.0, shift: Any = (0.0, 0.0, 0.0)
+    model: TimmWrapperForImageClassification, temperature: float = 1.0, shift: Any = 0.0
 ) -> None:
     """Change the last layer's weights, so that the model gives `logits / temperature + shift`.
 
@@ -70,7 +70,7 @@ def fold_into_output_layer(
     Args:
         model: as `build_model` or `load_model` give it; it is changed in place.
         temperature: above 0.
-        shift: (3,) added to the logits after that.
+        shift: (K,), or one number, added to the logits after that.
 
     Raises:
         SmileModelError: the model has no `output_layer`.

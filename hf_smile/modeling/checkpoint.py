@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Unpack
 
 import datasets
 import numpy as np
@@ -18,16 +18,16 @@ from transformers import TimmWrapperConfig, TimmWrapperForImageClassification
 from hf_smile.data.preprocessing import Preprocessor
 from hf_smile.data.transforms import BatchTransform, collate, evaluation_transform
 from hf_smile.errors import SmileModelError, first_line
-from hf_smile.labels import ID2LABEL, LABEL2ID, NUM_LABELS
-from hf_smile.modeling.backbone import quiet_transformers
+from hf_smile.labels import LabelSet
+from hf_smile.modeling.backbone import label_settings, quiet_transformers
 from hf_smile.modeling.head import SmileTimmConfig, SmileTimmForImageClassification
 from hf_smile.utils.console import is_main_process
-from hf_smile.utils.model_files import WEIGHTS_MEND, model_file, read_config
+from hf_smile.utils.model_files import WEIGHTS_MEND, HubOptions, model_file, read_config
 
 _TAKEN = ("architecture", "num_features", "pretrained_cfg", "model_args", "head_hidden_size")
 
 
-def load_model(model: str) -> TimmWrapperForImageClassification:
+def load_model(model: str, **hub: Unpack[HubOptions]) -> TimmWrapperForImageClassification:
     """Load what `hf-smile train` made, from a folder or from the Hub, ready to predict.
 
     Of the folder only `config.json` and `model.safetensors` are read: no pickle, no code, no other settings. The
@@ -40,7 +40,7 @@ def load_model(model: str) -> TimmWrapperForImageClassification:
     >>> load_model("outputs/model").config.id2label  # doctest: +SKIP
     {0: 'negative smile', 1: 'positive smile', 2: 'NOT smile'}
     """
-    config = read_config(model)
+    config = read_config(model, **hub)
     if not is_model(config["architecture"]):
         raise SmileModelError(
             f"{model}: config.json names the architecture {config['architecture']!r}, which this timm "
@@ -50,16 +50,15 @@ def load_model(model: str) -> TimmWrapperForImageClassification:
         Preprocessor(config["pretrained_cfg"])
     except SmileModelError as error:
         raise SmileModelError(f"{model}: config.json: {error}") from None
-    path = model_file(model, "model.safetensors", WEIGHTS_MEND)
+    path = model_file(model, "model.safetensors", WEIGHTS_MEND, **hub)
     hidden = "head_hidden_size" in config
     model_class: type[TimmWrapperForImageClassification] = (
         SmileTimmForImageClassification if hidden else TimmWrapperForImageClassification
     )
     config_class: type[TimmWrapperConfig] = SmileTimmConfig if hidden else TimmWrapperConfig
-    labels: dict[str, Any] = {"num_labels": NUM_LABELS, "id2label": ID2LABEL, "label2id": LABEL2ID}
     settings = {name: config[name] for name in _TAKEN if name in config}
     try:
-        model_config = config_class.from_dict(settings, **labels)
+        model_config = config_class.from_dict(settings, **label_settings(LabelSet.of(config["label_names"])))
         with torch.device("meta"):
             empty = model_class(model_config).timm_model.state_dict()
     except Exception as error:  # timm's models, and the check of the settings' types, have no error in common
@@ -116,7 +115,7 @@ def predict_probabilities(
         test_time_flip: take the mean logits of an image and its mirror image.
 
     Returns:
-        (N, 3) float64, in the order of `dataset`.
+        (N, K) float64, in the order of `dataset`.
     """
     encoded = dataset.cast_column("image", datasets.Image(decode=False))
     images = encoded.with_transform(BatchTransform(evaluation_transform(model.config.pretrained_cfg)))

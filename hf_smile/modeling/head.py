@@ -28,7 +28,7 @@ class SmileTimmConfig(TimmWrapperConfig):
 
 
 class SmileTimmForImageClassification(TimmWrapperForImageClassification):
-    """A timm backbone whose classifier is Linear(F, H), ReLU, Linear(H, 3) over F pooled features.
+    """A timm backbone whose classifier is Linear(F, H), ReLU, Linear(H, K) over F pooled features.
 
     >>> import hf_smile.modeling
     >>> AutoModelForImageClassification.from_pretrained("outputs/original")  # doctest: +SKIP

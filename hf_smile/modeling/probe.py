@@ -12,7 +12,7 @@ from datasets import Dataset
 from hf_smile.data.splits import column_of, hold_out
 from hf_smile.errors import SmileDataError
 from hf_smile.evaluation.metrics import compute_metrics
-from hf_smile.labels import NUM_LABELS
+from hf_smile.labels import SMILE_LABELS, LabelSet
 from hf_smile.modeling.backbone import build_model
 
 PENALTIES = (2.0, 0.2, 0.02)
@@ -80,6 +80,7 @@ def probe(
     validation_features: np.ndarray,
     validation_label_ids: np.ndarray,
     *further: np.ndarray,
+    labels: LabelSet = SMILE_LABELS,
 ) -> list[np.ndarray]:
     """Logistic regression on standardised features; of three penalties the one with the best validation likelihood.
 
@@ -88,10 +89,11 @@ def probe(
         label_ids: (N,).
         validation_features: (M, F).
         validation_label_ids: (M,).
-        further: (K, F) each, features of further images.
+        further: (L, F) each, features of further images.
+        labels: the K classes.
 
     Returns:
-        Probabilities of the validation images (M, 3), then of each array of `further` (K, 3).
+        Probabilities of the validation images (M, K), then of each array of `further` (L, K).
 
     Raises:
         SmileDataError: the labels hold one class only.
@@ -113,10 +115,10 @@ def probe(
             model.fit(scaled[0], label_ids)
             found = []
             for rows in scaled[1:]:
-                probabilities = np.zeros((len(rows), NUM_LABELS))
+                probabilities = np.zeros((len(rows), len(labels)))
                 probabilities[:, model.classes_] = model.predict_proba(rows)
                 found.append(probabilities / probabilities.sum(axis=1, keepdims=True))  # it computes in float32
-            nll = compute_metrics(found[0], validation_label_ids)["nll"]
+            nll = compute_metrics(found[0], validation_label_ids, labels)["nll"]
             if nll < best[0]:
                 best = nll, found
     return best[1]

@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from datasets import Features
 from tqdm.auto import tqdm
 
 from hf_smile.data.annotations import OWN_COLUMNS
@@ -29,7 +30,7 @@ from hf_smile.data.layouts import read_layout, refuse_data_folder
 from hf_smile.data.sources import Images
 from hf_smile.data.splits import SPLITS, column_of, grouped_rows
 from hf_smile.errors import Problems, SmileDataError
-from hf_smile.labels import LABEL_NAMES
+from hf_smile.labels import SMILE_LABELS, LabelSet
 from hf_smile.shards.folder import SETTINGS, features_of, read_settings, rows_of, shard_files
 from hf_smile.utils.cores import own_cores
 from hf_smile.utils.csv_cells import guarded
@@ -97,13 +98,16 @@ def write_shards(
     for left in output.glob(".index-*"):  # by a start that was killed
         shutil.rmtree(left)
     with tempfile.TemporaryDirectory(dir=output, prefix=".index-") as unfinished:
-        index = _Index(Path(unfinished, "index.sqlite"), how)
+        index = _Index(Path(unfinished, "index.sqlite"), how, layout.labels)
         index.fill(layout.pieces, problems, data_dir)
         sizes = {split: images for split in SPLITS if (images := index.size(split))}
         shards = {split: how.shards_of(split, images) for split, images in sizes.items()}
         settings = asdict(how) | {"annotations": index.digest(layout.images), "shards": shards}
+        if layout.labels != SMILE_LABELS:
+            settings["labels"] = [*layout.labels]
         del settings["on_bad_image"]  # after an error, `skip` goes on where it was
         _open_output(output, settings)
+        features = features_of(index.further, layout.labels)
         progress = tqdm(total=sum(sizes.values()), desc="Writing shards", unit=" images", delay=1)
         with progress, ThreadPoolExecutor(own_cores()) as pool:
             for split, count in shards.items():
@@ -115,7 +119,7 @@ def write_shards(
                     if path.exists() and _is_readable(path):
                         progress.update(sum(1 for _ in part))
                     else:
-                        bad = _write_shard(path, part, index.further, layout.images.read, pool, how, progress)
+                        bad = _write_shard(path, part, features, layout.images.read, pool, how, progress)
                         problems.extend(bad)
                         if len(problems) > _MAX_PROBLEMS:
                             break
@@ -139,7 +143,7 @@ def _is_readable(path: Path) -> bool:
 def _write_shard(
     path: Path,
     rows: Iterator[dict[str, Any]],
-    further: list[str],
+    features: Features,
     read: Read,
     pool: ThreadPoolExecutor,
     how: Sharding,
@@ -157,11 +161,11 @@ def _write_shard(
         except SmileDataError as error:
             return {"problem": str(error)}
 
-    schema = features_of(further).arrow_schema
+    schema = features.arrow_schema
     bad: list[dict[str, str]] = []
     path.parent.mkdir(exist_ok=True)
-    compression = dict.fromkeys(("label", *further), "zstd")
-    with written_whole(path) as unfinished, pq.ParquetWriter(unfinished, schema, compression=compression) as writer:
+    compressed = {name: "zstd" for name in features if name not in ("image", "image_id")}
+    with written_whole(path) as unfinished, pq.ParquetWriter(unfinished, schema, compression=compressed) as writer:
         while group := list(itertools.islice(rows, _ROW_GROUP)):
             good = []
             for row, image in zip(group, pool.map(load, group), strict=True):
@@ -209,8 +213,9 @@ def _list_bad_images(output: Path, total: int) -> None:
 class _Index:
     """The annotations in a file on disk, in a random order, with further columns as JSON."""
 
-    def __init__(self, path: Path, how: Sharding) -> None:
+    def __init__(self, path: Path, how: Sharding, labels: LabelSet) -> None:
         self.how = how
+        self.labels = labels
         self.further: list[str] = []
         self._database = sqlite3.connect(path)
         self._database.executescript(
@@ -258,7 +263,7 @@ class _Index:
         for label, count in self._counts().items():
             if count < 2:
                 raise SmileDataError(
-                    f"train has 1 image of {LABEL_NAMES[label]!r}, and at least 2 of each class are needed, one for "
+                    f"train has 1 image of {self.labels[label]!r}, and at least 2 of each class are needed, one for "
                     f"{split}; add images, or set --{split}_size 0"
                 )
             self._database.execute(

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from datasets import DatasetDict
 from scipy.special import softmax
 
+from hf_smile.data.rows import labels_of
 from hf_smile.evaluation.calibration import fit_temperature
-from hf_smile.evaluation.decision import STRENGTHS, class_shares, ece_where_it_is_meant, prior_shift, trade_off
+from hf_smile.evaluation.decision import STRENGTHS, ece_where_it_is_meant, prior_shift, trade_off
 from hf_smile.evaluation.metrics import FloatArray, compute_metrics
 from hf_smile.modeling.calibrate import fold_into_output_layer, output_layer
 from hf_smile.training.settings import MOVES_THE_PRIOR
-from hf_smile.training.trainer import SmileTrainer
+
+if TYPE_CHECKING:
+    from hf_smile.training.trainer import SmileTrainer
 
 
 class Folded(NamedTuple):
@@ -24,16 +27,16 @@ class Folded(NamedTuple):
     """Where it comes from, in words: "fitted on the validation split"."""
     prior_adjustment: float
     shares: FloatArray
-    """(3,) of the classes in train."""
+    """(K,) of the classes in train."""
     validation_logits: FloatArray | None
-    """(N, 3) before anything was folded; None without a validation split."""
+    """(N, K) before anything was folded; None without a validation split."""
 
     def undo(self, logits: FloatArray) -> FloatArray:
-        """The logits (N, 3) of the model as it was trained, from those of the saved one."""
+        """The logits (N, K) of the model as it was trained, from those of the saved one."""
         return (logits - prior_shift(self.shares, self.prior_adjustment)) * self.temperature
 
     def stages(self, trained: FloatArray) -> dict[str, FloatArray]:
-        """Probabilities (N, 3) `as_trained`, `with_temperature` and as `saved`, from logits of the trained model."""
+        """Probabilities (N, K) `as_trained`, `with_temperature` and as `saved`, from logits of the trained model."""
         scaled = trained / self.temperature
         saved = scaled + prior_shift(self.shares, self.prior_adjustment)
         return {
@@ -44,7 +47,7 @@ class Folded(NamedTuple):
 
 
 def fold_after_training(
-    trainer: SmileTrainer, splits: DatasetDict, temperature: float | None = None, prior_adjustment: float = 0.0
+    trainer: SmileTrainer, temperature: float | None = None, prior_adjustment: float = 0.0
 ) -> Folded:
     """Fit the temperature on the validation split and fold it, and the prior adjustment, into the model in memory.
 
@@ -56,7 +59,6 @@ def fold_after_training(
 
     Args:
         trainer: done with training.
-        splits: of `load_smile_dataset`, those of the trainer.
         temperature: one that is known already, from cross-validation for example; None to fit it.
         prior_adjustment: the strength of `hf_smile.evaluation.decision`.
 
@@ -64,10 +66,10 @@ def fold_after_training(
         SmileModelError: a temperature or an adjustment is asked for, and the model has no layer to take it.
         SmileDataError: the logits are not finite.
     """
-    shares = class_shares(splits["train"]["label"])
-    logits = None
+    shares, logits, label_ids = trainer.class_counts / trainer.class_counts.sum(), None, None
     if trainer.eval_dataset is not None:
-        logits = trainer.predict(trainer.eval_dataset).predictions.astype(np.float64)
+        output = trainer.predict(trainer.eval_dataset)
+        logits, label_ids = output.predictions.astype(np.float64), output.label_ids
     if temperature is not None:
         source = "given as a setting"
     elif logits is None:
@@ -80,11 +82,13 @@ def fold_after_training(
     elif output_layer(trainer.model) is None:
         temperature, source = 1.0, "not fitted, because no single linear layer gives the logits of this backbone"
     else:
-        temperature = fit_temperature(logits, splits["validation"]["label"])
+        temperature = fit_temperature(logits, label_ids, len(trainer.labels))
         source = "fitted on the validation split"
     if temperature != 1 or prior_adjustment:
         fold_into_output_layer(trainer.model, temperature, prior_shift(shares, prior_adjustment))
-    return Folded(temperature, source, prior_adjustment, shares, logits)
+    trainer.forget_evaluations()
+    trainer.folded = Folded(temperature, source, prior_adjustment, shares, logits)
+    return trainer.folded
 
 
 def describe(folded: Folded, splits: DatasetDict, logits: FloatArray) -> dict[str, Any]:
@@ -93,12 +97,13 @@ def describe(folded: Folded, splits: DatasetDict, logits: FloatArray) -> dict[st
     Args:
         folded: what was folded.
         splits: of `load_smile_dataset`.
-        logits: (N, 3) of the saved model on the test split.
+        logits: (N, K) of the saved model on the test split.
 
     Returns:
         `calibration`: the temperature, and by split and stage `ece` and `nll`. `decision`: the strength of the prior
         adjustment, the class shares, and the `trade_off` on the validation split, a list that is empty without one.
     """
+    labels = labels_of(splits["test"])
     trained = {"test": folded.undo(logits)}
     if folded.validation_logits is not None:
         trained = {"validation": folded.validation_logits} | trained
@@ -107,14 +112,15 @@ def describe(folded: Folded, splits: DatasetDict, logits: FloatArray) -> dict[st
     for split, scores in trained.items():
         stages, label_ids = folded.stages(scores), splits[split]["label"]
         calibration[split] = {
-            stage: {name: compute_metrics(probabilities, label_ids)[name] for name in ("ece", "nll")}
+            stage: {name: compute_metrics(probabilities, label_ids, labels)[name] for name in ("ece", "nll")}
             for stage, probabilities in stages.items()
         }
-        ece = ece_where_it_is_meant(stages["saved"], label_ids, folded.shares, folded.prior_adjustment)
+        ece = ece_where_it_is_meant(stages["saved"], label_ids, folded.shares, folded.prior_adjustment, labels)
         calibration[split]["ece_where_it_is_meant"] = ece
         if split == "validation":
             strengths = sorted({*STRENGTHS, folded.prior_adjustment})
-            table = trade_off(stages["with_temperature"], label_ids, folded.shares, strengths).to_dict("records")
+            probabilities = stages["with_temperature"]
+            table = trade_off(probabilities, label_ids, folded.shares, strengths, labels).to_dict("records")
     decision = {
         "prior_adjustment": folded.prior_adjustment,
         "class_shares": folded.shares.tolist(),

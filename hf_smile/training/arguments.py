@@ -111,7 +111,7 @@ def parse_arguments(argv: Sequence[str]) -> Arguments:
     return tuple(parsed)
 
 
-def to_recipe(arguments: Arguments) -> dict[str, Any]:
+def to_recipe(arguments: Sequence[Any]) -> dict[str, Any]:
     """The settings as a recipe: all of ours, and those of `TrainingArguments` that are not at their default.
 
     >>> to_recipe(parse_arguments(["--use_cpu"]))["use_cpu"]
@@ -125,7 +125,8 @@ def to_recipe(arguments: Arguments) -> dict[str, Any]:
                 v.value if isinstance(v, Enum) else v for v in (getattr(group, setting.name), setting.default)
             )
             changed = value != default and not (value is False and default is None)
-            if isinstance(value, (str, int, float, bool, dict)) and (setting.name in ours or changed):
+            kinds = (str, int, float, bool, dict, *[list] * (setting.name in ours))
+            if isinstance(value, kinds) and (setting.name in ours or changed):
                 recipe[setting.name] = value
     backbone = recipe["backbone"]
     if is_hub_id(backbone) and Path(backbone).is_dir():  # or who reads the recipe elsewhere takes it for one

@@ -132,6 +132,7 @@ WITHOUT_EFFECT: dict[str, tuple[Callable[[Settings], bool], str]] = {
     "test_size": (lambda s: is_sharded(s.data_dir), _SPLIT_BEFORE),
     "group_by": (lambda s: is_sharded(s.data_dir), _SPLIT_BEFORE),
     "label_map": (lambda s: is_sharded(s.data_dir), _READ_BEFORE),
+    "labels": (lambda s: is_sharded(s.data_dir), _READ_BEFORE),
     "image_column": (lambda s: is_sharded(s.data_dir), _READ_BEFORE),
     "label_column": (lambda s: is_sharded(s.data_dir), _READ_BEFORE),
     "id_column": (lambda s: is_sharded(s.data_dir), _READ_BEFORE),

@@ -8,7 +8,7 @@ from typing import Any
 from datasets import Dataset
 
 from hf_smile.data.dataset import load_smile_dataset
-from hf_smile.data.record import require_held_out, run_data
+from hf_smile.data.record import read_as_labelled_by, require_held_out, run_data
 from hf_smile.errors import SmileDataError
 from hf_smile.training.run_folder import RECIPE, record_look
 
@@ -34,6 +34,7 @@ def held_out_split(
     if vouched_for and "data_dir" not in given and not is_run:
         raise SmileDataError(f"{model} does not say which data are meant; name them with --data_dir")
     data, seed = run_data(model, given)
+    data = read_as_labelled_by(model, data)
     splits = load_smile_dataset(**vars(data), seed=seed, bad_image_list=bad_image_list, as_they_are=vouched_for)
     name = next(iter(splits)) if vouched_for and len(splits) == 1 else split
     if name not in splits:

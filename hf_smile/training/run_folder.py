@@ -20,6 +20,7 @@ from datasets import DatasetDict
 from scipy.special import softmax
 
 from hf_smile.data.record import SPLITS_FILE
+from hf_smile.data.rows import labels_of
 from hf_smile.errors import SmileError
 from hf_smile.evaluation.metrics import compute_metrics
 from hf_smile.evaluation.plots import plot_confusion_matrix, plot_trade_off
@@ -193,7 +194,7 @@ def finish_run(
     Args:
         output_dir: folder of the run.
         splits: of `load_smile_dataset`.
-        logits: (N, 3) of the saved model on the test split.
+        logits: (N, K) of the saved model on the test split.
         folded: what `fold_after_training` put into it.
         choice: of the checkpoint, as `SmileTrainer.describe_choice` gives it.
 
@@ -201,21 +202,22 @@ def finish_run(
         The metrics of `hf_smile.evaluation.metrics.compute_metrics` on the test split, `choice`, and what
         `hf_smile.training.after.describe` adds to them.
     """
-    folder = Path(output_dir)
+    folder, labels = Path(output_dir), labels_of(splits["test"])
     record_look(folder, splits["test"]["image_id"])
     predicted = {"test": softmax(logits.astype(np.float64), axis=1)}
     if folded.validation_logits is not None:
         predicted["validation"] = folded.stages(folded.validation_logits)["saved"]
     for split, probabilities in predicted.items():
         ids, label_ids = splits[split]["image_id"], splits[split]["label"]
-        write_predictions(folder / f"{split}_predictions.csv", ids, label_ids, probabilities)
+        write_predictions(folder / f"{split}_predictions.csv", ids, label_ids, probabilities, labels=labels)
     label_ids = splits["test"]["label"]
     path = folder / "confusion_matrix.png"
-    plot_confusion_matrix(label_ids, predicted["test"].argmax(axis=1), path, "Test split")
+    plot_confusion_matrix(label_ids, predicted["test"].argmax(axis=1), path, "Test split", labels)
     after = describe(folded, splits, logits)
     if table := after["decision"]["trade_off"]:
-        plot_trade_off(pd.DataFrame(table), folded.prior_adjustment, folder / "prior_adjustment.png")
-    return {**compute_metrics(predicted["test"], label_ids), **after, "choice": choice}
+        path = folder / "prior_adjustment.png"
+        plot_trade_off(pd.DataFrame(table), folded.prior_adjustment, path, labels=labels)
+    return {**compute_metrics(predicted["test"], label_ids, labels), **after, "choice": choice}
 
 
 def record_look(output_dir: str | Path, image_ids: Sequence[str]) -> None:

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hf_smile.labels import LABEL_NAMES
+from hf_smile.labels import SMILE_LABELS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-CLASS_COLORS = dict(zip(LABEL_NAMES, ("#D55E00", "#009E73", "#0072B2"), strict=True))
-"""One colour per label name, from the palette of Okabe and Ito (2008), "Color Universal Design"."""
+_DEFAULT_COLORS = dict(zip(SMILE_LABELS, ("#D55E00", "#009E73", "#0072B2"), strict=True))
+_PALETTE = ("#009E73", "#0072B2", "#D55E00", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F", "#222222")
+
+
+def class_colors(labels: Iterable[str]) -> dict[str, str]:
+    """One colour a label, in their order, from the palette of Okabe and Ito (2008), "Color Universal Design".
+
+    >>> class_colors(["smile", "NOT smile"])
+    {'smile': '#009E73', 'NOT smile': '#0072B2'}
+    """
+    names = [*labels]
+    return _DEFAULT_COLORS if names == [*SMILE_LABELS] else dict(zip(names, cycle(_PALETTE)))
 
 
 def new_figure(width: float = 7.0, height: float = 4.2) -> Figure:

@@ -28,7 +28,7 @@ from tqdm.auto import tqdm
 
 from hf_smile.data.sample import draw_face
 from hf_smile.errors import SmileError
-from hf_smile.labels import LABEL_NAMES, NUM_LABELS
+from hf_smile.labels import LABEL_NAMES
 from hf_smile.utils.console import run_script
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
@@ -73,8 +73,8 @@ def draw_faces() -> list[tuple[int, bytes]]:
     faces = []
     for number in tqdm(range(FACES), desc="Drawing", unit=" faces"):
         file = io.BytesIO()
-        draw_face(number % NUM_LABELS, rng, size=96).save(file, "JPEG", quality=90)
-        faces.append((number % NUM_LABELS, file.getvalue()))
+        draw_face(number % len(LABEL_NAMES), rng, size=96).save(file, "JPEG", quality=90)
+        faces.append((number % len(LABEL_NAMES), file.getvalue()))
     return faces
 
 

@@ -5,7 +5,7 @@ import pytest
 from hf_smile.data.annotations import read_annotations
 from hf_smile.data.columns import Reading
 from hf_smile.errors import Problems, SmileDataError
-from hf_smile.labels import parse_label_map
+from hf_smile.labels import SMILE_LABELS
 
 
 @pytest.fixture
@@ -119,7 +119,8 @@ def test_all_problems_come_together_the_first_20_and_a_total(read):
     lines = str(caught.value).splitlines()
     assert lines[0] == "26 problems in data/happy_images:"
     assert lines[19].startswith("  train.csv:19: unknown label") and lines[20] == "  train.csv:26: empty id"
-    assert lines[21:] == ["  ... and 6 more", 'Map each one to a label: --label_map "happy=..."']
+    assert lines[21:22] == ["  ... and 6 more"] and len(lines) == 23
+    assert lines[22].startswith('Map each one to a label: --label_map "happy=...". Or name') and "--labels" in lines[22]
 
 
 @pytest.mark.parametrize("text", ["ü.jpg", "a,b.jpg", " a.jpg ", "person0\\a.jpg", "person0/a.jpg", "img.2022"])
@@ -158,10 +159,10 @@ def test_unknown_labels_are_mapped_or_the_line_to_add_is_printed(read):
     _, problems = read(text)
     with pytest.raises(SmileDataError, match=r'--label_map "genuine=\.\.\.,Fake=\.\.\.,none=\.\.\.,fake'):
         problems.raise_if_any("data")
-    label_map = parse_label_map("genuine=positive smile,fake=negative smile,none=NOT smile")
+    label_map = SMILE_LABELS.parse_map("genuine=positive smile,fake=negative smile,none=NOT smile")
     table, problems = read(text, label_map=label_map)
     assert problems == [] and table["label"].tolist() == [1, 0, 2, 0]
-    table, problems = read("0,0\n1,2\n", label_map=parse_label_map({"0": "NOT smile", "2": "negative smile"}))
+    table, problems = read("0,0\n1,2\n", label_map=SMILE_LABELS.parse_map({"0": "NOT smile", "2": "negative smile"}))
     assert table["label"].tolist() == [2, 0]
 
 

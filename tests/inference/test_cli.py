@@ -19,7 +19,7 @@ from hf_smile.errors import SmileDataError
 from hf_smile.evaluation.predictions import read_predictions, write_predictions
 from hf_smile.inference import bulk
 from hf_smile.inference.files import find_images
-from hf_smile.labels import LABEL_NAMES
+from hf_smile.labels import LABEL_NAMES, SMILE_LABELS
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def test_every_prediction_begins_with_the_same_columns(run, model_dir, face_file
     arguments = ("predict", face_files[0], "--model", model_dir, "--faces", "none", "--format")
     headers = {"csv": run(*arguments, "csv")[1].splitlines()[0].split(",")}
     headers["jsonl"] = list(json.loads(run(*arguments, "jsonl")[1]))
-    headers["Parquet"] = bulk.SCHEMA.names
+    headers["Parquet"] = bulk.schema_of(SMILE_LABELS).names
     write_predictions(tmp_path / "predictions.csv", ["1"], [0], [[1, 0, 0]])
     headers["evaluation"] = (tmp_path / "predictions.csv").read_text().splitlines()[0].split(",")
     columns = ["image_id", "true_label", "predicted_label", "p_negative_smile", "p_positive_smile", "p_not_smile"]
