@@ -129,7 +129,7 @@ def text_output(path: Path) -> Iterator[TextIO]:
         yield file
 
 
-def make_writer(form: str, file: TextIO, labels: LabelSet = SMILE_LABELS) -> Callable[[SmilePrediction], None]:
+def make_writer(form: str, file: TextIO, labels: LabelSet = SMILE_LABELS) -> Callable[[SmilePrediction], object]:
     """What writes predictions with these labels to a file, one by one: `table`, `csv` or `jsonl`.
 
     >>> make_writer("table", sys.stdout)(SmilePrediction(source="a.jpg", error="gone"))  # doctest: +SKIP
