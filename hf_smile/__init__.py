@@ -1,3 +1,38 @@
-"""Fine-tune an image classifier that tells no smile, a genuine smile and a posed smile apart."""
+"""Fine-tune an image classifier that tells no smile, a genuine smile and a posed smile apart.
+
+The public names are imported when they are first used:
+
+>>> import hf_smile
+>>> hf_smile.LabelSet(("smile", "NOT smile")).parse("not_smile")
+1
+"""
+
+from importlib import import_module
+from typing import Any
 
 __version__ = "0.1.0"
+
+_MODULES = {
+    "LabelSet": "labels",
+    "SmileClassifier": "inference.classifier",
+    "SmileMetric": "evaluation.metric",
+    "SmilePrediction": "inference.classifier",
+    "SmileTrainer": "training.trainer",
+    "SmileTrainingArguments": "training.arguments",
+    "audit_dataset": "audit.run",
+    "build_model": "modeling",
+    "load_smile_dataset": "data.dataset",
+    "publish_model": "hub.model",
+    "write_model_card": "hub.model_card",
+}
+__all__ = ["__version__", *_MODULES]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

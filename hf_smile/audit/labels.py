@@ -50,11 +50,10 @@ def out_of_fold_probabilities(
     Raises:
         SmileDataError: too few images or groups for two folds.
     """
-    from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedGroupKFold
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
     from tqdm.auto import tqdm
+
+    from hf_smile.modeling.probe import linear_probes
 
     counts = np.bincount(labels, minlength=classes)
     folds = min(folds, int(counts.min()), len(np.unique(groups)))
@@ -67,11 +66,11 @@ def out_of_fold_probabilities(
     for train, held_out in tqdm(
         splitter.split(features, labels, groups), total=folds, desc="Linear probe", unit=" folds", delay=1
     ):
-        inverse = 1 / (REGULARIZATION * len(train))  # scikit-learn weighs against the sum of the losses
-        probe = make_pipeline(StandardScaler(), LogisticRegression(C=inverse, tol=1e-3, max_iter=1000))
-        probe.fit(features[train], labels[train])
-        probabilities[np.ix_(held_out, probe.classes_)] = probe.predict_proba(features[held_out])
-    return probabilities / probabilities.sum(axis=1, keepdims=True)  # the probe computes in float32
+        fit = linear_probes(
+            features[train], labels[train], features[held_out], classes=classes, penalties=[REGULARIZATION]
+        )
+        ((probabilities[held_out],),) = fit
+    return probabilities
 
 
 def estimate_label_noise(labels: np.ndarray, probabilities: np.ndarray, names: LabelSet = SMILE_LABELS) -> LabelNoise:

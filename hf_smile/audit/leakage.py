@@ -9,6 +9,7 @@ import pandas as pd
 
 from hf_smile.audit.similarity import nearest
 from hf_smile.errors import SmileDataError
+from hf_smile.evaluation.intervals import wilson_interval
 
 BINS = 5
 """Parts of equal size that the test images are divided into, from the least to the most like a train image."""
@@ -68,8 +69,7 @@ def accuracy_by_similarity(nearest_train: pd.DataFrame, correct: pd.Series, bins
 
     Returns:
         One row a part: `similarity_from`, `similarity_to`, `similarity` (its median), `images`, `accuracy`, and the
-        95 % interval `low`, `high` of Wilson (1927), "Probable inference, the law of succession, and statistical
-        inference".
+        95 % interval of Wilson, `low` and `high`.
     """
     table = nearest_train.assign(correct=nearest_train["image_id"].map(correct)).dropna(subset="correct")
     table = table.sort_values("similarity")
@@ -93,10 +93,8 @@ def accuracy_with_interval(correct: Sequence[bool] | pd.Series) -> dict[str, flo
     >>> accuracy_with_interval([True] * 9 + [False])["accuracy"]
     0.9
     """
-    from scipy.stats import binomtest
-
-    right, count = int(np.sum(correct)), len(correct)
-    if not count:
+    if not len(correct):
         return {"images": 0}
-    interval = binomtest(right, count).proportion_ci(method="wilson")
-    return {"images": count, "accuracy": right / count, "low": float(interval.low), "high": float(interval.high)}
+    accuracy = float(np.mean(correct))
+    low, high = wilson_interval(accuracy, len(correct))
+    return {"images": len(correct), "accuracy": accuracy, "low": float(low), "high": float(high)}

@@ -32,6 +32,7 @@ from hf_smile.audit.similarity import (
 )
 from hf_smile.audit.splits import group_disjoint_split
 from hf_smile.errors import SmileDataError
+from hf_smile.evaluation.comparison import mcnemar_exact
 from hf_smile.labels import SMILE_LABELS, LabelSet
 
 DUPLICATE_SIMILARITY = 0.95
@@ -266,16 +267,12 @@ def _measure_label_noise(audit: Audit, features: np.ndarray, seed: int) -> None:
 def _compare(together: np.ndarray, divided: np.ndarray) -> dict[str, Any]:
     """Accuracy on images in clusters, when the probe knew none and when it knew some of their cluster.
 
-    The p-value is of the one-sided sign test on the images that one of the two gets right (McNemar, 1947).
+    The p-value is of McNemar's exact test, one-sided.
     """
-    from scipy.stats import binomtest
-
-    gained, lost = int((divided & ~together).sum()), int((together & ~divided).sum())
-    p_value = binomtest(gained, gained + lost, alternative="greater").pvalue if gained + lost else 1.0
     return {
         "clusters_kept_together": accuracy_with_interval(together),
         "clusters_divided": accuracy_with_interval(divided),
-        "p_value": float(p_value),
+        "p_value": mcnemar_exact(divided, together, alternative="greater"),
     }
 
 

@@ -102,7 +102,7 @@ def compute_limit(settings: TrainSettings, pause: Pause) -> None:
 
     trainer = _our_trainer(settings)
     args, accelerator = trainer.args, trainer.accelerator
-    batch = trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
+    batch = next(iter(trainer.get_train_dataloader()))
     trainer.create_optimizer_and_scheduler(settings.max_steps)
     model = accelerator.prepare_model(trainer.model).train()  # with the precision of the settings
     assert trainer.optimizer is not None and trainer.lr_scheduler is not None and trainer.ema is not None
@@ -186,7 +186,7 @@ def _our_trainer(settings: TrainSettings) -> SmileTrainer:
     )
     args.save_strategy, args.logging_strategy = SaveStrategy.NO, IntervalStrategy.NO
     model = build_model(settings.backbone, pretrained=False, image_size=settings.image_size)
-    return SmileTrainer(model, args, DatasetDict.load_from_disk(settings.data))
+    return SmileTrainer(model, args, DatasetDict.load_from_disk(settings.data)["train"])
 
 
 def _run(trainer: Trainer, settings: TrainSettings, pause: Pause) -> None:

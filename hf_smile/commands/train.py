@@ -23,7 +23,9 @@ def parse_arguments(words: list[str], prog: str) -> Arguments:
         print_help(prog, "--help_all" in words)
     from hf_smile.training.parser import check_words
 
-    require_data(check_words(words).data_dir)
+    data, training = check_words(words)
+    if not Path(training.output_dir, "recipe.yaml").is_file():  # a finished run needs no data any more
+        require_data(data.data_dir)
     from hf_smile.training.arguments import parse_arguments
 
     return parse_arguments(words)
@@ -127,7 +129,8 @@ def run(arguments: Arguments) -> None:
     if args.temperature is not None or args.prior_adjustment:
         require_output_layer(model)  # better known now than after the training
     try:
-        trainer = SmileTrainer(model, args, splits, augmentation, shards)
+        train = data.data_dir if shards else splits["train"]
+        trainer = SmileTrainer(model, args, train, splits.get("validation"), augmentation=augmentation)
     except (ValueError, RuntimeError, ImportError) as error:  # a setting that transformers checks only here
         raise SmileError(str(error)) from None
     if is_main:
@@ -141,10 +144,10 @@ def run(arguments: Arguments) -> None:
 
     with clear_of_disk_errors(Path(args.output_dir)):
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        folded = fold_after_training(trainer, splits, args.temperature, args.prior_adjustment)
+        folded = fold_after_training(trainer, args.temperature, args.prior_adjustment)
         trainer.save_model()
 
-        logits = trainer.predict(trainer.test_dataset).predictions
+        logits = trainer.predict(splits["test"]).predictions
         if is_main:
             metrics = finish_run(args.output_dir, splits, logits, folded, trainer.describe_choice())
             write_model_card(

@@ -105,7 +105,7 @@ def load_rows(data_dir: str | Path, reading: Reading = PLAIN) -> RowSource:
             f"Note: {', '.join(foreign)} of {data_dir} are not used, only train, validation and test", file=sys.stderr
         )
     named = {split: splits[name] for name, split in split_names.items()}
-    standard = {split: _standardize(named[split], split, data_dir, reading) for split in SPLITS if split in named}
+    standard = {split: standardize(named[split], split, data_dir, reading) for split in SPLITS if split in named}
     if not standard:
         raise SmileDataError(f"{data_dir}: the data set is empty")
     return RowSource(DatasetDict(standard), data_dir)
@@ -164,7 +164,12 @@ def _label_id(raw: Any, names: list[str], reading: Reading, place: str, problems
         return -1
 
 
-def _standardize(dataset: Dataset, split: str, where: str | Path, reading: Reading) -> Dataset:
+def standardize(dataset: Dataset, split: str, where: str | Path, reading: Reading = PLAIN) -> Dataset:
+    """The data set with our names for the columns `image`, undecoded, and `label`, and with an `image_id`.
+
+    Raises:
+        SmileDataError: there is no column of images or of labels.
+    """
     names = dataset.column_names
     pictures = [name for name, feature in dataset.features.items() if isinstance(feature, Image)]
     if reading.image_column is None and len(pictures) == 1:
@@ -177,7 +182,7 @@ def _standardize(dataset: Dataset, split: str, where: str | Path, reading: Readi
     if missing := [name for name in ("image", "label") if chosen[name] is None]:
         raise SmileDataError(
             f"{where}: no column {missing[0]!r} in split {split}; it has {', '.join(names)}; "
-            f"say which one it is with --{missing[0]}_column"
+            f"rename it, or say which one it is with --{missing[0]}_column"
         )
     ours = {names[at]: name for name, at in chosen.items() if at is not None}
     dataset = dataset.remove_columns([name for name in chosen if name in names and name not in ours])

@@ -24,8 +24,8 @@ class Comparison(NamedTuple):
     sentence: str
 
 
-def mcnemar_exact(correct_a: ArrayLike, correct_b: ArrayLike) -> float:
-    """Two-sided p-value of McNemar's exact test (McNemar, 1947): are A and B right equally often?
+def mcnemar_exact(correct_a: ArrayLike, correct_b: ArrayLike, alternative: str = "two-sided") -> float:
+    """The p-value of McNemar's exact test (McNemar, 1947): are A and B right equally often?
 
     Only the images that one gets right and the other wrong count: were A and B equally good, each of these would
     fall to either like a coin. 1.0 if there is none.
@@ -33,6 +33,7 @@ def mcnemar_exact(correct_a: ArrayLike, correct_b: ArrayLike) -> float:
     Args:
         correct_a: (N,) whether A is right.
         correct_b: (N,) whether B is right on the same image.
+        alternative: `two-sided`; `greater` asks whether A is right more often.
 
     Raises:
         SmileDataError: the lengths differ.
@@ -44,7 +45,7 @@ def mcnemar_exact(correct_a: ArrayLike, correct_b: ArrayLike) -> float:
     if a.shape != b.shape:
         raise SmileDataError(f"A and B must be about the same images; got {a.size} and {b.size} of them")
     only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
-    return float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
+    return float(binomtest(only_a, only_a + only_b, alternative=alternative).pvalue) if only_a + only_b else 1.0
 
 
 def compare(

@@ -10,6 +10,7 @@ from typing import Any
 from hf_smile.evaluation.comparison import p_text
 from hf_smile.evaluation.groups import MIN_IMAGES, Gap
 from hf_smile.evaluation.intervals import CONFIDENCE
+from hf_smile.evaluation.numbers import DASH, interval, number, share, share_interval, times_in_100, with_interval
 from hf_smile.evaluation.predictions import Predictions
 from hf_smile.labels import LabelSet
 from hf_smile.utils.words import counted
@@ -27,11 +28,13 @@ def headline(metrics: Values) -> str:
         ("Micro precision at threshold 0.5 (Keras's `Precision`)", "micro_precision_at_50"),
         ("Micro recall at threshold 0.5 (Keras's `Recall`)", "micro_recall_at_50"),
     ]
-    lines = [f"| {text} | {share(metrics[key]['value'])} | {_range(metrics[key])} |" for text, key in rows]
-    kappa = metrics["cohen_kappa"]
-    lines.append(f"| Cohen's kappa | {_number(kappa['value'])} | {_range(kappa, _number)} |")
-    ece = metrics["ece"]
-    lines.append(f"| Expected calibration error (ECE) | {_number(ece['value'])} | {_range(ece, _number)} |")
+    rows += [("Cohen's kappa", "cohen_kappa"), ("Expected calibration error (ECE)", "ece")]
+    lines = []
+    for text, key in rows:
+        value, low, high = (metrics[key][end] for end in ("value", "low", "high"))
+        in_percent = key not in ("cohen_kappa", "ece")
+        ends = share_interval(low, high) if in_percent else interval(low, high)
+        lines.append(f"| {text} | {share(value) if in_percent else number(value)} | {ends} |")
     return "\n".join(["| | value | interval |", "| --- | ---: | ---: |", *lines])
 
 
@@ -40,8 +43,8 @@ def variants(metrics: Values, by_name: Mapping[str, Values]) -> str:
     lines = ["## Other ways of asking the model", ""]
     lines += ["| | accuracy | balanced accuracy | macro F1 | ECE |", "| --- | ---: | ---: | ---: | ---: |"]
     for name, values in {"One forward pass: all other numbers here": metrics, **by_name}.items():
-        cells = [_with_range(values[key]) for key in ("accuracy", "balanced_accuracy", "macro_f1")]
-        lines.append(f"| {name} | {' | '.join(cells)} | {_with_range(values['ece'], _number)} |")
+        cells = [_share(values[key]) for key in ("accuracy", "balanced_accuracy", "macro_f1")]
+        lines.append(f"| {name} | {' | '.join(cells)} | {_number(values['ece'])} |")
     return "\n".join(lines)
 
 
@@ -76,18 +79,9 @@ def _auc_sentence(auc: Mapping[str, float], one: str, other: str) -> str:
     if math.isnan(auc["value"]):
         return f"Not available: it needs images of both {one} and {other}."
     return (
-        f"AUC {_number(auc['value'])} ({_range(auc, _number)}): of {one} and {other}, drawn at random, the model"
+        f"AUC {_number(auc)}: of {one} and {other}, drawn at random, the model"
         f" tells which is which {times_in_100(auc['value'])} times in 100; guessing does so 50 times."
     )
-
-
-def times_in_100(share: float) -> str:
-    """A share in words that never round to certainty.
-
-    >>> times_in_100(0.913), times_in_100(0.9985), times_in_100(1.0)
-    ('91', 'more than 99', '100')
-    """
-    return "more than 99" if 0.995 <= share < 1 else f"{100 * share:.0f}"
 
 
 def per_class(metrics: Values, labels: LabelSet) -> str:
@@ -96,9 +90,9 @@ def per_class(metrics: Values, labels: LabelSet) -> str:
     lines.append("| --- | ---: | ---: | ---: | ---: | ---: |")
     for class_name, slug in zip(labels, labels.slugs, strict=True):
         n = metrics[f"support_{slug}"]["value"]
-        cells = [_with_range(metrics[f"{key}_{slug}"]) if n else "–" for key in ("precision", "recall", "f1")]
+        cells = [_share(metrics[f"{key}_{slug}"]) if n else DASH for key in ("precision", "recall", "f1")]
         auc = metrics[f"roc_auc_{slug}"]
-        lines.append(f"| {class_name} | {n:,.0f} | {' | '.join(cells)} | {_with_range(auc, _number)} |")
+        lines.append(f"| {class_name} | {n:,.0f} | {' | '.join(cells)} | {_number(auc)} |")
     pictures = ["![Confusion matrix](confusion_matrix.png)", "![Precision-recall curves](precision_recall.png)"]
     return "\n\n".join(["\n".join(lines), *pictures])
 
@@ -113,11 +107,11 @@ def groups(groups: Mapping[str, Any], gap: Gap | None, labels: LabelSet) -> str:
         metrics = group["metrics"]
         complete = all(metrics[f"support_{slug}"]["value"] for slug in labels.slugs)
         cells = [
-            _with_range(metrics["accuracy"]),
-            _with_range(metrics["macro_f1"]) if complete else "–",  # a class that is not there counts as 0 in it
+            _share(metrics["accuracy"]),
+            _share(metrics["macro_f1"]) if complete else DASH,  # a class that is not there counts as 0 in it
         ]
         if labels.tells_genuine:
-            cells.append(_with_range(metrics["genuine_auc"], _number))
+            cells.append(_number(metrics["genuine_auc"]))
         lines.append(f"| {_cell(key)} | {group['n']:,} | {' | '.join(cells)} |")
     if gap is None:
         sentence = f"Fewer than two groups have {MIN_IMAGES} images or more: too few to compare."
@@ -141,8 +135,8 @@ def calibration(metrics: Values, expected_ece: float, highest_ece: float) -> str
             f"The model's confidence is off by {100 * ece:.1f} points on average (expected calibration error). A"
             f" perfectly calibrated model with the same confidences would show {100 * expected_ece:.1f} points, and"
             f" up to {100 * highest_ece:.1f} in 95 of 100 draws of as many images, {verdict}.",
-            f"Negative log-likelihood {_with_range(metrics['nll'], _number)} nats;"
-            f" Brier score {_with_range(metrics['brier'], _number)}, from 0 (best) to 2.",
+            f"Negative log-likelihood {_number(metrics['nll'])} nats;"
+            f" Brier score {_number(metrics['brier'])}, from 0 (best) to 2.",
             "![Reliability diagram](reliability.png)",
         ]
     )
@@ -178,27 +172,12 @@ def how_to_read(metrics: Values, n: int, labels: LabelSet) -> str:
     return "\n\n".join(paragraphs)
 
 
-def share(value: float, decimals: int = 1) -> str:
-    """`73.7 %`; a dash where it is undefined."""
-    return "–" if math.isnan(value) else f"{100 * value:.{decimals}f} %"
+def _number(metric: Mapping[str, float]) -> str:
+    return with_interval(metric["value"], metric["low"], metric["high"])
 
 
-def _number(value: float) -> str:
-    return "–" if math.isnan(value) else f"{value:.3f}"
-
-
-def _range(metric: Mapping[str, float], number: Any = None) -> str:
-    """`73.7 to 78.0 %`, or by `number` `0.892 to 0.921`."""
-    if math.isnan(metric["low"]):
-        return "–"
-    if number:
-        return f"{number(metric['low'])} to {number(metric['high'])}"
-    return f"{100 * metric['low']:.1f} to {share(metric['high'])}"
-
-
-def _with_range(metric: Mapping[str, float], number: Any = None) -> str:
-    value = (number or share)(metric["value"])
-    return value if math.isnan(metric["value"]) else f"{value} ({_range(metric, number)})"
+def _share(metric: Mapping[str, float]) -> str:
+    return with_interval(metric["value"], metric["low"], metric["high"], percent=True)
 
 
 def _cell(text: str) -> str:

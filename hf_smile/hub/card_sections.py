@@ -9,8 +9,8 @@ import pandas as pd
 
 from hf_smile.evaluation.calibration import ece_if_calibrated
 from hf_smile.evaluation.decision import best_strength, traded
+from hf_smile.evaluation.numbers import NO_INTERVAL, interval, number, times_in_100, with_interval
 from hf_smile.evaluation.predictions import Predictions
-from hf_smile.evaluation.report_sections import times_in_100
 from hf_smile.labels import LabelSet
 
 Intervals = dict[str, tuple[float, float]]
@@ -58,7 +58,7 @@ def results_section(metrics: dict[str, float], intervals: Intervals, labels: Lab
     """All classes together, the questions that the labels answer in words, and each class."""
     overall = ["| | value | 95 % interval |", "| --- | --- | --- |"]
     overall += [
-        f"| {text} | {_number(metrics[name], 4)} | {_range(name, intervals, 4) or '–'} |"
+        f"| {text} | {number(metrics[name], 4)} | {interval(*intervals.get(name, NO_INTERVAL), 4)} |"
         for name, text in _REPORTED.items()
         if name in metrics
     ]
@@ -67,7 +67,8 @@ def results_section(metrics: dict[str, float], intervals: Intervals, labels: Lab
     ]
     classes = ["| class | precision | recall | F1 | images |", "| --- | --- | --- | --- | --- |"]
     for label, slug in zip(labels, labels.slugs, strict=True):
-        values = [_with_range(f"{name}_{slug}", metrics, intervals) for name in ("precision", "recall", "f1")]
+        names = [f"{name}_{slug}" for name in ("precision", "recall", "f1")]
+        values = [with_interval(metrics[name], *intervals.get(name, NO_INTERVAL)) for name in names]
         classes.append(f"| {label} | {' | '.join(values)} | {metrics[f'support_{slug}']:.0f} |")
     parts = ["\n".join(overall), *questions, "\n".join(classes)]
     if intervals:
@@ -105,7 +106,7 @@ def calibration_section(calibration: dict[str, Any], ece: float, predictions: Pr
         for stage, text in _STAGES.items()
     }
     lines = [f"| | {' | '.join(names)} |", "| --- |" + " --- |" * len(names)]
-    lines += [f"| {text} | {' | '.join(map(_number, values))} |" for text, values in _that_differ(rows).items()]
+    lines += [f"| {text} | {' | '.join(map(number, values))} |" for text, values in _that_differ(rows).items()]
     return "\n\n".join([*parts, "\n".join(lines)])
 
 
@@ -113,7 +114,7 @@ def calibration_sentence(calibration: dict[str, Any]) -> str:
     """The calibration error on the test split before and after what was folded into the model, in one line."""
     stages = calibration["test"]
     errors = _that_differ({text: stages[stage]["ece"] for stage, text in _STAGES.items()})
-    return "calibration error " + ", ".join(f"{_number(ece)} {text}" for text, ece in errors.items())
+    return "calibration error " + ", ".join(f"{number(ece)} {text}" for text, ece in errors.items())
 
 
 def choice_sentence(choice: dict[str, Any]) -> str:
@@ -169,7 +170,7 @@ def decision_section(decision: dict[str, Any], calibration: dict[str, Any], labe
             " probabilities are therefore those of a\nmore balanced population, not calibrated for one like train**:"
             f" they are meant for\n{_mixture([value / sum(meant) for value in meant], labels)},\nwhere train has"
             f" {_mixture(shares, labels)}.\nTest images counted so that their classes are as frequent as there give a"
-            f" calibration error of {_number(ece)}."
+            f" calibration error of {number(ece)}."
         ]
     if not decision["trade_off"]:
         return parts[0]
@@ -191,7 +192,7 @@ def decision_section(decision: dict[str, Any], calibration: dict[str, Any], labe
     above = ""
     for row in decision["trade_off"]:
         is_saved = math.isclose(row["strength"], strength, abs_tol=1e-9)
-        cells = " | ".join(_number(row[name]) for name in columns)
+        cells = " | ".join(number(row[name]) for name in columns)
         if is_saved or cells != above:
             mark = "**" * is_saved
             lines.append(f"| {mark}{row['strength']:g}{mark} | {cells} |")
@@ -225,18 +226,3 @@ def _pairs(auc: float, pair: str) -> str:
 
 def _mixture(shares: list[float], labels: LabelSet) -> str:
     return ", ".join(f"{100 * share:.0f} % {name}" for share, name in zip(shares, labels, strict=True))
-
-
-def _number(value: float, decimals: int = 3) -> str:
-    return "–" if math.isnan(value) else f"{value:.{decimals}f}"
-
-
-def _with_range(metric: str, metrics: dict[str, float], intervals: Intervals) -> str:
-    interval = "" if math.isnan(metrics[metric]) else _range(metric, intervals)
-    return _number(metrics[metric]) + (f" ({interval})" if interval else "")
-
-
-def _range(metric: str, intervals: Intervals, decimals: int = 3) -> str:
-    """The interval in words; empty where there is none."""
-    low, high = intervals.get(metric, (math.nan, math.nan))
-    return "" if math.isnan(low) else f"{low:.{decimals}f} to {high:.{decimals}f}"

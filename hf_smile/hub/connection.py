@@ -32,17 +32,17 @@ _MEANINGS = {
 }
 
 
-def connect() -> HfApi:
-    """The client of the Hub, once there is a token: of HF_TOKEN, or the one that `hf auth login` keeps.
+def connect(token: str | None = None) -> HfApi:
+    """The client of the Hub, once there is a token: this one, that of HF_TOKEN, or the one `hf auth login` keeps.
 
     Raises:
         SmileError: no token, or the Hub is switched off by HF_HUB_OFFLINE.
     """
     if constants.is_offline_mode():
         raise SmileError("HF_HUB_OFFLINE is set, so nothing can be published; unset it")
-    if get_token() is None:
+    if token is None and get_token() is None:
         raise SmileError("there is no token for the Hub; log in with `hf auth login`, or set HF_TOKEN")
-    return HfApi(library_name="hf_smile")
+    return HfApi(token=token, library_name="hf_smile")
 
 
 def check_repo_id(repo_id: str) -> str:

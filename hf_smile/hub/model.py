@@ -87,14 +87,23 @@ def push_model(files: Files, target: Target) -> str:
     return push_files(files, target, "Upload model with hf_smile", PUBLISHED.__contains__)
 
 
-def publish_model(output_dir: str | Path, repo_id: str, private: bool = False) -> str:
-    """Publish the folder of a run that has just finished; returns the address.
+def publish_model(
+    output_dir: str | Path,
+    repo_id: str,
+    private: bool = False,
+    *,
+    token: str | None = None,
+    revision: str | None = None,
+) -> str:
+    """Publish the folder of a finished run; returns the address. The arguments are those of `Target`.
 
     Raises:
         SmileError: the Hub cannot be reached or refuses. The run itself is whole, and the message says how to go on.
     """
     try:
-        return push_model(model_files(output_dir, repo_id), Target(repo_id, private=private))
+        return push_model(
+            model_files(output_dir, repo_id), Target(repo_id, private=bool(private), revision=revision, token=token)
+        )
     except SmileError as error:
         raise SmileError(
             f"{error}\nThe run is finished and kept in {output_dir}; publish it later with:"

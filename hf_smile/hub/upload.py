@@ -29,6 +29,7 @@ class Target:
         private: nobody but the owner sees it. It holds for a repository that is made now.
         revision: branch, made if it is not there; None for the main one.
         create_pr: open a pull request instead of changing the branch.
+        token: of the Hub; the one of HF_TOKEN or `hf auth login` if None.
 
     Raises:
         SmileError: `repo_id` is none, or both a branch and a pull request are asked for.
@@ -39,6 +40,7 @@ class Target:
     private: bool = False
     revision: str | None = None
     create_pr: bool = False
+    token: str | None = None
 
     def __post_init__(self) -> None:
         check_repo_id(self.repo_id)
@@ -79,7 +81,7 @@ def push_files(files: Files, target: Target, message: str, belongs: Callable[[st
     >>> push_files({"README.md": b"Hello"}, Target("me/smile"), "Say hello", str.isupper)  # doctest: +SKIP
     'https://huggingface.co/me/smile'
     """
-    api = connect()
+    api = connect(target.token)
     with hub_errors(target.repo_id):
         open_repo(api, target)
 

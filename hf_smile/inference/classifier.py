@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Unpack, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from hf_smile.errors import SmileDataError, SmileModelError
 from hf_smile.evaluation.schema import probability_columns
 from hf_smile.inference.runtimes import Runtime, load_runtime
 from hf_smile.labels import POSITIVE_SMILE, SMILE_LABELS, LabelSet
+from hf_smile.utils.model_files import HubOptions
 
 if TYPE_CHECKING:
     from hf_smile.inference.faces import FaceDetector
@@ -139,6 +140,8 @@ class SmileClassifier:
         self.runtime = runtime
         self.labels: LabelSet = getattr(runtime, "labels", SMILE_LABELS)
         self.preprocess = Preprocessor(runtime.pretrained_cfg)
+        self.source: str | None = None
+        """Folder or id that it was loaded from."""
         self._detector = detector
         self._lock = threading.Lock()
 
@@ -149,6 +152,7 @@ class SmileClassifier:
         runtime: str = "auto",
         device: str | None = None,
         detector: FaceDetector | None = None,
+        **hub: Unpack[HubOptions],
     ) -> SmileClassifier:
         """Load a model.
 
@@ -158,11 +162,37 @@ class SmileClassifier:
                 is not. ONNX imports no torch.
             device: `cpu` or `cuda`; None for a GPU where torch sees one.
             detector: finds the faces of `predict_photo`; None for the one that comes with OpenCV.
+            hub: `revision`, `token` and `cache_dir` for a model on the Hub, as everywhere in the ecosystem.
 
         Raises:
             SmileModelError: there is no such model, runtime or device.
         """
-        return cls(load_runtime(dir_or_hub_id, runtime, device), detector)
+        classifier = cls(load_runtime(dir_or_hub_id, runtime, device, **hub), detector)
+        classifier.source = str(dir_or_hub_id)
+        return classifier
+
+    def push_to_hub(
+        self, repo_id: str, *, private: bool = False, token: str | None = None, revision: str | None = None
+    ) -> str:
+        """Publish the finished run that the model was loaded from: weights, settings, card, numbers and pictures.
+
+        Args:
+            repo_id: `owner/name`.
+            private: nobody else sees it.
+            token: of the Hub; the one of HF_TOKEN or `hf auth login` if None.
+            revision: branch; the main one if None.
+
+        Returns:
+            The address of the model.
+
+        Raises:
+            SmileError: it was not loaded from a folder, or the Hub can't be reached or refuses.
+        """
+        from hf_smile import publish_model  # by its public name, because hub stands above this room
+
+        if self.source is None or not Path(self.source).is_dir():
+            raise SmileModelError(f"only a model that was loaded from its folder can be published, not {self.source}")
+        return publish_model(self.source, repo_id, private, token=token, revision=revision)
 
     @overload
     def predict(  # type: ignore[overload-overlap]  # an iterator is an iterable too: first match wins

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,11 +15,8 @@ from hf_smile.errors import SmileModelError, first_line
 from hf_smile.labels import LabelSet
 from hf_smile.utils.cores import own_cores
 from hf_smile.utils.hub_id import missing_folder
-from hf_smile.utils.model_files import WEIGHTS_MEND, file_sha256, model_file, read_config
+from hf_smile.utils.model_files import WEIGHTS_MEND, HubOptions, file_sha256, model_file, read_config
 from hf_smile.utils.words import counted
-
-# Else ONNX Runtime reports to its maker what it runs. It looks when it is imported, which nothing here does earlier.
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 ONNX_FILES = {"onnx": "onnx/model.onnx", "onnx-int8": "onnx/model_quantized.onnx"}
 """Where Optimum and Transformers.js look for the network and its int8 version, by runtime."""
@@ -38,7 +35,7 @@ class Runtime(Protocol):
         """`pixel_values (N, 3, H, W) float32` -> `logits (N, K) float32`."""
 
 
-def choose_runtime(model: str | Path, device: str | None = None) -> str:
+def choose_runtime(model: str | Path, device: str | None = None, **hub: Unpack[HubOptions]) -> str:
     """What `auto` means: `onnx` where the model is exported, in its folder or on the Hub, else `torch`.
 
     Where a GPU is asked for it is `torch`. Where the Hub does not say that there is no such file it is `onnx`, and
@@ -57,7 +54,7 @@ def choose_runtime(model: str | Path, device: str | None = None) -> str:
     from huggingface_hub.errors import RemoteEntryNotFoundError
 
     try:
-        hf_hub_download(str(model), ONNX_FILES["onnx"])
+        hf_hub_download(str(model), ONNX_FILES["onnx"], **hub)
     except RemoteEntryNotFoundError:
         return "torch"
     except (OSError, ValueError):
@@ -65,7 +62,9 @@ def choose_runtime(model: str | Path, device: str | None = None) -> str:
     return "onnx"
 
 
-def load_runtime(model: str | Path, runtime: str = "auto", device: str | None = None) -> Runtime:
+def load_runtime(
+    model: str | Path, runtime: str = "auto", device: str | None = None, **hub: Unpack[HubOptions]
+) -> Runtime:
     """Load a model to predict with.
 
     Args:
@@ -73,6 +72,7 @@ def load_runtime(model: str | Path, runtime: str = "auto", device: str | None = 
         runtime: `torch`, `onnx`, `onnx-int8` for the quantized network, or `auto` (see `choose_runtime`). ONNX imports
             no torch.
         device: `cpu` or `cuda`; None for a GPU where torch sees one.
+        hub: for a model on the Hub.
 
     Raises:
         SmileModelError: there is no such model, runtime or device, or the ONNX file is of other weights than those in
@@ -84,13 +84,13 @@ def load_runtime(model: str | Path, runtime: str = "auto", device: str | None = 
     if runtime not in RUNTIMES:
         raise SmileModelError(f"unknown runtime {runtime!r}; choose one of {', '.join(RUNTIMES)}")
     if runtime == "auto":
-        runtime = choose_runtime(model, device)
+        runtime = choose_runtime(model, device, **hub)
     if runtime == "torch":
         # What is wrong with them is told before torch is imported, which takes seconds.
-        read_config(model)
-        model_file(model, "model.safetensors", WEIGHTS_MEND)
-        return TorchRuntime(str(model), device)
-    path = model_file(model, ONNX_FILES[runtime], f"make it with: {_export(str(model), runtime)}")
+        read_config(model, **hub)
+        model_file(model, "model.safetensors", WEIGHTS_MEND, **hub)
+        return TorchRuntime(str(model), device, **hub)
+    path = model_file(model, ONNX_FILES[runtime], f"make it with: {_export(str(model), runtime)}", **hub)
     loaded = OnnxRuntime(path, device)
     _check_weights(loaded, str(model), runtime)
     return loaded
@@ -118,14 +118,14 @@ def weights_sha256(folder: str | Path) -> str | None:
 class TorchRuntime:
     """The checkpoint itself, in torch."""
 
-    def __init__(self, model: str, device: str | None = None) -> None:
+    def __init__(self, model: str, device: str | None = None, **hub: Unpack[HubOptions]) -> None:
         import torch
 
         from hf_smile.modeling.checkpoint import load_model
 
         try:
             self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-            self.model = load_model(model).to(self.device)
+            self.model = load_model(model, **hub).to(self.device)
         except (RuntimeError, AssertionError) as error:  # torch without CUDA fails by assertion
             raise SmileModelError(f"device {device!r} can't be used: {first_line(error)}") from None
         self.pretrained_cfg: dict[str, Any] = self.model.config.pretrained_cfg
@@ -154,6 +154,8 @@ class OnnxRuntime:
     """
 
     def __init__(self, path: str | Path, device: str | None = None) -> None:
+        # Else ONNX Runtime reports to its maker what it runs. It looks when it is imported.
+        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
         try:
             import onnxruntime
         except ImportError:

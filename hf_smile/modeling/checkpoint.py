@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Unpack
 
 import datasets
 import numpy as np
@@ -21,12 +22,12 @@ from hf_smile.labels import LabelSet
 from hf_smile.modeling.backbone import label_settings, quiet_transformers
 from hf_smile.modeling.head import SmileTimmConfig, SmileTimmForImageClassification
 from hf_smile.utils.console import is_main_process
-from hf_smile.utils.model_files import WEIGHTS_MEND, model_file, read_config
+from hf_smile.utils.model_files import WEIGHTS_MEND, HubOptions, model_file, read_config
 
 _TAKEN = ("architecture", "num_features", "pretrained_cfg", "model_args", "head_hidden_size")
 
 
-def load_model(model: str) -> TimmWrapperForImageClassification:
+def load_model(model: str, **hub: Unpack[HubOptions]) -> TimmWrapperForImageClassification:
     """Load what `hf-smile train` made, from a folder or from the Hub, ready to predict.
 
     Of the folder only `config.json` and `model.safetensors` are read: no pickle, no code, no other settings. The
@@ -39,7 +40,7 @@ def load_model(model: str) -> TimmWrapperForImageClassification:
     >>> load_model("outputs/model").config.id2label  # doctest: +SKIP
     {0: 'negative smile', 1: 'positive smile', 2: 'NOT smile'}
     """
-    config = read_config(model)
+    config = read_config(model, **hub)
     if not is_model(config["architecture"]):
         raise SmileModelError(
             f"{model}: config.json names the architecture {config['architecture']!r}, which this timm "
@@ -49,7 +50,7 @@ def load_model(model: str) -> TimmWrapperForImageClassification:
         Preprocessor(config["pretrained_cfg"])
     except SmileModelError as error:
         raise SmileModelError(f"{model}: config.json: {error}") from None
-    path = model_file(model, "model.safetensors", WEIGHTS_MEND)
+    path = model_file(model, "model.safetensors", WEIGHTS_MEND, **hub)
     hidden = "head_hidden_size" in config
     model_class: type[TimmWrapperForImageClassification] = (
         SmileTimmForImageClassification if hidden else TimmWrapperForImageClassification

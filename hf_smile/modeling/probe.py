@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -98,6 +99,36 @@ def probe(
     Raises:
         SmileDataError: the labels hold one class only.
     """
+    best: tuple[float, list[np.ndarray]] = (float("inf"), [])
+    for found in linear_probes(features, label_ids, validation_features, *further, classes=len(labels)):
+        nll = compute_metrics(found[0], validation_label_ids, labels)["nll"]
+        if nll < best[0]:
+            best = nll, found
+    return best[1]
+
+
+def linear_probes(
+    features: np.ndarray,
+    label_ids: np.ndarray,
+    *further: np.ndarray,
+    classes: int,
+    penalties: Sequence[float] = PENALTIES,
+) -> Iterator[list[np.ndarray]]:
+    """Logistic regression on standardised features, one penalty after the other.
+
+    Args:
+        features: (N, F) to fit on.
+        label_ids: (N,).
+        further: (L, F) each, features of further images.
+        classes: K.
+        penalties: weights of the squared coefficients, beside the mean loss; the strongest first.
+
+    Yields:
+        For each penalty the probabilities of each array of `further`, (L, K) float64.
+
+    Raises:
+        SmileDataError: the labels hold one class only.
+    """
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
     from threadpoolctl import threadpool_limits
@@ -105,20 +136,14 @@ def probe(
     if len(np.unique(label_ids)) < 2:
         raise SmileDataError("a probe needs images of two classes at least")
     scaler = StandardScaler().fit(features)
-    scaled = [scaler.transform(rows) for rows in (features, validation_features, *further)]
+    scaled, *others = [scaler.transform(rows) for rows in (features, *further)]
     # Each fit begins where the one with the stronger penalty ended.
     model = LogisticRegression(tol=1e-3, max_iter=1000, warm_start=True)
-    best: tuple[float, list[np.ndarray]] = (float("inf"), [])
-    with threadpool_limits(1):  # products this small take longer on many threads, which wait for each other
-        for penalty in PENALTIES:
-            model.C = 1 / (penalty * len(label_ids))  # scikit-learn weighs against the sum of the losses
-            model.fit(scaled[0], label_ids)
-            found = []
-            for rows in scaled[1:]:
-                probabilities = np.zeros((len(rows), len(labels)))
+    for penalty in penalties:
+        model.C = 1 / (penalty * len(label_ids))  # scikit-learn weighs against the sum of the losses
+        found = [np.zeros((len(rows), classes)) for rows in others]
+        with threadpool_limits(1):  # products this small take longer on many threads, which wait for each other
+            model.fit(scaled, label_ids)
+            for probabilities, rows in zip(found, others, strict=True):
                 probabilities[:, model.classes_] = model.predict_proba(rows)
-                found.append(probabilities / probabilities.sum(axis=1, keepdims=True))  # it computes in float32
-            nll = compute_metrics(found[0], validation_label_ids, labels)["nll"]
-            if nll < best[0]:
-                best = nll, found
-    return best[1]
+        yield [probabilities / probabilities.sum(axis=1, keepdims=True) for probabilities in found]  # from float32

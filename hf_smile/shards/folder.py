@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value
@@ -76,6 +77,18 @@ def rows_of(file: Path) -> int:
         raise SmileDataError(f"{file}: not a readable Parquet file ({first_line(error)}); write it again") from None
 
 
+def labels_in(files: Sequence[Path], labels: LabelSet) -> np.ndarray:
+    """The label ids of all rows of shards, `(N,)`.
+
+    Raises:
+        SmileDataError: there are no shards, one is damaged, or they have other labels.
+    """
+    if not files:
+        raise SmileDataError("there are no shards of train; write them with scripts/shard_dataset.py")
+    _check_columns(files, labels)
+    return np.concatenate([pq.read_table(file, columns=["label"])["label"].to_numpy() for file in files])
+
+
 def features_of(further: Sequence[str] = (), labels: LabelSet = SMILE_LABELS) -> Features:
     """The columns of a shard."""
     return Features(
@@ -109,13 +122,20 @@ def load_shards(folder: str | Path, *, train_images: bool = True) -> DatasetDict
 
 
 def _load(split: str, files: list[Path], columns: list[str] | None) -> Dataset:
+    _check_columns(files)
+    return datasets.load_dataset(
+        "parquet", data_files={split: [str(file) for file in files]}, columns=columns, split=split
+    )
+
+
+def _check_columns(files: Sequence[Path], labels: LabelSet | None = None) -> None:
     for file in files:
         rows_of(file)  # names a damaged one
     features = Features.from_arrow_schema(pq.read_schema(files[0]))
     if missing := [name for name in ("image", "label", "image_id") if name not in features]:
         raise SmileDataError(f"{files[0]}: no column {missing[0]!r}; it has {', '.join(features)}")
-    if not getattr(features["label"], "names", None):
+    names = getattr(features["label"], "names", None)
+    if not names:
         raise SmileDataError(f"{files[0]}: the labels have no names (ClassLabel); write it with shard_dataset.py")
-    return datasets.load_dataset(
-        "parquet", data_files={split: [str(file) for file in files]}, columns=columns, split=split
-    )
+    if labels is not None and names != [*labels]:
+        raise SmileDataError(f"{files[0]}: the labels are {', '.join(names)}, and the model knows {labels}")

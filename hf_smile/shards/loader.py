@@ -1,17 +1,12 @@
-"""Training on shards that are read as they are needed: the data loader, and its place in a checkpoint."""
+"""Training on shards that are read as they are needed: the data set, and its place in a checkpoint."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
-from accelerate.data_loader import DataLoaderShard
-from transformers import TrainingArguments
-
-from hf_smile.data.transforms import BatchTransform, collate
+from hf_smile.data.transforms import BatchTransform
 from hf_smile.shards.stream import Rows, ShardBatches
 
 
@@ -37,30 +32,6 @@ class StreamedImages:
 
     def __getstate__(self) -> dict[str, Any]:
         return {"batches": None, "transform": self.transform}  # a worker needs no reader
-
-
-def stream_loader(
-    images: StreamedImages,
-    args: TrainingArguments,
-    device: torch.device,
-    worker_init_fn: Callable[[int], None] | None = None,
-) -> DataLoaderShard:
-    """A data loader that accelerate splits no further: each process has its own rows already."""
-    workers = args.dataloader_num_workers
-    return DataLoaderShard(
-        images,
-        device=device,
-        batch_sampler=images.batches,
-        collate_fn=collate,
-        num_workers=workers,
-        pin_memory=args.dataloader_pin_memory,
-        persistent_workers=args.dataloader_persistent_workers,
-        prefetch_factor=args.dataloader_prefetch_factor,
-        _non_blocking=args.accelerator_config.non_blocking,
-        # Else it draws from the generator of the training, at other times in a run that goes on.
-        generator=torch.Generator(),
-        worker_init_fn=worker_init_fn,
-    )
 
 
 def save_position(images: StreamedImages, folder: str | Path, batches: int, rank: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from datasets import DatasetDict
@@ -10,11 +10,13 @@ from scipy.special import softmax
 
 from hf_smile.data.rows import labels_of
 from hf_smile.evaluation.calibration import fit_temperature
-from hf_smile.evaluation.decision import STRENGTHS, class_shares, ece_where_it_is_meant, prior_shift, trade_off
+from hf_smile.evaluation.decision import STRENGTHS, ece_where_it_is_meant, prior_shift, trade_off
 from hf_smile.evaluation.metrics import FloatArray, compute_metrics
 from hf_smile.modeling.calibrate import fold_into_output_layer, output_layer
 from hf_smile.training.settings import MOVES_THE_PRIOR
-from hf_smile.training.trainer import SmileTrainer
+
+if TYPE_CHECKING:
+    from hf_smile.training.trainer import SmileTrainer
 
 
 class Folded(NamedTuple):
@@ -45,7 +47,7 @@ class Folded(NamedTuple):
 
 
 def fold_after_training(
-    trainer: SmileTrainer, splits: DatasetDict, temperature: float | None = None, prior_adjustment: float = 0.0
+    trainer: SmileTrainer, temperature: float | None = None, prior_adjustment: float = 0.0
 ) -> Folded:
     """Fit the temperature on the validation split and fold it, and the prior adjustment, into the model in memory.
 
@@ -57,7 +59,6 @@ def fold_after_training(
 
     Args:
         trainer: done with training.
-        splits: of `load_smile_dataset`, those of the trainer.
         temperature: one that is known already, from cross-validation for example; None to fit it.
         prior_adjustment: the strength of `hf_smile.evaluation.decision`.
 
@@ -65,11 +66,10 @@ def fold_after_training(
         SmileModelError: a temperature or an adjustment is asked for, and the model has no layer to take it.
         SmileDataError: the logits are not finite.
     """
-    classes = len(labels_of(splits["train"]))
-    shares = class_shares(splits["train"]["label"], classes)
-    logits = None
+    shares, logits, label_ids = trainer.class_counts / trainer.class_counts.sum(), None, None
     if trainer.eval_dataset is not None:
-        logits = trainer.predict(trainer.eval_dataset).predictions.astype(np.float64)
+        output = trainer.predict(trainer.eval_dataset)
+        logits, label_ids = output.predictions.astype(np.float64), output.label_ids
     if temperature is not None:
         source = "given as a setting"
     elif logits is None:
@@ -82,11 +82,13 @@ def fold_after_training(
     elif output_layer(trainer.model) is None:
         temperature, source = 1.0, "not fitted, because no single linear layer gives the logits of this backbone"
     else:
-        temperature = fit_temperature(logits, splits["validation"]["label"], classes)
+        temperature = fit_temperature(logits, label_ids, len(trainer.labels))
         source = "fitted on the validation split"
     if temperature != 1 or prior_adjustment:
         fold_into_output_layer(trainer.model, temperature, prior_shift(shares, prior_adjustment))
-    return Folded(temperature, source, prior_adjustment, shares, logits)
+    trainer.forget_evaluations()
+    trainer.folded = Folded(temperature, source, prior_adjustment, shares, logits)
+    return trainer.folded
 
 
 def describe(folded: Folded, splits: DatasetDict, logits: FloatArray) -> dict[str, Any]:

@@ -111,7 +111,7 @@ def parse_arguments(argv: Sequence[str]) -> Arguments:
     return tuple(parsed)
 
 
-def to_recipe(arguments: Arguments) -> dict[str, Any]:
+def to_recipe(arguments: Sequence[Any]) -> dict[str, Any]:
     """The settings as a recipe: all of ours, and those of `TrainingArguments` that are not at their default.
 
     >>> to_recipe(parse_arguments(["--use_cpu"]))["use_cpu"]

@@ -1,19 +1,30 @@
-"""What happens between epochs: a line to read, the history on disk, whether to go on, and what is frozen."""
+"""What happens between epochs: a line to read, the history on disk, what is frozen, and the learning rate."""
 
 from __future__ import annotations
 
-import sys
+import logging
 import time
 from pathlib import Path
 from typing import Any
 
+import torch
 from tqdm.auto import tqdm
-from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import (
+    PreTrainedModel,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+    get_scheduler,
+)
 from transformers.trainer_callback import ProgressCallback
 from transformers.trainer_utils import IntervalStrategy
 
 from hf_smile.modeling.layers import head_parameters
-from hf_smile.training.history import best_epoch, history_table, write_history
+from hf_smile.training.arguments import SmileTrainingArguments
+from hf_smile.training.history import history_table, write_history
+
+logger = logging.getLogger(__name__)
 
 
 class EpochReport(ProgressCallback):
@@ -24,12 +35,13 @@ class EpochReport(ProgressCallback):
     def __init__(self, args: TrainingArguments) -> None:
         super().__init__()
         self.show_bar = not args.disable_tqdm
+        self.training = False
         self.epoch_start = time.perf_counter()
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        self.current_step = state.global_step
+        self.training, self.current_step = True, state.global_step
         if state.is_world_process_zero and self.show_bar:
             self.training_bar = tqdm(
                 total=state.max_steps, initial=state.global_step, desc="Training", unit=" steps", dynamic_ncols=True
@@ -72,54 +84,28 @@ class EpochReport(ProgressCallback):
         self._report_epoch(args, state)
 
     def _report_epoch(self, args: TrainingArguments, state: TrainerState) -> None:
-        if not state.is_world_process_zero or (self.training_bar is None and self.show_bar):
-            return
         table = history_table(state.log_history)
-        if table.empty:
+        if not self.training or not state.is_world_process_zero or table.empty:
             return
         last = table.iloc[-1]
         parts = [
             f"epoch {last['epoch']:g}/{args.num_train_epochs:g}",
             f"train loss {last['train_loss']:.3f}, accuracy {last['train_accuracy']:.3f}",
         ]
-        if "validation_loss" in last:
-            parts.append(
-                f"validation loss {last['validation_loss']:.3f}, accuracy {last['validation_accuracy']:.3f},"
-                f" macro F1 {last['validation_macro_f1']:.3f}"
-            )
-        line = " | ".join([*parts, f"{time.perf_counter() - self.epoch_start:.0f} s"])
-        if self.training_bar is not None:
-            self.training_bar.write(line, file=sys.stdout)
-        else:
-            print(line, flush=True)
+        validation = [("loss", "loss"), ("accuracy", "accuracy"), ("macro_f1", "macro F1")]
+        numbers = [
+            f"{text} {last[f'validation_{name}']:.3f}" for name, text in validation if f"validation_{name}" in last
+        ]
+        parts += [f"validation {', '.join(numbers)}"] if numbers else []
+        logger.info("%s", " | ".join([*parts, f"{time.perf_counter() - self.epoch_start:.0f} s"]))
         write_history(table, Path(str(args.output_dir)))
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
+        self.training = False
         if self.training_bar is not None:
             super().on_train_end(args, state, control, **kwargs)
-
-
-class EarlyStopping(TrainerCallback):
-    """Stop after `patience` epochs without a better validation metric.
-
-    It counts in the recorded history and keeps no counter of its own, so that an interruption does not reset it.
-    """
-
-    def __init__(self, patience: int) -> None:
-        self.patience = patience
-
-    def is_reached(self, args: TrainingArguments, state: TrainerState) -> bool:
-        """Whether the history recorded so far already says stop."""
-        table = history_table(state.log_history)
-        if table.empty:
-            return False
-        return len(table) - 1 - best_epoch(table, args) >= self.patience
-
-    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if self.is_reached(args, state):
-            control.should_training_stop = True
 
 
 class FrozenWarmUp(TrainerCallback):
@@ -139,3 +125,24 @@ class FrozenWarmUp(TrainerCallback):
     ) -> None:
         for parameter in self.backbone:
             parameter.requires_grad_(int(state.epoch or 0) >= self.epochs)
+
+
+def head_first_schedule(
+    args: SmileTrainingArguments, optimizer: torch.optim.Optimizer, steps: int
+) -> torch.optim.lr_scheduler.LambdaLR:
+    """A learning rate that rises and falls twice: for the head alone, up to `head_learning_rate`, then for all."""
+    head_steps = round(steps * args.warmup_frozen_epochs / args.num_train_epochs)
+    head, whole = (
+        get_scheduler(
+            args.lr_scheduler_type,
+            optimizer,
+            args.get_warmup_steps(part),
+            part,
+            scheduler_specific_kwargs=args.lr_scheduler_kwargs,
+        ).lr_lambdas[0]
+        for part in (head_steps, steps - head_steps)
+    )
+    factor = (args.head_learning_rate or 0) / args.learning_rate
+    return torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: factor * head(step) if step < head_steps else whole(step - head_steps)
+    )

@@ -9,7 +9,7 @@ from transformers.hf_argparser import HfArgumentParser
 
 from hf_smile.data.arguments import DataArguments
 from hf_smile.errors import SmileError
-from hf_smile.training.settings import SETTINGS, read_words
+from hf_smile.training.settings import SETTINGS, TrainingSettings, read_words
 
 
 class SettingsParser(HfArgumentParser):
@@ -22,19 +22,20 @@ class SettingsParser(HfArgumentParser):
         raise SmileError(f"{message}\nAll settings: hf-smile train --help")
 
 
-def check_words(argv: Sequence[str]) -> DataArguments:
+def check_words(argv: Sequence[str]) -> tuple[DataArguments, TrainingSettings]:
     """Refuse what is wrong with a command line before torch is imported, which takes seconds.
 
     Returns:
-        The settings of the data.
+        The settings of the data, and those of training.
 
     Raises:
         SmileError: a name, a number or a choice is wrong. What transformers checks is left to `parse_arguments`.
 
-    >>> check_words(["--data_dir", "data/sample", "--learning_rate", "1e-3"]).data_dir
-    'data/sample'
+    >>> data, training = check_words(["--data_dir", "data/sample", "--learning_rate", "1e-3"])
+    >>> data.data_dir, training.learning_rate
+    ('data/sample', 0.001)
     """
-    data, *_ = SettingsParser(list(SETTINGS.values())).parse_args_into_dataclasses(
+    data, _, _, training, *_ = SettingsParser(list(SETTINGS.values())).parse_args_into_dataclasses(
         read_words(argv), return_remaining_strings=True, look_for_args_file=False
     )
-    return data
+    return data, training

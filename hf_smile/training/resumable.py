@@ -1,29 +1,35 @@
-"""A Trainer that may be stopped at any moment and goes on as if it had not been."""
+"""A Trainer that may be stopped at any moment and resumes as if it had not been."""
 
 from __future__ import annotations
 
-import atexit
 import json
-import multiprocessing
-import os
+import logging
 import pickle
 import shutil
 import signal
-import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import (
+    EarlyStoppingCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import TrainOutput, rotate_checkpoints
 
 from hf_smile.errors import SmileError, SmileModelError
 from hf_smile.training.checkpoints import UNFINISHED, last_whole_checkpoint, move_into_place, seal
+from hf_smile.training.loading import end_workers, evaluation_loader
+
+logger = logging.getLogger(__name__)
 
 EPOCH_SO_FAR = "epoch_so_far.json"
 """In a checkpoint: the sums of the epoch that is not logged yet, and whether its evaluation is still to come."""
@@ -37,7 +43,7 @@ class ResumableTrainer(Trainer):
     - A checkpoint is written aside and moved into place when it is whole; older ones are deleted only then.
     - On SIGTERM, which Slurm and pre-emptible machines send, the run saves a checkpoint after the step at hand, or in
       the middle of an evaluation, and exits with code 143.
-    - A run that goes on, from the middle of an epoch too, ends in the same history, metrics and weights.
+    - A resumed run, from the middle of an epoch too, ends in the same history, metrics and weights.
     - A loss that is not finite ends the run before it reaches the weights.
 
     Batches carry `image_ids`, a list of strings, for the message about the last.
@@ -46,14 +52,20 @@ class ResumableTrainer(Trainer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.args.logging_nan_inf_filter = False  # `training_step` looks already, and that is waiting once a step
-        self._train_hits = torch.zeros(2, dtype=torch.int64)  # right answers, answers
+        self.args.restore_callback_states_from_checkpoint = True  # or early stopping would count afresh
+        self.loss_so_far = torch.zeros(())
+        """Sum of the losses of this process that are not logged yet."""
+        self.hits_so_far = torch.zeros(2, dtype=torch.int64)
+        """Right answers and answers, likewise."""
+        self._logged_step = 0
         self._checkpoint: Path | None = None
         self._evaluation_is_due = False
-        self._termination = _Termination(self)
-        self._loaders: list[Any] = []  # accelerate's, whose workers outlive an epoch
+        self._interruption = _Interruption(self)
+        self.loaders: dict[str, Any] = {}
+        """accelerate's, whose workers outlive an epoch."""
 
     def train(self, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> TrainOutput:
-        """As `Trainer.train`.
+        """As `Trainer.train`. A run that is at its end already is not trained any further.
 
         Raises:
             SmileModelError: the loss is not finite, or the checkpoint holds what could run code.
@@ -61,54 +73,80 @@ class ResumableTrainer(Trainer):
         """
         self._checkpoint = Path(resume_from_checkpoint) if resume_from_checkpoint else None
         # Last in the line, so that the others have begun when the end of an epoch is made up for.
-        self.remove_callback(_Termination)
-        self.add_callback(self._termination)
+        self.remove_callback(_Interruption)
+        self.add_callback(self._interruption)
         try:
-            with self._termination.listening(), self._loading():
-                output = super().train(resume_from_checkpoint, *args, **kwargs)
-                if self._termination.agreed():  # after the last step
-                    raise self._termination.exit()
+            with self._interruption.listening(), self._loading():
+                try:
+                    output = super().train(resume_from_checkpoint, *args, **kwargs)
+                except _AtItsEnd:
+                    self.control = self.callback_handler.on_train_end(self.args, self.state, self.control)
+                    output = TrainOutput(self.state.global_step, float("nan"), {})
+                if self._interruption.agreed():  # after the last step
+                    raise self._interruption.exit()
                 return output
         except KeyboardInterrupt:
             saved = last_whole_checkpoint(Path(str(self.args.output_dir))) if self.args.should_save else None
             if saved:
-                print(f"\nThe same command goes on from {saved}", file=sys.stderr)
+                logger.warning("\nThe same command resumes from %s", saved)
             raise
         except SmileError as error:
-            if self.args.process_index:  # a fault of its own data, which `run_script` would leave to the first process
-                print(f"process {self.args.process_index}: {error}", file=sys.stderr)
+            if self.args.process_index:  # a fault of its own data, which the first process knows nothing of
+                logger.error("process %d: %s", self.args.process_index, error)
             raise
         except pickle.UnpicklingError:
             raise SmileModelError(
                 f"{self._checkpoint}: holds more than numbers, which could run code, and is refused; "
                 "start afresh with --overwrite"
             ) from None
+        finally:
+            self.is_in_train = False
+
+    def restore(self, checkpoint: Path) -> None:
+        """Put in place what a checkpoint holds beyond what `Trainer` looks for."""
+
+    def save_place(self, checkpoint: Path) -> None:
+        """Write to a checkpoint what `restore` needs, in each process."""
 
     def training_step(self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
         image_ids = inputs.pop("image_ids")
         loss = super().training_step(model, inputs, *args, **kwargs)
         if not loss.isfinite():
+            assert self.lr_scheduler is not None
             raise SmileModelError(
                 f"the loss is {loss.item()} at step {self.state.global_step + 1} (epoch {self.state.epoch or 0:.2f}), "
-                f"learning rate {self._get_learning_rate():g}, on the images {', '.join(image_ids)}.\n"
+                f"learning rate {self.lr_scheduler.get_last_lr()[0]:g}, on the images {', '.join(image_ids)}.\n"
                 "Look at these, or start afresh with a lower --learning_rate and --overwrite."
             )
+        self.loss_so_far = self.loss_so_far.to(loss.device) + loss
         return loss
 
-    def _get_dataloader(self, *args: Any, **kwargs: Any) -> Any:
-        loader = super()._get_dataloader(*args, **kwargs)
-        # It draws the seeds of its workers when it starts them, which a run that goes on does at other times.
-        loader.base_dataloader.generator = torch.Generator()
-        loader.base_dataloader.worker_init_fn = worker_start(loader.base_dataloader.worker_init_fn)
-        self._loaders.append(loader)
-        return loader
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """With the training loss and accuracy of all that was trained since the last log, before a resumption too."""
+        if "loss" in logs:
+            losses = self.accelerator.gather(self.loss_so_far.reshape(1))
+            hits, answers = self.accelerator.reduce(self.hits_so_far, "sum").tolist()
+            logs["loss"] = losses.mean().item() / (self.state.global_step - self._logged_step)
+            logs["accuracy"] = hits / answers
+            self.loss_so_far, self.hits_so_far = self.loss_so_far * 0, self.hits_so_far * 0
+            self._logged_step = self.state.global_step
+        super().log(logs, start_time)
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
+        if eval_dataset is not None and eval_dataset is not self.eval_dataset:
+            return self.get_test_dataloader(eval_dataset)
+        if "eval" not in self.loaders:
+            self.loaders["eval"] = self.get_test_dataloader(self.eval_dataset)
+        return self.loaders["eval"]
+
+    def get_test_dataloader(self, test_dataset: Any) -> Any:
+        """All images in their order, also where `dataloader_drop_last` leaves some out of the training."""
+        self.loaders["test"] = self.accelerator.prepare(evaluation_loader(test_dataset, self.args))
+        return self.loaders["test"]
 
     @contextmanager
     def _loading(self) -> Iterator[None]:
-        """End the processes that load data at the end, which wait for the next epoch otherwise.
-
-        Left to the garbage collector they do not hear of it (their queues go first), and are waited for in vain.
-        """
+        """End the processes that load data at the end."""
         try:
             yield
         except (EOFError, ConnectionError) as error:
@@ -116,33 +154,29 @@ class ResumableTrainer(Trainer):
                 raise
             raise RuntimeError("DataLoader worker died while it handed over a batch") from error
         finally:
-            for loader in self._loaders:
-                if workers := getattr(loader.base_dataloader, "_iterator", None):
-                    workers._shutdown_workers()
-                    loader.base_dataloader._iterator = None
-            self._loaders.clear()
+            end_workers(self.loaders.values())
+            self.loaders.clear()
 
-    def predict(self, *args: Any, **kwargs: Any) -> Any:
-        with self._loading():
-            return super().predict(*args, **kwargs)
-
-    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
-        if self.state.global_step >= self.state.max_steps:  # killed between the last checkpoint and the result
-            self.control.should_training_stop = True
-        if not self.control.should_training_stop:
-            super()._run_epoch(*args, **kwargs)
-
-    def _evaluate(self, trial: Any, *args: Any, **kwargs: Any) -> dict[str, float]:
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """As `Trainer.evaluate`. On SIGTERM in training, what is left is saved to be evaluated later."""
+        if not self.is_in_train:
+            with self._loading():
+                return super().evaluate(*args, **kwargs)
         try:
-            if self._termination.agreed():
+            if self._interruption.agreed():
                 raise _EvaluationStopped
-            return super()._evaluate(trial, *args, **kwargs)
+            return super().evaluate(*args, **kwargs)
         except _EvaluationStopped:
             self._evaluation_is_due = True
-            self._save_checkpoint(self.model, trial)
-            raise self._termination.exit() from None
+            self._save_checkpoint(self.model, None)
+            raise self._interruption.exit() from None
+
+    def predict(self, *args: Any, **kwargs: Any) -> Any:
+        with nullcontext() if self.is_in_train else self._loading():
+            return super().predict(*args, **kwargs)
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
+        """Whole or not at all. `best_global_step` says which is the best; a path would break when they are moved."""
         folder, state = Path(str(self.args.output_dir)), self.state
         if broken := [name for name, value in self.model.named_parameters() if not value.isfinite().all()]:
             raise SmileModelError(
@@ -151,8 +185,8 @@ class ResumableTrainer(Trainer):
             )
         name = f"checkpoint-{state.global_step}"
         aside = folder / UNFINISHED
-        losses = self.accelerator.gather(self._tr_loss.reshape(1)).tolist()
-        hits = self.accelerator.gather(self._train_hits.to(self.args.device).reshape(1, 2)).tolist()
+        losses = self.accelerator.gather(self.loss_so_far.to(self.args.device).reshape(1)).tolist()
+        hits = self.accelerator.gather(self.hits_so_far.to(self.args.device).reshape(1, 2)).tolist()
         if self.args.should_save:
             shutil.rmtree(aside, ignore_errors=True)
         self.accelerator.wait_for_everyone()
@@ -161,65 +195,50 @@ class ResumableTrainer(Trainer):
             super()._save_checkpoint(model, trial)
         finally:
             self.args.output_dir = str(folder)
+        self.save_place(aside / name)
         self.accelerator.wait_for_everyone()  # each has written the state of its random generators
-        if state.best_global_step:
-            state.best_model_checkpoint = str(folder / f"checkpoint-{state.best_global_step}")
+        state.best_model_checkpoint = None
         if self.args.should_save:
             state.save_to_json(str(aside / name / TRAINER_STATE_NAME))
-            so_far = {"losses": losses, "hits": hits, "logged_step": self._globalstep_last_logged}
+            so_far = {"losses": losses, "hits": hits, "logged_step": self._logged_step}
             so_far["evaluation_is_due"] = self._evaluation_is_due
             (aside / name / EPOCH_SO_FAR).write_text(json.dumps(so_far, indent=2) + "\n", encoding="utf-8")
             seal(aside / name)
             move_into_place(aside / name, folder / name)
-            rotate_checkpoints(str(folder), self.args.save_total_limit, state.best_model_checkpoint, use_mtime=True)
+            best = folder / f"checkpoint-{state.best_global_step}"
+            rotate_checkpoints(
+                str(folder), self.args.save_total_limit, str(best) if best.is_dir() else None, use_mtime=True
+            )
 
-    def _make_up(self) -> None:
+    def make_up(self) -> None:
         """Put the epoch where the checkpoint left it, at its end too if only the evaluation is missing."""
-        if self._checkpoint is None or not (self._checkpoint / EPOCH_SO_FAR).is_file():
+        self._logged_step, self._evaluation_is_due = self.state.global_step, False
+        self.loss_so_far, self.hits_so_far = self.loss_so_far * 0, self.hits_so_far * 0
+        if self._checkpoint is None:
+            return
+        self.restore(self._checkpoint)
+        if not (self._checkpoint / EPOCH_SO_FAR).is_file():
             return
         so_far = json.loads((self._checkpoint / EPOCH_SO_FAR).read_text(encoding="utf-8"))
-        self._tr_loss += so_far["losses"][self.args.process_index]
-        self._train_hits = torch.tensor(so_far["hits"][self.args.process_index])
-        self._globalstep_last_logged = so_far["logged_step"]
+        self.loss_so_far = torch.tensor(so_far["losses"][self.args.process_index], device=self.args.device)
+        self.hits_so_far = torch.tensor(so_far["hits"][self.args.process_index], device=self.args.device)
+        self._logged_step = so_far["logged_step"]
         if so_far["evaluation_is_due"]:
             self._load_rng_state(str(self._checkpoint))
             self.control.should_evaluate = self.control.should_save = True
-            self._maybe_log_save_evaluate(self._tr_loss, None, self.model, None, 0, None, 0.0)
-
-
-_exiting = multiprocessing.Value("b", False, lock=False)  # tells the workers
-atexit.register(setattr, _exiting, "value", True)  # before multiprocessing terminates them, which registered earlier
-
-
-def worker_start(start: Callable[[int], object] | None = None) -> Callable[[int], None]:
-    """A `worker_init_fn`: a data loader's worker passes over SIGTERM until the process that trains is exiting.
-
-    Slurm and service managers signal all processes of a job, and the one that trains still needs its workers to finish
-    the step at hand.
-
-    Args:
-        start: what else to do when a worker starts.
-    """
-    return partial(_start_worker, _exiting, start)
-
-
-def _start_worker(exiting: Any, start: Callable[[int], object] | None, worker_id: int) -> None:
-
-    def receive(*_: Any) -> None:
-        if exiting.value:
-            os._exit(0)  # of any other end torch would say that a worker was killed
-
-    signal.signal(signal.SIGTERM, receive)
-    if start is not None:
-        start(worker_id)
+            self._maybe_log_save_evaluate(torch.zeros(()), None, self.model, None, 0, None, 0.0)
 
 
 class _EvaluationStopped(Exception):
     pass
 
 
-class _Termination(TrainerCallback):
-    """Notes SIGTERM, and ends the run where it can go on from."""
+class _AtItsEnd(Exception):
+    """The run that is resumed has nothing left to train."""
+
+
+class _Interruption(TrainerCallback):
+    """Notes SIGTERM and ends the run where it can be resumed from; and picks it up from there."""
 
     def __init__(self, trainer: ResumableTrainer) -> None:
         self.trainer = trainer
@@ -251,13 +270,25 @@ class _Termination(TrainerCallback):
         state = self.trainer.state
         if state.is_world_process_zero:
             saved = Path(str(self.trainer.args.output_dir), f"checkpoint-{state.global_step}")
-            print(f"\nSIGTERM: {saved} is saved; the same command goes on from there", file=sys.stderr)
+            logger.warning("\nSIGTERM: %s is saved; the same command resumes from there", saved)
         return SystemExit(TERMINATED)
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        self.trainer._make_up()
+        self.trainer.make_up()
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Of a resumed run, the end may have come with the checkpoint, or with the evaluation that was made up for."""
+        stopped = any(
+            callback.early_stopping_patience_counter >= callback.early_stopping_patience
+            for callback in self.trainer.callback_handler.callbacks
+            if isinstance(callback, EarlyStoppingCallback)
+        )
+        if stopped or control.should_training_stop or state.global_step >= state.max_steps:
+            raise _AtItsEnd
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if self.agreed() and not (control.should_training_stop or float(state.epoch or 0).is_integer()):

@@ -9,8 +9,7 @@ from typing import Any
 import datasets
 import numpy as np
 import torch
-from accelerate.data_loader import BatchSamplerShard
-from torch.utils.data import BatchSampler, DataLoader, Sampler, WeightedRandomSampler
+from torch.utils.data import BatchSampler, Sampler, WeightedRandomSampler
 
 from hf_smile.errors import SmileDataError
 from hf_smile.modeling.losses import class_weights
@@ -20,7 +19,7 @@ class BalancedSampler(WeightedRandomSampler):
     """As many draws an epoch as there are images, with replacement, every class equally often on average.
 
     The draws depend on seed and epoch alone: each process of a run makes the same ones and takes its share of them,
-    and a run that goes on draws what it would have drawn. The k-th draw of image i is the number `i + k * N`, for
+    and a resumed run draws what it would have drawn. The k-th draw of image i is the number `i + k * N`, for
     `RepeatedImages`.
 
     Args:
@@ -38,7 +37,7 @@ class BalancedSampler(WeightedRandomSampler):
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw anew. The Trainer, and accelerate's data loader, tell the epoch, from 0."""
+        """Draw anew; epochs count from 0."""
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[int]:
@@ -71,44 +70,51 @@ class RepeatedImages:
         return [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
 
 
-class EvenBatches(BatchSampler):
-    """What a sampler draws, in batches for all processes in turn: equally many for each, equally full but for one draw.
+class EpochBatches(BatchSampler):
+    """What a sampler draws in an epoch, in batches for one of the processes.
+
+    Of several processes, each makes equally many batches, equally full but for one draw: an image goes to one of them,
+    and once. (accelerate fills the last batches with images of the first.)
 
     Args:
         sampler: the same in all processes.
         batch_size: at most so many draws a batch.
-        processes: that take turns.
+        process: which one it is, from 0.
+        processes: how many there are.
+        drop_last: leave out what does not fill a batch of every process.
 
     Raises:
-        SmileDataError: there are fewer draws than processes.
+        SmileDataError: there are fewer draws than processes, or than fill a batch of each, and the rest is dropped.
 
-    >>> list(EvenBatches(range(7), batch_size=2, processes=2))
-    [[0, 1], [2, 3], [4, 5], [6]]
+    >>> list(EpochBatches(range(7), batch_size=2, process=1, processes=2))
+    [[2, 3], [6]]
     """
 
-    def __init__(self, sampler: Sampler[int], batch_size: int, processes: int) -> None:
-        draws = len(sampler)  # type: ignore[arg-type]
-        if draws < processes:
-            raise SmileDataError(f"{draws} images are too few for {processes} processes")
-        self.sampler = sampler
-        self._batches = min(ceil(draws / (batch_size * processes)), draws // processes) * processes
+    def __init__(
+        self, sampler: Sampler[int], batch_size: int, process: int = 0, processes: int = 1, drop_last: bool = False
+    ) -> None:
+        super().__init__(sampler, batch_size, drop_last)
+        self.process, self.processes = process, processes
+        together = batch_size * processes
+        self._draws = len(sampler)  # type: ignore[arg-type]
+        self._draws -= self._draws % together if drop_last else 0
+        if self._draws < processes:
+            whole = f" in batches of {batch_size}" if drop_last else ""
+            raise SmileDataError(f"{len(sampler)} images are too few for {processes} processes{whole}")  # type: ignore[arg-type]
+        self._batches = min(ceil(self._draws / together), self._draws // processes)
 
     def __len__(self) -> int:
-        return self._batches
+        return self._batches if self.processes > 1 else super().__len__()
 
     def __iter__(self) -> Iterator[list[int]]:
-        for batch in np.array_split(list(self.sampler), self._batches):
+        if self.processes == 1:
+            yield from super().__iter__()
+            return
+        batches = np.array_split([*self.sampler][: self._draws], self._batches * self.processes)
+        for batch in batches[self.process :: self.processes]:
             yield batch.tolist()
 
-
-def share_evenly(loader: DataLoader) -> None:
-    """Make a loader that accelerate has prepared for several processes give each image to one of them, and once.
-
-    Where the last batches are not full, accelerate fills them with images of the first. It leaves batches as they are
-    that have no size.
-    """
-    share = loader.batch_sampler
-    if isinstance(share, BatchSamplerShard) and not share.drop_last:
-        batches = share.batch_sampler
-        share.batch_sampler = EvenBatches(batches.sampler, batches.batch_size, share.num_processes)
-        share.batch_size, share.even_batches = None, False
+    def set_epoch(self, epoch: int) -> None:
+        """Draw anew; epochs count from 0."""
+        if hasattr(self.sampler, "set_epoch"):
+            self.sampler.set_epoch(epoch)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from math import ceil
 from pathlib import Path
 from typing import Any
 
-import datasets
 import numpy as np
 import torch
-from datasets import DatasetDict
+from accelerate.data_loader import SeedableRandomSampler
+from datasets import Dataset
 from safetensors.torch import load_file, save_file
 from scipy.special import softmax
 from timm.data import Mixup
@@ -21,53 +20,67 @@ from timm.utils import ModelEmaV3
 from torch import nn
 from torch.nn import functional as F
 from transformers import (
+    EarlyStoppingCallback,
     EvalPrediction,
     PreTrainedModel,
     TrainerCallback,
     TrainerControl,
     TrainerState,
     TrainingArguments,
-    get_scheduler,
 )
-from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
-from transformers.trainer_utils import IntervalStrategy, TrainOutput
+from transformers.trainer_utils import EvalLoopOutput, IntervalStrategy, TrainOutput
+from transformers.utils import SAFE_WEIGHTS_NAME
 
 from hf_smile.data.arguments import AugmentationArguments
 from hf_smile.data.augmentation import TrainingTransform
-from hf_smile.data.rows import labels_of
-from hf_smile.data.transforms import BatchTransform, collate, evaluation_transform
+from hf_smile.data.in_memory import smile_dataset
+from hf_smile.data.transforms import BatchTransform, evaluation_transform
 from hf_smile.errors import SmileError, SmileModelError
 from hf_smile.evaluation.metric import SmileMetric
 from hf_smile.labels import LabelSet
 from hf_smile.modeling.layers import keep_frozen_in_eval_mode, layer_decay_groups
-from hf_smile.modeling.losses import training_loss
-from hf_smile.shards.loader import StreamedImages, load_position, save_position, stream_loader
+from hf_smile.modeling.losses import Loss, training_loss
+from hf_smile.shards.folder import labels_in, shard_files
+from hf_smile.shards.loader import StreamedImages, load_position, save_position
 from hf_smile.shards.stream import ShardBatches
 from hf_smile.training.arguments import SmileTrainingArguments
-from hf_smile.training.callbacks import EarlyStopping, EpochReport, FrozenWarmUp
+from hf_smile.training.callbacks import EpochReport, FrozenWarmUp, head_first_schedule
 from hf_smile.training.checkpoints import damage
-from hf_smile.training.history import best_epoch, describe_choice, history_table
+from hf_smile.training.history import best_epoch, history_table
+from hf_smile.training.loading import training_loader
+from hf_smile.training.recorded import RecordedTrainer
 from hf_smile.training.reporting import Reporting
-from hf_smile.training.resumable import ResumableTrainer, worker_start
-from hf_smile.training.samplers import BalancedSampler, RepeatedImages, share_evenly
+from hf_smile.training.samplers import BalancedSampler, EpochBatches, RepeatedImages
 
 RAW_WEIGHTS = "raw_weights.safetensors"
-"""In a checkpoint: the weights that go on training. Those in `model.safetensors` are their average."""
+"""In a checkpoint: the weights that are trained further. Those in `model.safetensors` are their average."""
 
 
-class SmileTrainer(ResumableTrainer):
-    """Fine-tunes a model of `build_model` on the splits of `load_smile_dataset`.
+class SmileTrainer(RecordedTrainer):
+    """Fine-tunes a model of `build_model`. What is not named here means what it means in `transformers.Trainer`.
 
-    Beyond `ResumableTrainer`: augmentation that does not depend on how the data are loaded; accuracy of the
-    training batches beside their loss (of mixed images: towards the label with the larger share); remedies against
-    classes of unequal size, label smoothing, mixup and cutmix, in training only; layers that learn slower or later;
-    an exponential average of the weights (`ema_decay`), which is what is evaluated and saved; early stopping that an
-    interruption does not reset; no pickled arguments beside the model.
+    Beyond `ResumableTrainer` and `RecordedTrainer`: augmentation that does not depend on how the data are loaded;
+    accuracy of the training batches beside their loss (of mixed images: towards the label with the larger share);
+    remedies against classes of unequal size, label smoothing, mixup and cutmix, in training only; layers that learn
+    slower or later; an exponential average of the weights (`ema_decay`), which is what is evaluated and saved.
 
-    With `shards`, the files of the train split, its images are streamed; of `splits["train"]` only `label` is used.
+    Args:
+        model: of `build_model`.
+        args: the settings; None for the defaults.
+        train_dataset: a split of `load_smile_dataset`, or any `datasets.Dataset` with images and labels (see
+            `hf_smile.data.in_memory.smile_dataset`). Or the folder that `scripts/shard_dataset.py` wrote: then the
+            images of its train split are streamed.
+        eval_dataset: likewise, for validation after each epoch; `evaluate` and `predict` take such data sets too.
+        augmentation: of the training images; None for the defaults.
+        compute_metrics: None for `SmileMetric`.
 
-    >>> trainer = SmileTrainer(build_model(), training_args, load_smile_dataset("data/sample"))  # doctest: +SKIP
+    Raises:
+        SmileDataError: a data set lacks a column, or has other labels than the model.
+        SmileError: settings that the data sets do not allow.
+        TypeError: the model or the settings are of other types.
+
+    >>> trainer = SmileTrainer(build_model(), args, splits["train"], splits["validation"])  # doctest: +SKIP
     >>> trainer.train()  # doctest: +SKIP
     """
 
@@ -78,125 +91,125 @@ class SmileTrainer(ResumableTrainer):
     def __init__(
         self,
         model: PreTrainedModel,
-        args: SmileTrainingArguments,
-        splits: DatasetDict,
+        args: SmileTrainingArguments | None = None,
+        train_dataset: Dataset | str | Path | None = None,
+        eval_dataset: Dataset | None = None,
+        *,
         augmentation: AugmentationArguments | None = None,
-        shards: list[Path] | None = None,
+        processing_class: Any = None,
+        compute_metrics: Callable[[EvalPrediction], dict[str, float]] | None = None,
+        callbacks: Sequence[TrainerCallback] = (),
+        optimizers: tuple[Any, Any] = (None, None),
     ) -> None:
-        pretrained_cfg = model.config.pretrained_cfg
-        self.augment = BatchTransform(
-            TrainingTransform(pretrained_cfg, augmentation or AugmentationArguments()), seed=args.seed
-        )
-        evaluate = BatchTransform(evaluation_transform(pretrained_cfg))
-        encoded = DatasetDict(
-            {
-                split: dataset.cast_column("image", datasets.Image(decode=False))  # decoding is our images.py's job
-                for split, dataset in splits.items()
-                if split != "train" or shards is None
-            }
-        )
-        self.labels = LabelSet.of(model.config.id2label)
-        for split, dataset in splits.items():
-            if (labels := labels_of(dataset)) != self.labels:
-                raise SmileError(f"{split} has the labels {labels}, and the model has {self.labels}; they must agree")
-        label_ids = splits["train"].select_columns("label").with_format("numpy")[:]["label"]
-        self.training_loss = training_loss(
-            args.imbalance,
-            np.bincount(label_ids, minlength=len(self.labels)),
-            loss=args.loss,
-            tau=args.logit_adjustment_tau,
-            smoothing=args.label_smoothing_factor,
-        )
-        self.mixup: Mixup | None = None
-        if args.mixup or args.cutmix:
-            self.mixup = Mixup(args.mixup, args.cutmix, label_smoothing=0, num_classes=len(self.labels))
-        self.balanced_sampler: BalancedSampler | None = None
-        train: Any
-        if shards is not None:
-            if args.imbalance == "oversample":
-                raise SmileError(
-                    "imbalance 'oversample' draws from all images, and these are streamed; "
-                    "choose class_weights or logit_adjustment"
-                )
-            batches = ShardBatches(
-                shards, args.train_batch_size, args.process_index, args.world_size, args.seed, args.shuffle_buffer_size
-            )
-            train = StreamedImages(batches, self.augment)
-        elif args.imbalance == "oversample":
-            self.balanced_sampler = BalancedSampler(label_ids, args.seed)
-            train = RepeatedImages(encoded["train"], self.augment)
-        else:
-            train = encoded["train"].with_transform(self.augment)
-        if "validation" not in splits:
+        args = SmileTrainingArguments() if args is None else args
+        if not isinstance(args, SmileTrainingArguments):
+            raise TypeError(f"args must be SmileTrainingArguments, not {type(args).__name__}")
+        if not hasattr(getattr(model, "config", None), "pretrained_cfg"):
+            raise TypeError(f"the model must be one of build_model, not {type(model).__name__}")
+        if eval_dataset is None:
             if args.select_best != "last":
                 raise SmileError(
                     f"there is no validation split to choose the checkpoint on by {args.select_best}; "
                     "add --select_best last, or set a --validation_size"
                 )
             args.eval_strategy = IntervalStrategy.NO
+        self.labels = LabelSet.of(model.config.id2label)
+        pretrained_cfg = model.config.pretrained_cfg
+        self.evaluation_transform = BatchTransform(evaluation_transform(pretrained_cfg))
+        self.mixup: Mixup | None = None
+        if args.mixup or args.cutmix:
+            self.mixup = Mixup(args.mixup, args.cutmix, label_smoothing=0, num_classes=len(self.labels))
+        self.class_counts = np.zeros(len(self.labels), np.int64)
+        """(K,) training images of each class."""
+        self.augmentation = augmentation or AugmentationArguments()
+        self.augment = BatchTransform(TrainingTransform(pretrained_cfg, self.augmentation), seed=args.seed)
         # Convolutions run faster this way on CPUs and on GPUs; the values stay the same.
         model.to(memory_format=torch.channels_last)
         super().__init__(
             model=model,
             args=args,
-            data_collator=collate,
-            train_dataset=train,
-            eval_dataset=encoded["validation"].with_transform(evaluate) if "validation" in splits else None,
-            compute_metrics=partial(_compute_metrics, SmileMetric(self.labels)),
-            callbacks=[_SetEpoch(self.augment)],
+            train_dataset=None if train_dataset is None else self._training_images(train_dataset, args),
+            eval_dataset=None if eval_dataset is None else self.encode(eval_dataset, "validation"),
+            processing_class=processing_class,
+            compute_metrics=compute_metrics or self._smile_metrics,
+            callbacks=[_Following(self), *callbacks],
+            optimizers=optimizers,
         )
-        self.test_dataset = encoded["test"].with_transform(evaluate)
         self.remove_callback(ProgressCallback)
         self.remove_callback(PrinterCallback)
         self.add_callback(EpochReport(args))
         if args.early_stopping_patience is not None:
-            self.add_callback(EarlyStopping(args.early_stopping_patience))
+            self.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
         if args.warmup_frozen_epochs:
             self.add_callback(FrozenWarmUp(model, args.warmup_frozen_epochs))
-        self.ema: ModelEmaV3 | None = None
-        if args.ema_decay:
-            self.ema = ModelEmaV3(self.model, decay=args.ema_decay, use_warmup=True)
-            self.add_callback(_UpdateAverage(self))
+        self.ema = self._new_average()
         self.reporting = Reporting(self)
 
+    def encode(self, dataset: Dataset, split: str = "test") -> Dataset:
+        """The data set with rows as the model takes them: `pixel_values (3, H, W)`, `labels`, `image_ids`."""
+        return smile_dataset(dataset, self.labels, split).with_transform(self.evaluation_transform)
+
+    def _training_images(self, dataset: Dataset | str | Path, args: SmileTrainingArguments) -> Any:
+        """The training images, augmented. With them, how they are drawn, and the loss for their classes."""
+        batch_size, process, processes = args.train_batch_size, args.process_index, args.world_size
+        images: Any
+        if isinstance(dataset, (str, Path)):
+            if args.imbalance == "oversample":
+                raise SmileError(
+                    "imbalance 'oversample' draws from all images, and these are streamed; "
+                    "choose class_weights or logit_adjustment"
+                )
+            files = shard_files(dataset, "train")
+            label_ids = labels_in(files, self.labels)
+            self.batches: Any = ShardBatches(files, batch_size, process, processes, args.seed, args.shuffle_buffer_size)
+            images = StreamedImages(self.batches, self.augment)
+        else:
+            rows = smile_dataset(dataset, self.labels, "train")
+            label_ids = np.asarray(rows.with_format("numpy", columns=["label"])[:]["label"])
+            sampler: Any
+            if args.imbalance == "oversample":
+                images, sampler = RepeatedImages(rows, self.augment), BalancedSampler(label_ids, args.seed)
+            else:
+                seed = args.seed if args.data_seed is None else args.data_seed
+                images, sampler = rows.with_transform(self.augment), SeedableRandomSampler(rows, data_seed=seed)
+            self.batches = EpochBatches(sampler, batch_size, process, processes, args.dataloader_drop_last)
+        self.class_counts = np.bincount(label_ids, minlength=len(self.labels))
+        self.training_loss: Loss = training_loss(
+            args.imbalance,
+            self.class_counts,
+            loss=args.loss,
+            tau=args.logit_adjustment_tau,
+            smoothing=args.label_smoothing_factor,
+        )
+        return images
+
     def train(self, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> TrainOutput:
-        """Train, or go on from a checkpoint. One that early stopping ended is not trained any further."""
-        patience = self.args.early_stopping_patience
-        if resume_from_checkpoint and patience is not None:
-            state = TrainerState.load_from_json(str(Path(resume_from_checkpoint) / TRAINER_STATE_NAME))
-            if EarlyStopping(patience).is_reached(self.args, state):
-                self.state = state
-                self._find_best_checkpoint()
-                self._load_best_model()
-                return TrainOutput(state.global_step, float("nan"), {})
+        """Train, or resume from a checkpoint. One that early stopping ended is not trained any further."""
+        self.ema = self.ema or self._new_average()
         output = super().train(resume_from_checkpoint, *args, **kwargs)
-        state = self.state
-        if self.args.load_best_model_at_end and state.best_global_step and state.best_model_checkpoint is None:
-            self._find_best_checkpoint()  # the run was moved since it recorded where that is
-            self._load_best_model()
-        if self.ema is not None:  # no checkpoint was chosen: the last average is the model
+        if self.args.load_best_model_at_end and self.state.best_global_step:
+            best = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.best_global_step}"
+            if problem := damage(best):
+                raise SmileModelError(
+                    f"{best}, the best checkpoint, is damaged: {problem}; start afresh with --overwrite"
+                )
+            self.model.load_state_dict(load_file(best / SAFE_WEIGHTS_NAME))
+            self.state.best_model_checkpoint = str(best)
+        elif self.ema is not None:  # no checkpoint was chosen: the last average is the model
             self.model.load_state_dict(self.ema.module.state_dict())
-            self.ema = None
+        self.ema = None
+        self.forget_evaluations()
         return output
 
-    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
-        """By `best_epoch`, which breaks ties; `Trainer` leaves them with the first epoch."""
-        if self.args.metric_for_best_model is None:
-            return False
-        table = history_table(self.state.log_history)
-        best = table.iloc[best_epoch(table, self.args)]
-        self.state.best_metric = float(best[f"validation_{self.args.metric_for_best_model}"])
-        self.state.best_global_step = int(best["step"])
-        return self.state.best_global_step == self.state.global_step
-
-    def describe_choice(self) -> dict[str, Any]:
-        """Which epoch the weights are of, after `train`; see `hf_smile.training.history.describe_choice`."""
-        n_images = len(self.eval_dataset) if self.eval_dataset is not None else 0
-        return describe_choice(history_table(self.state.log_history), self.args, n_images)
-
-    def _find_best_checkpoint(self) -> None:
-        best = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.best_global_step}"
-        self.state.best_model_checkpoint = str(best)
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """As `Trainer.evaluate`. In training, the best epoch is that of `best_epoch`, which breaks ties."""
+        metrics = super().evaluate(*args, **kwargs)
+        if self.is_in_train and f"eval_{self.args.metric_for_best_model}" in metrics:
+            table = history_table(self.state.log_history)
+            best = table.iloc[best_epoch(table, self.args)]
+            self.state.best_metric = float(best[f"validation_{self.args.metric_for_best_model}"])
+            self.state.best_global_step = int(best["step"])
+        return metrics
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """With `layer_decay`, groups of parameters that learn the slower the farther they are from the head."""
@@ -210,49 +223,21 @@ class SmileTrainer(ResumableTrainer):
     def create_scheduler(
         self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
     ) -> torch.optim.lr_scheduler.LRScheduler:
-        """With `head_learning_rate`, the rate rises and falls twice: for the head alone, then for all that trains."""
+        """With `head_learning_rate`, that of `head_first_schedule`."""
         args, optimizer = self.args, optimizer or self.optimizer
-        assert optimizer is not None
-        is_there = getattr(self, "lr_scheduler", None) is not None
-        if is_there or args.head_learning_rate is None or not args.warmup_frozen_epochs:
-            return super().create_scheduler(num_training_steps, optimizer)
-        head_steps = round(num_training_steps * args.warmup_frozen_epochs / args.num_train_epochs)
-        head, whole = (
-            get_scheduler(
-                args.lr_scheduler_type,
-                optimizer,
-                args.get_warmup_steps(steps),
-                steps,
-                scheduler_specific_kwargs=args.lr_scheduler_kwargs,
-            ).lr_lambdas[0]
-            for steps in (head_steps, num_training_steps - head_steps)
-        )
-        factor = args.head_learning_rate / args.learning_rate
-        scheduler = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: factor * head(step) if step < head_steps else whole(step - head_steps)
-        )
-        self.lr_scheduler = scheduler
-        return scheduler
+        if self.lr_scheduler is None and args.head_learning_rate is not None and args.warmup_frozen_epochs:
+            assert optimizer is not None
+            self.lr_scheduler = head_first_schedule(args, optimizer, num_training_steps)
+        return super().create_scheduler(num_training_steps, optimizer)
 
-    def get_train_dataloader(self) -> torch.utils.data.DataLoader:
-        if isinstance(self.train_dataset, StreamedImages):
-            loader = stream_loader(self.train_dataset, self.args, self.accelerator.device, worker_start())
-            self._loaders.append(loader)
-            return loader
-        loader = super().get_train_dataloader()
-        share_evenly(loader)
-        return loader
+    def get_train_dataloader(self) -> Any:
+        if self.train_dataset is None:
+            raise ValueError("training needs a train_dataset")
+        self.loaders["train"] = training_loader(self.train_dataset, self.batches, self.args, self.accelerator.device)
+        return self.loaders["train"]
 
-    def _save_rng_state(self, output_dir: str) -> None:
-        """With it, in each process, the place in the stream."""
-        super()._save_rng_state(output_dir)
-        if isinstance(self.train_dataset, StreamedImages):
-            updates, per_update = self.state.global_step, self.args.gradient_accumulation_steps
-            batches = updates % ceil(len(self.train_dataset.batches) / per_update) * per_update
-            save_position(self.train_dataset, output_dir, batches, self.args.process_index)
-
-    def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler | None:
-        return self.balanced_sampler or super()._get_train_sampler(train_dataset)
+    def get_test_dataloader(self, test_dataset: Dataset) -> Any:
+        return super().get_test_dataloader(self.encode(test_dataset))
 
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -266,8 +251,8 @@ class SmileTrainer(ResumableTrainer):
             outputs = model(pixel_values=pixel_values)
             loss = self.training_loss(outputs.logits, targets)
             hits = (outputs.logits.argmax(dim=1) == targets.argmax(dim=1)).sum()
-            self._train_hits = self._train_hits.to(hits.device)
-            self._train_hits += torch.stack([hits, torch.full_like(hits, len(labels))])
+            hits_and_answers = torch.stack([hits, torch.full_like(hits, len(labels))])
+            self.hits_so_far = self.hits_so_far.to(hits.device) + hits_and_answers
         else:
             # In float32 even where training is not: the numbers are to be those of the weights that are saved.
             plain = self.accelerator.unwrap_model(model)
@@ -289,15 +274,7 @@ class SmileTrainer(ResumableTrainer):
         _, targets = self.mixup(pixel_values[:even], labels[:even])
         return torch.cat([targets, self._one_hot(labels[even:])])
 
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Put the training accuracy since the last log beside the training loss."""
-        if "loss" in logs:
-            hits, answers = self.accelerator.reduce(self._train_hits, "sum").tolist()
-            logs["accuracy"] = hits / answers
-            self._train_hits = torch.zeros_like(self._train_hits)
-        super().log(logs, start_time)
-
-    def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
         """Evaluate the averaged weights where there are any, in all processes those of the first, which saves them."""
         if torch.distributed.is_initialized():  # each has batch statistics of its own
             for module in (self.model, *([self.ema.module] if self.ema else [])):
@@ -319,7 +296,12 @@ class SmileTrainer(ResumableTrainer):
         finally:
             self.model.load_state_dict(raw)
 
-    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+    def _new_average(self) -> ModelEmaV3 | None:
+        decay = self.args.ema_decay
+        return ModelEmaV3(self.model, decay=decay, use_warmup=True) if decay else None
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save the averaged weights; in a checkpoint, those that are trained further too."""
         if not self.args.should_save:  # transformers calls this in every process
             return
         folder = Path(output_dir or str(self.args.output_dir))
@@ -328,57 +310,43 @@ class SmileTrainer(ResumableTrainer):
             raw = {name: value.contiguous() for name, value in self.model.state_dict().items()}
             save_file(raw, folder / RAW_WEIGHTS)
         with self.averaged_weights():
-            super()._save(output_dir)
+            super().save_model(str(folder), _internal_call)
         (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle
         for weights in folder.glob("*.safetensors"):
             shutil.copymode(folder / "config.json", weights)  # safetensors lets nobody but the owner read
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        super()._load_from_checkpoint(resume_from_checkpoint, model)
+    def save_place(self, checkpoint: Path) -> None:
         if isinstance(self.train_dataset, StreamedImages):
-            load_position(self.train_dataset, resume_from_checkpoint, self.args.process_index)
+            updates, per_update = self.state.global_step, self.args.gradient_accumulation_steps
+            batches = updates % ceil(len(self.train_dataset.batches) / per_update) * per_update
+            save_position(self.train_dataset, checkpoint, batches, self.args.process_index)
+
+    def restore(self, checkpoint: Path) -> None:
+        if isinstance(self.train_dataset, StreamedImages):
+            load_position(self.train_dataset, checkpoint, self.args.process_index)
         if self.ema is not None:
             self.ema.module.load_state_dict(self.model.state_dict())
-            self.model.load_state_dict(load_file(Path(resume_from_checkpoint) / RAW_WEIGHTS))
+            self.model.load_state_dict(load_file(checkpoint / RAW_WEIGHTS))
+        for callback in self.callback_handler.callbacks:
+            if isinstance(callback, EarlyStoppingCallback) and self.args.early_stopping_patience is not None:
+                callback.early_stopping_patience = self.args.early_stopping_patience  # not that of the checkpoint
 
-    def _load_best_model(self) -> None:
-        best = Path(str(self.state.best_model_checkpoint))
-        if problem := damage(best):
-            raise SmileModelError(f"{best}, the best checkpoint, is damaged: {problem}; start afresh with --overwrite")
-        super()._load_best_model()
-        self.ema = None  # the best checkpoint holds averaged weights already
-
-
-class _SetEpoch(TrainerCallback):
-    def __init__(self, transform: BatchTransform) -> None:
-        self.transform = transform
-
-    def on_epoch_begin(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        train_dataloader: Any = None,
-        **kwargs: Any,
-    ) -> None:
-        epoch = int(state.epoch or 0)
-        self.transform.set_epoch(epoch)
-        batches = train_dataloader.batch_sampler
-        while hasattr(batches, "batch_sampler"):  # accelerate's; it does not reach below them when it skips batches
-            batches = batches.batch_sampler
-        if hasattr(batches.sampler, "set_epoch"):
-            batches.sampler.set_epoch(epoch)
+    def _smile_metrics(self, prediction: EvalPrediction) -> dict[str, float]:
+        probabilities = softmax(prediction.predictions.astype(np.float64), axis=1)
+        return SmileMetric(self.labels).compute(predictions=probabilities, references=prediction.label_ids)
 
 
-class _UpdateAverage(TrainerCallback):
+class _Following(TrainerCallback):
+    """Tells the augmentation the epoch, and the average of the weights each step."""
+
     def __init__(self, trainer: SmileTrainer) -> None:
         self.trainer = trainer
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.trainer.augment.set_epoch(int(state.epoch or 0))
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if self.trainer.ema is not None:
             self.trainer.ema.update(self.trainer.model, step=state.global_step)
-
-
-def _compute_metrics(metric: SmileMetric, prediction: EvalPrediction) -> dict[str, float]:
-    probabilities = softmax(prediction.predictions.astype(np.float64), axis=1)
-    return metric.compute(predictions=probabilities, references=prediction.label_ids)

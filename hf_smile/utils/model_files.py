@@ -8,7 +8,7 @@ import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from hf_smile.errors import SmileModelError, first_line
 from hf_smile.labels import LabelSet
@@ -16,6 +16,16 @@ from hf_smile.utils.hub_id import missing_folder
 
 DEFAULT_BACKBONE = "timm/resnet50.a1_in1k"
 MAX_CONFIG_BYTES = 1_000_000
+
+
+class HubOptions(TypedDict, total=False):
+    """As whom and where to look on the Hub; the keywords of `huggingface_hub.hf_hub_download`."""
+
+    revision: str | None
+    token: str | bool | None
+    cache_dir: str | Path | None
+
+
 WEIGHTS_MEND = "other formats, pickle among them, are never read"
 """What to say where there is no `model.safetensors`."""
 
@@ -64,13 +74,16 @@ _NAMES = {"aa_layer", "act_layer", "global_pool", "norm_layer", "pad_type", "pos
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,30}")  # of a layer in timm's tables; what is not in them, timm does not know
 
 
-def model_file(model: str | Path, name: str, mend: str = "give the output folder of hf-smile train") -> Path:
+def model_file(
+    model: str | Path, name: str, mend: str = "give the output folder of hf-smile train", **hub: Unpack[HubOptions]
+) -> Path:
     """A file of a model's folder, or of a model on the Hub, fetched.
 
     Args:
         model: folder or id on the Hub.
         name: path of the file in there.
         mend: what to do where a folder does not hold it.
+        hub: for a model on the Hub.
 
     Raises:
         SmileModelError: there is no such folder or file, or the Hub can't be reached.
@@ -87,7 +100,7 @@ def model_file(model: str | Path, name: str, mend: str = "give the output folder
     from huggingface_hub import hf_hub_download
 
     try:
-        return Path(hf_hub_download(str(model), name))
+        return Path(hf_hub_download(str(model), name, **hub))
     except (OSError, ValueError) as error:
         raise SmileModelError(f"{name} of {model} could not be fetched from the Hub: {first_line(error)}") from None
 
@@ -124,7 +137,7 @@ def file_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def read_config(model: str | Path) -> dict[str, Any]:
+def read_config(model: str | Path, **hub: Unpack[HubOptions]) -> dict[str, Any]:
     """`config.json` of a model that `hf-smile train` made: `architecture`, `pretrained_cfg`, `label_names` and more.
 
     Nothing in it is ever run: a model that brings code of its own is refused.
@@ -135,7 +148,7 @@ def read_config(model: str | Path) -> dict[str, Any]:
     >>> read_config("outputs/model")["label_names"]  # doctest: +SKIP
     ['negative smile', 'positive smile', 'NOT smile']
     """
-    config = read_timm_config(model)
+    config = read_timm_config(model, **hub)
     where = f"{model}: config.json"
     labels = config.get("label_names")
     try:
@@ -147,7 +160,7 @@ def read_config(model: str | Path) -> dict[str, Any]:
     return config
 
 
-def read_timm_config(model: str | Path) -> dict[str, Any]:
+def read_timm_config(model: str | Path, **hub: Unpack[HubOptions]) -> dict[str, Any]:
     """`config.json` of any timm model in the Hub's layout: `architecture` and `pretrained_cfg`, unchecked, and more.
 
     Returns:
@@ -158,7 +171,7 @@ def read_timm_config(model: str | Path) -> dict[str, Any]:
         SmileModelError: there is none, it is no JSON object, it brings code of its own, is of no timm model, or has
             `model_args` that could do more than describe a network.
     """
-    path = model_file(model, "config.json")
+    path = model_file(model, "config.json", **hub)
     where = f"{model}: config.json"
     if (size := path.stat().st_size) > MAX_CONFIG_BYTES:
         raise SmileModelError(f"{where} has {size:,} bytes, more than the limit of {MAX_CONFIG_BYTES:,}; take another")

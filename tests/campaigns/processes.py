@@ -36,7 +36,7 @@ def train(folder: Path, data: str, seed: int, options: argparse.Namespace) -> tu
 
     from hf_smile.data.dataset import load_smile_dataset
     from hf_smile.modeling import build_model
-    from hf_smile.shards.folder import load_shards, shard_files
+    from hf_smile.shards.folder import load_shards
     from hf_smile.training.arguments import SmileTrainingArguments
     from hf_smile.training.trainer import SmileTrainer
 
@@ -57,8 +57,8 @@ def train(folder: Path, data: str, seed: int, options: argparse.Namespace) -> tu
             splits = load_shards(shards, train_images=False) if data == "streamed" else load_smile_dataset(shards)
         set_seed(seed)
         model = build_model(options.backbone, pretrained=False, image_size=64)
-        files = shard_files(shards, "train") if data == "streamed" else None
-        trainer = SmileTrainer(model, args, splits, shards=files)
+        train = shards if data == "streamed" else splits["train"]
+        trainer = SmileTrainer(model, args, train, splits["validation"])
         seen: dict[int, list[str]] = defaultdict(list)
         step = trainer.training_step
 

@@ -10,8 +10,8 @@ from scipy.special import softmax
 
 from hf_smile.errors import SmileModelError
 from hf_smile.evaluation.metrics import compute_metrics
+from hf_smile.evaluation.numbers import times_in_100
 from hf_smile.evaluation.predictions import write_predictions
-from hf_smile.evaluation.report_sections import times_in_100
 from hf_smile.hub.card_sections import looks_sentence
 from hf_smile.hub.finished_run import report_notes
 from hf_smile.hub.model_card import write_model_card

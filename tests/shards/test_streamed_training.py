@@ -11,7 +11,7 @@ from transformers import TrainerCallback
 
 from hf_smile.errors import SmileError
 from hf_smile.modeling import build_model
-from hf_smile.shards.folder import load_shards, shard_files
+from hf_smile.shards.folder import load_shards
 from hf_smile.shards.write import Sharding, write_shards
 from hf_smile.training.arguments import SmileTrainingArguments
 from hf_smile.training.trainer import SmileTrainer
@@ -30,8 +30,7 @@ def make_trainer(shards, output_dir, **options) -> SmileTrainer:
     args = SmileTrainingArguments(output_dir=str(output_dir), **(settings | options))
     torch.manual_seed(0)
     model = build_model("test_resnet", pretrained=False, image_size=32)
-    splits = load_shards(shards, train_images=False)
-    return SmileTrainer(model, args, splits, shards=shard_files(shards, "train"))
+    return SmileTrainer(model, args, shards, load_shards(shards, train_images=False)["validation"])
 
 
 def equal(one, other):

@@ -20,7 +20,8 @@ def make_trainer(splits, folder, **settings):
     torch.manual_seed(0)
     model = build_model("test_resnet", pretrained=False, image_size=32)
     torch.nn.init.normal_(model.timm_model.fc.weight, std=1e6)  # features of random weights are small
-    return SmileTrainer(model, SmileTrainingArguments(output_dir=str(folder), **settings), splits)
+    args = SmileTrainingArguments(output_dir=str(folder), **settings)
+    return SmileTrainer(model, args, splits["train"], splits.get("validation"))
 
 
 @pytest.fixture(scope="module")
@@ -30,8 +31,8 @@ def splits(sample_dir):
 
 def test_the_saved_model_gives_what_was_fitted_on_validation(splits, tmp_path):
     trainer = make_trainer(splits, tmp_path)
-    before = trainer.predict(trainer.test_dataset).predictions.astype(float)
-    folded = fold_after_training(trainer, splits)
+    before = trainer.predict(splits["test"]).predictions.astype(float)
+    folded = fold_after_training(trainer)
     assert folded.temperature > 1.2 and folded.temperature_is == "fitted on the validation split"
     trainer.save_model()
 
@@ -45,9 +46,9 @@ def test_the_saved_model_gives_what_was_fitted_on_validation(splits, tmp_path):
 
 def test_before_and_after_are_told_from_one_look_at_test(splits, tmp_path):
     trainer = make_trainer(splits, tmp_path)
-    before = trainer.predict(trainer.test_dataset).predictions.astype(float)
-    folded = fold_after_training(trainer, splits, prior_adjustment=0.5)
-    logits = trainer.predict(trainer.test_dataset).predictions
+    before = trainer.predict(splits["test"]).predictions.astype(float)
+    folded = fold_after_training(trainer, prior_adjustment=0.5)
+    logits = trainer.predict(splits["test"]).predictions
     told = describe(folded, splits, logits)
     label_ids = splits["test"]["label"]
     trained = compute_metrics(softmax(before, axis=1), label_ids)
@@ -65,13 +66,13 @@ def test_before_and_after_are_told_from_one_look_at_test(splits, tmp_path):
 def test_without_validation_only_a_temperature_that_is_given_is_folded(sample_dir, tmp_path):
     splits = load_smile_dataset(sample_dir, validation_size=0)
     trainer = make_trainer(splits, tmp_path, select_best="last")
-    before = trainer.predict(trainer.test_dataset).predictions.astype(float)
-    folded = fold_after_training(trainer, splits)
+    before = trainer.predict(splits["test"]).predictions.astype(float)
+    folded = fold_after_training(trainer)
     assert folded.temperature == 1 and "no validation split" in folded.temperature_is
-    assert np.array_equal(trainer.predict(trainer.test_dataset).predictions, before.astype(np.float32))
+    assert np.array_equal(trainer.predict(splits["test"]).predictions, before.astype(np.float32))
 
-    folded = fold_after_training(trainer, splits, temperature=2.0, prior_adjustment=0.3)
-    after = trainer.predict(trainer.test_dataset).predictions
+    folded = fold_after_training(trainer, temperature=2.0, prior_adjustment=0.3)
+    after = trainer.predict(splits["test"]).predictions
     assert np.allclose(after, before / 2 + prior_shift(folded.shares, 0.3), atol=1e-4)
     told = describe(folded, splits, after)
     assert "validation" not in told["calibration"] and told["decision"]["trade_off"] == []
@@ -81,7 +82,7 @@ def test_a_backbone_with_two_classifiers_keeps_its_logits(splits, tmp_path, monk
     monkeypatch.setattr("hf_smile.training.after.output_layer", lambda model: None)
     trainer = make_trainer(splits, tmp_path)
     weight = trainer.model.timm_model.fc.weight.clone()
-    folded = fold_after_training(trainer, splits)
+    folded = fold_after_training(trainer)
     assert folded.temperature == 1 and "no single linear layer" in folded.temperature_is
     assert torch.equal(trainer.model.timm_model.fc.weight, weight)
 
@@ -90,20 +91,20 @@ def test_a_backbone_with_two_classifiers_keeps_its_logits(splits, tmp_path, monk
 def test_no_temperature_is_fitted_against_a_prior_that_training_has_moved(splits, tmp_path, imbalance):
     trainer = make_trainer(splits, tmp_path, imbalance=imbalance)
     weight = trainer.model.timm_model.fc.weight.clone()
-    folded = fold_after_training(trainer, splits)
+    folded = fold_after_training(trainer)
     assert folded.temperature == 1 and imbalance in folded.temperature_is
     assert torch.equal(trainer.model.timm_model.fc.weight, weight)
-    assert fold_after_training(trainer, splits, temperature=2.0).temperature == 2
+    assert fold_after_training(trainer, temperature=2.0).temperature == 2
 
 
 def test_the_focal_loss_moves_no_prior(splits, tmp_path):
-    assert fold_after_training(make_trainer(splits, tmp_path, imbalance="focal"), splits).temperature > 1.2
+    assert fold_after_training(make_trainer(splits, tmp_path, imbalance="focal")).temperature > 1.2
 
 
 def test_the_numbers_are_those_of_the_saved_weights_also_where_training_is_in_bfloat16(splits, tmp_path):
     trainer = make_trainer(splits, tmp_path, bf16=True, num_train_epochs=1)
     trainer.train()
-    fold_after_training(trainer, splits)
+    fold_after_training(trainer)
     trainer.save_model()
     logits = trainer.predict(trainer.test_dataset).predictions.astype(float)
     loaded = predict_probabilities(load_model(tmp_path), splits["test"], 64)

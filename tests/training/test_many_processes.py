@@ -11,7 +11,7 @@ import pytest
 
 from hf_smile.errors import SmileDataError
 from hf_smile.shards.write import Sharding, write_shards
-from hf_smile.training.samplers import EvenBatches
+from hf_smile.training.samplers import EpochBatches
 
 ROOT = Path(__file__).parents[2]
 
@@ -61,14 +61,23 @@ def test_one_of_them_told_to_stop_stops_both_and_they_go_on_as_if_it_had_not(rep
     assert before and after and sorted(before + after) == sorted(ids(reports, data, 0, "1"))
 
 
-@pytest.mark.parametrize(("draws", "processes"), [(86, 1), (86, 2), (86, 4), (64, 4), (5, 4), (33, 4)])
+@pytest.mark.parametrize(("draws", "processes"), [(86, 2), (86, 4), (64, 4), (5, 4), (33, 4)])
 def test_batches_for_processes_hold_each_draw_once_and_are_equally_full(draws, processes):
-    batches = [*EvenBatches(range(draws), 8, processes)]
+    shares = [EpochBatches(range(draws), 8, process, processes) for process in range(processes)]
+    batches = [batch for share in shares for batch in share]
     assert sorted(draw for batch in batches for draw in batch) == [*range(draws)]
-    assert len(batches) % processes == 0 and len(batches) == len(EvenBatches(range(draws), 8, processes))
+    assert {len([*share]) for share in shares} == {len(share) for share in shares} == {len(batches) // processes}
     assert min(map(len, batches)) >= 1 and max(map(len, batches)) <= min(8, min(map(len, batches)) + 1)
+
+
+def test_what_does_not_fill_a_batch_of_each_may_be_left_out():
+    shares = [EpochBatches(range(37), 8, process, 2, drop_last=True) for process in (0, 1)]
+    assert [[len(batch) for batch in share] for share in shares] == [[8, 8], [8, 8]]
+    assert not {draw for batch in shares[0] for draw in batch} & {draw for batch in shares[1] for draw in batch}
+    with pytest.raises(SmileDataError, match="7 images are too few for 1 processes in batches of 8"):
+        EpochBatches(range(7), 8, drop_last=True)
 
 
 def test_fewer_images_than_processes_are_refused():
     with pytest.raises(SmileDataError, match="3 images are too few for 4 processes"):
-        EvenBatches(range(3), 8, 4)
+        EpochBatches(range(3), 8, 0, 4)

@@ -29,10 +29,12 @@ def report(sample_dir, tmp_path):
         torch.manual_seed(0)
         model = build_model("test_resnet", pretrained=False, image_size=32)
         settings = {"num_train_epochs": epochs, "use_cpu": True, "disable_tqdm": True, "report_to": tracker}
-        trainer = SmileTrainer(model, SmileTrainingArguments(output_dir=str(folder), **settings), splits)
+        trainer = SmileTrainer(
+            model, SmileTrainingArguments(output_dir=str(folder), **settings), splits["train"], splits["validation"]
+        )
         trainer.train(resume_from_checkpoint=resume)
-        fold_after_training(trainer, splits)
-        trainer.predict(trainer.test_dataset)
+        fold_after_training(trainer)
+        trainer.predict(splits["test"])
         Image.fromarray(np.full((40, 60, 3), 200, np.uint8)).save(folder / "confusion_matrix.png")
         trainer.reporting.finish(METRICS, folder / "confusion_matrix.png")
         return folder

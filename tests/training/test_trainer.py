@@ -32,7 +32,7 @@ def new_trainer(splits, output_dir, model=None, **options) -> SmileTrainer:
     args = SmileTrainingArguments(**({"output_dir": str(output_dir)} | settings | options))
     torch.manual_seed(args.seed)
     model = model or build_model("test_resnet", pretrained=False, image_size=32)
-    return SmileTrainer(model, args, splits)
+    return SmileTrainer(model, args, splits["train"], splits.get("validation"))
 
 
 @pytest.fixture
@@ -262,12 +262,12 @@ def test_the_middle_image_of_an_odd_batch_is_not_mixed(make_trainer):
     assert torch.allclose(pixel_values[0], share * before[0] + (1 - share) * before[3], atol=1e-5)
 
 
-def test_evaluation_is_one_plain_forward_pass(make_trainer):
+def test_evaluation_is_one_plain_forward_pass(make_trainer, splits):
     trainer = make_trainer(build_model("test_vit", pretrained=False))
-    images = torch.stack([row["pixel_values"] for row in trainer.test_dataset])
+    images = torch.stack([row["pixel_values"] for row in trainer.encode(splits["test"])])
     with torch.no_grad():
         expected = trainer.model.eval()(images).logits.numpy()
-    assert np.allclose(trainer.predict(trainer.test_dataset).predictions, expected, atol=1e-5)
+    assert np.allclose(trainer.predict(splits["test"]).predictions, expected, atol=1e-5)
 
 
 def test_without_a_validation_split_the_last_average_is_the_model(make_trainer, splits, tmp_path):
@@ -283,7 +283,7 @@ def test_without_a_validation_split_the_last_average_is_the_model(make_trainer, 
     assert len(table) == 2
     assert (tmp_path / "training_history.csv").read_text().startswith("epoch,step")
     assert (tmp_path / "loss.png").stat().st_size > 5000
-    assert len(trainer.predict(trainer.test_dataset).predictions) == 32
+    assert len(trainer.predict(splits["test"]).predictions) == 32
     with pytest.raises(SmileError, match="no validation split to choose the checkpoint on by accuracy"):
         make_trainer(splits=without)
 

@@ -12,7 +12,7 @@ from transformers import TrainerCallback
 
 from hf_smile.data.dataset import load_smile_dataset
 from hf_smile.modeling import build_model
-from hf_smile.shards.folder import load_shards, shard_files
+from hf_smile.shards.folder import load_shards
 from hf_smile.training import callbacks
 from hf_smile.training.arguments import SmileTrainingArguments
 from hf_smile.training.checkpoints import CHECKSUMS, last_whole_checkpoint
@@ -44,7 +44,7 @@ def train(shards, output_dir, streamed, stop=False, checkpoint=None):
         splits = load_shards(shards, train_images=False) if streamed else load_smile_dataset(shards)
     torch.manual_seed(args.seed)
     model = build_model("test_resnet", pretrained=False, image_size=32)
-    trainer = SmileTrainer(model, args, splits, shards=shard_files(shards, "train") if streamed else None)
+    trainer = SmileTrainer(model, args, shards if streamed else splits["train"], splits["validation"])
     seen, step = defaultdict(list), trainer.training_step
 
     def noted(model, inputs, *rest):

@@ -1,0 +1,84 @@
+"""The data loaders of a run: whose images a process loads, and loading processes that end with the run."""
+
+from __future__ import annotations
+
+import atexit
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Iterable
+from functools import cache, partial
+from typing import Any
+
+import torch
+from accelerate.data_loader import DataLoaderShard
+from torch.utils.data import BatchSampler, DataLoader, Dataset
+from transformers import TrainingArguments
+
+from hf_smile.data.transforms import collate
+
+
+def training_loader(
+    images: Dataset, batches: BatchSampler, args: TrainingArguments, device: torch.device
+) -> DataLoaderShard:
+    """A data loader that accelerate splits no further: `batches` are those of this process already."""
+    non_blocking = args.accelerator_config.non_blocking
+    return DataLoaderShard(
+        images, device=device, batch_sampler=batches, _non_blocking=non_blocking, **_loader_options(args)
+    )
+
+
+def evaluation_loader(images: Dataset, args: TrainingArguments) -> DataLoader:
+    """A data loader of all images in their order, for `Accelerator.prepare`."""
+    return DataLoader(images, batch_size=args.eval_batch_size, **_loader_options(args))
+
+
+def _loader_options(args: TrainingArguments) -> dict[str, Any]:
+    return {
+        "collate_fn": collate,
+        "num_workers": args.dataloader_num_workers,
+        "pin_memory": args.dataloader_pin_memory,
+        "persistent_workers": args.dataloader_persistent_workers,
+        "prefetch_factor": args.dataloader_prefetch_factor,
+        "multiprocessing_context": args.dataloader_multiprocessing_context,
+        "in_order": args.dataloader_in_order,
+        # Else it draws from the generator of the training, at other times in a run that is resumed.
+        "generator": torch.Generator(),
+        "worker_init_fn": worker_start(),
+    }
+
+
+def end_workers(loaders: Iterable[Any]) -> None:
+    """End the processes that load data, which wait for the next epoch otherwise.
+
+    Left to the garbage collector they do not hear of it (their queues go first), and are waited for in vain.
+    """
+    for loader in loaders:
+        if workers := getattr(loader.base_dataloader, "_iterator", None):
+            workers._shutdown_workers()
+            loader.base_dataloader._iterator = None
+
+
+def worker_start() -> Callable[[int], None]:
+    """A `worker_init_fn`: a data loader's worker passes over SIGTERM until the process that trains is exiting.
+
+    Slurm and service managers signal all processes of a job, and the one that trains still needs its workers to finish
+    the step at hand.
+    """
+    return partial(_start_worker, _exiting())
+
+
+@cache
+def _exiting() -> Any:
+    """What tells the workers. multiprocessing, which registered earlier, terminates them after it is set."""
+    exiting = multiprocessing.Value("b", False, lock=False)
+    atexit.register(setattr, exiting, "value", True)
+    return exiting
+
+
+def _start_worker(exiting: Any, worker_id: int) -> None:
+    def receive(*_: Any) -> None:
+        if exiting.value:
+            os._exit(0)  # of any other end torch would say that a worker was killed
+
+    signal.signal(signal.SIGTERM, receive)

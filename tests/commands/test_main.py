@@ -1,0 +1,98 @@
+"""`hf-smile JOB`: which job runs, under which name, and what is imported for it."""
+
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hf_smile.commands.main import JOBS, main
+
+ROOT = Path(__file__).parents[2]
+SCRIPTS = sorted(path.stem for path in (ROOT / "scripts").glob("*.py") if path.stem != "load_test")
+
+DRIVER = """
+import sys
+from hf_smile.commands.main import main
+try:
+    main()
+except SystemExit as end:
+    print(end.code, sorted({"torch", "timm", "datasets", "pandas"} & {*sys.modules}), sep="\\n")
+"""
+
+
+def run_apart(*words: str, cwd: Path = ROOT) -> subprocess.CompletedProcess:
+    """In a Python of its own, which prints the exit code and what heavy libraries it has imported."""
+    command = [sys.executable, "-c", DRIVER, *words]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=240)
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    def run(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["hf-smile", *words])
+        with pytest.raises(SystemExit) as end:
+            main()
+        return end.value.code or 0, *capsys.readouterr()
+
+    return run
+
+
+def test_every_module_of_the_package_is_a_job():
+    modules = {path.stem for path in (ROOT / "hf_smile" / "commands").glob("*.py")}
+    assert {*JOBS} == modules - {"__init__", "main", "options"}
+
+
+def test_the_jobs_are_listed_with_what_they_do(run):
+    code, out, _ = run("--help")
+    assert code == 0
+    for job in JOBS:
+        assert any(line.split()[:1] == [job] and len(line.split()) > 3 for line in out.splitlines())
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_help_names_the_command_that_was_called_and_imports_nothing_heavy(job):
+    done = run_apart(job, "--help")
+    assert done.stdout.startswith(f"usage: hf-smile {job} ")
+    assert done.stdout.splitlines()[-2:] == ["0", "[]"]
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_script_is_a_job_under_its_own_name(script, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [f"scripts/{script}.py", "--help"])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(ROOT / "scripts" / f"{script}.py"), run_name="__main__")
+    assert not end.value.code
+    assert capsys.readouterr().out.startswith(f"usage: scripts/{script}.py ")
+
+
+def test_a_job_that_does_not_exist_is_refused(run):
+    code, _, error = run("trian")
+    assert code == 2 and "'trian'" in error and "train" in error
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--data_dir", "nowhere"], "nowhere: no such folder"),
+        (["--lr", "1"], "did you mean 'learning_rate'?"),
+        (["--learning_rate", "fast"], "invalid float value: 'fast'"),
+        (["no_such.yaml"], "no_such.yaml: no such recipe"),
+    ],
+)
+def test_training_refuses_what_is_wrong_before_it_imports_torch(words, message, tmp_path):
+    done = run_apart("train", *words, cwd=tmp_path)
+    assert done.stdout.splitlines() == ["2", "[]"]
+    assert message in done.stderr
+
+
+def test_threads_do_not_spin_while_they_wait_unless_the_user_says_so(run, monkeypatch):
+    monkeypatch.setenv("OMP_WAIT_POLICY", "active")
+    run("--version")
+    assert os.environ["OMP_WAIT_POLICY"] == "active"
+    monkeypatch.delenv("OMP_WAIT_POLICY")
+    run("--version")
+    assert os.environ["OMP_WAIT_POLICY"] == "passive"
+    assert run_apart("--version").stdout.splitlines()[-1] == "[]"  # so it is said before torch reads it
