@@ -31,21 +31,7 @@ def positive(text: str) -> int:
             return number
     except ValueError:
         pass
-    raise argparse.ArgumentTypeError(f"it is {text}; it must be a whole number of at least 1")
-
-
-def share(text: str) -> float:
-    """A number from 0 to less than 1.
-
-    >>> share("0.1")
-    0.1
-    """
-    try:
-        if 0 <= (number := float(text)) < 1:
-            return number
-    except ValueError:
-        pass
-    raise argparse.ArgumentTypeError(f"it is {text}; it must lie between 0 and 1, for example 0.1")
+    raise argparse.ArgumentTypeError(f"it is {text}; it must be at least 1, and a whole number")
 
 
 def add_classifier_arguments(parser: argparse.ArgumentParser) -> None:

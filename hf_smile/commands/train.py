@@ -115,17 +115,7 @@ def run(arguments: Arguments) -> None:
             print(f"The images of train are streamed from {len(shards):,} shards", flush=True)
 
     set_seed(args.seed)
-    model = build_model(
-        backbone.backbone,
-        pretrained=backbone.pretrained,
-        image_size=backbone.image_size,
-        crop_pct=backbone.crop_pct,
-        head_hidden_size=backbone.head_hidden_size,
-        freeze_backbone=backbone.freeze_backbone,
-        freeze_stages=backbone.freeze_stages,
-        drop_path=backbone.drop_path,
-        labels=labels_of(splits["train"]),
-    )
+    model = build_model(**vars(backbone), labels=labels_of(splits["train"]))
     if args.temperature is not None or args.prior_adjustment:
         require_output_layer(model)  # better known now than after the training
     try:

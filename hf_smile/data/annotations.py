@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import logging
 import re
-import sys
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -15,7 +15,8 @@ from hf_smile.data.columns import PLAIN, Columns, Reading
 from hf_smile.data.images import IMAGE_SUFFIXES
 from hf_smile.data.sources import plain_path
 from hf_smile.errors import Problems, SmileDataError
-from hf_smile.utils.console import is_main_process
+
+logger = logging.getLogger(__name__)
 
 OWN_COLUMNS = ("image_id", "file", "label", "where", "problem")
 """Columns of every table of annotations; the others are the user's."""
@@ -93,12 +94,9 @@ def annotation_pieces(
         lower = [column.strip().lower() for column in names]
         if twice := [column for column in lower if lower.count(column) > 1]:
             raise SmileDataError(f"column {twice[0]!r} appears twice; rename one of them")
-        if (
-            dropped := [c for at, c in enumerate(lower) if c in RESERVED_COLUMNS and at not in columns]
-        ) and is_main_process():
-            print(
-                f"Note: column {', '.join(dropped)} of {name} is not kept; the name is used for something else",
-                file=sys.stderr,
+        if dropped := [c for at, c in enumerate(lower) if c in RESERVED_COLUMNS and at not in columns]:
+            logger.warning(
+                f"Note: column {', '.join(dropped)} of {name} is not kept; the name is used for something else"
             )
         while block := list(islice(rows, piece)):
             yield _table(name, columns, names, block, reading, problems)

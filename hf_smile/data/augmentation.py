@@ -17,8 +17,6 @@ from hf_smile.data.preprocessing import data_config
 if TYPE_CHECKING:
     import torch
 
-cv2.setNumThreads(0)  # whoever calls has threads or processes of his own, and OpenCV's do not outlive a fork
-
 _CROP_RATIOS = 0.9, 1.1
 _ERASED_AREAS, _ERASED_RATIOS = (0.02, 0.33), (0.3, 3.3)
 _BLUR_FROM = 1.25  # source pixels to one of the model; below, single points show no less than areas
@@ -45,6 +43,7 @@ class TrainingTransform:
     """
 
     def __init__(self, pretrained_cfg: dict[str, Any], augmentation: AugmentationArguments) -> None:
+        cv2.setNumThreads(0)  # whoever calls has threads or processes of their own, and OpenCV's do not outlive a fork
         config = data_config(pretrained_cfg)
         self.augmentation = augmentation
         _, self.height, self.width = config["input_size"]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import re
-import sys
 from collections.abc import Iterator
 from functools import partial
 from itertools import islice
@@ -17,8 +17,9 @@ import pyarrow.parquet as pq
 
 from hf_smile.data.columns import Columns, Reading
 from hf_smile.errors import SmileDataError, first_line
-from hf_smile.utils.console import is_main_process
 from hf_smile.utils.csv_cells import unguarded
+
+logger = logging.getLogger(__name__)
 
 TOO_LARGE = "is this an annotation file? If so, let hf-smile shard read it, and train on what that writes"
 _MAX_LINE_LENGTH = 1_000_000
@@ -112,9 +113,9 @@ def _csv_rows(path: Path, max_lines: int | None, reading: Reading) -> tuple[list
     encoding = _encoding_of(path)
     delimiter = _delimiter_of(path, encoding, reading)
     plain = encoding == "utf-8" and delimiter == ","
-    if not plain and is_main_process():
+    if not plain:
         text = "UTF-8" if encoding == "utf-8" else encoding
-        print(f"Note: {path.name} is read as {text} text with {_DELIMITERS[delimiter]}", file=sys.stderr)
+        logger.warning(f"Note: {path.name} is read as {text} text with {_DELIMITERS[delimiter]}")
     rows = _cells(path, encoding, delimiter, max_lines)
     head = list(islice(rows, 1000))
     if head and head[0][1][0].lower() == "sep=":

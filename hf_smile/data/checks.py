@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import sqlite3
-import sys
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
@@ -21,6 +21,8 @@ from hf_smile.data.sources import Images
 from hf_smile.errors import SmileDataError
 from hf_smile.utils.console import is_main_process
 from hf_smile.utils.cores import own_cores
+
+logger = logging.getLogger(__name__)
 
 _CHUNK = 256  # images that wait in the pool at a time, however many there are
 _CHECKED_BY = f"hf_smile {__version__}, Pillow {PIL.__version__}"  # another version may find something else
@@ -48,8 +50,8 @@ def check_images(images: Images, files: list[str]) -> list[Checked]:
     with _memory(images.path) as memory:
         known = [memory.get(file, stamp) for file, stamp in zip(files, stamps, strict=True)]
         new = [number for number, checked in enumerate(known) if checked is None]
-        if is_main_process() and (before := len(files) - len(new)):
-            print(f"{before:,} of {len(files):,} images were already checked", file=sys.stderr)
+        if before := len(files) - len(new):
+            logger.info(f"{before:,} of {len(files):,} images were already checked")
         progress = tqdm(total=len(new), desc="Checking images", unit=" images", delay=1, disable=not is_main_process())
         with progress, ThreadPoolExecutor(own_cores()) as pool:
             for start in range(0, len(new), _CHUNK):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -17,7 +17,8 @@ from hf_smile.data.sources import ImageSource, plain_path
 from hf_smile.data.splits import name_splits, split_of
 from hf_smile.errors import Problems, SmileDataError
 from hf_smile.labels import MAX_LABELS
-from hf_smile.utils.console import is_main_process
+
+logger = logging.getLogger(__name__)
 
 _MOST_CLASSES = 1_000  # folders at a level; with more, they are not classes
 _PIECE = 10_000  # names that are in memory at a time
@@ -92,12 +93,11 @@ def rows_of_folders(
                 rows.setdefault(split, []).append(row)
         for split, found in rows.items():
             yield split, pd.DataFrame(found)
-    if is_main_process():
-        if outside:
-            print(f"Note: {outside:,} images outside of train/, validation/ and test/ are not used", file=sys.stderr)
-        if images.unread:
-            formats = ", ".join(f"{count:,} .{suffix}" for suffix, count in images.unread.items())
-            print(f"Note: files of other formats are not used: {formats}", file=sys.stderr)
+    if outside:
+        logger.warning(f"Note: {outside:,} images outside of train/, validation/ and test/ are not used")
+    if images.unread:
+        formats = ", ".join(f"{count:,} .{suffix}" for suffix, count in images.unread.items())
+        logger.warning(f"Note: files of other formats are not used: {formats}")
 
 
 def base_folder(images: ImageSource, reading: Reading) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import sys
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,8 @@ from hf_smile.labels import SMILE_LABELS, LabelSet
 from hf_smile.shards.folder import features_of
 from hf_smile.utils.console import is_main_process
 from hf_smile.utils.csv_cells import guarded
+
+logger = logging.getLogger(__name__)
 
 
 def load_smile_dataset(
@@ -100,9 +102,9 @@ def load_smile_dataset(
     for split, size in (("test", test_size), ("validation", validation_size)):
         if split in splits:
             given = size is not None and (split == "validation" or size)
-            if given and is_main_process():
+            if given:
                 own = f"{data_dir} has a {split} split of its own ({len(splits[split]):,} images)"
-                print(f"Note: {own}; {split}_size and seed do not change it", file=sys.stderr)
+                logger.warning(f"Note: {own}; {split}_size and seed do not change it")
         elif size:
             splits |= hold_out(splits["train"], split, size, seed, group_by)
     _check_classes(splits, layout.labels)
@@ -184,7 +186,7 @@ def _check_images(
         bad_image_list.parent.mkdir(parents=True, exist_ok=True)
         bad.map(guarded).to_csv(bad_image_list, index=False)
         total = sum(map(len, tables.values()))
-        print(f"Left out {len(bad)} of {total} images; they are listed in {bad_image_list}", file=sys.stderr)
+        logger.warning(f"Left out {len(bad)} of {total} images; they are listed in {bad_image_list}")
     kept = {split: table[table["problem"] == ""] for split, table in tables.items()}
     if empty := [split for split, table in kept.items() if table.empty]:
         raise SmileDataError(f"{where}: no image is left in {' and '.join(empty)}; see {bad_image_list}")
@@ -227,5 +229,5 @@ def _check_classes(splits: DatasetDict, labels: LabelSet) -> None:
         missing = [name for label, name in enumerate(labels) if label not in present]
         if split == "train" and len(missing) >= len(labels) - 1:
             raise SmileDataError(f"train has only one class; it has no image of {' and '.join(map(repr, missing))}")
-        if missing and is_main_process():
-            print(f"Note: no image of {' and '.join(map(repr, missing))} in {split}", file=sys.stderr)
+        if missing:
+            logger.warning(f"Note: no image of {' and '.join(map(repr, missing))} in {split}")

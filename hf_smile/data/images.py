@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import re
 import stat
-import warnings
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,11 +17,6 @@ from hf_smile.errors import SmileDataError, first_line
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".avif", ".heic", ".heif")
 MAX_PIXELS = 50_000_000
 MAX_FILE_BYTES = 100_000_000
-
-# The limit above is stricter than the size at which Pillow warns.
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
-# What Pillow finds odd in an EXIF or an animation is overlooked here.
-warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "AVIF")
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")

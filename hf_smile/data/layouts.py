@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import sqlite3
-import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -24,7 +24,8 @@ from hf_smile.data.splits import SPLITS, name_splits, split_of
 from hf_smile.errors import Problems, SmileDataError
 from hf_smile.labels import SMILE_LABELS, LabelSet
 from hf_smile.shards.folder import SETTINGS
-from hf_smile.utils.console import is_main_process
+
+logger = logging.getLogger(__name__)
 
 _NAMES_A_SPLIT = re.compile(r"^[a-z]+([-_ ](labels?|annotations?|data|set))?$", re.IGNORECASE)
 _IMAGE_PLACES = ("happy_images", "images", "happy_images.zip", "images.zip")
@@ -155,8 +156,8 @@ def _find_images(folder: Path, cells: Iterable[str], problems: Problems) -> Imag
 
     usual = [ImageSource(folder / name) for name in _IMAGE_PLACES if (folder / name).exists()]
     if found := [source for source in usual if holds(source)]:
-        if len(found) > 1 and is_main_process():
-            print(f"Note: the images are read from {found[0].path}, and not from {found[1].path}", file=sys.stderr)
+        if len(found) > 1:
+            logger.warning(f"Note: the images are read from {found[0].path}, and not from {found[1].path}")
         return found[0]
     zips = [path for path in sorted(folder.glob("*.[zZ][iI][pP]")) if path.name not in _IMAGE_PLACES]
     others = [ImageSource(path) for path in (*zips, folder)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import sys
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +21,8 @@ from hf_smile.data.splits import SPLITS, name_splits, split_of
 from hf_smile.errors import Problems, SmileDataError, first_line
 from hf_smile.labels import SMILE_LABELS, LabelSet
 from hf_smile.shards.folder import is_sharded, rows_of
-from hf_smile.utils.console import is_main_process
+
+logger = logging.getLogger(__name__)
 
 _PIECE = 10_000
 
@@ -100,10 +101,8 @@ def load_rows(data_dir: str | Path, reading: Reading = PLAIN) -> RowSource:
         splits = dict(zip(["train"], splits.values(), strict=True))
     splits = {name: rows for name, rows in splits.items() if len(rows)}
     split_names = name_splits(splits)
-    if (foreign := [name for name in splits if name not in split_names]) and is_main_process():
-        print(
-            f"Note: {', '.join(foreign)} of {data_dir} are not used, only train, validation and test", file=sys.stderr
-        )
+    if foreign := [name for name in splits if name not in split_names]:
+        logger.warning(f"Note: {', '.join(foreign)} of {data_dir} are not used, only train, validation and test")
     named = {split: splits[name] for name, split in split_names.items()}
     standard = {split: standardize(named[split], split, data_dir, reading) for split in SPLITS if split in named}
     if not standard:

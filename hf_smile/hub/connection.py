@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import sys
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +14,8 @@ from huggingface_hub.errors import HfHubHTTPError, HTTPError, OfflineModeIsEnabl
 
 from hf_smile.errors import SmileError, first_line
 from hf_smile.utils.hub_id import is_hub_id
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -86,7 +88,7 @@ def retry(call: Callable[[], T]) -> T:
             if wait is None or not is_transient(error):
                 raise
             wait = max(wait, _asked_wait(error))
-            print(f"The Hub: {first_line(error)}; trying again in {wait:g} s", file=sys.stderr, flush=True)
+            logger.warning(f"The Hub: {first_line(error)}; trying again in {wait:g} s")
             time.sleep(wait)
     raise AssertionError
 

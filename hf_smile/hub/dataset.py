@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import logging
 import tempfile
 from pathlib import Path
 from uuid import uuid4
@@ -21,6 +21,8 @@ from hf_smile.data.plots import plot_class_distribution
 from hf_smile.errors import SmileError
 from hf_smile.hub.connection import connect, hub_errors, retry
 from hf_smile.hub.upload import Target, commit_url, list_paths, open_repo, send_commit
+
+logger = logging.getLogger(__name__)
 
 _COLUMNS = ("image", "label", "image_id")
 
@@ -119,7 +121,7 @@ def _delete_branch(api: HfApi, target: Target, branch: str) -> None:
     try:
         retry(lambda: api.delete_branch(branch=branch, **target.where))
     except Exception as error:  # it is in nobody's way, and must not hide why the push failed
-        print(f"Note: delete the branch {branch} of {target.repo_id} by hand: {error}", file=sys.stderr)
+        logger.warning(f"Note: delete the branch {branch} of {target.repo_id} by hand: {error}")
 
 
 def _picture(splits: DatasetDict) -> bytes:

@@ -70,7 +70,7 @@ model = timm.create_model("{{ 'hf-hub' if published else 'local-dir' }}:{{ sourc
 With hf_smile, which finds the faces of a photo as well:
 
 ```python
-from hf_smile.inference.classifier import SmileClassifier
+from hf_smile import SmileClassifier
 
 classifier = SmileClassifier.from_pretrained("{{ source }}"{{ onnx }})
 for prediction in classifier.predict_photo("group.jpg", faces="all"):

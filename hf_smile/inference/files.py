@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-import sys
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -23,6 +23,8 @@ from hf_smile.labels import SMILE_LABELS, LabelSet
 from hf_smile.utils.csv_cells import guarded
 from hf_smile.utils.figures import class_colors
 from hf_smile.utils.files import make_folder, written_whole
+
+logger = logging.getLogger(__name__)
 
 FORMATS = {".csv": "csv", ".jsonl": "jsonl", ".txt": "table"}
 """Format by suffix of the output. No other suffix is taken, so that no picture or model is ever written over."""
@@ -59,7 +61,7 @@ def find_images(paths: Sequence[str]) -> tuple[int, Iterator[NamedImage]]:
     if not total:
         raise SmileDataError("\n".join(source.why_empty for source in sources if isinstance(source, ImageSource)))
     for empty in (source for source in sources if isinstance(source, ImageSource) and not len(source)):
-        print(f"Note: {empty.why_empty}", file=sys.stderr)
+        logger.warning(f"Note: {empty.why_empty}")
     return total, chain.from_iterable(map(_images_of, sources))
 
 
@@ -135,14 +137,14 @@ def make_writer(form: str, file: TextIO, labels: LabelSet = SMILE_LABELS) -> Cal
     error               -        -  a.jpg (gone)
     """
     if form == "jsonl":
-        return lambda prediction: print(json.dumps(prediction.to_dict(), ensure_ascii=False), file=file)
+        return lambda prediction: file.write(json.dumps(prediction.to_dict(), ensure_ascii=False) + "\n")
     if form == "csv":
         writer = csv.DictWriter(file, [*_csv_row(SmilePrediction(labels=labels))], lineterminator="\n")
         writer.writeheader()
         return lambda prediction: writer.writerow(_csv_row(prediction))
     width = max(map(len, (*labels, "no face")))
-    print("  ".join([f"{'label':<{width}}", *_answers(SmilePrediction(labels=labels)), "image"]), file=file)
-    return lambda prediction: print(_table_line(prediction, width), file=file)
+    file.write("  ".join([f"{'label':<{width}}", *_answers(SmilePrediction(labels=labels)), "image"]) + "\n")
+    return lambda prediction: file.write(_table_line(prediction, width) + "\n")
 
 
 def _csv_row(prediction: SmilePrediction) -> dict[str, Any]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import logging
 import shutil
 import sqlite3
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -35,6 +35,8 @@ from hf_smile.shards.folder import SETTINGS, features_of, read_settings, rows_of
 from hf_smile.utils.cores import own_cores
 from hf_smile.utils.csv_cells import guarded
 from hf_smile.utils.files import make_folder, write_text, written_whole
+
+logger = logging.getLogger(__name__)
 
 _PIECE = 1_000  # lines of a CSV file that are in memory at a time
 _ROW_GROUP = 100  # images that are in memory at a time, here and wherever the shards are read
@@ -207,7 +209,7 @@ def _list_bad_images(output: Path, total: int) -> None:
     ]
     if bad:
         pd.DataFrame(bad).map(guarded).to_csv(output / "bad_images.csv", index=False)
-        print(f"Left out {len(bad)} of {total} images; they are listed in {output}/bad_images.csv", file=sys.stderr)
+        logger.warning(f"Left out {len(bad)} of {total} images; they are listed in {output}/bad_images.csv")
 
 
 class _Index:

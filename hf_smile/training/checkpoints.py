@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import shutil
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,8 +14,10 @@ from typing import Any
 from safetensors import SafetensorError
 
 from hf_smile.errors import SmileError, first_line
-from hf_smile.utils.console import DISK_FULL, is_main_process
+from hf_smile.utils.console import DISK_FULL
 from hf_smile.utils.model_files import file_sha256
+
+logger = logging.getLogger(__name__)
 
 CHECKSUMS = "checksums.json"
 """In a checkpoint: SHA-256 of every other file, written last."""
@@ -77,8 +79,7 @@ def last_whole_checkpoint(folder: Path) -> Path | None:
             if best_problem is None:
                 return path
             problem = f"it needs checkpoint-{best}, where {best_problem}"
-        if is_main_process():
-            print(f"Note: {path} is damaged and passed over: {problem}", file=sys.stderr)
+        logger.warning(f"Note: {path} is damaged and passed over: {problem}")
     return None
 
 

@@ -1,10 +1,12 @@
-"""What all scripts share on the command line: which process speaks, and how a user's mistake ends."""
+"""What all commands share: which process speaks, where its messages go, and how a user's mistake ends."""
 
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,6 +24,29 @@ def is_main_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+class _Terminal(logging.Handler):
+    """Messages as plain lines on stderr, above the progress bars that are there."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        line = visible(self.format(record))
+        if "tqdm" in sys.modules:
+            sys.modules["tqdm"].tqdm.write(line, file=sys.stderr)
+        else:
+            print(line, file=sys.stderr, flush=True)
+
+
+def show_messages() -> None:
+    """Let the program's messages be seen, of several processes those of the first, and Pillow's warnings not.
+
+    What Pillow finds odd in an EXIF or an animation is overlooked, and a limit on pixels of ours is stricter than its.
+    """
+    logger = logging.getLogger("hf_smile")
+    logger.setLevel(logging.INFO if is_main_process() else logging.ERROR)
+    if not logger.handlers:
+        logger.addHandler(_Terminal())
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+
+
 def run_script(main: Callable[[], None]) -> None:
     """Run the `main` of a script. A user's mistake ends in one short message and exit code 2, without a traceback.
 
@@ -32,6 +57,7 @@ def run_script(main: Callable[[], None]) -> None:
     # Python puts the script's own folder first on the import path, where evaluate.py would hide the library.
     folder = Path(sys.argv[0]).resolve().parent
     sys.path[:] = [path for path in sys.path if Path(path).resolve() != folder]
+    show_messages()
     try:
         main()
     except SmileError as error:

@@ -4,6 +4,7 @@ import json
 from itertools import pairwise
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pytest
 from scipy.special import softmax
@@ -25,7 +26,8 @@ SHARES = np.array([0.1, 0.2, 0.7])
 def write(tmp_path, monkeypatch):
     def write(label_ids, *, folder="model", prior_adjustment=0.0, temperature=1.25, sure=1.0, **options) -> str:
         draw = np.random.default_rng(0)
-        splits = {"validation": {"label": draw.integers(0, 3, 40)}, "test": {"label": label_ids}}
+        of_split = {"validation": draw.integers(0, 3, 40), "test": label_ids}
+        splits = {split: datasets.Dataset.from_dict({"label": ids}) for split, ids in of_split.items()}
         validation_logits = sure * draw.normal(size=(40, 3))
         folded = Folded(temperature, "fitted on the validation split", prior_adjustment, SHARES, validation_logits)
         logits = draw.normal(size=(len(label_ids), 3))

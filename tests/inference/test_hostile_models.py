@@ -19,7 +19,7 @@ import torch
 from onnx import helper
 from safetensors.torch import load_file, save_file
 
-from hf_smile import cli
+from hf_smile.commands.main import main
 from hf_smile.errors import SmileModelError
 from hf_smile.inference.classifier import SmileClassifier
 from hf_smile.inference.faces import make_detector
@@ -394,7 +394,7 @@ def test_the_command_line_ends_in_one_message(command, own_model, faces, monkeyp
     settings(auto_map={"AutoConfig": "evil.Evil"}, architecture="\x1b[31mred")(own_model)
     monkeypatch.setattr(sys, "argv", ["hf-smile", *(word.format(face="face.png", model=own_model) for word in command)])
     with pytest.raises(SystemExit) as exit:
-        cli.main()
+        main()
     out, err = capsys.readouterr()
     assert exit.value.code == 2 and out == "" and err.count("error: ") == 1 and "Traceback" not in err
     assert "code of its own" in err

@@ -106,6 +106,6 @@ def test_the_numbers_are_those_of_the_saved_weights_also_where_training_is_in_bf
     trainer.train()
     fold_after_training(trainer)
     trainer.save_model()
-    logits = trainer.predict(trainer.test_dataset).predictions.astype(float)
+    logits = trainer.predict(splits["test"]).predictions.astype(float)
     loaded = predict_probabilities(load_model(tmp_path), splits["test"], 64)
     assert np.allclose(softmax(logits, axis=1), loaded, atol=1e-6)
