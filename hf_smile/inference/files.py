@@ -18,7 +18,8 @@ from PIL import Image, ImageDraw
 from hf_smile.data.images import read_file
 from hf_smile.data.sources import ImageSource
 from hf_smile.errors import SmileDataError
-from hf_smile.inference.classifier import NO_FACE, NamedImage, SmileClassifier, SmilePrediction, load_image
+from hf_smile.inference.classifier import NamedImage, SmileClassifier, load_image
+from hf_smile.inference.prediction import NO_FACE, SmilePrediction
 from hf_smile.labels import SMILE_LABELS, LabelSet
 from hf_smile.utils.csv_cells import guarded
 from hf_smile.utils.figures import class_colors
