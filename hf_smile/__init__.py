@@ -19,7 +19,7 @@ _MODULES = {
     "SmilePrediction": "inference.classifier",
     "SmileTrainer": "training.trainer",
     "SmileTrainingArguments": "training.arguments",
-    "audit_dataset": "audit.run",
+    "audit_dataset": "audit.dataset",
     "build_model": "modeling",
     "load_smile_dataset": "data.dataset",
     "publish_model": "hub.model",

@@ -25,8 +25,9 @@ from samples import write_samples
 from starlette.middleware import Middleware
 
 from hf_smile.errors import SmileDataError, SmileError, SmileModelError
-from hf_smile.inference.classifier import SmilePrediction, load_image
+from hf_smile.inference.classifier import load_image
 from hf_smile.inference.files import make_writer
+from hf_smile.inference.prediction import SmilePrediction
 from hf_smile.labels import LabelSet
 from hf_smile.utils.console import run_script
 

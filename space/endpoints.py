@@ -10,7 +10,8 @@ from engine import Engine, SeenFace, why
 from gradio.processing_utils import check_all_files_in_cache
 
 from hf_smile.errors import SmileDataError
-from hf_smile.inference.classifier import NO_FACE, SmilePrediction, load_image
+from hf_smile.inference.classifier import load_image
+from hf_smile.inference.prediction import NO_FACE, SmilePrediction
 from hf_smile.labels import LabelSet
 
 

@@ -18,8 +18,9 @@ from zipfile import is_zipfile
 from PIL import Image
 
 from hf_smile.errors import SmileDataError, SmileModelError
-from hf_smile.inference.classifier import NO_FACE, NamedImage, SmileClassifier, SmilePrediction, load_image
+from hf_smile.inference.classifier import NamedImage, SmileClassifier, load_image
 from hf_smile.inference.files import find_images
+from hf_smile.inference.prediction import NO_FACE, SmilePrediction
 from hf_smile.inference.runtimes import TorchRuntime
 from hf_smile.inference.video import Peak, analyse_video
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from hf_smile.inference.classifier import SmilePrediction
+from hf_smile.inference.prediction import SmilePrediction
 from hf_smile.labels import SMILE_LABELS
 from hf_smile.utils.figures import class_colors
 from hf_smile.utils.words import counted

@@ -16,10 +16,7 @@ from hf_smile.data.arguments import add_data_arguments, data_arguments
 from hf_smile.utils.files import make_folder
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
-
-    from hf_smile.data.sources import Images
 
 
 def parse_arguments(words: list[str], prog: str) -> argparse.Namespace:
@@ -77,12 +74,11 @@ def run(args: argparse.Namespace) -> None:
 
     data = data_arguments(args)
     check_installed("imagehash", "cleanlab")
+    from hf_smile.audit.dataset import audit_images
     from hf_smile.audit.pictures import draw_contact_sheets, open_private_folder
     from hf_smile.audit.report import refuse_data, require_files, to_act_on, write_clean, write_report
-    from hf_smile.audit.run import DUPLICATE_SIMILARITY, run_audit
-    from hf_smile.audit.scan import scan_images
+    from hf_smile.audit.run import DUPLICATE_SIMILARITY
     from hf_smile.data.dataset import read_tables
-    from hf_smile.data.record import refuse_trained_on
 
     predictions = read_predictions(args.predictions) if args.predictions else None
     tables, images = read_tables(data, args.seed)
@@ -91,19 +87,13 @@ def run(args: argparse.Namespace) -> None:
     refuse_data(output_dir, Path(args.data_dir))
     make_folder(output_dir)
     open_private_folder(sheets_dir)
-    if args.backbone:
-        from hf_smile.modeling import build_model
-
-        build_model(args.backbone)  # a mistake in its name should not wait for the images
-    scan = scan_images(tables, images)
-    if args.backbone:
-        digests = scan.table["digest"].map(bytes.decode)
-        refuse_trained_on(args.backbone, zip(scan.table["image_id"], digests, strict=True))
-    features = compute_features(args, scan.table, images) if args.backbone else None
-    audit = run_audit(
-        scan,
-        features,
-        predictions,
+    audit = audit_images(
+        tables,
+        images,
+        args.backbone,
+        batch_size=args.batch_size or 32,
+        cache_dir=args.cache_dir or output_dir / "cache",
+        predictions=predictions,
         duplicate_similarity=args.duplicate_similarity or DUPLICATE_SIMILARITY,
         cluster_similarity=args.cluster_similarity,
         seed=args.seed,
@@ -134,15 +124,3 @@ def read_predictions(path: str) -> pd.DataFrame:
 
     predictions = read_predictions(path)
     return pd.DataFrame({"image_id": predictions.image_ids, "prediction": predictions.predicted_ids})
-
-
-def compute_features(args: argparse.Namespace, table: pd.DataFrame, images: Images) -> np.ndarray:
-    """Features (N, F) of the images that can be read."""
-    from tqdm.auto import tqdm
-
-    from hf_smile.modeling.features import pooled_features
-
-    good = table.loc[table["problem"] == "", "file"]
-    files = (images.read(file) for file in tqdm(good, desc="Features", unit=" images", delay=1))
-    cache_dir = Path(args.cache_dir or Path(args.output_dir) / "cache")
-    return pooled_features(files, args.backbone, batch_size=args.batch_size or 32, cache_dir=cache_dir)

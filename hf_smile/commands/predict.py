@@ -46,8 +46,8 @@ def run(args: argparse.Namespace) -> int:
     """Exit code 0, or 1 where an image failed."""
     from tqdm import tqdm
 
-    from hf_smile.inference.classifier import NO_FACE
     from hf_smile.inference.files import FORMATS, Annotator, find_images, make_writer, predict_files, text_output
+    from hf_smile.inference.prediction import NO_FACE
 
     output = Path(args.output) if args.output else None
     by_suffix = FORMATS.get(output.suffix.lower()) if output else None

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from hf_smile.errors import SmileDataError
 from hf_smile.labels import SMILE_LABELS, LabelSet
+
+logger = logging.getLogger(__name__)
 
 _ID_COLUMNS = ("image_id", "id")
 _IMAGE_COLUMNS = ("file_name", "filename", "file", "path", "image_path", "image", "img")
@@ -94,6 +97,8 @@ class Reading:
                 f"{where}: {error}. Or name the labels with --labels, and say with --label_map which of "
                 f"{', '.join(map(repr, names[:5]))}{', ...' if len(names) > 5 else ''} is which"
             ) from None
+        if adopted.labels != SMILE_LABELS:
+            logger.warning("Note: the labels are those of the data: %s", adopted.labels)
         return adopted
 
 

@@ -230,7 +230,7 @@ def _read_lines(path: Path) -> tuple[list[str], list[tuple[int, list[str]]], Lab
 
 def _labels_of(header: list[str], lines: list[tuple[int, list[str]]]) -> LabelSet:
     """The default, unless the file has probabilities of others alone. The cells say how these are spelled."""
-    if "predicted_label" not in header or any(name in header for name in probability_columns(SMILE_LABELS).values()):
+    if "predicted_label" not in header or {"p_negative_smile", "p_positive_smile"} & {*header}:
         return SMILE_LABELS
     following = takewhile(lambda name: name.startswith("p_"), header[header.index("predicted_label") + 1 :])
     slugs = [name.removeprefix("p_") for name in following]

@@ -18,7 +18,8 @@ from PIL import Image, ImageDraw
 from hf_smile.data.images import read_file
 from hf_smile.data.sources import ImageSource
 from hf_smile.errors import SmileDataError
-from hf_smile.inference.classifier import NO_FACE, NamedImage, SmileClassifier, SmilePrediction, load_image
+from hf_smile.inference.classifier import NamedImage, SmileClassifier, load_image
+from hf_smile.inference.prediction import NO_FACE, SmilePrediction
 from hf_smile.labels import SMILE_LABELS, LabelSet
 from hf_smile.utils.csv_cells import guarded
 from hf_smile.utils.figures import class_colors
@@ -129,7 +130,7 @@ def text_output(path: Path) -> Iterator[TextIO]:
         yield file
 
 
-def make_writer(form: str, file: TextIO, labels: LabelSet = SMILE_LABELS) -> Callable[[SmilePrediction], None]:
+def make_writer(form: str, file: TextIO, labels: LabelSet = SMILE_LABELS) -> Callable[[SmilePrediction], object]:
     """What writes predictions with these labels to a file, one by one: `table`, `csv` or `jsonl`.
 
     >>> make_writer("table", sys.stdout)(SmilePrediction(source="a.jpg", error="gone"))  # doctest: +SKIP

@@ -16,8 +16,9 @@ from PIL import Image
 from hf_smile.data.images import IMAGE_SUFFIXES, MAX_PIXELS
 from hf_smile.errors import SmileDataError
 from hf_smile.evaluation.schema import probability_columns
-from hf_smile.inference.classifier import SmileClassifier, SmilePrediction
+from hf_smile.inference.classifier import SmileClassifier
 from hf_smile.inference.files import annotate
+from hf_smile.inference.prediction import SmilePrediction
 from hf_smile.labels import SMILE_LABELS, LabelSet
 from hf_smile.utils.figures import class_colors, new_figure, save_figure
 from hf_smile.utils.files import make_folder

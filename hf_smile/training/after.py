@@ -66,7 +66,8 @@ def fold_after_training(
         SmileModelError: a temperature or an adjustment is asked for, and the model has no layer to take it.
         SmileDataError: the logits are not finite.
     """
-    shares, logits, label_ids = trainer.class_counts / trainer.class_counts.sum(), None, None
+    shares, logits = trainer.class_counts / trainer.class_counts.sum(), None
+    label_ids: Any = None
     if trainer.eval_dataset is not None:
         output = trainer.predict(trainer.eval_dataset)
         logits, label_ids = output.predictions.astype(np.float64), output.label_ids

@@ -18,6 +18,7 @@ from hf_smile.training.arguments import SmileTrainingArguments, to_recipe
 from hf_smile.training.history import describe_choice, history_table
 from hf_smile.training.resumable import ResumableTrainer
 from hf_smile.training.run_folder import finish_run, mark_finished, start_run
+from hf_smile.training.settings import ModelArguments
 
 
 class RecordedTrainer(ResumableTrainer):
@@ -55,11 +56,16 @@ class RecordedTrainer(ResumableTrainer):
     def describe_settings(self) -> dict[str, Any]:
         """The settings as in `recipe.yaml`, those of the model as far as it knows them."""
         config, source = self.model.config, self.model.name_or_path
-        settings: dict[str, Any] = {"backbone": source or config.architecture, "pretrained": bool(source)}
-        settings["image_size"] = config.pretrained_cfg["input_size"][-1]
-        if hidden := getattr(config, "head_hidden_size", None):
-            settings["head_hidden_size"] = hidden
-        return settings | to_recipe((self.augmentation, self.args))
+        model = ModelArguments(
+            backbone=source or config.architecture,
+            pretrained=bool(source),
+            image_size=config.pretrained_cfg["input_size"][-1],
+            crop_pct=config.pretrained_cfg["crop_pct"],
+            head_hidden_size=getattr(config, "head_hidden_size", None),
+        )
+        unknown = ("drop_path", "freeze_backbone", "freeze_stages")
+        settings = to_recipe((model, self.augmentation, self.args))
+        return {name: value for name, value in settings.items() if name not in unknown}
 
     def record(self) -> dict[str, Any]:
         """Write settings, versions, predictions, metrics and their pictures to the output folder.

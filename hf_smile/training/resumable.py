@@ -49,6 +49,8 @@ class ResumableTrainer(Trainer):
     Batches carry `image_ids`, a list of strings, for the message about the last.
     """
 
+    control: TrainerControl
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.args.logging_nan_inf_filter = False  # `training_step` looks already, and that is waiting once a step

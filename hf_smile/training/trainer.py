@@ -87,6 +87,7 @@ class SmileTrainer(RecordedTrainer):
     args: SmileTrainingArguments
     model: PreTrainedModel
     optimizer: torch.optim.Optimizer | None
+    lr_scheduler: torch.optim.lr_scheduler.LRScheduler | None
 
     def __init__(
         self,

@@ -207,7 +207,8 @@ def test_all_kinds_of_problems_come_in_one_run(write):
             r"there is train .1 images. and validation .1 images., and no test",
         ),
         ({"test/0/a.png": b""}, r"there is test .1 images., and no train"),
-        ({"happy/a.png": b"", "sad/b.png": b""}, r'unknown label .happy.(.|\n)*--label_map "happy=...,sad=..."'),
+        ({"happy/a.png": b"", "0/b.png": b""}, r'unknown label .happy.(.|\n)*--label_map "happy=..."(.|\n)*--labels'),
+        ({"happy/a.png": b"", "a|b/b.png": b""}, r"'a|b' can't be a label(.|\n)*--labels(.|\n)*--label_map"),
         ({"a.png": b""}, "images, and nothing that says what they show"),
         ({"train.csv": "a,0\n"}, "pictures were looked for in happy_images, images, happy_images.zip"),
         (

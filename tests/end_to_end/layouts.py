@@ -131,6 +131,15 @@ def other_names(folder: Path) -> None:
     write_images(folder / "images", faces())
 
 
+def own_folders(folder: Path) -> None:
+    write_images(folder, faces(), lambda row: f"{('grin', 'laugh', 'neutral')[row[1]]}/{row[0]}.jpg")
+
+
+def two_labels(folder: Path) -> None:
+    write_csv(folder / "train.csv", faces(), "", lambda row: [row[0], "smile" if row[1] < 2 else "NOT smile"])
+    write_images(folder, faces())
+
+
 def class_folders(folder: Path) -> None:
     write_images(folder, faces(), in_class_folder)
 
@@ -249,6 +258,8 @@ def one_metadata(folder: Path) -> None:
 
 
 _ALL = "train: 21 images, validation: 3 images, test: 6 images"
+_NO_TEST = "train: 19 images, validation: 6 images, test: 5 images"
+_OWN = "labels are those of the data: grin, laugh, neutral"
 _GROUPS = (
     "train: 20 images of 4 groups by person, validation: 5 images of 1 group by person, "
     "test: 5 images of 1 group by person"
@@ -257,23 +268,13 @@ _GROUPS = (
 LAYOUTS = (
     Layout("Two CSV files and a zip", two_csvs, "", _ALL),
     Layout("CSV files beside the images", beside, "", _ALL),
-    Layout(
-        "Three CSV files",
-        three_csvs,
-        "",
-        "train: 18 images, validation: 6 images, test: 6 images",
-    ),
+    Layout("Three CSV files", three_csvs, "", "train: 18 images, validation: 6 images, test: 6 images"),
     Layout(
         "Tabs between the cells, and a byte order mark", tabs, "", "Note: train.tsv is read as UTF-8 text with tabs"
     ),
     Layout("One CSV file", one_csv, "--test_size 0.2", _ALL),
     Layout("Paths, with a split by person", of_people, "--test_size 0.2 --group_by person", _GROUPS),
-    Layout(
-        "A CSV file from Excel",
-        excel,
-        "--test_size 0.2",
-        "Note: faces.csv is read as cp1252 text with semicolons",
-    ),
+    Layout("A CSV file from Excel", excel, "--test_size 0.2", "Note: faces.csv is read as cp1252 text with semicolons"),
     Layout(
         "Other names of columns and labels",
         other_names,
@@ -281,14 +282,11 @@ LAYOUTS = (
         "--label_map 'fake=negative smile,genuine=positive smile,none=NOT smile'",
         _ALL,
     ),
+    Layout("Two labels of your own", two_labels, "--test_size 0.2 --labels smile 'NOT smile'", _ALL),
     Layout("One folder per class", class_folders, "--test_size 0.2", _ALL),
+    Layout("Class folders of your own", own_folders, "--test_size 0.2", _OWN),
     Layout("Class folders inside split folders", split_folders, "", _ALL),
-    Layout(
-        "The same without a test split",
-        no_test_folder,
-        "--test_size 0.2",
-        "train: 19 images, validation: 6 images, test: 5 images",
-    ),
+    Layout("The same without a test split", no_test_folder, "--test_size 0.2", _NO_TEST),
     Layout("A zip of class folders", zip_of_folders, "--test_size 0.2", _ALL, "faces.zip"),
     Layout("A folder with a zip of class folders", zip_of_folders, "--test_size 0.2", _ALL),
     Layout("metadata.csv beside the images", metadata_csv, "", _ALL),

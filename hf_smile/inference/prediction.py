@@ -1,0 +1,100 @@
+"""What a classifier says of one face: `SmilePrediction`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hf_smile.evaluation.schema import probability_columns
+from hf_smile.labels import POSITIVE_SMILE, SMILE_LABELS, LabelSet
+
+NO_FACE = "no face found"
+"""The `note` of the row of a photo without one."""
+
+
+@dataclass(frozen=True)
+class SmilePrediction:
+    """The verdict on one face, or the reason why there is none.
+
+    >>> SmilePrediction("positive smile", dict(zip(SMILE_LABELS, (0.2, 0.6, 0.2)))).p_genuine_given_smile
+    0.75
+    """
+
+    label: str | None = None
+    """The label of the highest probability; None where the image could not be read."""
+    probabilities: Mapping[str, float] | None = None
+    """Probability by label name; they sum to one."""
+    box: tuple[int, int, int, int] | None = None
+    """Left, top, right, bottom of the face in pixels of the upright photo; None where the whole image was taken."""
+    detector_score: float | None = None
+    """How sure the detector is that this is a face; its scale is the detector's own."""
+    source: str | None = None
+    """Path or name of the image, where it has one."""
+    true_label: str | None = None
+    """What the annotators said, where that is known."""
+    note: str | None = None
+    """What one should know about this verdict: that no face was found, for one."""
+    error: str | None = None
+    """Why there is no verdict."""
+    labels: LabelSet = SMILE_LABELS
+    """What the verdict was chosen from."""
+
+    @property
+    def p_smile(self) -> float | None:
+        """Probability of any smile, genuine or for show; None where the labels do not say which of them are smiles."""
+        if self.probabilities is None or not self.labels.smile_ids:
+            return None
+        return sum(self.probabilities[self.labels[label_id]] for label_id in self.labels.smile_ids)
+
+    @property
+    def p_genuine_given_smile(self) -> float | None:
+        """Probability that the smile is genuine, if it is one; 0.5 where a smile is ruled out altogether.
+
+        Of the default labels only.
+        """
+        if self.probabilities is None or self.p_smile is None or not self.labels.tells_genuine:
+            return None
+        return self.probabilities[self.labels[POSITIVE_SMILE]] / self.p_smile if self.p_smile else 0.5
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything above in one flat dictionary that JSON and CSV can hold, the columns of `schema` first.
+
+        Without the questions that the labels do not answer.
+
+        >>> list(SmilePrediction(error="will not decode").to_dict())[:3]
+        ['image_id', 'true_label', 'predicted_label']
+        """
+        probabilities = self.probabilities or dict.fromkeys(self.labels)
+        answers = {"p_smile": self.p_smile, "p_genuine_given_smile": self.p_genuine_given_smile}
+        return {
+            "image_id": self.source,
+            "true_label": self.true_label,
+            "predicted_label": self.label,
+            **{column: probabilities[name] for name, column in probability_columns(self.labels).items()},
+            **{name: answers[name] for name in answers_of(self.labels)},
+            "box": self.box,
+            "detector_score": self.detector_score,
+            "note": self.note,
+            "error": self.error,
+        }
+
+
+def answers_of(labels: LabelSet) -> tuple[str, ...]:
+    """The questions beyond the labels that these answer: `p_smile` and `p_genuine_given_smile`.
+
+    >>> answers_of(LabelSet(("grin", "neutral")))
+    ()
+    """
+    is_column = "smile" in labels.slugs  # then the label's own column is called so
+    smile = ("p_smile",) if labels.smile_ids and not is_column else ()
+    return (*smile, "p_genuine_given_smile") if labels.tells_genuine else smile
+
+
+def verdict(probabilities: NDArray[np.float64], labels: LabelSet = SMILE_LABELS, **about: Any) -> SmilePrediction:
+    """The prediction that probabilities (K,) in label id order make; `about` fills its other fields."""
+    by_name = dict(zip(labels, probabilities.tolist(), strict=True))
+    return SmilePrediction(labels[int(probabilities.argmax())], by_name, labels=labels, **about)
