@@ -50,6 +50,8 @@ class ResumableTrainer(Trainer):
     """
 
     control: TrainerControl
+    optimizer: torch.optim.Optimizer | None
+    lr_scheduler: torch.optim.lr_scheduler.LRScheduler | None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
