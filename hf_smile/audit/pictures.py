@@ -76,7 +76,6 @@ def _plot_pictures(audit: Audit, path: Path) -> None:
         axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
         axes.yaxis.set_major_formatter("{x:.0%}")
         axes.tick_params(labelsize=9)
-        axes.spines[["top", "right"]].set_visible(False)
     figure.supylabel("share of the class's images", fontsize=10)
     figure.suptitle(
         "Pictures of each class: where the curves differ, the picture alone gives the class away", fontsize=11
@@ -107,7 +106,6 @@ def _plot_similarity(audit: Audit, path: Path) -> None:
         ylabel="test images",
         title="How much like a train image are the test images?",
     )
-    axes.spines[["top", "right"]].set_visible(False)
     save_figure(figure, path)
 
 
@@ -136,7 +134,6 @@ def _plot_clusters(audit: Audit, path: Path) -> None:
         ylabel="images in the largest cluster (share of all)",
         title="Below the threshold the clusters chain into one",
     )
-    axes.spines[["top", "right"]].set_visible(False)
     save_figure(figure, path)
 
 
@@ -156,7 +153,6 @@ def _plot_accuracy(audit: Audit, path: Path) -> None:
         ylabel="accuracy, with 95 % interval",
         title="Is the model better on what it has nearly seen?",
     )
-    axes.spines[["top", "right"]].set_visible(False)
     save_figure(figure, path)
 
 

@@ -119,5 +119,4 @@ def _plot(rows: Mapping[str, Row], path: Path, title: str) -> None:
     axis.margins(x=0.15)
     axis.set_xlabel("images per second, median of the rounds; lines from the slowest to the fastest")
     axis.set_title(title, fontsize=9)
-    axis.spines[["top", "right"]].set_visible(False)
     save_figure(figure, path)

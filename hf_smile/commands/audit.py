@@ -72,6 +72,7 @@ def run(args: argparse.Namespace) -> None:
     output_dir = Path(args.output_dir)
     sheets_dir = Path(args.contact_sheets or output_dir / "contact_sheets")
 
+    data = data_arguments(args)
     check_installed("imagehash", "cleanlab")
     from hf_smile.audit.dataset import audit_images
     from hf_smile.audit.pictures import draw_contact_sheets, open_private_folder
@@ -80,7 +81,7 @@ def run(args: argparse.Namespace) -> None:
     from hf_smile.data.dataset import read_tables
 
     predictions = read_predictions(args.predictions) if args.predictions else None
-    tables, images = read_tables(data_arguments(args), args.seed)
+    tables, images = read_tables(data, args.seed)
     if args.write_clean:
         require_files(images)
     refuse_data(output_dir, Path(args.data_dir))

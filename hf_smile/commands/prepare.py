@@ -42,6 +42,8 @@ def run(args: argparse.Namespace) -> None:
         if args.output_dir is None and not args.export_imagefolder:
             return
 
+    data = data_arguments(args)
+
     import datasets
 
     from hf_smile.data.dataset import load_smile_dataset
@@ -51,7 +53,6 @@ def run(args: argparse.Namespace) -> None:
     from hf_smile.data.splits import describe
 
     output_dir = Path(args.output_dir or "data/prepared")
-    data = data_arguments(args)
     refuse_data_folder(output_dir, data.data_dir, "dataset_dict.json")
     splits = load_smile_dataset(**vars(data), seed=args.seed, bad_image_list=output_dir / "bad_images.csv")
     save_prepared(splits, output_dir)

@@ -32,6 +32,8 @@ def parse_arguments(words: list[str], prog: str) -> argparse.Namespace:
 
 
 def run(args: argparse.Namespace) -> None:
+    data = data_arguments(args)
+
     from hf_smile.shards.folder import shard_files
     from hf_smile.shards.write import Sharding, write_shards
 
@@ -44,7 +46,7 @@ def run(args: argparse.Namespace) -> None:
         args.seed,
         args.on_bad_image,
     )
-    images = write_shards(args.data_dir, args.output_dir, how, data_arguments(args).reading())
+    images = write_shards(args.data_dir, args.output_dir, how, data.reading())
     for split, count in images.items():
         print(f"{split}: {count:,} images in {len(shard_files(args.output_dir, split))} shards")
     print(f"Train on them: hf-smile train --data_dir {args.output_dir}")

@@ -52,7 +52,6 @@ def plot_class_distribution(splits: DatasetDict, path: str | Path) -> None:
     axes.set_xlim(0, 1.12 * max(table.xs("share", axis=1, level=1).to_numpy().max(), 0.1))
     axes.xaxis.set_major_formatter("{x:.0%}")
     axes.set(xlabel="share of the split", title="Images of each class")
-    axes.spines[["top", "right"]].set_visible(False)
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=min(len(table), 4), frameon=False)
     save_figure(figure, path)
 

@@ -81,6 +81,5 @@ def _plot(table: pd.DataFrame, scores: pd.DataFrame, title: str, path: Path) -> 
     axes.set_xlabel("large: mean over the seeds; small: each seed")
     axes.set_title(title)
     axes.grid(axis="x", color="#dddddd", linewidth=0.6)
-    axes.spines[["top", "right"]].set_visible(False)
     axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False)
     save_figure(figure, path)

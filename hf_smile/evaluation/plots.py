@@ -19,6 +19,7 @@ from hf_smile.utils.words import counted
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
     from matplotlib.ticker import Formatter
 
 _BLUE, _INK, _GREY = "#0072B2", "#222222", "#767676"
@@ -152,14 +153,12 @@ def plot_precision_recall(
     )
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1)
-    axes.set_xlabel("recall (share of the class that is found)")
-    axes.set_ylabel("precision (share of the finds that are right)")
-    axes.xaxis.set_major_formatter(_percent_format())
-    axes.yaxis.set_major_formatter(_percent_format())
-    axes.legend(loc="lower left", frameon=False)
-    axes.set_title(title)
-    _clean(axes)
-    save_figure(figure, path)
+    axes.set(
+        xlabel="recall (share of the class that is found)",
+        ylabel="precision (share of the finds that are right)",
+        title=title,
+    )
+    _save_shares(figure, axes, path)
 
 
 def plot_coverage(
@@ -204,14 +203,8 @@ def plot_coverage(
     axes.plot([], [], "o", color=_INK, markersize=5, label="answers at this confidence and above")
     axes.set_xlim(0, 1)
     axes.set_ylim(max(0, min(low[-1], accuracy.min()) - 0.2), 1)
-    axes.set_xlabel("answered images, the surest first")
-    axes.set_ylabel("accuracy on them")
-    axes.xaxis.set_major_formatter(_percent_format())
-    axes.yaxis.set_major_formatter(_percent_format())
-    axes.legend(loc="lower left", frameon=False)
-    axes.set_title(title)
-    _clean(axes)
-    save_figure(figure, path)
+    axes.set(xlabel="answered images, the surest first", ylabel="accuracy on them", title=title)
+    _save_shares(figure, axes, path)
 
 
 def plot_trade_off(
@@ -247,6 +240,15 @@ def plot_trade_off(
     save_figure(figure, path)
 
 
+def _save_shares(figure: Figure, axes: Axes, path: str | Path) -> None:
+    """Save a picture whose both axes are shares."""
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(_percent_format())
+    axes.legend(loc="lower left", frameon=False)
+    _clean(axes)
+    save_figure(figure, path)
+
+
 def _percent_format() -> Formatter:
     from matplotlib.ticker import PercentFormatter
 
@@ -255,6 +257,5 @@ def _percent_format() -> Formatter:
 
 def _clean(*all_axes: Axes) -> None:
     for axes in all_axes:
-        axes.spines[["top", "right"]].set_visible(False)
         axes.grid(color="#dddddd", linewidth=0.6)
         axes.set_axisbelow(True)

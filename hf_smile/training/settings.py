@@ -140,6 +140,7 @@ class TrainingSettings:
     hub_private_repo: bool = field(default=False, metadata={"help": "publish where nobody else sees it"})
 
     show_parameters: bool = field(default=False, metadata={"help": "print a line for each parameter of the network"})
+    report_to: str = field(default="none", metadata={"help": "tensorboard, trackio or wandb, if it is installed"})
     run_name: str | None = field(default=None, metadata={"help": "for --report_to; the output folder's name"})
 
     metric_for_best_model: str | None = None  # these three follow from select_best
@@ -150,7 +151,6 @@ class TrainingSettings:
     logging_strategy: str = "epoch"
     save_total_limit: int | None = 2
     remove_unused_columns: bool = False
-    report_to: str = "none"
 
 
 SETTINGS = {
@@ -162,7 +162,7 @@ SETTINGS = {
 """Ours, in the groups in which help shows them."""
 
 COMMON = {
-    *("data_dir", "test_size", "validation_size", "group_by"),
+    *("data_dir", "labels", "test_size", "validation_size", "group_by"),
     *("backbone", "pretrained", "image_size", "output_dir", "overwrite", "seed", "use_cpu"),
     *("num_train_epochs", "per_device_train_batch_size", "learning_rate", "imbalance", "select_best"),
 }

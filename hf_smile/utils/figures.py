@@ -37,6 +37,8 @@ def new_figure(width: float = 7.0, height: float = 4.2) -> Figure:
 
 
 def save_figure(figure: Figure, path: str | Path) -> None:
-    """Write `figure` to `path` as a PNG of 150 dots per inch, and make the folder if it is not there."""
+    """Write a figure, without a frame, as a PNG of 150 dots per inch; its folder is made if it is not there."""
+    for axes in figure.axes:
+        axes.spines[["top", "right"]].set_visible(False)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150, bbox_inches="tight")
