@@ -323,9 +323,8 @@ class SmileTrainer(RecordedTrainer):
         if self.ema is not None:
             self.ema.module.load_state_dict(self.model.state_dict())
             self.model.load_state_dict(load_file(checkpoint / RAW_WEIGHTS))
-        for callback in self.callback_handler.callbacks:
-            if isinstance(callback, EarlyStoppingCallback) and self.args.early_stopping_patience is not None:
-                callback.early_stopping_patience = self.args.early_stopping_patience  # not that of the checkpoint
+        for callback in self.stopping_early():  # not with the patience of the checkpoint
+            callback.early_stopping_patience = self.args.early_stopping_patience or callback.early_stopping_patience
 
     def _smile_metrics(self, prediction: EvalPrediction) -> dict[str, float]:
         probabilities = softmax(prediction.predictions.astype(np.float64), axis=1)

@@ -92,10 +92,8 @@ def test_a_finished_run_is_not_trained_twice(finished, sample_dir):
         *TINY, "--data_dir", sample_dir, "--num_train_epochs", "3", "--ema_decay", "0.9", "--output_dir", folder
     )
     assert again.returncode == 0, again.stderr
-    assert (
-        f"{folder} holds the finished run of these settings" in again.stdout
-        and "epoch" not in again.stdout + again.stderr
-    )
+    assert f"{folder} holds the finished run of these settings" in again.stdout
+    assert "epoch" not in again.stdout + again.stderr
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
 
 
