@@ -41,8 +41,9 @@ audit: install  ## known vulnerabilities of the pinned versions
 	.venv/audit/bin/pip install --quiet pip-audit
 	.venv/audit/bin/pip-audit --strict --no-deps --disable-pip -r constraints.txt
 
-LOWEST_TESTS := tests/data tests/shards tests/audit tests/evaluation tests/modeling tests/utils tests/test_labels.py tests/training/test_trainer.py \
-	tests/training/test_resumable.py tests/training/test_checkpoints.py tests/training/test_arguments.py
+LOWEST_TESTS := tests/data tests/shards tests/audit tests/evaluation tests/modeling tests/utils tests/test_labels.py \
+	tests/training/test_trainer.py tests/training/test_resumable.py tests/training/test_checkpoints.py \
+	tests/training/test_arguments.py
 
 lowest:  ## the fast tests with the lowest versions that pyproject.toml allows
 	$(PYTHON) -m venv .venv/lowest

@@ -40,7 +40,7 @@ class BatchTransform:
     """Rows of the data set -> model inputs, for `Dataset.with_transform`.
 
     With a `seed` every draw depends on seed, epoch and image id alone. The pictures are then the same however many
-    processes and workers load them, and a run that was interrupted goes on with the very ones it would have seen.
+    processes and workers load them, and a run that is resumed sees the very ones that it would have seen.
     An image that comes several times an epoch says so in a column `repeat`, from 0, and is drawn anew each time.
 
     Args:

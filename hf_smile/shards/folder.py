@@ -84,7 +84,7 @@ def labels_in(files: Sequence[Path], labels: LabelSet) -> np.ndarray:
         SmileDataError: there are no shards, one is damaged, or they have other labels.
     """
     if not files:
-        raise SmileDataError("there are no shards of train; write them with scripts/shard_dataset.py")
+        raise SmileDataError("there are no shards of train; write them with hf-smile shard")
     _check_columns(files, labels)
     return np.concatenate([pq.read_table(file, columns=["label"])["label"].to_numpy() for file in files])
 

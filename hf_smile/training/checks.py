@@ -12,7 +12,6 @@ from typing import Any
 from hf_smile.errors import SmileError
 from hf_smile.shards.folder import is_sharded
 from hf_smile.training.settings import MOVES_THE_PRIOR
-from hf_smile.utils.console import is_main_process
 
 logger = logging.getLogger(__name__)
 
@@ -195,5 +194,5 @@ def check_together(groups: Sequence[Any]) -> None:
         if name in changed and is_contradictory(settings):
             raise SmileError(f"{name} is {changed[name]}: {reason}")
     for name, (has_none, reason) in WITHOUT_EFFECT.items():
-        if name in changed and has_none(settings) and is_main_process():
+        if name in changed and has_none(settings):
             logger.warning("%s = %s has no effect: %s", name, changed[name], reason)

@@ -50,6 +50,8 @@ class ResumableTrainer(Trainer):
     """
 
     control: TrainerControl
+    optimizer: torch.optim.Optimizer | None
+    lr_scheduler: torch.optim.lr_scheduler.LRScheduler | None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -212,11 +214,17 @@ class ResumableTrainer(Trainer):
                 str(folder), self.args.save_total_limit, str(best) if best.is_dir() else None, use_mtime=True
             )
 
+    def stopping_early(self) -> list[EarlyStoppingCallback]:
+        """The callbacks that stop early."""
+        return [callback for callback in self.callback_handler.callbacks if isinstance(callback, EarlyStoppingCallback)]
+
     def make_up(self) -> None:
         """Put the epoch where the checkpoint left it, at its end too if only the evaluation is missing."""
         self._logged_step, self._evaluation_is_due = self.state.global_step, False
         self.loss_so_far, self.hits_so_far = self.loss_so_far * 0, self.hits_so_far * 0
         if self._checkpoint is None:
+            for callback in self.stopping_early():
+                callback.early_stopping_patience_counter = 0  # of an earlier `train`
             return
         self.restore(self._checkpoint)
         if not (self._checkpoint / EPOCH_SO_FAR).is_file():
@@ -286,8 +294,7 @@ class _Interruption(TrainerCallback):
         """Of a resumed run, the end may have come with the checkpoint, or with the evaluation that was made up for."""
         stopped = any(
             callback.early_stopping_patience_counter >= callback.early_stopping_patience
-            for callback in self.trainer.callback_handler.callbacks
-            if isinstance(callback, EarlyStoppingCallback)
+            for callback in self.trainer.stopping_early()
         )
         if stopped or control.should_training_stop or state.global_step >= state.max_steps:
             raise _AtItsEnd

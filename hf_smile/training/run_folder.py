@@ -29,7 +29,6 @@ from hf_smile.evaluation.report import to_json
 from hf_smile.training.after import Folded, describe
 from hf_smile.training.checkpoints import UNFINISHED, checkpoints, last_whole_checkpoint
 from hf_smile.training.reporting import RUNS
-from hf_smile.utils.console import is_main_process
 from hf_smile.utils.cores import own_cores
 from hf_smile.utils.files import write_text
 
@@ -132,7 +131,7 @@ def open_run(output_dir: str | Path, recipe: dict[str, Any], overwrite: bool = F
                 "name another --output_dir, or start afresh with --overwrite"
             )
         changed = _only_after_training(earlier, recipe)
-        if changed and (folder / RESULT).exists() and is_main_process():
+        if changed and (folder / RESULT).exists():
             listed = ", ".join(f"{name} {before} -> {now}" for name, (before, now) in changed.items())
             logger.warning("%s: nothing is trained; %s changes the saved model", folder, listed)
         if checkpoint is not None:
@@ -145,7 +144,7 @@ def _warn_of_another_length(folder: Path, earlier: dict[str, Any], recipe: dict[
     schedule = recipe.get("lr_scheduler_type", "cosine")
     lengths = [{name: run.get(name) for name in ("num_train_epochs", "max_steps")} for run in (earlier, recipe)]
     changed = differences(*lengths)
-    if changed and not schedule.startswith("constant") and is_main_process():
+    if changed and not schedule.startswith("constant"):
         listed = ", ".join(f"{name} {before} -> {now}" for name, (before, now) in changed.items())
         logger.warning(
             "%s: %s bends the learning rate (%s): what is trained already followed the schedule of the earlier length, "

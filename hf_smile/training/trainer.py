@@ -69,8 +69,8 @@ class SmileTrainer(RecordedTrainer):
         model: of `build_model`.
         args: the settings; None for the defaults.
         train_dataset: a split of `load_smile_dataset`, or any `datasets.Dataset` with images and labels (see
-            `hf_smile.data.in_memory.smile_dataset`). Or the folder that `scripts/shard_dataset.py` wrote: then the
-            images of its train split are streamed.
+            `hf_smile.data.in_memory.smile_dataset`). Or the folder that `hf-smile shard` wrote, whose train split is
+            streamed.
         eval_dataset: likewise, for validation after each epoch; `evaluate` and `predict` take such data sets too.
         augmentation: of the training images; None for the defaults.
         compute_metrics: None for `SmileMetric`.
@@ -83,11 +83,6 @@ class SmileTrainer(RecordedTrainer):
     >>> trainer = SmileTrainer(build_model(), args, splits["train"], splits["validation"])  # doctest: +SKIP
     >>> trainer.train()  # doctest: +SKIP
     """
-
-    args: SmileTrainingArguments
-    model: PreTrainedModel
-    optimizer: torch.optim.Optimizer | None
-    lr_scheduler: torch.optim.lr_scheduler.LRScheduler | None
 
     def __init__(
         self,
@@ -108,7 +103,7 @@ class SmileTrainer(RecordedTrainer):
         if not hasattr(getattr(model, "config", None), "pretrained_cfg"):
             raise TypeError(f"the model must be one of build_model, not {type(model).__name__}")
         if eval_dataset is None:
-            if args.select_best != "last":
+            if train_dataset is not None and args.select_best != "last":
                 raise SmileError(
                     f"there is no validation split to choose the checkpoint on by {args.select_best}; "
                     "add --select_best last, or set a --validation_size"
@@ -328,9 +323,8 @@ class SmileTrainer(RecordedTrainer):
         if self.ema is not None:
             self.ema.module.load_state_dict(self.model.state_dict())
             self.model.load_state_dict(load_file(checkpoint / RAW_WEIGHTS))
-        for callback in self.callback_handler.callbacks:
-            if isinstance(callback, EarlyStoppingCallback) and self.args.early_stopping_patience is not None:
-                callback.early_stopping_patience = self.args.early_stopping_patience  # not that of the checkpoint
+        for callback in self.stopping_early():  # not with the patience of the checkpoint
+            callback.early_stopping_patience = self.args.early_stopping_patience or callback.early_stopping_patience
 
     def _smile_metrics(self, prediction: EvalPrediction) -> dict[str, float]:
         probabilities = softmax(prediction.predictions.astype(np.float64), axis=1)

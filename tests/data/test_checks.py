@@ -35,15 +35,15 @@ def folder(tmp_path) -> Path:
     return folder
 
 
-def test_a_second_start_decodes_no_good_image_and_says_so(folder, decoded, capsys):
+def test_a_second_start_decodes_no_good_image_and_says_so(folder, decoded, caplog):
     files = sorted(path.name for path in folder.iterdir())
     first = check_images(ImageSource(folder), files)
     assert len(decoded) == 7 and [problem != "" for _, problem in first] == [False] * 6 + [True]
     decoded.clear()
-    capsys.readouterr()
+    caplog.set_level("INFO", "hf_smile")
     assert check_images(ImageSource(folder), files) == first
     assert decoded == [len(b"no image")]  # which may have been put right without a change of the file
-    assert capsys.readouterr().err == "6 of 7 images were already checked\n"
+    assert caplog.messages == ["6 of 7 images were already checked"]
 
 
 def test_what_changed_is_decoded_again(folder, decoded):
@@ -106,7 +106,7 @@ def test_prepared_data_are_known_to_be_good(sample_dir, decoded, tmp_path):
     assert decoded == []
 
 
-def test_bad_images_of_saved_data_are_left_out_and_listed(sample_dir, tmp_path, capsys):
+def test_bad_images_of_saved_data_are_left_out_and_listed(sample_dir, tmp_path, caplog):
     def spoil(row, number):
         return row | ({"image": {"bytes": b"no image", "path": None}} if number == 3 else {})
 
@@ -118,5 +118,5 @@ def test_bad_images_of_saved_data_are_left_out_and_listed(sample_dir, tmp_path, 
         load_smile_dataset(tmp_path / "theirs")
     kept = load_smile_dataset(tmp_path / "theirs", on_bad_image="skip", bad_image_list=tmp_path / "bad.csv")
     assert len(kept["test"]) == 31 and spoiled not in kept["test"]["image_id"]
-    assert "Left out 1 of 128 images" in capsys.readouterr().err
+    assert "Left out 1 of 128 images" in caplog.text
     assert f'"test, row 3",{spoiled},' in (tmp_path / "bad.csv").read_text()

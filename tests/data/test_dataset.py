@@ -138,13 +138,13 @@ def test_a_validation_split_by_another_name_is_used(sample_dir, tmp_path):
     assert ids(load_smile_dataset(tmp_path / "theirs"))["validation"] == set(validation["image_id"])
 
 
-def test_a_prepared_folder_gives_back_the_same_splits(sample_dir, tmp_path, capsys):
+def test_a_prepared_folder_gives_back_the_same_splits(sample_dir, tmp_path, caplog):
     splits = load_smile_dataset(sample_dir, seed=3)
     for _ in range(2):  # the second replaces the first
         save_prepared(splits, tmp_path / "prepared")
-    capsys.readouterr()
+    caplog.readouterr()
     assert ids(load_smile_dataset(tmp_path / "prepared", validation_size=0.3)) == ids(splits)
-    assert "a validation split of its own (10 images); validation_size and seed" in capsys.readouterr().err
+    assert "a validation split of its own (10 images); validation_size and seed" in caplog.text
     assert sorted(path.name for path in tmp_path.iterdir()) == ["prepared"]
 
 
@@ -212,11 +212,11 @@ def test_every_problem_is_told_with_its_place(write_data, data, message):
         load_smile_dataset(write_data(**data), 0.25)
 
 
-def test_bad_images_can_be_left_out_and_are_listed(write_data, tmp_path, capsys):
+def test_bad_images_can_be_left_out_and_are_listed(write_data, tmp_path, caplog):
     folder = write_data(test="t0,2\nt1,0\n=nowhere,2\n", images={"00.jpg": b"broken", "01.jpg": None})
     bad_list = tmp_path / "lists" / "bad.csv"
     splits = load_smile_dataset(folder, 0.25, on_bad_image="skip", bad_image_list=bad_list)
-    assert "Left out 3 of 15 images" in capsys.readouterr().err
+    assert "Left out 3 of 15 images" in caplog.text
     assert ids(splits)["test"] == {"t0", "t1"}
     assert len(splits["train"]) + len(splits["validation"]) == 10
     with bad_list.open() as file:

@@ -278,14 +278,14 @@ def test_equal_names_in_the_folders_of_two_splits_are_two_images(write):
     assert splits["test"]["image_id"][0] == "test/0.png" and splits["test"][0]["image"].getpixel((0, 0)) == (0, 0, 255)
 
 
-def test_columns_of_the_user_with_our_names_do_no_harm(write, capsys):
+def test_columns_of_the_user_with_our_names_do_no_harm(write, caplog):
     rows = "".join(f"{n},{n % 3},s{n},p{n},x\n" for n in range(6))
     folder = write({f"{n}.png": png("red") for n in range(6)} | {"train.csv": "id,class,split,place,label\n" + rows})
     splits = load_smile_dataset(folder, 0, test_size=0.5, label_column="class")
     assert (
         splits["train"]["split"][0] == f"s{splits['train']['image_id'][0]}" and "place" in splits["train"].column_names
     )
-    assert "Note: column label of train.csv is not kept" in capsys.readouterr().err
+    assert "Note: column label of train.csv is not kept" in caplog.text
 
 
 def test_a_label_map_holds_for_saved_data_with_our_names_too(sample_dir, tmp_path):

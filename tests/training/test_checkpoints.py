@@ -44,24 +44,24 @@ def cut(path):
 
 @pytest.mark.parametrize("harm", [flip_a_bit, cut, lambda path: path.unlink()], ids=["flipped", "cut", "gone"])
 @pytest.mark.parametrize("name", [*FILES, "trainer_state.json", CHECKSUMS])
-def test_a_damaged_checkpoint_is_passed_over_and_it_is_said(tmp_path, capsys, name, harm):
+def test_a_damaged_checkpoint_is_passed_over_and_it_is_said(tmp_path, caplog, name, harm):
     before, newest = add_checkpoint(tmp_path, 9), add_checkpoint(tmp_path, 10)
     assert last_whole_checkpoint(tmp_path) == newest
-    assert capsys.readouterr().err == ""
+    assert not caplog.text
     harm(newest / name)
     assert last_whole_checkpoint(tmp_path) == before
-    said = capsys.readouterr().err
+    said = caplog.text
     assert said.count("\n") == 1 and "checkpoint-10 is damaged and passed over: " in said
 
 
-def test_a_checkpoint_whose_best_one_is_damaged_is_passed_over(tmp_path, capsys):
+def test_a_checkpoint_whose_best_one_is_damaged_is_passed_over(tmp_path, caplog):
     first = add_checkpoint(tmp_path, 5)
     best = add_checkpoint(tmp_path, 10, best=10)
     newest = add_checkpoint(tmp_path, 15, best=10)
     assert last_whole_checkpoint(tmp_path) == newest
     flip_a_bit(best / "model.safetensors")
     assert last_whole_checkpoint(tmp_path) == first
-    assert "checkpoint-15 is damaged and passed over: it needs checkpoint-10" in capsys.readouterr().err
+    assert "checkpoint-15 is damaged and passed over: it needs checkpoint-10" in caplog.text
 
 
 def test_what_is_added_to_a_checkpoint_later_does_not_matter(tmp_path):
@@ -95,12 +95,12 @@ def test_checksums_that_name_nothing_do_not_pass(tmp_path):
         assert damage(checkpoint)
 
 
-def test_a_state_that_is_none_is_damage_even_if_sealed(tmp_path, capsys):
+def test_a_state_that_is_none_is_damage_even_if_sealed(tmp_path, caplog):
     checkpoint = add_checkpoint(tmp_path, 1)
     (checkpoint / "trainer_state.json").write_text("[1]")
     seal(checkpoint)
     assert last_whole_checkpoint(tmp_path) is None
-    assert "trainer_state.json holds no JSON object" in capsys.readouterr().err
+    assert "trainer_state.json holds no JSON object" in caplog.text
 
 
 def test_a_checkpoint_saved_again_takes_the_place_of_the_first(tmp_path):

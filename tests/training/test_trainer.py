@@ -147,6 +147,9 @@ def test_early_stopping_ends_a_run_and_a_restart_does_not_train_on(make_trainer,
     again.train(resume_from_checkpoint=str(last))
     assert again.state.global_step == trainer.state.global_step
     assert equal(weights(again.model), weights(trainer.model))
+    patient = make_trainer(**(options | {"early_stopping_patience": 2}), output_dir=str(moved))
+    patient.train(resume_from_checkpoint=str(last))
+    assert patient.state.global_step > trainer.state.global_step
 
 
 def test_label_smoothing_is_for_training_only(make_trainer):
