@@ -118,18 +118,9 @@ def _plot_clusters(audit: Audit, path: Path) -> None:
     largest, others = table["largest"], table["images"] - table["largest"]
     for images, color, words in ((others, _BLUE, "the other clusters of several"), (largest, _INK, "the largest")):
         axes.plot(table["threshold"], images / count, color=color, linewidth=2, label=words)
+    words = f"kept together from {threshold:.2f} on"
+    axes.axvline(threshold, color=_ORANGE, linestyle="--", linewidth=1.8, label=words)
     axes.legend(frameon=False, loc="center right", fontsize=9)
-    axes.axvline(threshold, color=_ORANGE, linestyle="--", linewidth=1.8)
-    axes.annotate(
-        f"kept together from {threshold:.2f} on",
-        (threshold, 0.95),
-        xycoords=("data", "axes fraction"),
-        xytext=(6, 0),
-        textcoords="offset points",
-        color=_ORANGE,
-        fontsize=10,
-        va="top",
-    )
     axes.yaxis.set_major_formatter("{x:.0%}")
     axes.set(
         xlabel="cosine similarity from which two images are linked",
