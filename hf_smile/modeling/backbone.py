@@ -267,8 +267,8 @@ def _load_weights(
             return model_class.from_pretrained(None, config=config, state_dict=random, dtype=torch.float32)
     if "/" not in backbone and not Path(backbone).is_dir():
         backbone = _hub_id(backbone)
-    classifiers = timm.get_pretrained_cfg(config.architecture).classifier
-    heads = [classifiers] if isinstance(classifiers, str) else [*(classifiers or ())]
+    classifiers = getattr(timm.get_pretrained_cfg(config.architecture), "classifier", None) or ()
+    heads = [classifiers] if isinstance(classifiers, str) else classifiers
     of_a_head = rf"^(?:timm_model\.)?(?:{'|'.join(map(re.escape, heads))})\."
     try:
         with quiet_transformers():
