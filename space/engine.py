@@ -26,6 +26,7 @@ from hf_smile.inference.video import Peak, analyse_video
 
 if TYPE_CHECKING:
     from hf_smile.inference.explain import Explanation
+    from hf_smile.labels import LabelSet
 
 MAX_FACES = 20
 """Faces of one photo, the largest first."""
@@ -79,9 +80,13 @@ class Engine:
     def __init__(self, model: str) -> None:
         self.model = model
         self.classifier = SmileClassifier.from_pretrained(model)
-        self.labels = self.classifier.labels
         self._on_torch = self.classifier if isinstance(self.classifier.runtime, TorchRuntime) else None
         self._lock = threading.Lock()
+
+    @property
+    def labels(self) -> LabelSet:
+        """Of the model."""
+        return self.classifier.labels
 
     def look(self, photo: Image.Image, side: int = _CROP_SIDE) -> list[SeenFace]:
         """The faces of a photo; the whole photo, with a `note`, where it is a face crop already; else nothing.

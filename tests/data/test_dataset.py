@@ -142,7 +142,7 @@ def test_a_prepared_folder_gives_back_the_same_splits(sample_dir, tmp_path, capl
     splits = load_smile_dataset(sample_dir, seed=3)
     for _ in range(2):  # the second replaces the first
         save_prepared(splits, tmp_path / "prepared")
-    caplog.readouterr()
+    caplog.clear()
     assert ids(load_smile_dataset(tmp_path / "prepared", validation_size=0.3)) == ids(splits)
     assert "a validation split of its own (10 images); validation_size and seed" in caplog.text
     assert sorted(path.name for path in tmp_path.iterdir()) == ["prepared"]

@@ -42,9 +42,9 @@ def base64_of(*words: str) -> list[str]:
     return [base64.b64encode(word.encode()).decode() for word in words]
 
 
-def network(clip: float = 6) -> tuple[dict, bytes]:
+def network(clip: float = 6, floats: str = "float16", seed: int = 0) -> tuple[dict, bytes]:
     """model.json and the weights of Keras' MobileNet v1 with folded batch norms and two heads, drawn at random."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     nodes, weights = [], {}
 
     def add(name: str, op: str, *inputs: str, **attr: object) -> str:
@@ -52,7 +52,7 @@ def network(clip: float = 6) -> tuple[dict, bytes]:
         return name
 
     def weight(name: str, values: object) -> str:
-        weights[name] = np.asarray(values, dtype=np.int32 if "indices" in name else np.float32)
+        weights[name] = np.asarray(values, dtype=np.int32 if "indices" in name else floats)
         return name
 
     def layer(name: str, x: str, op: str, kernel: str, stride: int, width: int) -> str:
@@ -85,7 +85,12 @@ def network(clip: float = 6) -> tuple[dict, bytes]:
     x = dense("feats", x, 1024, 256, "BiasAdd", "Relu")
     add("age_pred/Softmax", "Softmax", dense("age_pred", x, 256, 100, "BiasAdd"))
     add("gender_pred/Sigmoid", "Sigmoid", dense("gender_pred", x, 256, 1, "BiasAdd"))
-    entries = [{"name": name, "shape": list(v.shape), "dtype": str(v.dtype)} for name, v in weights.items()]
+    entries = []
+    for name, values in weights.items():
+        entry = {"name": name, "shape": list(values.shape), "dtype": str(values.dtype)}
+        if values.dtype == np.float16:  # as TensorFlow.js writes it: float32, but stored with less precision
+            entry |= {"dtype": "float32", "quantization": {"dtype": "float16", "original_dtype": "float32"}}
+        entries.append(entry)
     model = {"modelTopology": {"node": nodes}, "weightsManifest": [{"weights": entries}]}
     return model, b"".join(values.tobytes() for values in weights.values())
 
@@ -99,15 +104,19 @@ def pack(path: Path, members: dict[str, bytes | tarfile.TarInfo]) -> Path:
     return path
 
 
-def npm_package(path: Path, model: dict, data: bytes) -> Path:
-    topology = json.dumps(model).encode()
-    names = ("LICENSE", "models/faceres-deep.json", "models/faceres-deep.bin")
-    return pack(path, dict(zip(names, (b"MIT License", topology, data), strict=True)))
+def npm_package(path: Path, **networks: tuple[dict, bytes]) -> Path:
+    members: dict[str, bytes | tarfile.TarInfo] = {"LICENSE": b"MIT License"}
+    for name, (model, data) in networks.items():
+        members |= {f"models/{name}.json": json.dumps(model).encode(), f"models/{name}.bin": data}
+    return pack(path, members)
 
 
 @pytest.fixture(scope="module")
 def package(tmp_path_factory) -> Path:
-    return npm_package(tmp_path_factory.mktemp("package") / "package.tgz", *network())
+    return npm_package(
+        tmp_path_factory.mktemp("package") / "package.tgz",
+        **{"faceres": network(), "faceres-deep": network(floats="float32", seed=1)},
+    )
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +131,7 @@ def faces(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def made(package, faces, tmp_path_factory) -> tuple[Path, str]:
     """The folder that a user gets, and what the script says."""
-    folder = tmp_path_factory.mktemp("backbones") / "mobilenetv1_100.vggface2"
+    folder = tmp_path_factory.mktemp("backbones") / "mobilenetv1_100.faceres"
     command = [sys.executable, SCRIPT, package, "--images", faces, "--output_dir", folder]
     done = subprocess.run([*map(str, command)], cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
@@ -152,6 +161,18 @@ def test_timm_loads_the_original_s_function_from_the_folder(size, made, package,
     features = model(pixel_values(face, model, size)[None]).double()
     assert expected.std() > 0.1  # not all alike
     torch.testing.assert_close(features, expected, rtol=0, atol=1e-4)
+
+
+def test_the_package_holds_two_networks(package, script):
+    for name, (model, data) in {
+        "faceres": network(),
+        "faceres-deep": network(floats="float32", seed=1),
+    }.items():
+        original, _, _ = script.read_package(package, name)
+        last = model["weightsManifest"][0]["weights"][-1]
+        kind = last.get("quantization", last)["dtype"]
+        stored = np.frombuffer(data, kind)[-math.prod(last["shape"]) :]
+        np.testing.assert_array_equal(original.weights[last["name"]].numpy().ravel(), stored)
 
 
 @torch.no_grad()
@@ -200,14 +221,14 @@ def run(script, monkeypatch, *words: object) -> None:
 
 
 def test_a_network_that_computes_something_else_is_refused(script, faces, tmp_path, monkeypatch):
-    other = npm_package(tmp_path / "other.tgz", *network(clip=1))
+    other = npm_package(tmp_path / "other.tgz", faceres=network(clip=1))
     with pytest.raises(SmileError, match=r"changes features, age or gender, by up to \d"):
         run(script, monkeypatch, other, "--images", faces, "--output_dir", tmp_path / "out" / "backbone")
     assert not any((tmp_path / "out").iterdir())
 
 
 def link() -> tarfile.TarInfo:
-    info = tarfile.TarInfo("package/models/faceres-deep.json")
+    info = tarfile.TarInfo("package/models/faceres.json")
     info.type, info.linkname = tarfile.SYMTYPE, "/etc/passwd"
     return info
 
@@ -216,13 +237,13 @@ def link() -> tarfile.TarInfo:
     ("members", "message"),
     [
         (None, r"bad\.tgz: not a gzip file; make the package again: npm pack"),
-        ({"LICENSE": b""}, r"package/models/faceres-deep\.json"),
+        ({"LICENSE": b""}, r"package/models/faceres\.json"),
         (
-            {"models/faceres-deep.json": link(), "models/faceres-deep.bin": b"", "LICENSE": b""},
+            {"models/faceres.json": link(), "models/faceres.bin": b"", "LICENSE": b""},
             "is a link or too large",
         ),
         (
-            {"models/faceres-deep.json": b"[]", "models/faceres-deep.bin": b"", "LICENSE": b""},
+            {"models/faceres.json": b"[]", "models/faceres.bin": b"", "LICENSE": b""},
             r"not .* version 3\.0\.4",
         ),
         ("without weights", r"not the network of version 3\.0\.4 \(buffer"),
@@ -233,7 +254,7 @@ def test_a_package_that_is_not_the_one_is_refused(members, message, script, face
     if members is None:
         bad.write_bytes(b"no package")
     elif members == "without weights":
-        npm_package(bad, network()[0], b"")
+        npm_package(bad, faceres=(network()[0], b""))
     else:
         pack(bad, members)
     with pytest.raises(SmileError, match=message):
@@ -260,7 +281,8 @@ def test_images_and_output_folder_are_checked(script, package, faces, tmp_path, 
 def test_the_real_package_gives_the_function_of_the_folder_that_was_measured(script, faces, tmp_path, monkeypatch):
     if REAL_PACKAGE not in os.environ or not SHARED.is_dir():
         pytest.skip(f"{REAL_PACKAGE} does not name the npm package, or there is no {SHARED.name} to compare with")
-    run(script, monkeypatch, os.environ[REAL_PACKAGE], "--images", faces, "--output_dir", tmp_path / "out")
+    words = "--network", "faceres-deep", "--images", faces, "--output_dir", tmp_path / "out"
+    run(script, monkeypatch, os.environ[REAL_PACKAGE], *words)
     model, measured = (
         timm.create_model(f"local-dir:{folder}", pretrained=True, num_classes=0).eval()
         for folder in (tmp_path / "out", SHARED)

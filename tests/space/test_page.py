@@ -18,8 +18,9 @@ from PIL import Image
 
 from hf_smile.data.sample import draw_face
 from hf_smile.errors import SmileDataError, SmileModelError
-from hf_smile.inference.classifier import SmileClassifier, SmilePrediction
+from hf_smile.inference.classifier import SmilePrediction
 from hf_smile.inference.faces import Face
+from hf_smile.inference.runtimes import choose_runtime
 from hf_smile.labels import LABEL_NAMES
 
 pytest.importorskip("cv2")
@@ -108,7 +109,7 @@ def test_an_onnx_file_that_can_not_be_run_is_said(demo_model, tmp_path, monkeypa
         Engine(str(demo_model))
 
 
-def test_a_model_on_the_hub_without_onnx_runs_in_torch(demo_model, monkeypatch):
+def test_a_model_on_the_hub_without_onnx_runs_in_torch(monkeypatch):
     import httpx
     import huggingface_hub
     from huggingface_hub.errors import RemoteEntryNotFoundError
@@ -116,11 +117,8 @@ def test_a_model_on_the_hub_without_onnx_runs_in_torch(demo_model, monkeypatch):
     def not_there(*_words):
         raise RemoteEntryNotFoundError("404", response=httpx.Response(404, request=httpx.Request("GET", "http://hub")))
 
-    asked = []
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", not_there)
-    monkeypatch.setattr(SmileClassifier, "from_pretrained", lambda *words: asked.append(words))
-    Engine("me/smile")
-    assert asked == [("me/smile", "torch")]
+    assert choose_runtime("me/smile") == "torch"
 
 
 def test_of_a_crowd_so_many_faces_are_classified_and_no_more(demo_model, monkeypatch):
