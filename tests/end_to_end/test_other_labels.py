@@ -81,10 +81,11 @@ def two(tmp_path_factory) -> Run:
     shutil.copy(folder / "data" / "test.csv", folder / "swapped" / "train.csv")
     shutil.copy(folder / "data" / "train.csv", folder / "swapped" / "test.csv")
     data, swapped = (["--data_dir", name, "--labels", *TWO] for name in ("data", "swapped"))
-    kinds = [*STEPS, "--data_dir", "kinds", "--test_size", "0.2", "--validation_size", "0.2"]
+    fifth = ["--validation_size", "0.2"]
+    kinds = [*STEPS, "--data_dir", "kinds", "--test_size", "0.2", *fifth]
     jobs = {
         "refused_train": [*TINY, "--data_dir", "data", "--output_dir", "model"],
-        "train": [*TINY, *data, "--output_dir", "model", "--validation_size", "0.2", "--prior_adjustment", "0.5"],
+        "train": [*TINY, *data, "--output_dir", "model", *fifth, "--prior_adjustment", "0.5"],
         "evaluate": ["--model", "model", "--output_dir", "report", "--heat_maps", "--test_time_flip"],
         "export": ["--model", "model"],
         "predict": ["data", "--model", "model", "--faces", "none", "--output", "verdicts.csv", "--annotate", "shown"],
@@ -93,7 +94,7 @@ def two(tmp_path_factory) -> Run:
         "audit": [*data, "--output_dir", "audit"],
         "second_train": ["--backbone", "model", *kinds, "--output_dir", "second"],
         "third_train": ["--backbone", "second", *kinds, "--output_dir", "third", "--freeze_backbone"],
-        "refused_stage_train": ["--backbone", "second", *STEPS, *swapped, "--output_dir", "fourth"],
+        "refused_stage_train": ["--backbone", "second", *STEPS, *swapped, "--output_dir", "fourth", *fifth],
     }
     return do(folder, jobs)
 
