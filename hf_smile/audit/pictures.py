@@ -31,7 +31,7 @@ def plot_audit(audit: Audit, folder: Path) -> list[str]:
     plots = {
         "pictures.png": True,
         "similarity.png": audit.nearest_train is not None,
-        "clusters.png": audit.largest_cluster is not None,
+        "clusters.png": audit.by_threshold is not None,
         "accuracy_by_similarity.png": audit.accuracy is not None,
         "label_noise.png": audit.noise is not None,
     }
@@ -110,28 +110,21 @@ def _plot_similarity(audit: Audit, path: Path) -> None:
 
 
 def _plot_clusters(audit: Audit, path: Path) -> None:
-    assert audit.largest_cluster is not None
+    assert audit.by_threshold is not None
     threshold = audit.summary["clusters"]["similarity"]
-    shares = {t: size / len(audit.scan) for t, size in audit.largest_cluster.items()}
+    table, count = audit.by_threshold, len(audit.scan)
     figure = new_figure()
     axes = figure.add_subplot()
-    axes.plot(list(shares), list(shares.values()), color=_BLUE, linewidth=2)
-    axes.axvline(threshold, color=_ORANGE, linestyle="--", linewidth=1.8)
-    axes.annotate(
-        f"kept together from {threshold:.2f} on",
-        (threshold, 0.95),
-        xycoords=("data", "axes fraction"),
-        xytext=(6, 0),
-        textcoords="offset points",
-        color=_ORANGE,
-        fontsize=10,
-        va="top",
-    )
-    axes.set_yscale("log")
-    _plain_percent(axes.yaxis)
+    largest, others = table["largest"], table["images"] - table["largest"]
+    for images, color, words in ((others, _BLUE, "the other clusters of several"), (largest, _INK, "the largest")):
+        axes.plot(table["threshold"], images / count, color=color, linewidth=2, label=words)
+    words = f"kept together from {threshold:.2f} on"
+    axes.axvline(threshold, color=_ORANGE, linestyle="--", linewidth=1.8, label=words)
+    axes.legend(frameon=False, loc="center right", fontsize=9)
+    axes.yaxis.set_major_formatter("{x:.0%}")
     axes.set(
         xlabel="cosine similarity from which two images are linked",
-        ylabel="images in the largest cluster (share of all)",
+        ylabel="images in clusters (share of all)",
         title="Below the threshold the clusters chain into one",
     )
     save_figure(figure, path)
@@ -182,13 +175,6 @@ def _plain_numbers(axis, edges: np.ndarray) -> None:  # type: ignore[no-untyped-
     few = edges[-1] > 100 * edges[0]
     axis.set_major_locator(LogLocator(subs=(1.0,) if few else (1.0, 2.0, 5.0)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-    axis.set_minor_formatter(NullFormatter())
-
-
-def _plain_percent(axis) -> None:  # type: ignore[no-untyped-def]
-    from matplotlib.ticker import FuncFormatter, NullFormatter
-
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))
     axis.set_minor_formatter(NullFormatter())
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from hf_smile.audit.duplicates import HASH_BITS, THUMBNAIL_CORRELATION
@@ -43,9 +44,9 @@ def write_report(audit: Audit, tables: Mapping[str, pd.DataFrame], images: Image
     """Write everything but images into `folder`.
 
     `audit.md` to read, `audit.json` with all numbers, plots, the lists `unreadable.csv`, `duplicates.csv`,
-    `equal_hashes.csv`, `odd_pictures.csv`, and with features `nearest_train.csv` and `suspicious_labels.csv`; and
-    `group_disjoint/`, a data set of its own with the same images in a split that no cluster straddles, unless the
-    images are rows of a saved data set.
+    `equal_hashes.csv`, `odd_pictures.csv`, and with features `clusters.csv`, `nearest_train.csv` and
+    `suspicious_labels.csv`; and `group_disjoint/`, a data set of its own with the same images in a split that no
+    cluster straddles, unless the images are rows of a saved data set.
     """
     lists = {
         "unreadable.csv": audit.unreadable,
@@ -54,6 +55,7 @@ def write_report(audit: Audit, tables: Mapping[str, pd.DataFrame], images: Image
         "odd_pictures.csv": audit.odd,
     }
     if audit.nearest_train is not None:
+        lists["clusters.csv"] = list_clusters(audit)
         lists["nearest_train.csv"] = audit.nearest_train.round({"similarity": 4})
     if audit.noise is not None:
         lists["suspicious_labels.csv"] = _suspicious_list(audit)
@@ -222,15 +224,20 @@ def _likeness_lines(summary: Mapping[str, Any], plots: list[str]) -> str:
 
 def _split_lines(summary: Mapping[str, Any], plots: list[str], has_files: bool) -> str:
     clusters, split = summary["clusters"], summary["group_disjoint"]
-    reason = "duplicates"
+    reason, alike = "duplicates", ""
     if clusters["similarity"] is not None:
         reason = f"duplicates and images of similarity {clusters['similarity']:.2f} or more"
+        alike = (
+            " They are alike in what the backbone sees: with one that was trained on faces a cluster is mostly one "
+            "person, with others a scene. The clusters of several are in clusters.csv."
+        )
     lines = [
         f"Linking {reason}, {clusters['images_in_them']:,} images fall into {clusters['clusters_of_several']:,} "
         f"clusters of several, the largest of {clusters['largest']:,}; {clusters['in_train_and_test']:,} of the "
         "clusters are in train and test. Clusters by size: "
         + ", ".join(f"{n:,} of {size}" for size, n in clusters["clusters_by_size"].items())
         + "."
+        + alike
     ]
     if "clusters.png" in plots:
         lines.append("![clusters](clusters.png)")
@@ -289,6 +296,17 @@ def _picture_lines(pictures: Mapping[str, Any]) -> str:
         + _table(["", *(m.replace("_", " ") for m in measures)], class_rows)
         + f"\n\nOut of the ordinary: {odd}.\n\n![pictures](pictures.png)"
     )
+
+
+def list_clusters(audit: Audit) -> pd.DataFrame:
+    """The images in clusters of several: `cluster` (numbered from 1, the largest first), `image_id`, `split`, `label`.
+
+    >>> list_clusters(audit)["cluster"].value_counts().head(1)  # doctest: +SKIP
+    """
+    table = audit.scan[["image_id", "split", "label"]].assign(size=np.bincount(audit.cluster)[audit.cluster])
+    table.insert(0, "cluster", audit.cluster)
+    table = table[table["size"] > 1].sort_values(["size", "cluster"], ascending=[False, True], kind="stable")
+    return table.assign(cluster=pd.factorize(table["cluster"])[0] + 1).drop(columns="size")
 
 
 def _suspicious_list(audit: Audit) -> pd.DataFrame:

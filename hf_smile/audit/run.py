@@ -26,7 +26,7 @@ from hf_smile.audit.similarity import (
     NO_LINKS,
     choose_threshold,
     clusters,
-    largest_cluster_by_threshold,
+    clusters_by_threshold,
     similarity_forest,
     unit_rows,
 )
@@ -82,8 +82,8 @@ class Audit:
     accuracy: pd.DataFrame | None = None
     """Of `accuracy_by_similarity`."""
     noise: LabelNoise | None = None
-    largest_cluster: dict[float, int] | None = None
-    """Of `largest_cluster_by_threshold`."""
+    by_threshold: pd.DataFrame | None = None
+    """Of `clusters_by_threshold`."""
     summary: dict[str, Any] = field(default_factory=dict)
     """What `audit.json` holds."""
     labels: LabelSet = SMILE_LABELS
@@ -150,9 +150,9 @@ def run_audit(
     equal_hashes = list_groups(readable, {"equal hash": equal[0] + equal[1]})
     odd = odd_pictures(readable, limits)
 
-    largest = None if rows is None else largest_cluster_by_threshold(forest, count)
-    if cluster_similarity is None and largest is not None:
-        cluster_similarity = min(choose_threshold(largest, count), duplicate_similarity)
+    by_threshold = None if rows is None else clusters_by_threshold(forest, count)
+    if cluster_similarity is None and by_threshold is not None:
+        cluster_similarity = min(choose_threshold(by_threshold), duplicate_similarity)
     related = forest.at_least(cluster_similarity) if cluster_similarity is not None else NO_LINKS
     cluster = clusters(merge_links(links) + related, count)
     in_test = (readable["split"] == "test").to_numpy()
@@ -169,7 +169,7 @@ def run_audit(
         odd,
         cluster,
         group_disjoint,
-        largest_cluster=largest,
+        by_threshold=by_threshold,
         labels=scan.labels,
     )
     audit.summary = {

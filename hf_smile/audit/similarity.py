@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components, minimum_spanning_tree
 from tqdm.auto import tqdm
@@ -46,13 +47,17 @@ NO_LINKS = Links(np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros(0, np.fl
 
 
 def unit_rows(features: np.ndarray) -> np.ndarray:
-    """Features (N, F) about their mean, scaled to length 1: products of the rows are then cosine similarities.
+    """Features (N, F) as rows of length 1 about their mean: products of the rows are then cosine similarities.
 
-    All faces share most of what a backbone sees in them; without that common part, likeness tells more.
+    All faces share most of what a backbone sees in them; without that common part, likeness tells more. The rows are
+    scaled before the mean is taken, too: a face network hardly responds to a picture without a face, and next to the
+    mean of the others all such pictures would be alike.
+
+    >>> unit_rows(np.array([[3.0, 0.0], [0.0, 1.0]])).round(2).tolist()
+    [[0.71, -0.71], [-0.71, 0.71]]
     """
-    centred = features - features.mean(axis=0)
-    centred /= np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-12)
-    return centred
+    units = _scaled(features)
+    return _scaled(units - units.mean(axis=0))
 
 
 def nearest(queries: np.ndarray, references: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -112,30 +117,43 @@ def clusters(links: Links, count: int) -> np.ndarray:
     return connected_components(graph, directed=False)[1]
 
 
-def largest_cluster_by_threshold(links: Links, count: int) -> dict[float, int]:
-    """Images in the largest cluster at each threshold, from the floor up to 0.99."""
-    thresholds = np.arange(round(_FLOOR / _STEP), round(1 / _STEP)) * _STEP
-    return {round(float(t), 2): int(np.bincount(clusters(links.at_least(float(t)), count)).max()) for t in thresholds}
+def clusters_by_threshold(links: Links, count: int) -> pd.DataFrame:
+    """The clusters of several images at each threshold, from the floor up to 0.99.
+
+    Returns:
+        `threshold`, ascending; `clusters` of several images; `images` in them; images in the `largest` of them.
+    """
+    rows = []
+    for step in range(round(_FLOOR / _STEP), round(1 / _STEP)):
+        threshold = round(step * _STEP, 2)
+        sizes = np.bincount(clusters(links.at_least(threshold), count))
+        several = sizes[sizes > 1]
+        rows.append((threshold, len(several), int(several.sum()), int(several.max(initial=0))))
+    return pd.DataFrame(rows, columns=["threshold", "clusters", "images", "largest"])
 
 
-def choose_threshold(largest: dict[float, int], count: int) -> float:
-    """The lowest threshold at which no cluster has chained to more than 1 % of the images, or 10 images.
+def choose_threshold(table: pd.DataFrame) -> float:
+    """The threshold at which the most images are in clusters of several other than the largest; the lowest of these.
 
-    Linked images chain: a face resembles a second, that one a third. Below some threshold nearly all images fall
-    into one cluster within a few steps (as in percolation), and a split by cluster becomes impossible. The threshold
-    sits just above that point: as many likely relations as possible are kept together.
+    From the top down, images first find the others of their person or scene, and this number grows. Then clusters
+    chain: a face resembles a second, that one a third, and the largest cluster swallows the others, so that it falls
+    (as in percolation, whose transition is where the clusters beside the largest are at their largest: Stauffer &
+    Aharony, 1994, "Introduction to Percolation Theory"). The threshold lies between: it keeps together as many likely
+    relations as possible, and errs on the side of joining two people. How many images a person has does not matter.
 
     Args:
-        largest: of `largest_cluster_by_threshold`.
-        count: number of images.
+        table: of `clusters_by_threshold`.
 
-    >>> choose_threshold({0.5: 900, 0.6: 40, 0.7: 8, 0.8: 2}, 1000)
-    0.7
+    >>> sizes = {"threshold": [0.5, 0.6, 0.7], "images": [990, 800, 300], "largest": [900, 40, 8]}
+    >>> choose_threshold(pd.DataFrame(sizes))
+    0.6
     """
-    limit = max(10, 0.01 * count)
-    too_low = [threshold for threshold, size in largest.items() if size > limit]
-    above = [threshold for threshold in largest if threshold > max(too_low, default=-1)]
-    return min(above, default=1.0)
+    return float(table["threshold"][(table["images"] - table["largest"]).idxmax()])
+
+
+def _scaled(rows: np.ndarray) -> np.ndarray:
+    """Each row (N, F) at length 1."""
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
 
 
 def _blocks(a: np.ndarray, b: np.ndarray, title: str | None = None) -> Iterator[tuple[slice, slice, np.ndarray]]:

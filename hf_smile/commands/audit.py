@@ -25,7 +25,8 @@ def parse_arguments(words: list[str], prog: str) -> argparse.Namespace:
     parser.add_argument(
         "--backbone",
         metavar="DIR_OR_HUB_ID",
-        help="a pretrained model, not fine-tuned on these data; adds likeness and labels",
+        help="a pretrained model, not fine-tuned on these data; adds likeness and labels. One that was trained on "
+        "faces tells people apart",
     )
     parser.add_argument(
         "--predictions", metavar="FILE.csv", help="predictions for the test split: do leaks flatter them?"

@@ -17,7 +17,14 @@ from hf_smile.audit.labels import estimate_label_noise, out_of_fold_probabilitie
 from hf_smile.audit.leakage import accuracy_by_similarity
 from hf_smile.audit.run import Audit, run_audit
 from hf_smile.audit.scan import scan_images
-from hf_smile.audit.similarity import choose_threshold, clusters, nearest, similarity_forest, unit_rows
+from hf_smile.audit.similarity import (
+    choose_threshold,
+    clusters,
+    clusters_by_threshold,
+    nearest,
+    similarity_forest,
+    unit_rows,
+)
 from hf_smile.audit.splits import group_disjoint_split
 from hf_smile.commands.main import main
 from hf_smile.data.arguments import DataArguments
@@ -184,10 +191,44 @@ def test_blocks_give_what_the_whole_matrix_gives(monkeypatch):
         assert len(pairs) and ((number[:, None] == number[None, :]) == reachable).all()
 
 
+def shots(people: int, each: int, responses: float = 1) -> np.ndarray:
+    """Features (people * each, 64) of several shots of each person, the persons' own one after the other."""
+    draw = np.random.default_rng(0)
+    person = np.repeat(draw.standard_normal((people, 64)), each, axis=0)
+    return (responses * (person + 0.6 * draw.standard_normal(person.shape))).astype(np.float32)
+
+
+def chosen(features: np.ndarray) -> tuple[float, np.ndarray]:
+    """The threshold, and each row's cluster there."""
+    forest = similarity_forest(unit_rows(features))
+    threshold = choose_threshold(clusters_by_threshold(forest, len(features)))
+    return threshold, clusters(forest.at_least(threshold), len(features))
+
+
+@pytest.mark.parametrize(("people", "each"), [(4, 50), (10, 40), (100, 4)])
+def test_the_threshold_finds_people_however_many_images_each_has(people, each):
+    _, cluster = chosen(shots(people, each))
+    assert (cluster == np.repeat(np.arange(people), each)).all()
+
+
 def test_the_threshold_sits_where_clusters_stop_chaining():
-    assert choose_threshold({0.5: 900, 0.6: 40, 0.7: 8, 0.8: 2}, 1000) == 0.7
-    assert choose_threshold({0.5: 3, 0.6: 1}, 1000) == 0.5
-    assert choose_threshold({0.5: 900, 0.6: 900}, 1000) == 1
+    line = np.linspace(0, np.pi / 2, 60)  # each like the next, the first unlike the last
+    chain = 8 * np.stack([np.cos(line), np.sin(line)], axis=1)
+    features = np.concatenate([shots(20, 6), np.pad(chain, [(0, 0), (0, 62)])]).astype(np.float32)
+    _, cluster = chosen(features)
+    assert (cluster[:120] == np.repeat(np.arange(20), 6)).all()  # the largest cluster does not decide
+
+    pair = np.eye(20, 30, dtype=np.float32)
+    pair[1] = 0.8 * pair[0] + 0.6 * pair[1]
+    assert np.bincount(chosen(pair)[1]).tolist() == [2] + [1] * 18
+
+
+def test_pictures_in_which_the_backbone_sees_nothing_are_not_one_group():
+    faces = 5 + shots(30, 4)
+    nothing = 0.01 * np.abs(shots(40, 1))
+    _, cluster = chosen(np.concatenate([faces, nothing]))
+    assert (cluster[:120] == np.repeat(np.arange(30), 4)).all()
+    assert np.bincount(cluster[120:]).max() == 1
 
 
 def test_links_by_features_join_the_groups(audit, planted):
