@@ -106,8 +106,9 @@ def run(arguments: Arguments) -> None:
         else:
             listed = f"{args.output_dir}/bad_images.csv"
             splits = load_smile_dataset(**vars(data), seed=args.seed, bad_image_list=listed)
-    if backbone.pretrained:
-        refuse_trained_on(backbone.backbone, chain(*(images_of(splits[name]) for name in splits if name != "train")))
+    begins_with = backbone.backbone if backbone.pretrained else None
+    if begins_with:
+        refuse_trained_on(begins_with, chain(*(images_of(splits[name]) for name in splits if name != "train")))
     if is_main:
         print(device_line(args))
         print(describe(splits, None if shards else data.group_by), flush=True)
@@ -126,9 +127,9 @@ def run(arguments: Arguments) -> None:
     if is_main:
         print((parameter_table if args.show_parameters else parameter_totals)(model), flush=True)
         if not args.overwrite:
-            check_splits(args.output_dir, splits)
+            check_splits(args.output_dir, splits, begins_with)
         start_run(args.output_dir, recipe, args.overwrite)
-        write_splits(args.output_dir, splits)
+        write_splits(args.output_dir, splits, begins_with)
         if checkpoint:
             print(f"Resuming from {checkpoint}", flush=True)
 

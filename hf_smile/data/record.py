@@ -43,12 +43,14 @@ class Record(NamedTuple):
         return self.digest or self.image_id
 
 
-def write_splits(folder: str | Path, splits: DatasetDict) -> None:
+def write_splits(folder: str | Path, splits: DatasetDict, backbone: str | Path | None = None) -> None:
     """Record the images of each split; see `check_splits` for a run that has a record.
 
     Args:
         folder: of the run.
         splits: with the columns `image_id` and, but for images that are streamed, `image`.
+        backbone: whose weights the run begins with. If it is the result of a run, what that trained on is recorded
+            as trained on.
 
     >>> write_splits("outputs/model", splits)  # doctest: +SKIP
     """
@@ -56,11 +58,11 @@ def write_splits(folder: str | Path, splits: DatasetDict) -> None:
     with written_whole(path) as unfinished, unfinished.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(Record._fields)
-        writer.writerows(_records(splits))
+        writer.writerows(_records(splits, backbone))
 
 
-def check_splits(folder: str | Path, splits: DatasetDict) -> None:
-    """See that images, splits and labels are those that a run began with, where it has a record.
+def check_splits(folder: str | Path, splits: DatasetDict, backbone: str | Path | None = None) -> None:
+    """See that images, splits and labels are those that a run began with, where it has a record; see `write_splits`.
 
     Raises:
         SmileDataError: they are not.
@@ -69,8 +71,9 @@ def check_splits(folder: str | Path, splits: DatasetDict) -> None:
     """
     if not (earlier := _read_records(folder)):
         return
-    before, now = ({(row.image, row.split, row.label) for row in rows} for rows in (earlier, _records(splits)))
-    if not all(row.label for row in earlier):
+    records = earlier, _records(splits, backbone)
+    before, now = ({(row.image, row.split, row.label) for row in rows} for rows in records)
+    if not any(row.label for row in earlier):
         now = {(image, split, "") for image, split, _ in now}
     if changed := len({image for image, _, _ in before ^ now}):
         raise SmileDataError(
@@ -108,7 +111,9 @@ def read_splits(model: str | Path) -> dict[str, set[str]]:
     return found
 
 
-def _records(splits: DatasetDict) -> Iterator[Record]:
+def _records(splits: DatasetDict, backbone: str | Path | None) -> Iterator[Record]:
+    if backbone is not None:
+        yield from (row for row in _read_records(backbone) if row.split == "train")
     for split, dataset in splits.items():
         for (image_id, digest), label in zip(images_of(dataset), dataset["label"], strict=True):
             yield Record(image_id, split, digest, str(label))

@@ -20,6 +20,7 @@ from hf_smile.hub.card_sections import (
 )
 from hf_smile.hub.finished_run import read_looks, read_metrics, read_recipe
 from hf_smile.labels import SMILE_LABELS, LabelSet
+from hf_smile.utils.hub_id import is_hub_id
 from hf_smile.utils.model_files import read_timm_config
 
 _TEMPLATE = """\
@@ -195,15 +196,14 @@ def _make_card(
     answers = ("p_smile", "p_genuine_given_smile") if labels.tells_genuine else ("probabilities",)
     recipe = read_recipe(folder) if (folder / "recipe.yaml").exists() else {}
     calibration, numbers = metrics["calibration"], _defined_numbers(metrics, labels)
-    base_model = _base_model(folder, backbone) if pretrained else None
-    label = base_model or Path(backbone).name
+    began_with = _base_models(folder, backbone) if pretrained else [Path(backbone).name]
     card_data = ModelCardData(
         library_name="transformers",
         pipeline_tag="image-classification",
         tags=["timm", "face", "smile"] + ["onnx"] * (folder / "onnx").is_dir(),
         license=license,
         datasets=[dataset] if dataset else None,
-        base_model=base_model,
+        base_model=next(filter(is_hub_id, began_with), None),
         model_name=repo_id.split("/")[-1] if repo_id else name,
         eval_results=[
             EvalResult(
@@ -228,7 +228,7 @@ def _make_card(
         tells=_TELLS_SMILES if labels.tells_genuine else f"Tells what a picture of one face shows: {labels}.",
         answers=", ".join(f"prediction.{answer}" for answer in answers),
         unproven="a smile genuine" if labels.tells_genuine else "what somebody feels",
-        origin=f"Fine-tuned from `{label}`" if pretrained else f"`{label}`, trained from random weights",
+        origin=_origin(began_with) if pretrained else f"`{began_with[0]}`, trained from random weights",
         plain_timm=plain_timm,
         import_first="" if plain_timm else "import hf_smile.modeling\n",
         onnx=', runtime="onnx"' if (folder / "onnx" / "model.onnx").exists() else "",
@@ -240,6 +240,12 @@ def _make_card(
         decision=decision_section(metrics["decision"], calibration, labels),
         recipe=recipe_section(recipe),
     )
+
+
+def _origin(models: list[str]) -> str:
+    """In words: a chain of stages, or one model."""
+    chain = ", itself fine-tuned from ".join(f"`{name}`" for name in models)
+    return f"Fine-tuned from {chain}" + "," * (len(models) > 1)
 
 
 _TELLS_SMILES = """\
@@ -265,13 +271,16 @@ _KEPT = {
 }
 
 
-def _base_model(folder: Path, backbone: str) -> str | None:
-    """The model on the Hub that training began with: the one named, or the one whose tag the weights carry."""
-    if backbone.count("/") == 1 and not Path(backbone).exists():
-        return backbone
-    from hf_smile.modeling.backbone import pretrained_hub_id
+def _base_models(folder: Path, backbone: str) -> list[str]:
+    """The models that training began with, the latest first: those that the run noted, or the one in its settings."""
+    from hf_smile.modeling.origin import pretrained_hub_id
 
-    return pretrained_hub_id(read_timm_config(folder)) if (folder / "config.json").is_file() else None
+    config = read_timm_config(folder) if (folder / "config.json").is_file() else {}
+    if noted := config.get("base_models"):
+        return noted
+    if is_hub_id(backbone) and not Path(backbone).exists():
+        return [backbone]
+    return [pretrained_hub_id(config) or Path(backbone).name]
 
 
 def _defined_numbers(metrics: dict[str, Any], labels: LabelSet) -> dict[str, float]:

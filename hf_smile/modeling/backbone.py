@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,9 +20,14 @@ from hf_smile.labels import SMILE_LABELS, LabelSet
 from hf_smile.modeling.head import SmileTimmConfig, SmileTimmForImageClassification
 from hf_smile.modeling.layers import freeze_stages as freeze
 from hf_smile.modeling.layers import head_parameters
+from hf_smile.modeling.origin import base_models
 from hf_smile.utils.hub_id import missing_folder
 from hf_smile.utils.model_files import DEFAULT_BACKBONE, read_timm_config
 
+_TAKEN = (
+    *("architecture", "num_features", "pretrained_cfg", "model_args"),
+    *("label_names", "head_hidden_size", "base_models"),  # of the result of a run
+)
 _OF_THE_WEIGHTS = ("tag", "license", "origin_url", "paper_ids", "paper_name", "notes")
 """In `pretrained_cfg`: whose the pretrained weights are. Random ones are nobody's."""
 
@@ -43,7 +49,8 @@ def build_model(
     Args:
         backbone: id of a timm model on the Hub, a local folder in the same layout (`config.json`,
             `model.safetensors`), or a timm name. `model_args` in its `config.json`, which describe how this network
-            differs from others of its architecture (padding, heads, size), are kept in the saved model.
+            differs from others of its architecture (padding, heads, size), are kept in the saved model. The result
+            of an earlier run is a backbone, too: its head is kept where `labels` are its labels, in this order.
         pretrained: load the weights, in float32 whatever they are saved in; else draw random ones from torch's
             generator.
         image_size: side of the input in pixels; the backbone's own when None.
@@ -72,12 +79,16 @@ def build_model(
     >>> build_model("resnet18", pretrained=False, labels=["smile", "NOT smile"]).config.id2label
     {0: 'smile', 1: 'NOT smile'}
     """
+    labels = LabelSet.of(labels)
     config = _load_config(backbone, pretrained)
+    config["base_models"] = base_models(backbone, config) if pretrained else []
+    earlier_head = config.pop("label_names", None), config.pop("head_hidden_size", None)
+    keep_head = earlier_head == ([*labels], head_hidden_size)
     model_args = config["model_args"]
     pretrained_cfg = _data_settings(backbone, config, image_size, crop_pct)
     if not pretrained:
         pretrained_cfg = {name: value for name, value in pretrained_cfg.items() if name not in _OF_THE_WEIGHTS}
-    names = label_settings(LabelSet.of(labels))
+    names = label_settings(labels)
     build_args = model_args | _drop_path_args(drop_path)
     _check_build_args(backbone, config["architecture"], build_args)
     settings = config | {"pretrained_cfg": pretrained_cfg, "model_args": build_args} | names
@@ -90,7 +101,7 @@ def build_model(
         settings["head_hidden_size"] = head_hidden_size
     model_config = config_class.from_dict(settings, **names)
 
-    model = _load_weights(model_class, model_config, backbone if pretrained else None)
+    model = _load_weights(model_class, model_config, backbone if pretrained else None, keep_head)
     model.config.model_args = model_args
     if freeze_stages is not None:
         freeze(model, freeze_stages)
@@ -116,9 +127,9 @@ def _data_settings(backbone: str, config: dict[str, Any], image_size: int | None
         sides = size if isinstance(size, list) else [size, size]
         pretrained_cfg |= {"input_size": [3, *sides], "fixed_input_size": True}
     if image_size is not None:
-        if pretrained_cfg.get("fixed_input_size") and not is_flexible:
-            fixed = pretrained_cfg["input_size"][-1]
-            raise SmileModelError(f"{backbone} takes images of {fixed} pixels only; leave --image_size out")
+        fixed = pretrained_cfg["input_size"][-1]
+        if pretrained_cfg.get("fixed_input_size") and not is_flexible and image_size != fixed:
+            raise SmileModelError(f"{backbone} takes images of {fixed} pixels only; set --image_size {fixed}")
         if image_size < 32:
             raise SmileModelError(f"image_size is {image_size}; it must be at least 32 pixels")
         pretrained_cfg["input_size"] = [3, image_size, image_size]
@@ -150,25 +161,6 @@ def _check_build_args(backbone: str, architecture: str, build_args: dict[str, An
             raise SmileModelError(f"{architecture} knows no drop path; leave --drop_path out") from None
         names = ", ".join(build_args)
         raise SmileModelError(f"{backbone}: {architecture} does not take {names}: {first_line(error)}") from None
-
-
-def pretrained_hub_id(config: dict[str, Any]) -> str | None:
-    """The model of timm's on the Hub whose weights a network began with; None for random weights, and for others'.
-
-    Args:
-        config: `config.json` of a backbone or of a saved model, as an object.
-
-    >>> pretrained_hub_id({"architecture": "resnet18", "pretrained_cfg": {"tag": "a1_in1k"}})
-    'timm/resnet18.a1_in1k'
-    """
-    tag = config.get("pretrained_cfg", {}).get("tag")
-    if not tag:
-        return None
-    try:
-        registered = timm.get_pretrained_cfg(f"{config.get('architecture')}.{tag}", allow_unregistered=False)
-    except RuntimeError:  # a name or a tag that is not timm's
-        return None
-    return registered.hf_hub_id if registered else None
 
 
 def parameter_table(model: nn.Module) -> str:
@@ -235,8 +227,7 @@ def _read_config(backbone: str) -> dict[str, Any]:
             f"{backbone}: config.json names the architecture {config['architecture']!r}, which this timm "
             f"({timm.__version__}) does not know"
         )
-    taken = ("architecture", "num_features", "pretrained_cfg", "model_args")
-    return {name: config[name] for name in taken if name in config}
+    return {name: config[name] for name in _TAKEN if name in config}
 
 
 def _config_of_timm_name(name: str, pretrained: bool) -> dict[str, Any]:
@@ -261,7 +252,10 @@ def _hub_id(name: str) -> str:
 
 
 def _load_weights(
-    model_class: type[TimmWrapperForImageClassification], config: TimmWrapperConfig, backbone: str | None
+    model_class: type[TimmWrapperForImageClassification],
+    config: TimmWrapperConfig,
+    backbone: str | None,
+    keep_head: bool,
 ) -> TimmWrapperForImageClassification:
     """The model with the backbone's weights; with random ones when there is no backbone to load from.
 
@@ -273,6 +267,9 @@ def _load_weights(
             return model_class.from_pretrained(None, config=config, state_dict=random, dtype=torch.float32)
     if "/" not in backbone and not Path(backbone).is_dir():
         backbone = _hub_id(backbone)
+    classifiers = getattr(timm.get_pretrained_cfg(config.architecture), "classifier", None) or ()
+    heads = [classifiers] if isinstance(classifiers, str) else classifiers
+    of_a_head = rf"^(?:timm_model\.)?(?:{'|'.join(map(re.escape, heads))})\."
     try:
         with quiet_transformers():
             model, report = model_class.from_pretrained(
@@ -281,15 +278,16 @@ def _load_weights(
                 dtype=torch.float32,  # "auto" would train in the precision that the file is saved in
                 ignore_mismatched_sizes=True,
                 use_safetensors=True,
+                # A head of as many other labels would fit, so it is hidden: the new one is drawn.
+                key_mapping=None if keep_head else {of_a_head: "other_labels."},
                 output_loading_info=True,
             )
     except (OSError, ValueError, RuntimeError) as error:
         raise _not_loaded(backbone, error) from None
     except Exception as error:  # safetensors has an error type of its own for broken files
         raise SmileModelError(f"{backbone}: the weights can't be read: {error}") from None
-    head = f"timm_model.{model.timm_model.pretrained_cfg['classifier']}."
     replaced = {*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])}
-    if wrong := sorted(name for name in replaced if not name.startswith(head)):
+    if wrong := sorted(name for name in replaced if not re.match(of_a_head, name)):
         raise SmileModelError(
             f"{backbone}: {len(wrong)} weights are missing or do not fit the architecture {config.architecture}, "
             f"the first is {wrong[0].removeprefix('timm_model.')}"

@@ -166,6 +166,7 @@ def read_timm_config(model: str | Path, **hub: Unpack[HubOptions]) -> dict[str, 
     Returns:
         The object in the file. Its `model_args`, which timm builds the network with, are those that describe its
         shape, checked; `num_classes` and `in_chans` are not among them, which follow from the labels and the images.
+        `img_size` is, where the network takes images of one size only.
 
     Raises:
         SmileModelError: there is none, it is no JSON object, it brings code of its own, is of no timm model, or has
@@ -185,7 +186,15 @@ def read_timm_config(model: str | Path, **hub: Unpack[HubOptions]) -> dict[str, 
         raise SmileModelError(f"{where} asks to run Python code of its own ({brought[0]}), which is never done")
     if not isinstance(config.get("architecture"), str) or not isinstance(config.get("pretrained_cfg"), dict):
         raise SmileModelError(f"{where} does not describe a timm model: no architecture, or no pretrained_cfg")
-    return config | {"model_args": _checked_model_args(config.get("model_args") or {}, where)}
+    return config | {"model_args": _checked_model_args(_sized(config), where)}
+
+
+def _sized(config: dict[str, Any]) -> Any:
+    """Its `model_args`, with the size of a network of one size: timm takes that from `input_size`, transformers not."""
+    model_args, size = config.get("model_args") or {}, config["pretrained_cfg"].get("input_size")
+    if config["pretrained_cfg"].get("fixed_input_size") and isinstance(model_args, dict) and isinstance(size, list):
+        return {"img_size": size[1:]} | model_args
+    return model_args
 
 
 def _checked_model_args(model_args: object, where: str) -> dict[str, Any]:

@@ -136,6 +136,22 @@ def test_a_backbone_of_an_earlier_run_is_not_measured_on_what_that_run_trained_o
     refuse_trained_on("timm/resnet50.a1_in1k", images_of(SPLITS["train"]))
 
 
+def test_what_the_stages_before_trained_on_is_not_measured_on_either(run, tmp_path):
+    second = tmp_path / "second"
+    second.mkdir()
+    others = datasets.DatasetDict(train=images("new 1"), test=images("new 2"))
+    write_splits(second, others, run)
+    check_splits(second, others, run)
+    with pytest.raises(SmileDataError, match="9 images changed since the run began"):
+        check_splits(second, others)
+    refuse_trained_on(second, images_of(images("new 2", *TEST)))
+    with pytest.raises(SmileDataError, match="was trained on 3 of the images to measure on"):
+        refuse_trained_on(second, images_of(images("new 1", *TRAIN[:2])))
+    require_held_out(second, "test", others["test"])
+    with pytest.raises(SmileDataError, match="9 of these 9 images were trained on"):
+        require_held_out(second, "test", images(*TRAIN), vouched_for=True)
+
+
 def test_a_checkpoint_has_the_record_of_its_run_and_is_not_tested(run):
     checkpoint = run / "checkpoint-100"
     checkpoint.mkdir()

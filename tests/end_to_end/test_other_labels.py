@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -22,7 +23,8 @@ from hf_smile.labels import LABEL_NAMES, LabelSet
 
 SPACE = Path(__file__).parents[2] / "space"
 TWO, FOUR = ("smile", "NOT smile"), ("grin", "laugh", "neutral", "smirk")
-TINY = ["--backbone", "test_resnet", "--no_pretrained", "--image_size", "32", "--use_cpu", "--max_steps", "2"]
+STEPS = ["--use_cpu", "--max_steps", "2"]
+TINY = ["--backbone", "test_resnet", "--no_pretrained", "--image_size", "32", *STEPS]
 
 # One process for all: what takes the time is importing torch and transformers.
 JOBS = """
@@ -73,16 +75,26 @@ def two(tmp_path_factory) -> Run:
     for split, part in (("train", rows[:30]), ("test", rows[30:])):
         text = "".join(f"{name},{TWO[label_id]}\n" for name, label_id in part)
         (folder / "data" / f"{split}.csv").write_text(text)
-    data = ["--data_dir", "data", "--labels", *TWO]
+    for number in range(30):
+        draw(folder / "kinds" / LABEL_NAMES[number % 3] / f"{number:03}.jpg", number % 3, rng)
+    shutil.copytree(folder / "data", folder / "swapped")
+    shutil.copy(folder / "data" / "test.csv", folder / "swapped" / "train.csv")
+    shutil.copy(folder / "data" / "train.csv", folder / "swapped" / "test.csv")
+    data, swapped = (["--data_dir", name, "--labels", *TWO] for name in ("data", "swapped"))
+    fifth = ["--validation_size", "0.2"]
+    kinds = [*STEPS, "--data_dir", "kinds", "--test_size", "0.2", *fifth]
     jobs = {
         "refused_train": [*TINY, "--data_dir", "data", "--output_dir", "model"],
-        "train": [*TINY, *data, "--output_dir", "model", "--validation_size", "0.2", "--prior_adjustment", "0.5"],
+        "train": [*TINY, *data, "--output_dir", "model", *fifth, "--prior_adjustment", "0.5"],
         "evaluate": ["--model", "model", "--output_dir", "report", "--heat_maps", "--test_time_flip"],
         "export": ["--model", "model"],
         "predict": ["data", "--model", "model", "--faces", "none", "--output", "verdicts.csv", "--annotate", "shown"],
         "table_predict": ["data/000.jpg", "--model", "model", "--faces", "none"],
         "refused_evaluate": ["--model", "model", "--output_dir", "other", "--labels", "happy", "sad"],
         "audit": [*data, "--output_dir", "audit"],
+        "second_train": ["--backbone", "model", *kinds, "--output_dir", "second"],
+        "third_train": ["--backbone", "second", *kinds, "--output_dir", "third", "--freeze_backbone"],
+        "refused_stage_train": ["--backbone", "second", *STEPS, *swapped, "--output_dir", "fourth", *fifth],
     }
     return do(folder, jobs)
 
@@ -169,6 +181,18 @@ def test_two_labels_in_report_and_card(two):
     assert "prediction.probabilities" in card and "f1 smile" in card
     audit = json.loads((two.folder / "audit" / "audit.json").read_text())
     assert audit["classes"]["train"] == {"smile": 15, "NOT smile": 15}
+
+
+def test_a_run_is_the_backbone_of_the_next_which_has_other_labels(two):
+    first, second = (json.loads((two.folder / name / "config.json").read_text()) for name in ("model", "second"))
+    assert (first["label_names"], second["label_names"]) == ([*TWO], [*LABEL_NAMES])
+    assert second["pretrained_cfg"]["input_size"] == first["pretrained_cfg"]["input_size"] == [3, 32, 32]
+    (prediction,) = SmileClassifier.from_pretrained(two.folder / "third").predict(two.folder / "data" / "000.jpg")
+    assert prediction.labels.names == LABEL_NAMES
+    card = (two.folder / "third" / "README.md").read_text()
+    assert "Fine-tuned from `second`, itself fine-tuned from `model`, with hf_smile." in card
+    refused = two.printed["refused_stage_train"]
+    assert "the backbone second was trained on 24 of the images to measure on" in refused, "by the stage before it"
 
 
 def test_two_labels_in_the_demo(two, monkeypatch, tmp_path):

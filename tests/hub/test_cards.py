@@ -103,6 +103,20 @@ def test_the_base_model_of_a_local_folder_is_read_from_its_weights_tag(
     assert "ann" not in card.text.replace("annotat", "").split("## Training")[0]
 
 
+def test_the_base_of_an_earlier_stage_is_named_too(run_folder):
+    config = json.loads((run_folder / "config.json").read_text())
+    (run_folder / "recipe.yaml").write_text("backbone: ../outputs/first\npretrained: true\n")
+    for models, base_model, words in (
+        (["first", "timm/resnet50.a1_in1k"], "timm/resnet50.a1_in1k", "`first`, itself fine-tuned from `timm/resnet50"),
+        (["me/first", "someone/faces"], "me/first", "`me/first`, itself fine-tuned from `someone/faces`, with"),
+        (["first"], None, "`first` with"),
+    ):
+        (run_folder / "config.json").write_text(json.dumps(config | {"base_models": models}))
+        card = ModelCard(str(published_model_card(run_folder, "me/smile")))
+        assert card.data.base_model == base_model
+        assert f"Fine-tuned from {words}" in card.text
+
+
 def test_a_run_of_which_no_checkpoint_was_chosen_says_so(finished_run, tmp_path):
     metrics = json.loads((finished_run / "test_metrics.json").read_text())
     metrics["choice"] = {"epoch": 6.0, "epochs": 6, "metric": "last"}
