@@ -140,6 +140,8 @@ def choose_threshold(table: pd.DataFrame) -> float:
     (as in percolation, whose transition is where the clusters beside the largest are at their largest: Stauffer &
     Aharony, 1994, "Introduction to Percolation Theory"). The threshold lies between: it keeps together as many likely
     relations as possible, and errs on the side of joining two people. How many images a person has does not matter.
+    Of 6,442 faces, a face network gives 0.55 and a largest cluster of 148 images; tf_efficientnet_lite0, in whose
+    features clusters are less distinct, 0.63 and 909.
 
     Args:
         table: of `clusters_by_threshold`.
