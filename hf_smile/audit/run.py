@@ -37,7 +37,8 @@ from hf_smile.labels import SMILE_LABELS, LabelSet
 
 DUPLICATE_SIMILARITY = 0.95
 """Cosine similarity from which two images count as one picture. With tf_efficientnet_lite0, all 5 links above it among
-6,442 faces join one picture to itself. With the face backbone there are 32, most of them between shots of one moment."""
+6,442 faces join one picture to itself. With the face backbone there are 32, most of them between shots of one
+moment."""
 
 
 _QUANTILES = {"min": 0.0, "p5": 0.05, "median": 0.5, "p95": 0.95, "max": 1.0}
