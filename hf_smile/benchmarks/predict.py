@@ -15,7 +15,9 @@ from hf_smile.data.preprocessing import Preprocessor
 from hf_smile.data.sample import draw_face
 from hf_smile.inference.classifier import SmileClassifier
 from hf_smile.inference.onnx_export import export_onnx, write_int8
-from hf_smile.inference.runtimes import RUNTIMES
+from hf_smile.inference.runtimes import ONNX_FILES
+
+_RUNTIMES = ("torch", *ONNX_FILES)
 
 
 def benchmark_predict(
@@ -49,14 +51,14 @@ def benchmark_predict(
         measured = alternate(runs, rounds, f"Batch {batch_size}")
         rows |= {f"{name}, batch {batch_size}": row for name, row in measured.items()}
         where = "" if batch_size == batch_sizes[-1] else f", batch {batch_size}"
-        for runtime in RUNTIMES:
+        for runtime in _RUNTIMES:
             speedup = measured[runtime].times_as_fast_as(measured["pipeline"])
             ratios[f"{runtime.replace('-', '_')}/pipeline{where}"] = speedup
     return rows, ratios
 
 
 def make_contenders(
-    model_dir: str | Path, images: Sequence[Path], runtimes: Sequence[str] = RUNTIMES
+    model_dir: str | Path, images: Sequence[Path], runtimes: Sequence[str] = _RUNTIMES
 ) -> dict[str, Callable[[int], list[Any]]]:
     """`pipeline` and our runtimes: from a batch size to their answers, one an image."""
     from transformers import pipeline

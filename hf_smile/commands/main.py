@@ -58,7 +58,7 @@ def _run(job: str | None) -> None:
     except BrokenPipeError:  # the reader, for example `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
-    sys.exit(code)
+    sys.exit(code or 0)
 
 
 def _read_job(words: list[str]) -> tuple[str, list[str]]:

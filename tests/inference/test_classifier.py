@@ -179,7 +179,7 @@ def test_mistakes_are_told_with_their_mend(model_dir, tmp_path, classifier):
             SmileClassifier.from_pretrained(tmp_path / "nowhere", runtime=runtime)
         with pytest.raises(SmileModelError, match="not looked for on the Hub"):
             SmileClassifier.from_pretrained("outputs/modle", runtime=runtime)
-    with pytest.raises(SmileModelError, match=r"export_onnx\.py --model"):
+    with pytest.raises(SmileModelError, match=r"hf-smile export --model"):
         SmileClassifier.from_pretrained(tmp_path, runtime="onnx")
     Path(tmp_path, "onnx").mkdir()
     Path(tmp_path, "onnx", "model.onnx").write_bytes(b"not a network")
