@@ -16,6 +16,7 @@ from torch import nn
 
 from hf_smile.data.images import decode_image, encoded_bytes
 from hf_smile.data.preprocessing import Preprocessor
+from hf_smile.data.rows import labels_of
 from hf_smile.errors import SmileModelError, first_line
 from hf_smile.evaluation.metrics import compute_metrics
 from hf_smile.inference.runtimes import ONNX_FILES, OnnxRuntime, TorchRuntime, load_runtime, weights_sha256
@@ -208,7 +209,7 @@ class EncodedImages:
         self._split = split.cast_column("image", datasets.Image(decode=False))
         self.preprocess = preprocess
         self.label_ids = np.array(split["label"])
-        self.labels = LabelSet.of(split.features["label"].names)
+        self.labels = labels_of(split)
 
     def __len__(self) -> int:
         return len(self._split)

@@ -1,4 +1,4 @@
-"""What export_onnx.py writes, and what it refuses to write."""
+"""What `hf-smile export` writes, and what it refuses to write."""
 
 import hashlib
 import json
@@ -85,7 +85,7 @@ def test_files_of_other_weights_are_refused_with_what_to_type(own_model, splits)
     tensors = load_file(weights)
     changed = {name: tensor * 1.0001 if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
     save_file(changed, weights, metadata={"format": "pt"})
-    mend = rf"other weights.*export_onnx\.py --model {own_model}"
+    mend = rf"other weights.*hf-smile export --model {own_model}"
     with pytest.raises(SmileModelError, match=mend + "$"):
         load_runtime(own_model, "onnx")
     with pytest.raises(SmileModelError, match=mend + " --quantize int8"):
