@@ -70,7 +70,7 @@ def test_it_reports_on_predictions_and_compares_them(predictions_file, tmp_path)
     )
     assert done.returncode == 0, done.stderr
     assert "Accuracy" in done.stdout
-    assert "both are right equally often" in done.stdout
+    assert "give the same probabilities for every image" in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -13,17 +13,14 @@ ROOT = Path(__file__).parents[2]
 
 # One process for all: what takes the time is importing torch and transformers.
 TRAIN = """
-import contextlib, importlib.util, io, json, sys
-from hf_smile.utils.console import run_script
-spec = importlib.util.spec_from_file_location("train", sys.argv[1])
-train = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(train)
+import contextlib, io, json, sys
+from hf_smile.commands.main import main
 for line in sys.stdin:
     sys.argv[1:] = json.loads(line)
     printed, code = io.StringIO(), 0
     with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
         try:
-            run_script(train.main)
+            main("train")
         except SystemExit as end:
             code = end.code
     print(json.dumps([code, printed.getvalue()]), flush=True)
@@ -43,7 +40,7 @@ def trained(tmp_path_factory) -> dict[str, tuple[int, str, Path]]:
         outputs.append(folder / "model")
         lines.append(json.dumps([*words[words.index("--data_dir") :], *SETTINGS, "--output_dir", str(outputs[-1])]))
     done = subprocess.run(
-        [sys.executable, "-c", TRAIN, str(ROOT / "scripts" / "train.py")],
+        [sys.executable, "-c", TRAIN],
         input="\n".join(lines),
         cwd=tmp_path_factory.mktemp("elsewhere"),
         capture_output=True,

@@ -146,7 +146,7 @@ def test_frames_that_are_too_large_are_told_before_they_are_decoded(monkeypatch,
 
 
 def test_a_timeline_of_any_length_keeps_its_size():
-    timeline = _Timeline(0.2)
+    timeline = _Timeline(0.2, classes=3)
     for second in range(0, 36_000, 5):
         timeline.add(second, [0.0, 1.0, 0.0] if second >= 18_000 else [0.0, 0.0, 1.0])
     seconds, probabilities = timeline.points()
@@ -155,7 +155,7 @@ def test_a_timeline_of_any_length_keeps_its_size():
 
 
 def test_a_frame_is_drawn_at_its_time_and_no_frame_is_missing():
-    timeline = _Timeline(0.2)
+    timeline = _Timeline(0.2, classes=3)
     for index in range(50):
         timeline.add(index / 5, [0.2, 0.3, 0.5])
     seconds, probabilities = timeline.points()
@@ -164,7 +164,7 @@ def test_a_frame_is_drawn_at_its_time_and_no_frame_is_missing():
 
 def test_the_plot_is_broken_only_where_there_is_no_face(tmp_path):
     """Two frames a second of a clip of five come at 0, 0.6, 1, 1.6, ... seconds."""
-    timeline = _Timeline(0.5)
+    timeline = _Timeline(0.5, classes=3)
     seconds = [second + part for second in range(60) for part in (0, 0.6)]
     for second in seconds:
         if not 20 <= second < 40:
