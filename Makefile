@@ -43,7 +43,7 @@ audit: install  ## known vulnerabilities of the pinned versions
 
 LOWEST_TESTS := tests/data tests/shards tests/audit tests/evaluation tests/modeling tests/utils tests/test_labels.py \
 	tests/training/test_trainer.py tests/training/test_resumable.py tests/training/test_checkpoints.py \
-	tests/training/test_arguments.py
+	tests/training/test_arguments.py tests/inference/test_onnx_export.py
 
 lowest:  ## the fast tests with the lowest versions that pyproject.toml allows
 	$(PYTHON) -m venv .venv/lowest
