@@ -37,7 +37,7 @@ class SmilePrediction:
     true_label: str | None = None
     """What the annotators said, where that is known."""
     note: str | None = None
-    """What one should know about this verdict: that no face was found, for one."""
+    """What one should know about this verdict, for example that no face was found."""
     error: str | None = None
     """Why there is no verdict."""
     labels: LabelSet = SMILE_LABELS

@@ -100,7 +100,7 @@ def check_onnx_matches(folder: str | Path) -> None:
     """Raise if an ONNX file of a model's folder was exported before its `model.safetensors` got its present weights.
 
     Raises:
-        SmileModelError: a file is of other weights, or broken, or not one of ours; the message says how to mend it.
+        SmileModelError: a file is of other weights, or broken, or not one of ours; the message says how to fix it.
 
     >>> check_onnx_matches("outputs/model")  # doctest: +SKIP
     """

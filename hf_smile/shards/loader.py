@@ -41,7 +41,7 @@ def save_position(images: StreamedImages, folder: str | Path, batches: int, rank
 
 
 def load_position(images: StreamedImages, folder: str | Path, rank: int) -> None:
-    """Go on from there. Without the file, the rows of the epoch up to there are read again, and passed over.
+    """Resume from that position. Without the file, the rows of the epoch before it are read again and skipped.
 
     Raises:
         SmileDataError: the shards are others than those of the checkpoint.

@@ -129,7 +129,7 @@ def to_recipe(arguments: Sequence[Any]) -> dict[str, Any]:
             if isinstance(value, kinds) and (setting.name in ours or changed):
                 recipe[setting.name] = value
     backbone = recipe["backbone"]
-    if is_hub_id(backbone) and Path(backbone).is_dir():  # or who reads the recipe elsewhere takes it for one
+    if is_hub_id(backbone) and Path(backbone).is_dir():  # else the recipe would name a model on the Hub
         recipe["backbone"] = f"./{backbone}"
     return {name: value for name, value in recipe.items() if name not in _NOT_IN_RECIPE}
 

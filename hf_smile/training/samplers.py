@@ -37,7 +37,7 @@ class BalancedSampler(WeightedRandomSampler):
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw anew; epochs count from 0."""
+        """Draw again for this epoch; epochs count from 0."""
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[int]:
@@ -71,10 +71,10 @@ class RepeatedImages:
 
 
 class EpochBatches(BatchSampler):
-    """What a sampler draws in an epoch, in batches for one of the processes.
+    """The draws of a sampler in one epoch, in batches for one process.
 
-    Of several processes, each makes equally many batches, equally full but for one draw: an image goes to one of them,
-    and once. (accelerate fills the last batches with images of the first.)
+    Each process makes the same number of batches, and their sizes differ by at most one draw. Each image goes to one
+    process, once. (accelerate fills the last batches with images of the first.)
 
     Args:
         sampler: the same in all processes.
@@ -100,7 +100,8 @@ class EpochBatches(BatchSampler):
         self._draws -= self._draws % together if drop_last else 0
         if self._draws < processes:
             whole = f" in batches of {batch_size}" if drop_last else ""
-            raise SmileDataError(f"{len(sampler)} images are too few for {processes} processes{whole}")  # type: ignore[arg-type]
+            images = len(sampler)  # type: ignore[arg-type]
+            raise SmileDataError(f"{images} images are too few for {processes} processes{whole}")
         self._batches = min(ceil(self._draws / together), self._draws // processes)
 
     def __len__(self) -> int:
@@ -115,6 +116,6 @@ class EpochBatches(BatchSampler):
             yield batch.tolist()
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw anew; epochs count from 0."""
+        """Draw again for this epoch; epochs count from 0."""
         if hasattr(self.sampler, "set_epoch"):
             self.sampler.set_epoch(epoch)

@@ -75,14 +75,14 @@ _NAME = re.compile(r"[a-z][a-z0-9_]{0,30}")  # of a layer in timm's tables; what
 
 
 def model_file(
-    model: str | Path, name: str, mend: str = "give the output folder of hf-smile train", **hub: Unpack[HubOptions]
+    model: str | Path, name: str, fix: str = "give the output folder of hf-smile train", **hub: Unpack[HubOptions]
 ) -> Path:
     """A file of a model's folder, or of a model on the Hub, fetched.
 
     Args:
         model: folder or id on the Hub.
         name: path of the file in there.
-        mend: what to do where a folder does not hold it.
+        fix: what to do where a folder does not hold it.
         hub: for a model on the Hub.
 
     Raises:
@@ -93,7 +93,7 @@ def model_file(
     """
     if str(model) and Path(model).is_dir():
         if not Path(model, name).is_file():
-            raise SmileModelError(f"{model}: the folder holds no {name}; {mend}")
+            raise SmileModelError(f"{model}: the folder holds no {name}; {fix}")
         return Path(model, name)
     if message := missing_folder(str(model)):
         raise SmileModelError(message)

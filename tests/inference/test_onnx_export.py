@@ -85,14 +85,14 @@ def test_files_of_other_weights_are_refused_with_what_to_type(own_model, splits)
     tensors = load_file(weights)
     changed = {name: tensor * 1.0001 if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
     save_file(changed, weights, metadata={"format": "pt"})
-    mend = rf"other weights.*hf-smile export --model {own_model}"
-    with pytest.raises(SmileModelError, match=mend + "$"):
+    fix = rf"other weights.*hf-smile export --model {own_model}"
+    with pytest.raises(SmileModelError, match=fix + "$"):
         load_runtime(own_model, "onnx")
-    with pytest.raises(SmileModelError, match=mend + " --quantize int8"):
+    with pytest.raises(SmileModelError, match=fix + " --quantize int8"):
         load_runtime(own_model, "onnx-int8")
-    with pytest.raises(SmileModelError, match=mend):
+    with pytest.raises(SmileModelError, match=fix):
         check_onnx_matches(own_model)
-    with pytest.raises(SmileModelError, match=mend):
+    with pytest.raises(SmileModelError, match=fix):
         quantize_onnx(own_model, splits["train"], splits["validation"])
     export_onnx(own_model)
     with pytest.raises(SmileModelError, match="model_quantized"):
