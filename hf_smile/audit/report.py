@@ -17,8 +17,10 @@ from hf_smile.audit.run import Audit
 from hf_smile.audit.splits import can_be_listed, clean_tables, link_images, write_annotations
 from hf_smile.data.sources import Images
 from hf_smile.errors import SmileDataError
+from hf_smile.evaluation.numbers import markdown_table
 from hf_smile.labels import LabelSet
 from hf_smile.utils.csv_cells import guarded
+from hf_smile.utils.words import counted
 
 NO_FILES = (
     "the images are rows of a saved data set, which CSV files can't name; write them to a folder with "
@@ -55,7 +57,7 @@ def write_report(audit: Audit, tables: Mapping[str, pd.DataFrame], images: Image
         "odd_pictures.csv": audit.odd,
     }
     if audit.nearest_train is not None:
-        lists["clusters.csv"] = list_clusters(audit)
+        lists["clusters.csv"] = _list_clusters(audit)
         lists["nearest_train.csv"] = audit.nearest_train.round({"similarity": 4})
     if audit.noise is not None:
         lists["suspicious_labels.csv"] = _suspicious_list(audit)
@@ -88,11 +90,7 @@ def write_clean(audit: Audit, tables: Mapping[str, pd.DataFrame], images: Images
 
     Returns:
         Images left in each file, by its name.
-
-    Raises:
-        SmileDataError: the images are rows of a saved data set.
     """
-    require_files(images)
     cleaned = clean_tables(tables, audit.duplicates, set(audit.unreadable["image_id"]))
     for name, table in cleaned.items():
         write_annotations(table, folder / f"{name}.csv", audit.labels)
@@ -106,15 +104,15 @@ def to_act_on(audit: Audit) -> list[str]:
     duplicates, labels = summary["duplicates"]["all"], summary.get("labels", {})
     found = []
     if count := summary["images"]["unreadable"]:
-        found.append(f"{_count(count, 'image')} can't be read (unreadable.csv): mend them or leave them out.")
+        found.append(f"{counted(count, 'image')} can't be read (unreadable.csv): mend them or leave them out.")
     if count := duplicates["groups_in_train_and_test"]:
         found.append(
-            f"{_count(count, 'picture')} in train and test at once (duplicates.csv). `--write_clean` leaves them out "
+            f"{counted(count, 'picture')} in train and test at once (duplicates.csv). `--write_clean` leaves them out "
             "of train; a model that has seen them is to be tested on clean/test_without_leaks.csv."
         )
     if count := duplicates["groups_with_differing_labels"]:
         found.append(
-            f"{_count(count, 'picture')} with more than one label (duplicates.csv): decide on one; "
+            f"{counted(count, 'picture')} with more than one label (duplicates.csv): decide on one; "
             "`--write_clean` leaves them out."
         )
     probe = summary.get("likeness", {}).get("probe")
@@ -126,7 +124,7 @@ def to_act_on(audit: Audit) -> list[str]:
             "beside the one on the given split."
         )
     if count := labels.get("suspicious"):
-        found.append(f"{_count(count, 'label')} to look at (suspicious_labels.csv), the most suspicious first.")
+        found.append(f"{counted(count, 'label')} to look at (suspicious_labels.csv), the most suspicious first.")
     odd = {what: n for what, n in summary["pictures"]["odd"].items() if what in _ODD_TO_ACT_ON}
     if odd:
         found.append(f"Odd pictures (odd_pictures.csv): {', '.join(f'{n:,} {what}' for what, n in odd.items())}.")
@@ -143,7 +141,7 @@ def _render(audit: Audit, lists: list[str], plots: list[str], has_files: bool) -
         "## To act on",
         "\n".join(f"{number}. {words}" for number, words in enumerate(actions, 1)),
         "## Classes",
-        _class_lines(summary["classes"]),
+        _class_table(summary["classes"]),
         "## Duplicates",
         _duplicate_lines(summary["duplicates"]),
     ]
@@ -159,12 +157,11 @@ def _render(audit: Audit, lists: list[str], plots: list[str], has_files: bool) -
     return "\n\n".join(sections) + "\n"
 
 
-def _class_lines(classes: Mapping[str, Mapping[str, int]]) -> str:
-    rows = []
-    for split, counts in classes.items():
-        total = sum(counts.values())
-        rows.append([split, f"{total:,}", *(f"{n:,} ({n / max(total, 1):.1%})" for n in counts.values())])
-    return _table(["split", "images", *next(iter(classes.values()))], rows)
+def _class_table(classes: Mapping[str, Mapping[str, int]]) -> str:
+    table = pd.DataFrame(classes).T
+    cells = table.map("{:,}".format) + table.div(table.sum(axis=1).clip(lower=1), axis=0).map(" ({:.1%})".format)
+    rows = [[split, f"{table.loc[split].sum():,}", *cells.loc[split]] for split in table.index]
+    return markdown_table(["split", "images", *table.columns], rows)
 
 
 def _duplicate_lines(duplicates: Mapping[str, Any]) -> str:
@@ -181,7 +178,7 @@ def _duplicate_lines(duplicates: Mapping[str, Any]) -> str:
         del names["similar"]
     rows = [[words, *(f"{duplicates[name][column]:,}" for column in columns)] for name, words in names.items()]
     return (
-        _table(["", "groups", "images", "in train and test", "labels differ"], rows)
+        markdown_table(["", "groups", "images", "in train and test", "labels differ"], rows)
         + "\n\nAn equal hash alone does not make a duplicate: faces fill their crops alike, and some hashes are equal "
         "by chance. The groups are in duplicates.csv, those of equal hash in equal_hashes.csv."
     )
@@ -205,21 +202,20 @@ def _likeness_lines(summary: Mapping[str, Any], plots: list[str]) -> str:
                 f"(p = {probe['p_value']:.2g})."
             )
     if accuracy := summary.get("accuracy"):
-        rows = [
-            [name.replace("_", " "), f"{part['images']:,}", _interval(part)]
-            for name, part in accuracy.items()
-            if name != "by_similarity"
-        ]
-        lines.append(_table(["test images", "images", "accuracy (95 % interval)"], rows))
+        parts = {name.replace("_", " "): part for name, part in accuracy.items() if name != "by_similarity"}
+        lines.append(_accuracy_table("test images", parts))
     if "accuracy_by_similarity.png" in plots:
-        rows = [
-            [f"{part['similarity_from']:.2f} to {part['similarity_to']:.2f}", f"{part['images']:,}", _interval(part)]
-            for part in summary["accuracy"]["by_similarity"]
-        ]
+        bins = summary["accuracy"]["by_similarity"]
+        parts = {f"{part['similarity_from']:.2f} to {part['similarity_to']:.2f}": part for part in bins}
         lines.append(f"In {BINS} parts of equal size, from the least to the most like a train image:")
-        lines.append(_table(["similarity", "images", "accuracy (95 % interval)"], rows))
+        lines.append(_accuracy_table("similarity", parts))
         lines.append("![accuracy by similarity](accuracy_by_similarity.png)")
     return "\n\n".join(lines)
+
+
+def _accuracy_table(title: str, parts: Mapping[str, Mapping[str, float]]) -> str:
+    rows = [[name, f"{part['images']:,}", _interval(part)] for name, part in parts.items()]
+    return markdown_table([title, "images", "accuracy (95 % interval)"], rows)
 
 
 def _split_lines(summary: Mapping[str, Any], plots: list[str], has_files: bool) -> str:
@@ -246,7 +242,7 @@ def _split_lines(summary: Mapping[str, Any], plots: list[str], has_files: bool) 
     else:
         written = "group_disjoint/train.csv and group_disjoint/test.csv keep each cluster on one side"
         lines.append(f"{written if has_files else f'A split that keeps each on one side was not written: {NO_FILES}'}:")
-        lines.append(_class_lines(split))
+        lines.append(_class_table(split))
     return "\n\n".join(lines)
 
 
@@ -264,45 +260,34 @@ def _label_lines(labels: Mapping[str, Any]) -> str:
         f"Where it is sure of another class, the label is suspicious: {labels['suspicious']:,} are ({share:.1%}). Of "
         "labels changed on purpose it finds "
         f"{labels['share_of_planted_errors_found']:.1%}; guessing would find {share:.1%}.\n\n"
-        + _table(["given label", "estimated noise", "suspicious labels"], rows)
+        + markdown_table(["given label", "estimated noise", "suspicious labels"], rows)
         + "\n\nThe estimate takes the probe's own mistakes for noise: the weaker the probe, the further it is above "
         "the truth. Trust the order of the list more than its length.\n\n![label noise](label_noise.png)"
     )
 
 
 def _picture_lines(pictures: Mapping[str, Any]) -> str:
-    numbers = pictures["quantiles"]
-    rows = [
-        [name.replace("_", " "), *(f"{value:,.4g}" if value < 1e4 else f"{value:,.0f}" for value in values.values())]
-        for name, values in numbers.items()
-    ]
-    header = ["", *next(iter(numbers.values()))]
-    by_class = pictures["by_class"]
-    measures = list(next(iter(by_class.values())))
-    class_rows = [
-        [
-            label,
-            *(
-                f"{row[m]:.1%}" if m == "grey" else f"{row[m]:,.4g}" if row[m] < 1e4 else f"{row[m]:,.0f}"
-                for m in measures
-            ),
+    def cells(values: Mapping[str, float]) -> list[str]:
+        return [
+            f"{value:.1%}" if name == "grey" else f"{value:,.4g}" if value < 1e4 else f"{value:,.0f}"
+            for name, value in values.items()
         ]
-        for label, row in by_class.items()
-    ]
+
+    quantiles, by_class = pictures["quantiles"], pictures["by_class"]
+    rows = [[name.replace("_", " "), *cells(values)] for name, values in quantiles.items()]
+    class_rows = [[label, *cells(values)] for label, values in by_class.items()]
+    measures = [name.replace("_", " ") for name in next(iter(by_class.values()))]
     odd = ", ".join(f"{n:,} {what}" for what, n in pictures["odd"].items()) or "none"
     return (
-        _table(header, rows)
+        markdown_table(["", *next(iter(quantiles.values()))], rows)
         + "\n\nMedians by class (a class that differs can be told without looking at the face):\n\n"
-        + _table(["", *(m.replace("_", " ") for m in measures)], class_rows)
+        + markdown_table(["", *measures], class_rows)
         + f"\n\nOut of the ordinary: {odd}.\n\n![pictures](pictures.png)"
     )
 
 
-def list_clusters(audit: Audit) -> pd.DataFrame:
-    """The images in clusters of several: `cluster` (numbered from 1, the largest first), `image_id`, `split`, `label`.
-
-    >>> list_clusters(audit)["cluster"].value_counts().head(1)  # doctest: +SKIP
-    """
+def _list_clusters(audit: Audit) -> pd.DataFrame:
+    """The images in clusters of several; `cluster` counts from 1, the largest first."""
     table = audit.scan[["image_id", "split", "label"]].assign(size=np.bincount(audit.cluster)[audit.cluster])
     table.insert(0, "cluster", audit.cluster)
     table = table[table["size"] > 1].sort_values(["size", "cluster"], ascending=[False, True], kind="stable")
@@ -317,24 +302,11 @@ def _suspicious_list(audit: Audit) -> pd.DataFrame:
 
 
 def _with_label_names(table: pd.DataFrame, labels: LabelSet) -> pd.DataFrame:
-    names = {
-        column: [labels[label] for label in table[column]]
-        for column in ("label", "likely_label", "train_label")
-        if column in table
-    }
-    return table.assign(**names)
+    columns = table.columns.intersection(["label", "likely_label", "train_label"])
+    return table.assign(**{column: table[column].map(labels.id2label) for column in columns})
 
 
 def _interval(part: Mapping[str, float]) -> str:
     if not part["images"]:
         return "none"
     return f"{part['accuracy']:.1%} ({part['low']:.1%} to {part['high']:.1%})"
-
-
-def _count(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'s' if count > 1 else ''}"
-
-
-def _table(header: list[str], rows: list[list[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 
 DASH = "–"
 NO_INTERVAL = (math.nan, math.nan)
@@ -63,3 +64,15 @@ def times_in_100(share: float) -> str:
     ('91', 'more than 99', '100')
     """
     return "more than 99" if 0.995 <= share < 1 else f"{100 * share:.0f}"
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown. Its first column is text, and the others stand to the right, as numbers do.
+
+    >>> print(markdown_table(["", "images"], [["smile", "12"]]))
+    |  | images |
+    | --- | ---: |
+    | smile | 12 |
+    """
+    rule = ["---"] + ["---:"] * (len(header) - 1)
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, rule, *rows))

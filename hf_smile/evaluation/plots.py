@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 from hf_smile.evaluation.calibration import reliability_bins
 from hf_smile.evaluation.intervals import wilson_interval
 from hf_smile.evaluation.metrics import CALIBRATION_BINS, check_inputs
+from hf_smile.evaluation.numbers import share
 from hf_smile.labels import SMILE_LABELS, LabelSet
 from hf_smile.utils.figures import class_colors, new_figure, save_figure
 from hf_smile.utils.words import counted
@@ -49,28 +50,36 @@ def plot_confusion_matrix(
         title: says what the picture is about, e.g. "Confusion matrix, test split".
         labels: the classes.
     """
-    classes = len(labels)
-    counts = np.zeros((classes, classes), dtype=int)
+    counts = np.zeros((len(labels), len(labels)), dtype=int)
     np.add.at(counts, (np.asarray(label_ids), np.asarray(predictions)), 1)
     support = counts.sum(axis=1)
-    shares = counts / np.maximum(support, 1)[:, None]
+    shares = counts / np.where(support, support, np.nan)[:, None]
 
-    more = max(0, classes - 3)
+    more = max(0, len(labels) - 3)
     figure = new_figure(5.6 + more, 4.8 + 0.8 * more)
     axes = figure.subplots()
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    for row, column in np.ndindex(counts.shape):
-        share = f"{100 * shares[row, column]:.1f} %" if support[row] else "–"
-        color = "white" if shares[row, column] > 0.5 else "black"
-        axes.text(column, row, f"{counts[row, column]:,}\n{share}", ha="center", va="center", color=color)
-    axes.set_xticks(range(classes), [*labels])
-    axes.set_yticks(
-        range(classes), [f"{name}\n({counted(n, 'image')})" for name, n in zip(labels, support, strict=True)]
+    rows = [f"{name}\n({counted(n, 'image')})" for name, n in zip(labels, support, strict=True)]
+    draw_matrix(axes, np.nan_to_num(shares), lambda cell: f"{counts[cell]:,}\n{share(shares[cell])}", [*labels], rows)
+    axes.set(
+        xlabel="predicted label\n(each cell: images, and their share of the row)", ylabel="true label", title=title
     )
-    axes.set_xlabel("predicted label\n(each cell: images, and their share of the row)")
-    axes.set_ylabel("true label")
-    axes.set_title(title)
     save_figure(figure, path)
+
+
+def draw_matrix(
+    axes: Axes,
+    shares: np.ndarray,
+    text: Callable[[tuple[int, ...]], str],
+    columns: list[str],
+    rows: list[str] | None = None,
+) -> None:
+    """Cells (K, K) from white for a share of 0 to blue for 1, each with its text; `rows` are called as the columns."""
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for cell in np.ndindex(shares.shape):
+        color = "white" if shares[cell] > 0.5 else "black"
+        axes.text(cell[1], cell[0], text(cell), ha="center", va="center", color=color)
+    axes.set_xticks(range(len(columns)), columns)
+    axes.set_yticks(range(len(columns)), rows or columns)
 
 
 def plot_reliability(
