@@ -82,13 +82,13 @@ def scan_images(tables: Mapping[str, pd.DataFrame], images: Images) -> Scan:
     table = table.reset_index(level=0, names="split").reset_index(drop=True)
     table["split"] = pd.Categorical(table["split"], list(tables))
     measures = np.zeros(len(table), _MEASURES)
-    problems = table["problem"].tolist()
+    files, problems = table["file"].tolist(), table["problem"].tolist()
 
     def measure(row: int) -> None:
         if problems[row]:
             return
         try:
-            data = images.read(table["file"][row])
+            data = images.read(files[row])
             measures[row] = measure_image(data, decode_image(data))
         except SmileDataError as error:
             problems[row] = str(error)

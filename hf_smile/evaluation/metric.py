@@ -27,13 +27,6 @@ _CITATION = """\
   year      = {2017}
 }
 """
-_INPUTS = """
-Args:
-    predictions: rows of probabilities, one a label: by default negative smile, positive smile, NOT smile.
-    references: true label ids.
-Returns:
-    dict of float: see `hf_smile.evaluation.metrics.compute_metrics`.
-"""
 
 
 class SmileMetric(evaluate.Metric):
@@ -59,15 +52,13 @@ class SmileMetric(evaluate.Metric):
 
     def _build_data_dir(self) -> str:
         # The base class makes this folder even when all is kept in memory, and fails where home is read-only.
-        if self.keep_in_memory:
-            return os.devnull
-        return super()._build_data_dir()
+        return os.devnull if self.keep_in_memory else super()._build_data_dir()
 
     def _info(self) -> evaluate.MetricInfo:
         return evaluate.MetricInfo(
             description=_DESCRIPTION,
             citation=_CITATION,
-            inputs_description=_INPUTS,
+            inputs_description=compute_metrics.__doc__ or "",
             features=Features({"predictions": Sequence(Value("float64")), "references": Value("int64")}),
             reference_urls=["https://arxiv.org/abs/1706.04599"],
         )

@@ -7,6 +7,7 @@ from huggingface_hub import DatasetCard, DatasetCardData
 
 from hf_smile.data.plots import class_table
 from hf_smile.data.rows import labels_of
+from hf_smile.evaluation.numbers import markdown_table
 
 _TEMPLATE = """\
 ---
@@ -104,18 +105,14 @@ def dataset_card(
 
 def _counts(splits: DatasetDict) -> str:
     table = class_table(splits)
-    lines = [f"| class | {' | '.join(splits)} |", f"| --- |{' ---: |' * len(splits)}"]
-    for label in table.index:
-        cells = [
-            f"{table.loc[label, (split, 'images')]:,} ({table.loc[label, (split, 'share')]:.1%})" for split in splits
-        ]
-        lines.append(f"| {label} | {' | '.join(cells)} |")
-    lines.append(f"| all | {' | '.join(f'{len(dataset):,}' for dataset in splits.values())} |")
-    return "\n".join(lines)
+    rows = [
+        [label, *(f"{row[split, 'images']:,.0f} ({row[split, 'share']:.1%})" for split in splits)]
+        for label, row in table.iterrows()
+    ]
+    rows.append(["all", *(f"{len(dataset):,}" for dataset in splits.values())])
+    return markdown_table(["class", *splits], rows)
 
 
 def _size_category(n: int) -> str:
-    for limit, name in ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K")):
-        if n < limit:
-            return name
-    return "100K<n<1M" if n < 1_000_000 else "1M<n<10M"
+    limits = {1_000: "n<1K", 10_000: "1K<n<10K", 100_000: "10K<n<100K", 1_000_000: "100K<n<1M"}
+    return next((name for limit, name in limits.items() if n < limit), "1M<n<10M")

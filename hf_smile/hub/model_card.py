@@ -141,8 +141,8 @@ def write_model_card(
         pretrained: whether the backbone came with its weights.
         plain_timm: whether timm loads the folder too (it does not with a hidden layer in the head).
     """
-    card = _make_card(Path(output_dir), metrics, backbone=backbone, pretrained=pretrained, plain_timm=plain_timm)
-    card.save(Path(output_dir) / "README.md")
+    folder = Path(output_dir)
+    _make_card(folder, metrics, backbone, pretrained, plain_timm).save(folder / "README.md")
 
 
 def published_model_card(
@@ -163,22 +163,14 @@ def published_model_card(
     """
     folder = Path(output_dir)
     recipe = read_recipe(folder)
-    return _make_card(
-        folder,
-        read_metrics(folder),
-        backbone=recipe.get("backbone", "a timm model"),
-        pretrained=recipe.get("pretrained", True),
-        plain_timm=recipe.get("head_hidden_size") is None,
-        repo_id=repo_id,
-        license=license,
-        dataset=dataset,
-    )
+    backbone, pretrained = recipe.get("backbone", "a timm model"), recipe.get("pretrained", True)
+    plain_timm = recipe.get("head_hidden_size") is None
+    return _make_card(folder, read_metrics(folder), backbone, pretrained, plain_timm, repo_id, license, dataset)
 
 
 def _make_card(
     folder: Path,
     metrics: dict[str, Any],
-    *,
     backbone: str,
     pretrained: bool,
     plain_timm: bool,
@@ -189,14 +181,18 @@ def _make_card(
     name = folder.resolve().name
     path = folder / "test_predictions.csv"
     predictions = read_predictions(path) if path.exists() else None
-    labels = _labels_of(folder)
+    config = read_timm_config(folder) if (folder / "config.json").is_file() else {}
+    labels = LabelSet.of(config.get("label_names") or SMILE_LABELS)
     intervals = {}
     if predictions:
         intervals = confidence_intervals(predictions.probabilities, predictions.label_ids, labels=labels)
+    # What visitors of the Hub compare models by, with the Hub's name for it.
+    compared = {"accuracy": "accuracy", "macro_f1": "f1", "balanced_accuracy": "balanced_accuracy"}
+    compared |= {f"f1_{slug}": "f1" for slug in labels.slugs}
     answers = ("p_smile", "p_genuine_given_smile") if labels.tells_genuine else ("probabilities",)
     recipe = read_recipe(folder) if (folder / "recipe.yaml").exists() else {}
     calibration, numbers = metrics["calibration"], _defined_numbers(metrics, labels)
-    began_with = _base_models(folder, backbone) if pretrained else [Path(backbone).name]
+    began_with = _base_models(config, backbone) if pretrained else [Path(backbone).name]
     card_data = ModelCardData(
         library_name="transformers",
         pipeline_tag="image-classification",
@@ -215,7 +211,7 @@ def _make_card(
                 metric_name=metric.replace("_", " "),
                 metric_value=round(numbers[metric], 4),
             )
-            for metric, metric_type in _compared(labels).items()
+            for metric, metric_type in compared.items()
             if not math.isnan(numbers[metric])
         ],
     )
@@ -253,17 +249,6 @@ Tells from a picture of one face whether it is not smiling, smiling for real (po
 (negative, posed)."""
 
 
-def _compared(labels: LabelSet) -> dict[str, str]:
-    """In the front matter: what visitors of the Hub compare models by, with the Hub's name for it."""
-    overall = {"accuracy": "accuracy", "macro_f1": "f1", "balanced_accuracy": "balanced_accuracy"}
-    return overall | {f"f1_{slug}": "f1" for slug in labels.slugs}
-
-
-def _labels_of(folder: Path) -> LabelSet:
-    config = read_timm_config(folder) if (folder / "config.json").is_file() else {}
-    return LabelSet.of(config.get("label_names") or SMILE_LABELS)
-
-
 _WITHHELD = ". The predictions are not published: they carry the ids of people's\npictures"
 _KEPT = {
     True: ", `test_predictions.csv` and `validation_predictions.csv` every prediction",
@@ -271,11 +256,10 @@ _KEPT = {
 }
 
 
-def _base_models(folder: Path, backbone: str) -> list[str]:
+def _base_models(config: dict[str, Any], backbone: str) -> list[str]:
     """The models that training began with, the latest first: those that the run noted, or the one in its settings."""
     from hf_smile.modeling.origin import pretrained_hub_id
 
-    config = read_timm_config(folder) if (folder / "config.json").is_file() else {}
     if noted := config.get("base_models"):
         return noted
     if is_hub_id(backbone) and not Path(backbone).exists():

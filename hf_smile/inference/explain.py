@@ -84,10 +84,10 @@ class Explainer:
             raise SmileModelError("explanations need gradients: load the model with runtime='torch'")
         self.classifier = classifier
         self.device = classifier.runtime.device
-        network = _Logits(copy.deepcopy(classifier.runtime.model)).eval().requires_grad_(False)
+        network = copy.deepcopy(classifier.runtime.model).eval().requires_grad_(False)
         size = (classifier.preprocess.height, classifier.preprocess.width)
-        layer, self._channel_axis = feature_layer(network.model.timm_model, size)
-        self._attribution = LayerGradientXActivation(network, layer)
+        layer, self._channel_axis = feature_layer(network.timm_model, size)
+        self._attribution = LayerGradientXActivation(lambda inputs: network(pixel_values=inputs).logits, layer)
 
     def __call__(self, image: ImageInput, label: str | None = None) -> Explanation:
         """Explain one face crop.
@@ -157,15 +157,6 @@ def feature_layer(timm_model: Any, size: tuple[int, int]) -> tuple[nn.Module, in
         raise SmileModelError(f"{type(timm_model).__name__} has no feature map to explain; heat maps are for CNNs")
     fine = [one for one in found if one[0] >= _SMALLEST_MAP] or found[:1]
     return fine[-1][1:]
-
-
-class _Logits(nn.Module):
-    def __init__(self, model: Any) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        return self.model(pixel_values=pixel_values).logits
 
 
 def deletion_curve(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -54,14 +53,12 @@ class HaarDetector:
     One cascade proposes, a second one, trained apart, has to confirm: alone, the first one sees faces in foliage and
     in a space shuttle. Nothing is downloaded.
 
-    The margin was measured on 202 of the real training crops, with a border around them, without which no box can be
-    larger than the crop: the box has a median of 0.985 times their side (quartiles 0.960 and 1.011) and sits in their
-    middle within 1 %. So the square is `margin` = 1 / 0.985 times the box. A face was found in 82 of 100 of them.
+    The square is 1 / 0.985 times the box. That was measured on 202 of the real training crops, with a border around
+    them, without which no box can be larger than the crop: the box has a median of 0.985 times their side (quartiles
+    0.960 and 1.011) and sits in their middle within 1 %. A face was found in 82 of 100 of them.
 
     Args:
         smallest_face: side of the smallest face to report, in pixels of the photo.
-        threshold: least score; true faces mostly have 1 to 7, foliage has been seen to reach 0.98.
-        margin: side of the square / side of the box.
 
     Raises:
         SmileModelError: OpenCV is not installed, or is version 5, which brings no cascades.
@@ -70,12 +67,15 @@ class HaarDetector:
     [Face(box=(146, 97, 387, 338), score=5.2)]
     """
 
-    def __init__(self, smallest_face: int = SMALLEST_FACE, threshold: float = 1.0, margin: float = 1 / 0.985) -> None:
+    _LEAST_SCORE = 1.0  # true faces mostly have 1 to 7, foliage has been seen to reach 0.98
+    _MARGIN = 1 / 0.985
+
+    def __init__(self, smallest_face: int = SMALLEST_FACE) -> None:
         self._propose, self._confirm = (
             _load_cascade(f"haarcascade_frontalface_{name}") for name in ("default", "alt2")
         )
         self._lock = threading.Lock()  # OpenCV's detectors keep their state between the steps of a call
-        self.smallest_face, self.threshold, self.margin = smallest_face, threshold, margin
+        self.smallest_face = smallest_face
 
     def detect(self, image: Image.Image) -> list[Face]:
         """All faces of an upright RGB photo, the largest first."""
@@ -87,13 +87,12 @@ class HaarDetector:
             boxes, _, scores = self._propose.detectMultiScale3(
                 grey, scaleFactor=1.1, minNeighbors=3, minSize=(smallest, smallest), outputRejectLevels=True
             )
-            proposals = [(box, float(score)) for box, score in zip(boxes, scores, strict=True)]
             confirmed = [
-                (_on_photo(box, scale, border), score)
-                for box, score in proposals
-                if score >= self.threshold and self._is_confirmed(grey, box)
+                (_on_photo(box, scale, border), float(score))
+                for box, score in zip(boxes, scores, strict=True)
+                if score >= self._LEAST_SCORE and self._is_confirmed(grey, box)
             ]
-        return _to_faces(confirmed, image, self.margin, self.smallest_face)
+        return _to_faces(confirmed, image, self._MARGIN, self.smallest_face)
 
     def resembles_face(self, image: Image.Image) -> bool:
         """Whether either cascade alone sees a face that fills most of the image, on two hits instead of three.
@@ -126,9 +125,6 @@ class YuNetDetector:
 
     Args:
         weights: the .onnx file; None fetches it once from the Hub repository `opencv/face_detection_yunet`.
-        smallest_face: side of the smallest face to report, in pixels of the photo.
-        threshold: least score, 0 to 1.
-        margin: side of the square / longer side of the box. `measure_margin` tells the one that fits your crops.
 
     Raises:
         SmileModelError: OpenCV is not installed, or the weights can't be fetched or read.
@@ -136,15 +132,10 @@ class YuNetDetector:
     >>> YuNetDetector("face_detection_yunet_2023mar.onnx").detect(photo)  # doctest: +SKIP
     """
 
+    _LEAST_SCORE = 0.8
     _LIKENESS = 0.4
 
-    def __init__(
-        self,
-        weights: str | Path | None = None,
-        smallest_face: int = SMALLEST_FACE,
-        threshold: float = 0.8,
-        margin: float = 1.0,
-    ) -> None:
+    def __init__(self, weights: str | Path | None = None) -> None:
         cv2 = _import_cv2()
         path = Path(weights) if weights else _fetch_yunet()
         if not path.is_file():
@@ -153,7 +144,7 @@ class YuNetDetector:
                 f"{YUNET_REPO} on the Hub)"
             )
         try:
-            self._network = cv2.FaceDetectorYN.create(str(path), "", (320, 320), min(threshold, self._LIKENESS))
+            self._network = cv2.FaceDetectorYN.create(str(path), "", (320, 320), self._LIKENESS)
             self._network.detect(np.zeros((320, 320, 3), np.uint8))  # another network fails only here
         except cv2.error as error:
             raise SmileModelError(
@@ -161,12 +152,11 @@ class YuNetDetector:
                 f"give {YUNET_FILE} of {YUNET_REPO} on the Hub"
             ) from None
         self._lock = threading.Lock()
-        self.smallest_face, self.threshold, self.margin = smallest_face, threshold, margin
 
     def detect(self, image: Image.Image) -> list[Face]:
         """All faces of an upright RGB photo, the largest first."""
-        found = [(box, score) for box, score in self._boxes(image) if score >= self.threshold]
-        return _to_faces(found, image, self.margin, self.smallest_face)
+        found = [(box, score) for box, score in self._boxes(image) if score >= self._LEAST_SCORE]
+        return _to_faces(found, image, 1.0, SMALLEST_FACE)
 
     def resembles_face(self, image: Image.Image) -> bool:
         """Whether there is a face that fills most of the image, with a score of at least 0.4.
@@ -186,39 +176,13 @@ class YuNetDetector:
         return [(_on_photo(row[:4], scale, border), float(row[-1])) for row in (() if rows is None else rows)]
 
 
-def make_detector(name: str = "haar", **settings: Any) -> FaceDetector:
+def make_detector(name: str = "haar") -> FaceDetector:
     """A detector by name: `haar`, or `yunet`, or the path of YuNet's weights.
 
     >>> make_detector("haar").detect(Image.new("RGB", (200, 200)))
     []
     """
-    if name == "haar":
-        return HaarDetector(**settings)
-    return YuNetDetector(None if name == "yunet" else name, **settings)
-
-
-def measure_margin(detector: FaceDetector, crops: Iterable[Image.Image]) -> tuple[float, int, int]:
-    """Which margin makes a detector's squares those of the training data: the median over crops it finds a face in.
-
-    Args:
-        detector: made with `margin=1`.
-        crops: square face crops, as the classifier was trained on.
-
-    Returns:
-        Side of the crop / side of the detector's box; the number of crops with a face; the number of crops.
-
-    >>> measure_margin(HaarDetector(margin=1.0), crops)  # doctest: +SKIP
-    (1.015, 186, 202)
-    """
-    ratios, n = [], 0
-    for crop in crops:
-        n += 1
-        border = crop.width // 2
-        # Around the crop, the detector is free to draw a box that is larger.
-        padded = np.pad(np.asarray(crop), ((border, border), (border, border), (0, 0)), mode="edge")
-        if faces := detector.detect(Image.fromarray(padded)):
-            ratios.append(crop.width / (faces[0].box[2] - faces[0].box[0]))
-    return (float(np.median(ratios)) if ratios else float("nan")), len(ratios), n
+    return HaarDetector() if name == "haar" else YuNetDetector(None if name == "yunet" else name)
 
 
 def _for_detection(image: Image.Image, scale: float) -> tuple[NDArray[np.uint8], int]:

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.special import softmax
-from torch import nn
 
 from hf_smile.data.images import decode_image, encoded_bytes
 from hf_smile.data.preprocessing import Preprocessor
@@ -98,18 +97,19 @@ def export_onnx(model_dir: str | Path) -> tuple[Path, float]:
     preprocess = Preprocessor(torch_runtime.pretrained_cfg)
     shape = (3, preprocess.height, preprocess.width)
     # Traced in the plain memory layout and with a batch that is neither 0 nor 1, which torch.export would fix.
-    network = _Logits(torch_runtime.model.to(memory_format=torch.contiguous_format)).eval()
+    network = torch_runtime.model.to(memory_format=torch.contiguous_format).eval()
     path = Path(model_dir, ONNX_FILES["onnx"])
     make_folder(path.parent)
     with written_whole(path) as unfinished:
         try:
             torch.onnx.export(
                 network,
-                (torch.zeros(2, *shape),),
+                (),
                 unfinished,
+                kwargs={"pixel_values": torch.zeros(2, *shape)},
                 input_names=["pixel_values"],
                 output_names=["logits"],
-                dynamic_shapes=({0: torch.export.Dim("batch")},),
+                dynamic_shapes={"pixel_values": {0: torch.export.Dim("batch")}},
                 dynamo=True,
                 external_data=False,
                 verbose=False,
@@ -231,17 +231,6 @@ class _CalibrationReader:
     def get_next(self) -> dict[str, NDArray[np.float32]] | None:
         batch = next(self._batches, None)
         return None if batch is None else {"pixel_values": batch}
-
-
-class _Logits(nn.Module):
-    """A transformers model that takes and gives bare tensors."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        return self.model(pixel_values=pixel_values).logits
 
 
 def _set_metadata(
