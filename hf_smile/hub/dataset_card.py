@@ -2,66 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from datasets import DatasetDict
 from huggingface_hub import DatasetCard, DatasetCardData
 
 from hf_smile.data.plots import class_table
 from hf_smile.data.rows import labels_of
 from hf_smile.evaluation.numbers import markdown_table
-
-_TEMPLATE = """\
----
-{{ card_data }}
----
-
-# {{ repo_id }}
-
-{{ n_images }} pictures of faces, each labelled as {{ labelled }}.
-
-```python
-from datasets import load_dataset
-
-splits = load_dataset("{{ repo_id }}")
-```
-
-## What is in it
-
-{{ counts }}
-
-![Images of each class](class_distribution.png)
-
-| column | what |
-| --- | --- |
-| `image` | the picture as it was collected, not encoded anew |
-| `label` | {{ labels }} |
-| `image_id` | the name of the picture, different for every picture |
-
-The splits share no `image_id`. Where the data had no validation split of their own, it came out of train, stratified by
-class.
-
-## Provenance
-
-{{ provenance }}
-
-## Licence and consent
-
-Licence: {{ license }}. {{ consent }}
-
-Whoever published this declared to have the right to do so. If you are in one of these pictures and want it removed,
-open a discussion on this page.
-
-## Limits and responsible use
-
-- A still image cannot prove {{ unproven }}. The labels are opinions, and many of them can be disputed.
-- Whom the data leave out: age, gender, skin colour, culture and health of the people in them were not recorded, so
-  nobody can tell which groups are missing or few.
-- Do not use the pictures to recognise people, nor a model that is trained on them for decisions about people. Inferring
-  the emotions of people at work or in education is prohibited in the European Union (Regulation (EU) 2024/1689, the AI
-  Act, Article 5(1)(f)).
-"""
-
-
-_SMILES = "not smiling, smiling for real (positive, genuine) or smiling for show\n(negative, posed)"
 
 
 def dataset_card(
@@ -90,16 +38,16 @@ def dataset_card(
     )
     return DatasetCard.from_template(
         card_data,
-        template_str=_TEMPLATE,
+        template_path=str(Path(__file__).with_suffix(".md")),
         repo_id=repo_id,
         n_images=f"{n_images:,}",
         counts=_counts(splits),
         labels=", ".join(f"{label_id} {name}" for label_id, name in enumerate(names)),
-        labelled=_SMILES if names.tells_genuine else f"one of: {names}",
-        unproven="a smile genuine" if names.tells_genuine else "what somebody feels",
+        names=names,
+        genuine=names.tells_genuine,
         license=license,
-        provenance=provenance or "Who collected the pictures and the labels, and how, was not stated.",
-        consent=consent or "What the people in the pictures agreed to was not stated.",
+        provenance=provenance,
+        consent=consent,
     )
 
 
