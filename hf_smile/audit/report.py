@@ -101,7 +101,8 @@ def write_clean(audit: Audit, tables: Mapping[str, pd.DataFrame], images: Images
 def to_act_on(audit: Audit) -> list[str]:
     """What the data's owner should do something about, the worst first, a sentence each."""
     summary = audit.summary
-    duplicates, labels = summary["duplicates"]["all"], summary.get("labels", {})
+    duplicates = summary["duplicates"]["all"]
+    probe = summary.get("likeness", {}).get("probe")
     found = []
     if count := summary["images"]["unreadable"]:
         found.append(f"{counted(count, 'image')} can't be read (unreadable.csv): mend them or leave them out.")
@@ -115,19 +116,17 @@ def to_act_on(audit: Audit) -> list[str]:
             f"{counted(count, 'picture')} with more than one label (duplicates.csv): decide on one; "
             "`--write_clean` leaves them out."
         )
-    probe = summary.get("likeness", {}).get("probe")
     if probe and probe["p_value"] < SIGNIFICANT:
+        apart, together = (probe[name]["accuracy"] for name in ("clusters_divided", "clusters_kept_together"))
         found.append(
-            f"Images like a train image are easier: a probe that knows images like them is right on "
-            f"{probe['clusters_divided']['accuracy']:.1%} of them, one that does not on "
-            f"{probe['clusters_kept_together']['accuracy']:.1%}. Report the score on a split that no cluster straddles "
-            "beside the one on the given split."
+            f"Images like a train image are easier: a probe that knows images like them is right on {apart:.1%} of "
+            f"them, one that does not on {together:.1%}. Report the score on a split that no cluster straddles beside "
+            "the one on the given split."
         )
-    if count := labels.get("suspicious"):
+    if count := summary.get("labels", {}).get("suspicious"):
         found.append(f"{counted(count, 'label')} to look at (suspicious_labels.csv), the most suspicious first.")
-    odd = {what: n for what, n in summary["pictures"]["odd"].items() if what in _ODD_TO_ACT_ON}
-    if odd:
-        found.append(f"Odd pictures (odd_pictures.csv): {', '.join(f'{n:,} {what}' for what, n in odd.items())}.")
+    if odd := [f"{n:,} {what}" for what, n in summary["pictures"]["odd"].items() if what in _ODD_TO_ACT_ON]:
+        found.append(f"Odd pictures (odd_pictures.csv): {', '.join(odd)}.")
     return found
 
 

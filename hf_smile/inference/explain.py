@@ -134,19 +134,18 @@ def feature_layer(timm_model: Any, size: tuple[int, int]) -> tuple[nn.Module, in
     Raises:
         SmileModelError: no stage gives a map: a vision transformer, for one.
     """
+    stages = {
+        timm_model.get_submodule(one["module"]): one["num_chs"] for one in getattr(timm_model, "feature_info", ())
+    }
     found: list[tuple[int, nn.Module, int]] = []
-    hooks = []
 
-    def remember(module: nn.Module, channels: int) -> Any:
-        def hook(_: nn.Module, __: object, output: object) -> None:
-            if isinstance(output, torch.Tensor) and output.ndim == 4 and channels in (output.shape[1], output.shape[3]):
-                axis = 1 if output.shape[1] == channels else 3
-                found.append((min(output.shape[2:] if axis == 1 else output.shape[1:3]), module, axis))
+    def remember(stage: nn.Module, _: object, output: object) -> None:
+        channels = stages[stage]
+        if isinstance(output, torch.Tensor) and output.ndim == 4 and channels in (output.shape[1], output.shape[3]):
+            axis = 1 if output.shape[1] == channels else 3
+            found.append((min(output.shape[2:] if axis == 1 else output.shape[1:3]), stage, axis))
 
-        return module.register_forward_hook(hook)
-
-    for stage in getattr(timm_model, "feature_info", ()):
-        hooks.append(remember(timm_model.get_submodule(stage["module"]), stage["num_chs"]))
+    hooks = [stage.register_forward_hook(remember) for stage in stages]
     try:
         with torch.inference_mode():
             timm_model(next(timm_model.parameters()).new_zeros(1, 3, *size))

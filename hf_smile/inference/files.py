@@ -54,15 +54,13 @@ def find_images(paths: Sequence[str]) -> tuple[int, Iterator[NamedImage]]:
         if not found:
             raise SmileDataError(f"{text}: no such file or folder, and no pattern that fits one")
         for path in map(Path, found):
-            if not path.is_dir() and path.suffix.lower() != ".zip":
-                sources.append(path)
-                continue
-            sources.append(ImageSource(path))
+            sources.append(ImageSource(path) if path.is_dir() or path.suffix.lower() == ".zip" else path)
     total = sum(len(source) if isinstance(source, ImageSource) else 1 for source in sources)
+    empty = [source.why_empty for source in sources if isinstance(source, ImageSource) and not len(source)]
     if not total:
-        raise SmileDataError("\n".join(source.why_empty for source in sources if isinstance(source, ImageSource)))
-    for empty in (source for source in sources if isinstance(source, ImageSource) and not len(source)):
-        logger.warning(f"Note: {empty.why_empty}")
+        raise SmileDataError("\n".join(empty))
+    for why in empty:
+        logger.warning(f"Note: {why}")
     return total, chain.from_iterable(map(_images_of, sources))
 
 
@@ -173,8 +171,7 @@ def _table_line(prediction: SmilePrediction, width: int) -> str:
     where = prediction.source or "-"
     if prediction.box:
         where += f" {prediction.box[0]},{prediction.box[1]} to {prediction.box[2]},{prediction.box[3]}"
-    remark = prediction.error or (prediction.note if prediction.label else None)
-    if remark:
+    if remark := prediction.error or (prediction.note if prediction.label else None):
         where += f" ({remark})"
     # A file name may hold line breaks and terminal commands; a line stays a line.
     where = "".join(letter if letter.isprintable() else "?" for letter in where)

@@ -35,8 +35,6 @@ class MeanHeatMap:
     """(H, W), the mean of the heat maps."""
     upper_share: float
     """Mean share of the heat on the upper half of the crop, where the eyes are."""
-    upper_share_error: float
-    """Standard error of that mean."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +94,6 @@ def mean_heat_maps(
                 np.mean(faces, axis=0).round().astype(np.uint8),
                 np.mean(heats, axis=0),
                 float(np.mean(shares)),
-                float(np.std(shares) / np.sqrt(len(shares))),
             )
         )
     return result

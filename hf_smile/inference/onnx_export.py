@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -172,6 +173,8 @@ def write_int8(float32: Path, path: Path, batches: Iterator[NDArray[np.float32]]
     from onnxruntime import quantization
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
+    inputs = ({"pixel_values": batch} for batch in batches)
+    reader = SimpleNamespace(get_next=lambda: next(inputs, None))
     prepared = path.with_suffix(".prepared")
     try:
         quant_pre_process(str(float32), str(prepared), skip_symbolic_shape=True)
@@ -179,7 +182,7 @@ def write_int8(float32: Path, path: Path, batches: Iterator[NDArray[np.float32]]
         quantization.quantize_static(
             str(prepared),
             str(path),
-            _CalibrationReader(batches),
+            reader,
             quant_format=quantization.QuantFormat.QDQ,
             per_channel=True,
             # Weights of 7 bits, without which x86 CPUs lacking VNNI overflow (ONNX Runtime's "Quantize ONNX models"):
@@ -222,17 +225,6 @@ class EncodedImages:
             yield np.stack([self.preprocess(decode_image(encoded_bytes(image))) for image in images])
 
 
-class _CalibrationReader:
-    """Batches in the form in which ONNX Runtime asks for them."""
-
-    def __init__(self, batches: Iterator[NDArray[np.float32]]) -> None:
-        self._batches = batches
-
-    def get_next(self) -> dict[str, NDArray[np.float32]] | None:
-        batch = next(self._batches, None)
-        return None if batch is None else {"pixel_values": batch}
-
-
 def _set_metadata(
     path: Path, labels: LabelSet, pretrained_cfg: dict[str, Any], weights: str | None, precision: str
 ) -> None:
@@ -244,9 +236,7 @@ def _set_metadata(
         del node.metadata_props[:]
         node.doc_string = ""
     metadata = {"labels": json.dumps(labels.names), "pretrained_cfg": json.dumps(pretrained_cfg)}
-    metadata["precision"] = precision
-    if weights is not None:
-        metadata["weights_sha256"] = weights
+    metadata |= {"precision": precision} | ({"weights_sha256": weights} if weights else {})
     onnx.helper.set_model_props(network, metadata)
     onnx.checker.check_model(network)
     onnx.save(network, path)
