@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
+import jinja2
 import numpy as np
 import pandas as pd
 
 from hf_smile.audit.duplicates import HASH_BITS, THUMBNAIL_CORRELATION
-from hf_smile.audit.leakage import BINS
 from hf_smile.audit.pictures import plot_audit
 from hf_smile.audit.run import Audit
 from hf_smile.audit.splits import can_be_listed, clean_tables, link_images, write_annotations
@@ -131,29 +130,31 @@ def to_act_on(audit: Audit) -> list[str]:
 
 
 def _render(audit: Audit, lists: list[str], plots: list[str], has_files: bool) -> str:
-    summary = audit.summary
-    images = summary["images"]
-    actions = to_act_on(audit) or ["Nothing was found."]
-    sections = [
-        f"# Audit of {summary.get('data', 'the data set')}",
-        f"{images['all']:,} images, {images['unreadable']:,} of them can't be read.",
-        "## To act on",
-        "\n".join(f"{number}. {words}" for number, words in enumerate(actions, 1)),
-        "## Classes",
-        _class_table(summary["classes"]),
-        "## Duplicates",
-        _duplicate_lines(summary["duplicates"]),
-    ]
-    if "likeness" in summary or "accuracy" in summary:
-        sections += ["## Likeness of train and test", _likeness_lines(summary, plots)]
-    sections += ["## A split that no cluster straddles", _split_lines(summary, plots, has_files)]
-    if "labels" in summary:
-        sections += ["## Labels", _label_lines(summary["labels"])]
-    sections += ["## Pictures", _picture_lines(summary["pictures"])]
-    if "likeness" not in summary:
-        sections.append("Likeness of train and test and suspicious labels were not looked for: they need `--backbone`.")
-    sections += ["## Files", ", ".join(["audit.json", *lists, *plots])]
-    return "\n\n".join(sections) + "\n"
+    """`audit.md` of this folder, filled in."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"number": "{:,}".format, "share": "{:.1%}".format, "interval": _interval}
+    environment.filters["paragraph"] = lambda text: " ".join(text.split()) + "\n"
+    return environment.get_template("audit.md").render(
+        **audit.summary,
+        actions=to_act_on(audit),
+        same_picture=(HASH_BITS, THUMBNAIL_CORRELATION),
+        groups=_group_row,
+        class_table=_class_table,
+        measure_table=_measure_table,
+        has_files=has_files,
+        no_files=NO_FILES,
+        files=["audit.json", *lists, *plots],
+    )
+
+
+def _group_row(words: str, counts: Mapping[str, int]) -> str:
+    columns = ("groups", "images", "groups_in_train_and_test", "groups_with_differing_labels")
+    return f"| {words} | {' | '.join(f'{counts[column]:,}' for column in columns)} |"
 
 
 def _class_table(classes: Mapping[str, Mapping[str, int]]) -> str:
@@ -163,126 +164,17 @@ def _class_table(classes: Mapping[str, Mapping[str, int]]) -> str:
     return markdown_table(["split", "images", *table.columns], rows)
 
 
-def _duplicate_lines(duplicates: Mapping[str, Any]) -> str:
-    names = {
-        "same_bytes": "same bytes",
-        "same_picture": f"same picture (difference hash within {HASH_BITS} bits, thumbnails correlate to "
-        f"{THUMBNAIL_CORRELATION})",
-        "similar": f"similar features (cosine {duplicates.get('similarity_threshold')} or more)",
-        "all": "**all together**",
-        "equal_hash": "for comparison: equal 64-bit difference hash, of either kind",
-    }
-    columns = ("groups", "images", "groups_in_train_and_test", "groups_with_differing_labels")
-    if "similarity_threshold" not in duplicates:  # there were no features
-        del names["similar"]
-    rows = [[words, *(f"{duplicates[name][column]:,}" for column in columns)] for name, words in names.items()]
-    return (
-        markdown_table(["", "groups", "images", "in train and test", "labels differ"], rows)
-        + "\n\nAn equal hash alone does not make a duplicate: faces fill their crops alike, and some hashes are equal "
-        "by chance. The groups are in duplicates.csv, those of equal hash in equal_hashes.csv."
-    )
+def _measure_table(measures: Mapping[str, Mapping[str, float]]) -> str:
+    """A row for each key, a column for each measure of it."""
 
+    def cell(name: str, value: float) -> str:
+        return f"{value:.1%}" if name == "grey" else f"{value:,.4g}" if value < 1e4 else f"{value:,.0f}"
 
-def _likeness_lines(summary: Mapping[str, Any], plots: list[str]) -> str:
-    lines = []
-    if likeness := summary.get("likeness"):
-        quantiles = likeness["quantiles"]
-        lines.append(
-            f"Cosine similarity of each test image to the nearest train image: median {quantiles['0.50']:.2f}, "
-            f"95 % of them below {quantiles['0.95']:.2f}. {likeness['test_images_like_a_train_image']:,} reach "
-            f"{summary['clusters']['similarity']:.2f}, from which images are kept together. The nearest train image "
-            f"has the same label for {likeness['nearest_has_same_label']:.1%}.\n\n![similarity](similarity.png)"
-        )
-        if probe := likeness.get("probe"):
-            lines.append(
-                "Does knowing such images help? A linear probe is right on "
-                f"{_interval(probe['clusters_divided'])} of the images in clusters when its folds divide the clusters, "
-                f"and on {_interval(probe['clusters_kept_together'])} when they keep them together "
-                f"(p = {probe['p_value']:.2g})."
-            )
-    if accuracy := summary.get("accuracy"):
-        parts = {name.replace("_", " "): part for name, part in accuracy.items() if name != "by_similarity"}
-        lines.append(_accuracy_table("test images", parts))
-    if "accuracy_by_similarity.png" in plots:
-        bins = summary["accuracy"]["by_similarity"]
-        parts = {f"{part['similarity_from']:.2f} to {part['similarity_to']:.2f}": part for part in bins}
-        lines.append(f"In {BINS} parts of equal size, from the least to the most like a train image:")
-        lines.append(_accuracy_table("similarity", parts))
-        lines.append("![accuracy by similarity](accuracy_by_similarity.png)")
-    return "\n\n".join(lines)
-
-
-def _accuracy_table(title: str, parts: Mapping[str, Mapping[str, float]]) -> str:
-    rows = [[name, f"{part['images']:,}", _interval(part)] for name, part in parts.items()]
-    return markdown_table([title, "images", "accuracy (95 % interval)"], rows)
-
-
-def _split_lines(summary: Mapping[str, Any], plots: list[str], has_files: bool) -> str:
-    clusters, split = summary["clusters"], summary["group_disjoint"]
-    reason, alike = "duplicates", ""
-    if clusters["similarity"] is not None:
-        reason = f"duplicates and images of similarity {clusters['similarity']:.2f} or more"
-        alike = (
-            " They are alike in what the backbone sees: with one that was trained on faces a cluster is mostly one "
-            "person, with others a scene. The clusters of several are in clusters.csv."
-        )
-    lines = [
-        f"Linking {reason}, {clusters['images_in_them']:,} images fall into {clusters['clusters_of_several']:,} "
-        f"clusters of several, the largest of {clusters['largest']:,}; {clusters['in_train_and_test']:,} of the "
-        "clusters are in train and test. Clusters by size: "
-        + ", ".join(f"{n:,} of {size}" for size, n in clusters["clusters_by_size"].items())
-        + "."
-        + alike
-    ]
-    if "clusters.png" in plots:
-        lines.append("![clusters](clusters.png)")
-    if split is None:
-        lines.append("They can't be divided into train and test.")
-    else:
-        written = "group_disjoint/train.csv and group_disjoint/test.csv keep each cluster on one side"
-        lines.append(f"{written if has_files else f'A split that keeps each on one side was not written: {NO_FILES}'}:")
-        lines.append(_class_table(split))
-    return "\n\n".join(lines)
-
-
-def _label_lines(labels: Mapping[str, Any]) -> str:
-    if "not_estimated" in labels:
-        return f"Not estimated: {labels['not_estimated']}."
     rows = [
-        [name, f"{labels['noise_by_class'][name]:.1%}", f"{labels['suspicious_by_class'][name]:,}"]
-        for name in labels["noise_by_class"]
+        [row.replace("_", " "), *(cell(name, value) for name, value in values.items())]
+        for row, values in measures.items()
     ]
-    probe = labels["probe_accuracy"]
-    share = labels["suspicious"] / probe["images"]
-    return (
-        f"A linear probe on the features, on images it has not seen, agrees with {_interval(probe)} of the labels. "
-        f"Where it is sure of another class, the label is suspicious: {labels['suspicious']:,} are ({share:.1%}). Of "
-        "labels changed on purpose it finds "
-        f"{labels['share_of_planted_errors_found']:.1%}; guessing would find {share:.1%}.\n\n"
-        + markdown_table(["given label", "estimated noise", "suspicious labels"], rows)
-        + "\n\nThe estimate takes the probe's own mistakes for noise: the weaker the probe, the further it is above "
-        "the truth. Trust the order of the list more than its length.\n\n![label noise](label_noise.png)"
-    )
-
-
-def _picture_lines(pictures: Mapping[str, Any]) -> str:
-    def cells(values: Mapping[str, float]) -> list[str]:
-        return [
-            f"{value:.1%}" if name == "grey" else f"{value:,.4g}" if value < 1e4 else f"{value:,.0f}"
-            for name, value in values.items()
-        ]
-
-    quantiles, by_class = pictures["quantiles"], pictures["by_class"]
-    rows = [[name.replace("_", " "), *cells(values)] for name, values in quantiles.items()]
-    class_rows = [[label, *cells(values)] for label, values in by_class.items()]
-    measures = [name.replace("_", " ") for name in next(iter(by_class.values()))]
-    odd = ", ".join(f"{n:,} {what}" for what, n in pictures["odd"].items()) or "none"
-    return (
-        markdown_table(["", *next(iter(quantiles.values()))], rows)
-        + "\n\nMedians by class (a class that differs can be told without looking at the face):\n\n"
-        + markdown_table(["", *measures], class_rows)
-        + f"\n\nOut of the ordinary: {odd}.\n\n![pictures](pictures.png)"
-    )
+    return markdown_table(["", *(name.replace("_", " ") for name in next(iter(measures.values())))], rows)
 
 
 def _list_clusters(audit: Audit) -> pd.DataFrame:

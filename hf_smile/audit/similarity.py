@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components, minimum_spanning_tree
+from sklearn.preprocessing import normalize
 from tqdm.auto import tqdm
 
 _ROWS, _COLUMNS = 1024, 4096  # pairs compared at a time: 16 MiB of similarities
@@ -51,8 +52,8 @@ def unit_rows(features: np.ndarray) -> np.ndarray:
     >>> unit_rows(np.array([[3.0, 0.0], [0.0, 1.0]])).round(2).tolist()
     [[0.71, -0.71], [-0.71, 0.71]]
     """
-    units = _scaled(features)
-    return _scaled(units - units.mean(axis=0))
+    units = normalize(features)
+    return normalize(units - units.mean(axis=0))
 
 
 def nearest(queries: np.ndarray, references: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -162,11 +163,6 @@ def choose_threshold(table: pd.DataFrame) -> float:
     0.6
     """
     return float(table["threshold"][(table["images"] - table["largest"]).idxmax()])
-
-
-def _scaled(rows: np.ndarray) -> np.ndarray:
-    """Each row (N, F) at length 1."""
-    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
 
 
 def _spanning_forest(links: Links, count: int) -> Links:

@@ -15,6 +15,15 @@ from datasets import Features, Sequence, Value
 from hf_smile.evaluation.metrics import compute_metrics
 from hf_smile.labels import SMILE_LABELS, LabelSet
 
+_CITATION = """\
+@inproceedings{guo2017calibration,
+  title     = {On Calibration of Modern Neural Networks},
+  author    = {Guo, Chuan and Pleiss, Geoff and Sun, Yu and Weinberger, Kilian Q.},
+  booktitle = {International Conference on Machine Learning},
+  year      = {2017}
+}
+"""
+
 
 class SmileMetric(evaluate.Metric):
     """`compute_metrics` behind the interface of `evaluate.Metric`; works offline and leaves no files behind.
@@ -47,7 +56,7 @@ class SmileMetric(evaluate.Metric):
                 "Accuracy, precision, recall, F1, ROC AUC, Cohen's kappa, negative log-likelihood, Brier score and"
                 " calibration error of a classifier that tells a posed smile, a genuine smile and no smile apart."
             ),
-            citation="Guo, Pleiss, Sun & Weinberger (2017), On Calibration of Modern Neural Networks, ICML",
+            citation=_CITATION,
             inputs_description=compute_metrics.__doc__ or "",
             features=Features({"predictions": Sequence(Value("float64")), "references": Value("int64")}),
             reference_urls=["https://arxiv.org/abs/1706.04599"],
