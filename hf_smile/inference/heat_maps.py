@@ -123,8 +123,7 @@ def check_sanity(classifier: SmileClassifier, images: Sequence[ImageInput], seed
         random = deletion_curve(classifier, explanation, rng.permutation(len(hottest))).mean()
         other = explain_untrained(image, explanation.label).heat
         rows.append((hot, random, hot < random, abs(_rank_correlation(explanation.heat, other))))
-    hot, random, wins, correlation = np.mean(rows, axis=0).tolist()
-    return SanityCheck(len(rows), hot, random, wins, correlation)
+    return SanityCheck(len(rows), *np.mean(rows, axis=0).tolist())
 
 
 def plot_heat_maps(maps: Sequence[MeanHeatMap], path: str | Path) -> None:
