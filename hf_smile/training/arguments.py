@@ -14,7 +14,7 @@ from transformers import TrainingArguments
 
 from hf_smile.data.arguments import AugmentationArguments, DataArguments
 from hf_smile.errors import SmileError
-from hf_smile.training.checks import check_together, check_values
+from hf_smile.training.checks import FIXED, check_together, check_values
 from hf_smile.training.parser import SettingsParser
 from hf_smile.training.settings import SETTINGS, ModelArguments, TrainingSettings, read_words
 from hf_smile.utils.cores import own_cores
@@ -134,27 +134,9 @@ def to_recipe(arguments: Sequence[Any]) -> dict[str, Any]:
     return {name: value for name, value in recipe.items() if name not in _NOT_IN_RECIPE}
 
 
+# What holds for one start only, what is the same in every run, and what follows from other settings.
 _NOT_IN_RECIPE = {
-    # Secrets, what holds for one start only, and what is the same in every run or follows from the rest.
-    "hub_token",
-    "hub_model_id",
-    "hub_private_repo",
-    "push_to_hub",
-    "overwrite",
-    "local_rank",
-    "disable_tqdm",
-    "eval_strategy",
-    "save_strategy",
-    "logging_strategy",
-    "load_best_model_at_end",
-    "remove_unused_columns",
-    "report_to",
-    "run_name",
-    "show_parameters",
-    "project",
-    "do_eval",
-    "metric_for_best_model",
-    "greater_is_better",
-    "dataloader_pin_memory",
-    "dataloader_persistent_workers",
+    *("overwrite", "hub_model_id", "hub_private_repo", "push_to_hub", "report_to", "run_name", "project"),
+    *("show_parameters", "local_rank", "disable_tqdm", "do_eval", *FIXED),
+    *("metric_for_best_model", "dataloader_pin_memory", "dataloader_persistent_workers"),
 }
