@@ -34,11 +34,9 @@ def parse_arguments(words: list[str], prog: str) -> argparse.Namespace:
 
 def run(args: argparse.Namespace) -> None:
     if "ACCELERATE_USE_CPU" in os.environ:
-        from hf_smile.training.device import start_all_processes, stop_with_launcher, use_all_cores
+        from hf_smile.training.device import join_launcher
 
-        stop_with_launcher()
-        start_all_processes()
-        use_all_cores()
+        join_launcher()
 
     import torch
     from tqdm import tqdm

@@ -60,6 +60,13 @@ def keep_freed_memory() -> None:
 _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8  # malloc.h
 
 
+def join_launcher() -> None:
+    """Run as one of the processes of `accelerate launch`, if it started this one, on a share of the cores."""
+    stop_with_launcher()
+    start_all_processes()
+    use_all_cores()
+
+
 def stop_with_launcher() -> None:
     """Get SIGTERM when `accelerate launch` ends, as it does on SIGTERM without a word to the processes it started.
 

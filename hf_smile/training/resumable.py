@@ -14,14 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import (
-    EarlyStoppingCallback,
-    Trainer,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
-)
+from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainerControl, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import TrainOutput, rotate_checkpoints
 
@@ -283,14 +276,10 @@ class _Interruption(TrainerCallback):
             logger.warning("\nSIGTERM: %s is saved; the same command resumes from there", saved)
         return SystemExit(TERMINATED)
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, *_: Any, **kwargs: Any) -> None:
         self.trainer.make_up()
 
-    def on_epoch_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_epoch_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Of a resumed run, the end may have come with the checkpoint, or with the evaluation that was made up for."""
         stopped = any(
             callback.early_stopping_patience_counter >= callback.early_stopping_patience
@@ -299,16 +288,14 @@ class _Interruption(TrainerCallback):
         if stopped or control.should_training_stop or state.global_step >= state.max_steps:
             raise _AtItsEnd
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if self.agreed() and not (control.should_training_stop or float(state.epoch or 0).is_integer()):
             control.should_save = True  # at the end of an epoch, what is due then comes first
 
-    def on_prediction_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_prediction_step(self, *_: Any, **kwargs: Any) -> None:
         if self.trainer.is_in_train and self.agreed():
             raise _EvaluationStopped
 
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_save(self, *_: Any, **kwargs: Any) -> None:
         if self.agreed():
             raise self.exit()
