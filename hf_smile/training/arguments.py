@@ -35,18 +35,15 @@ class SmileTrainingArguments(TrainingSettings, TrainingArguments):
             self.dataloader_num_workers = min(8, own_cores()) if on_gpu else 0
         launched_with = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
         if self.bf16 is None:
-            can = on_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
-            self.bf16 = can and not self.fp16 and launched_with == "no"
-        if not on_gpu and not self.use_cpu and "bf16" in (self.bf16 and "bf16", launched_with):
-            raise SmileError(
-                "bf16 is on, and there is no GPU here; turn it off (--bf16 false, of the launcher --mixed_precision "
-                "no), or add --use_cpu where the CPU computes in bfloat16"
-            )
-        if not on_gpu and "fp16" in (self.fp16 and "fp16", launched_with):
-            raise SmileError(
-                "fp16 is on, and there is no GPU to compute in it; turn it off (--fp16 false, of the launcher "
-                "--mixed_precision no)"
-            )
+            is_fast = on_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
+            self.bf16 = is_fast and not self.fp16 and launched_with == "no"
+        for name, hint in (("bf16", ", or add --use_cpu where the CPU computes in bfloat16"), ("fp16", "")):
+            can = on_gpu or (name == "bf16" and self.use_cpu)
+            if not can and (getattr(self, name) or launched_with == name):
+                raise SmileError(
+                    f"{name} is on, and there is no GPU here; turn it off (--{name} false, of the launcher "
+                    f"--mixed_precision no){hint}"
+                )
         check_values(self)
         if self.max_steps <= 0 and not self.num_train_epochs > 0:
             raise SmileError(f"num_train_epochs is {self.num_train_epochs}; it must be above 0")
@@ -63,11 +60,9 @@ class SmileTrainingArguments(TrainingSettings, TrainingArguments):
         if self.select_best == "last":
             if self.early_stopping_patience is not None:
                 raise SmileError("early_stopping_patience needs a metric to watch; select_best is 'last'")
-            self.metric_for_best_model = None
-            self.load_best_model_at_end = False
+            self.metric_for_best_model, self.load_best_model_at_end = None, False
         else:
-            self.metric_for_best_model = self.select_best
-            self.greater_is_better = self.select_best != "nll"
+            self.metric_for_best_model, self.greater_is_better = self.select_best, self.select_best != "nll"
         if self.loss != "cross_entropy" and self.imbalance == "focal":
             raise SmileError(f"the focal loss takes the place of {self.loss}; choose --loss or --imbalance focal")
         if self.push_to_hub and not self.hub_model_id:
@@ -126,12 +121,12 @@ def to_recipe(arguments: Sequence[Any]) -> dict[str, Any]:
             )
             changed = value != default and not (value is False and default is None)
             kinds = (str, int, float, bool, dict, *[list] * (setting.name in ours))
-            if isinstance(value, kinds) and (setting.name in ours or changed):
+            if isinstance(value, kinds) and (setting.name in ours or changed) and setting.name not in _NOT_IN_RECIPE:
                 recipe[setting.name] = value
     backbone = recipe["backbone"]
     if is_hub_id(backbone) and Path(backbone).is_dir():  # else the recipe would name a model on the Hub
         recipe["backbone"] = f"./{backbone}"
-    return {name: value for name, value in recipe.items() if name not in _NOT_IN_RECIPE}
+    return recipe
 
 
 # What holds for one start only, what is the same in every run, and what follows from other settings.
