@@ -17,7 +17,7 @@ from transformers.utils import logging as transformers_logging
 from hf_smile.data.preprocessing import Preprocessor
 from hf_smile.errors import SmileModelError, first_line
 from hf_smile.labels import SMILE_LABELS, LabelSet
-from hf_smile.modeling.head import SmileTimmConfig, SmileTimmForImageClassification
+from hf_smile.modeling.head import classes_of
 from hf_smile.modeling.layers import freeze_stages as freeze
 from hf_smile.modeling.layers import head_parameters
 from hf_smile.modeling.origin import base_models
@@ -89,16 +89,16 @@ def build_model(
     if not pretrained:
         pretrained_cfg = {name: value for name, value in pretrained_cfg.items() if name not in _OF_THE_WEIGHTS}
     names = label_settings(labels)
-    build_args = model_args | _drop_path_args(drop_path)
+    if not 0 <= drop_path < 1:
+        raise SmileModelError(f"drop_path is {drop_path}; it must be at least 0 and below 1")
+    build_args = model_args | ({"drop_path_rate": drop_path} if drop_path else {})
     _check_build_args(backbone, config["architecture"], build_args)
     settings = config | {"pretrained_cfg": pretrained_cfg, "model_args": build_args} | names
-    model_class: type[TimmWrapperForImageClassification] = TimmWrapperForImageClassification
-    config_class: type[TimmWrapperConfig] = TimmWrapperConfig
     if head_hidden_size is not None:
         if head_hidden_size < 1:
             raise SmileModelError(f"head_hidden_size is {head_hidden_size}; it must be at least 1")
-        model_class, config_class = SmileTimmForImageClassification, SmileTimmConfig
         settings["head_hidden_size"] = head_hidden_size
+    config_class, model_class = classes_of(head_hidden_size)
     model_config = config_class.from_dict(settings, **names)
 
     model = _load_weights(model_class, model_config, backbone if pretrained else None, keep_head)
@@ -136,17 +136,20 @@ def _data_settings(backbone: str, config: dict[str, Any], image_size: int | None
     if not 0.1 <= crop_pct <= 1:
         raise SmileModelError(f"crop_pct is {crop_pct}; it must lie between 0.1 and 1")
     pretrained_cfg |= {"crop_pct": crop_pct, "crop_mode": "center"}
-    try:
-        Preprocessor(pretrained_cfg)
-    except SmileModelError as error:
-        raise SmileModelError(f"{backbone}: config.json: {error}") from None
+    check_preprocessing(backbone, pretrained_cfg)
     return pretrained_cfg
 
 
-def _drop_path_args(drop_path: float) -> dict[str, Any]:
-    if not 0 <= drop_path < 1:
-        raise SmileModelError(f"drop_path is {drop_path}; it must be at least 0 and below 1")
-    return {"drop_path_rate": drop_path} if drop_path else {}
+def check_preprocessing(model: str, pretrained_cfg: dict[str, Any]) -> None:
+    """See that images can be prepared as a model's `config.json` says.
+
+    Raises:
+        SmileModelError: they can't.
+    """
+    try:
+        Preprocessor(pretrained_cfg)
+    except SmileModelError as error:
+        raise SmileModelError(f"{model}: config.json: {error}") from None
 
 
 def _check_build_args(backbone: str, architecture: str, build_args: dict[str, Any]) -> None:
@@ -172,22 +175,12 @@ def parameter_table(model: nn.Module) -> str:
     bias       3           3  yes
     9 parameters, 9 trainable
     """
-    rows = [
-        (
-            name,
-            " x ".join(map(str, parameter.shape)),
-            f"{parameter.numel():,}",
-            "yes" if parameter.requires_grad else "no",
-        )
-        for name, parameter in model.named_parameters()
-    ]
-    names, shapes, counts = (
-        max(len(title), *(len(row[i]) for row in rows)) for i, title in enumerate(("parameter", "shape", "count"))
-    )
-    lines = [
-        f"{name:<{names}}  {shape:<{shapes}}  {count:>{counts}}  {trainable}"
-        for name, shape, count, trainable in [("parameter", "shape", "count", "trainable"), *rows]
-    ]
+    rows = [("parameter", "shape", "count", "trainable")]
+    for name, parameter in model.named_parameters():
+        shape, trainable = " x ".join(map(str, parameter.shape)), "yes" if parameter.requires_grad else "no"
+        rows.append((name, shape, f"{parameter.numel():,}", trainable))
+    names, shapes, counts, _ = (max(map(len, column)) for column in zip(*rows, strict=True))
+    lines = [f"{name:<{names}}  {shape:<{shapes}}  {count:>{counts}}  {yes}" for name, shape, count, yes in rows]
     return "\n".join([*lines, parameter_totals(model)])
 
 
@@ -222,12 +215,21 @@ def _read_config(backbone: str) -> dict[str, Any]:
         config = read_timm_config(backbone)
     except SmileModelError as error:
         raise _not_loaded(backbone, error) from None
+    check_architecture(backbone, config)
+    return {name: config[name] for name in _TAKEN if name in config}
+
+
+def check_architecture(model: str, config: dict[str, Any]) -> None:
+    """See that timm knows the architecture in a model's `config.json`.
+
+    Raises:
+        SmileModelError: it does not.
+    """
     if not timm.is_model(config["architecture"]):
         raise SmileModelError(
-            f"{backbone}: config.json names the architecture {config['architecture']!r}, which this timm "
+            f"{model}: config.json names the architecture {config['architecture']!r}, which this timm "
             f"({timm.__version__}) does not know"
         )
-    return {name: config[name] for name in _TAKEN if name in config}
 
 
 def _config_of_timm_name(name: str, pretrained: bool) -> dict[str, Any]:
@@ -298,7 +300,7 @@ def _load_weights(
 
 
 def _not_loaded(backbone: str, error: Exception) -> SmileModelError:
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    reason = first_line(error)
     if Path(backbone).is_dir():
         return SmileModelError(reason if reason.startswith(backbone) else f"{backbone}: {reason}")
     return SmileModelError(

@@ -66,25 +66,22 @@ def fold_after_training(
         SmileModelError: a temperature or an adjustment is asked for, and the model has no layer to take it.
         SmileDataError: the logits are not finite.
     """
-    shares, logits = trainer.class_counts / trainer.class_counts.sum(), None
-    label_ids: Any = None
-    if trainer.eval_dataset is not None:
-        output = trainer.predict(trainer.eval_dataset)
-        logits, label_ids = output.predictions.astype(np.float64), output.label_ids
+    shares = trainer.class_counts / trainer.class_counts.sum()
+    output = None if trainer.eval_dataset is None else trainer.predict(trainer.eval_dataset)
+    logits = None if output is None else output.predictions.astype(np.float64)
+    imbalance = trainer.args.imbalance
     if temperature is not None:
         source = "given as a setting"
-    elif logits is None:
-        temperature, source = 1.0, "not fitted, because there is no validation split"
-    elif trainer.args.imbalance in MOVES_THE_PRIOR:
-        source = (
-            f"not fitted, because imbalance '{trainer.args.imbalance}' gives the probabilities of other class shares"
-        )
-        temperature = 1.0
+    elif output is None:
+        source = "not fitted, because there is no validation split"
+    elif imbalance in MOVES_THE_PRIOR:
+        source = f"not fitted, because imbalance '{imbalance}' gives the probabilities of other class shares"
     elif output_layer(trainer.model) is None:
-        temperature, source = 1.0, "not fitted, because no single linear layer gives the logits of this backbone"
+        source = "not fitted, because no single linear layer gives the logits of this backbone"
     else:
-        temperature = fit_temperature(logits, label_ids, len(trainer.labels))
+        temperature = fit_temperature(logits, output.label_ids, len(trainer.labels))
         source = "fitted on the validation split"
+    temperature = 1.0 if temperature is None else temperature
     if temperature != 1 or prior_adjustment:
         fold_into_output_layer(trainer.model, temperature, prior_shift(shares, prior_adjustment))
     trainer.forget_evaluations()
@@ -122,9 +119,5 @@ def describe(folded: Folded, splits: DatasetDict, logits: FloatArray) -> dict[st
             strengths = sorted({*STRENGTHS, folded.prior_adjustment})
             probabilities = stages["with_temperature"]
             table = trade_off(probabilities, label_ids, folded.shares, strengths, labels).to_dict("records")
-    decision = {
-        "prior_adjustment": folded.prior_adjustment,
-        "class_shares": folded.shares.tolist(),
-        "trade_off": table,
-    }
-    return {"calibration": calibration, "decision": decision}
+    decision = {"prior_adjustment": folded.prior_adjustment, "class_shares": folded.shares.tolist()}
+    return {"calibration": calibration, "decision": decision | {"trade_off": table}}

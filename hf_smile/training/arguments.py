@@ -16,7 +16,7 @@ from hf_smile.data.arguments import AugmentationArguments, DataArguments
 from hf_smile.errors import SmileError
 from hf_smile.training.checks import FIXED, check_together, check_values
 from hf_smile.training.parser import SettingsParser
-from hf_smile.training.settings import SETTINGS, ModelArguments, TrainingSettings, read_words
+from hf_smile.training.settings import SETTINGS, ModelArguments, TrainingSettings
 from hf_smile.utils.cores import own_cores
 from hf_smile.utils.hub_id import is_hub_id
 
@@ -97,9 +97,7 @@ def parse_arguments(argv: Sequence[str]) -> Arguments:
     30.0
     """
     types = [SmileTrainingArguments if group is TrainingSettings else group for group in SETTINGS.values()]
-    *parsed, unknown = SettingsParser(types).parse_args_into_dataclasses(
-        read_words(argv), return_remaining_strings=True, look_for_args_file=False
-    )
+    parsed, unknown = SettingsParser(types).read(argv)
     if unknown:
         raise SmileError(f"{unknown[0]!r} in the command line belongs to no setting")
     check_together(parsed)
