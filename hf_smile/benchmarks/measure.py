@@ -86,11 +86,8 @@ def write_results(rows: Mapping[str, Row], ratios: Mapping[str, float], path: st
     if path.suffix != ".json":
         raise SmileError(f"--output is {path}; it must end in .json")
     path.parent.mkdir(parents=True, exist_ok=True)
-    content = {
-        "title": title,
-        "rows": [{"name": name} | asdict(row) for name, row in rows.items()],
-        "ratios": dict(ratios),
-    }
+    named = [{"name": name} | asdict(row) for name, row in rows.items()]
+    content = {"title": title, "rows": named, "ratios": dict(ratios)}
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     lines = [title, "", "| | times as fast |", "| --- | ---: |"]
     lines += [f"| {name.replace('/', ' / ')} | {ratio:.2f} |" for name, ratio in ratios.items()]
