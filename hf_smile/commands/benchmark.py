@@ -36,11 +36,9 @@ def parse_arguments(words: list[str], prog: str) -> argparse.Namespace:
 
     data = what.add_parser("data", help="decoding and transforms alone")
     data.add_argument("--n_images", type=positive, default=512, help="images of a round (default: %(default)s)")
-    for parser_with_data in (train, data):
-        parser_with_data.add_argument(
-            "--data_dir", metavar="DIR", help="as `hf-smile train` takes it; else drawn faces"
-        )
-        parser_with_data.add_argument("--batch_size", type=positive, default=32, help="default: %(default)s")
+    for command in (train, data):
+        command.add_argument("--data_dir", metavar="DIR", help="as `hf-smile train` takes it; else drawn faces")
+        command.add_argument("--batch_size", type=positive, default=32, help="default: %(default)s")
 
     predict = what.add_parser("predict", help="transformers' pipeline, torch, ONNX Runtime, ONNX Runtime int8")
     predict.add_argument("--model", metavar="DIR", help="a model with both ONNX files; else random weights")
@@ -50,11 +48,10 @@ def parse_arguments(words: list[str], prog: str) -> argparse.Namespace:
     predict.add_argument("--batch_sizes", type=positive, nargs="+", default=[1, 16], help="default: 1 16")
 
     for command in (train, data, predict):
-        command.add_argument("--image_size", type=int, default=224, help="pixels the model sees (default: %(default)s)")
-        command.add_argument(
-            "--rounds", type=positive, default=5, help="the median of so many counts (default: %(default)s)"
-        )
-        command.add_argument("--output", metavar="FILE.json", required=True, help="a table and a chart go beside it")
+        add = command.add_argument
+        add("--image_size", type=int, default=224, help="pixels the model sees (default: %(default)s)")
+        add("--rounds", type=positive, default=5, help="the median of so many counts (default: %(default)s)")
+        add("--output", metavar="FILE.json", required=True, help="a table and a chart go beside it")
     args = parser.parse_args(words)
     if args.image_size < 32:
         parser.error(f"--image_size is {args.image_size}; it must be at least 32")
@@ -103,11 +100,8 @@ def _data(args: argparse.Namespace) -> Measured:
         images = _load(args.data_dir, folder, args.n_images)["train"]
         images = images.select(range(min(args.n_images, len(images))))
         rows, ratios = benchmark_data(images, args.image_size, args.batch_size, args.rounds)
-    return (
-        rows,
-        ratios,
-        f"From encoded images to batches at {args.image_size} pixels, on one core where not said otherwise",
-    )
+    title = f"From encoded images to batches at {args.image_size} pixels, on one core where not said otherwise"
+    return rows, ratios, title
 
 
 def _load(data_dir: str | None, folder: str, n_images: int) -> DatasetDict:

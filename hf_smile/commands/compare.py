@@ -19,19 +19,18 @@ from hf_smile.data.arguments import DATA_SETTINGS, DEFAULT_DATA_DIR, add_data_ar
 
 def parse_arguments(words: list[str], prog: str) -> argparse.Namespace:
     parser = job_parser(prog, __doc__)
-    parser.add_argument("--backbones", nargs="+", required=True, metavar="DIR_OR_HUB_ID", help="what to compare")
-    parser.add_argument("--data_dir", help="default: the recipe's, or data/happy_images")
-    parser.add_argument("--mode", default="linear_probe", choices=("linear_probe", "fine_tune"), help="%(default)s")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3], help="of the validation split (1 2 3)")
-    parser.add_argument(
+    add = parser.add_argument
+    add("--backbones", nargs="+", required=True, metavar="DIR_OR_HUB_ID", help="what to compare")
+    add("--data_dir", help="default: the recipe's, or data/happy_images")
+    add("--mode", default="linear_probe", choices=("linear_probe", "fine_tune"), help="%(default)s")
+    add("--seeds", nargs="+", type=int, default=[1, 2, 3], help="of the validation split (1 2 3)")
+    add(
         "--output_dir", required=True, help="folder for comparison.csv, .md and .png, and <backbone>/<seed> of each run"
     )
-    parser.add_argument("--validation_size", type=float, help="share of train (default: the recipe's, or 0.1)")
-    parser.add_argument(
-        "--test", action="store_true", help="report the test split, too: once all is chosen, not to choose by it"
-    )
-    parser.add_argument("--cache_dir", metavar="DIR", help="keeps the features (default: OUTPUT_DIR/cache)")
-    parser.add_argument("--recipe", metavar="FILE.yaml", help="settings of the mode fine_tune")
+    add("--validation_size", type=float, help="share of train (default: the recipe's, or 0.1)")
+    add("--test", action="store_true", help="report the test split, too: once all is chosen, not to choose by it")
+    add("--cache_dir", metavar="DIR", help="keeps the features (default: OUTPUT_DIR/cache)")
+    add("--recipe", metavar="FILE.yaml", help="settings of the mode fine_tune")
     add_data_arguments(parser, "data_dir", "validation_size", "on_bad_image")
     args, settings = parser.parse_known_args(words)
     args.settings = settings

@@ -18,9 +18,7 @@ def parse_arguments(words: list[str], prog: str) -> argparse.Namespace:
     parser.add_argument("--model", required=True, metavar="DIR", help="a folder that `hf-smile train` made")
     parser.add_argument("--quantize", choices=("int8",), help="write onnx/model_quantized.onnx too")
     parser.add_argument(
-        "--held_out",
-        action="store_true",
-        help="you confirm that the images of --data_dir were held out",
+        "--held_out", action="store_true", help="you confirm that the images of --data_dir were held out"
     )
     add_data_arguments(parser, of_the_run=True)
     args = parser.parse_args(words)

@@ -15,11 +15,12 @@ from hf_smile.data.arguments import DEFAULT_DATA_DIR, add_data_arguments, data_a
 
 def parse_arguments(words: list[str], prog: str) -> argparse.Namespace:
     parser = job_parser(prog, __doc__)
-    parser.add_argument("--output_dir", help="where to write the prepared data set and its pictures")
-    parser.add_argument("--draw_sample", action="store_true", help="first draw the sample data set into --data_dir")
-    parser.add_argument("--seed", type=int, default=42, help="of the splits (default: 42)")
-    parser.add_argument("--image_size", type=positive, default=224, help="size of the pictured samples (default: 224)")
-    parser.add_argument("--export_imagefolder", metavar="DIR", help="also write train/0..2 and test/0..2 into DIR")
+    add = parser.add_argument
+    add("--output_dir", help="where to write the prepared data set and its pictures")
+    add("--draw_sample", action="store_true", help="first draw the sample data set into --data_dir")
+    add("--seed", type=int, default=42, help="of the splits (default: 42)")
+    add("--image_size", type=positive, default=224, help="size of the pictured samples (default: 224)")
+    add("--export_imagefolder", metavar="DIR", help="also write train/0..2 and test/0..2 into DIR")
     add_data_arguments(parser)
     args = parser.parse_args(words)
     if args.draw_sample and args.data_dir == DEFAULT_DATA_DIR:

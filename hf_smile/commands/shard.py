@@ -13,16 +13,17 @@ from hf_smile.data.arguments import add_data_arguments, data_arguments
 
 def parse_arguments(words: list[str], prog: str) -> argparse.Namespace:
     parser = job_parser(prog, __doc__)
-    parser.add_argument("--output_dir", required=True, help="gets train/, validation/ and test/, with shards in them")
-    parser.add_argument("--images_per_shard", type=positive, default=2000, help="at most (default: %(default)s)")
-    parser.add_argument(
+    add = parser.add_argument
+    add("--output_dir", required=True, help="gets train/, validation/ and test/, with shards in them")
+    add("--images_per_shard", type=positive, default=2000, help="at most (default: %(default)s)")
+    add(
         "--divisible_by",
         type=positive,
         default=8,
         help="make the number of shards of train a multiple of this; if it is one of the number of processes too, "
         "each reads its own shards, else each reads all (default: %(default)s)",
     )
-    parser.add_argument("--seed", type=int, default=42, help="of the order and the splits (default: 42)")
+    add("--seed", type=int, default=42, help="of the order and the splits (default: 42)")
     add_data_arguments(parser)
     args = parser.parse_args(words)
     for name in ("validation_size", "test_size"):
