@@ -8,7 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing import forkserver
@@ -256,14 +256,12 @@ def _start_server() -> None:
 @contextmanager
 def _started(names: Sequence[str], settings: TrainSettings) -> Iterator[dict[str, _Contender]]:
     contenders: dict[str, _Contender] = {}
-    try:
+    with ExitStack() as stack:
         for name in names:
             contenders[name] = _Contender(name, settings)
+            stack.callback(contenders[name].stop)
             contenders[name].receive()
         yield contenders
-    finally:
-        for contender in contenders.values():
-            contender.stop()
 
 
 def _work(name: str, settings: TrainSettings, connection: Connection) -> None:

@@ -67,10 +67,7 @@ def run(args: argparse.Namespace) -> None:
 
 def training_settings(args: argparse.Namespace) -> list[str]:
     """The words of `hf-smile train` that every run has: the recipe, over it what was given here."""
-    given = {name: value for name, value in vars(args).items() if name in DATA_SETTINGS and value is not None}
-    words = [
-        word
-        for name, value in given.items()
-        for word in (f"--{name}", *map(str, value if isinstance(value, list) else [value]))
-    ]
-    return [*([args.recipe] if args.recipe else []), *words, *args.settings]
+    from hf_smile.training.settings import to_words
+
+    given = {name: value for name, value in vars(args).items() if name in DATA_SETTINGS}
+    return [*([args.recipe] if args.recipe else []), *to_words(given), *args.settings]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,13 +26,13 @@ or at the id of a data set on the Hugging Face Hub (owner/name). docs/data.md sh
 No data at hand? Draw the sample: hf-smile prepare --draw_sample --data_dir data/sample"""
 
 
-def setting(default: Any, help: str, choices: Sequence[str] | None = None) -> Any:
-    """A field of a dataclass that a command line, a recipe and help know.
+def setting(default: Any, text: str, **metadata: Any) -> Any:
+    """A field of a dataclass that a command reads its settings into, with the text of its help.
 
-    >>> setting(0.1, "share of train").metadata["help"]
-    'share of train'
+    >>> setting(0.5, "probability of a flip").metadata["help"]
+    'probability of a flip'
     """
-    return field(default=default, metadata={"help": help} | ({"choices": choices} if choices else {}))
+    return field(default=default, metadata={"help": text, **metadata})
 
 
 @dataclass
@@ -54,11 +53,11 @@ class DataArguments:
     label_column: str | None = setting(None, "column of the labels, where its name is not a usual one")
     id_column: str | None = setting(None, "column of the ids, where its name is not a usual one")
     label_map: str | None = setting(None, "other spellings of labels: 'genuine=positive smile,none=NOT smile'")
-    labels: list[str] | None = setting(  # noqa: RUF009
+    labels: list[str] | None = setting(
         None, "names of the labels in the order of their ids, where the data have others than ours"
     )
     on_bad_image: str = setting(
-        "error", "image missing or broken: stop, or leave it out and list it", ["error", "skip"]
+        "error", "image missing or broken: stop, or leave it out and list it", choices=["error", "skip"]
     )
 
     def reading(self) -> Reading:
@@ -103,7 +102,7 @@ class AugmentationArguments:
                 raise SmileDataError(f"{name} is {getattr(self, name)} degrees; it must lie between 0 and {limit}")
 
 
-DATA_SETTINGS = tuple(setting.name for setting in fields(DataArguments))
+DATA_SETTINGS = tuple(argument.name for argument in fields(DataArguments))
 
 
 def require_data(data_dir: str | Path) -> None:
@@ -129,16 +128,16 @@ def add_data_arguments(parser: argparse.ArgumentParser, *without: str, of_the_ru
         of_the_run: what is not given is left to the run of a model, see `given_data_arguments`.
     """
     group = parser.add_argument_group("data", "default: as the run of the model had them" if of_the_run else None)
-    for setting in fields(DataArguments):
-        if setting.name not in without:
-            shown = "" if of_the_run or setting.default is None else f" (default: {setting.default})"
+    for argument in fields(DataArguments):
+        if argument.name not in without:
+            shown = "" if of_the_run or argument.default is None else f" (default: {argument.default})"
             group.add_argument(
-                f"--{setting.name}",
-                type=float if setting.name.endswith("_size") else str,
-                nargs="+" if setting.name == "labels" else None,
-                default=argparse.SUPPRESS if of_the_run else setting.default,
-                choices=setting.metadata.get("choices"),
-                help=setting.metadata["help"] + shown,
+                f"--{argument.name}",
+                type=float if argument.name.endswith("_size") else str,
+                nargs="+" if argument.name == "labels" else None,
+                default=argparse.SUPPRESS if of_the_run else argument.default,
+                choices=argument.metadata.get("choices"),
+                help=argument.metadata["help"] + shown,
             )
     if of_the_run:
         group.add_argument("--seed", type=int, default=argparse.SUPPRESS, help="of the splits")

@@ -10,6 +10,7 @@ from typing import Any
 
 import timm
 import torch
+from timm.models import PretrainedCfg
 from torch import nn
 from transformers import TimmWrapperConfig, TimmWrapperForImageClassification
 from transformers.utils import logging as transformers_logging
@@ -80,6 +81,8 @@ def build_model(
     {0: 'smile', 1: 'NOT smile'}
     """
     labels = LabelSet.of(labels)
+    if pretrained and "/" not in backbone and not Path(backbone).is_dir():
+        backbone = _hub_id(backbone)
     config = _load_config(backbone, pretrained)
     config["base_models"] = base_models(backbone, config) if pretrained else []
     earlier_head = config.pop("label_names", None), config.pop("head_hidden_size", None)
@@ -200,17 +203,11 @@ def _load_config(backbone: str, pretrained: bool) -> dict[str, Any]:
     if Path(backbone).is_dir():
         if not (Path(backbone) / "config.json").is_file():
             raise SmileModelError(f"{backbone}: the folder holds no config.json; it is not a timm model in Hub layout")
-        return _read_config(backbone)
-    is_timm_name = "/" not in backbone
-    if is_timm_name or not pretrained:
-        return _config_of_timm_name(backbone.removeprefix("timm/"), pretrained)
+    elif not pretrained:
+        return _config_without_weights(backbone.removeprefix("timm/"))
     # A folder timm/ beside the scripts, such as a clone of it, does not make the names of timm's models paths.
-    if not backbone.startswith("timm/") and (message := missing_folder(backbone)):
+    elif not backbone.startswith("timm/") and (message := missing_folder(backbone)):
         raise SmileModelError(message)
-    return _read_config(backbone)
-
-
-def _read_config(backbone: str) -> dict[str, Any]:
     try:
         config = read_timm_config(backbone)
     except SmileModelError as error:
@@ -232,25 +229,26 @@ def check_architecture(model: str, config: dict[str, Any]) -> None:
         )
 
 
-def _config_of_timm_name(name: str, pretrained: bool) -> dict[str, Any]:
-    if not timm.is_model(name):
-        similar = timm.list_models(f"*{name.split('.')[0][:8]}*")[:3]
-        hint = f"; similar: {', '.join(similar)}" if similar else ""
-        raise SmileModelError(f"timm knows no model {name!r}{hint}")
-    pretrained_cfg = timm.get_pretrained_cfg(name)
-    if pretrained:
-        return _read_config(_hub_id(name))
-    assert pretrained_cfg is not None  # a name that timm knows, without asking for its weights
-    settings = {key: value for key, value in pretrained_cfg.to_dict().items() if key not in ("hf_hub_id", "url")}
+def _config_without_weights(name: str) -> dict[str, Any]:
+    pretrained_cfg = _timm_settings(name).to_dict()
+    settings = {key: value for key, value in pretrained_cfg.items() if key not in ("hf_hub_id", "url")}
     features = timm.create_model(name, pretrained=False, num_classes=0).num_features
     return {"architecture": name.split(".")[0], "num_features": features, "pretrained_cfg": settings, "model_args": {}}
 
 
 def _hub_id(name: str) -> str:
-    pretrained_cfg = timm.get_pretrained_cfg(name)
-    if not pretrained_cfg or not pretrained_cfg.hf_hub_id:
+    """Where the weights of a timm name are."""
+    if not (hub_id := _timm_settings(name).hf_hub_id):
         raise SmileModelError(f"timm has no pretrained weights for {name!r}; add --no_pretrained for random ones")
-    return pretrained_cfg.hf_hub_id
+    return hub_id
+
+
+def _timm_settings(name: str) -> PretrainedCfg:
+    if not timm.is_model(name):
+        similar = timm.list_models(f"*{name.split('.')[0][:8]}*")[:3]
+        hint = f"; similar: {', '.join(similar)}" if similar else ""
+        raise SmileModelError(f"timm knows no model {name!r}{hint}")
+    return timm.get_pretrained_cfg(name) or PretrainedCfg()
 
 
 def _load_weights(
@@ -267,8 +265,6 @@ def _load_weights(
         random = model_class(config).timm_model.state_dict()
         with quiet_transformers():
             return model_class.from_pretrained(None, config=config, state_dict=random, dtype=torch.float32)
-    if "/" not in backbone and not Path(backbone).is_dir():
-        backbone = _hub_id(backbone)
     classifiers = getattr(timm.get_pretrained_cfg(config.architecture), "classifier", None) or ()
     heads = [classifiers] if isinstance(classifiers, str) else classifiers
     of_a_head = rf"^(?:timm_model\.)?(?:{'|'.join(map(re.escape, heads))})\."

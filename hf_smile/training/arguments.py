@@ -16,7 +16,7 @@ from hf_smile.data.arguments import AugmentationArguments, DataArguments
 from hf_smile.errors import SmileError
 from hf_smile.training.checks import FIXED, check_together, check_values
 from hf_smile.training.parser import SettingsParser
-from hf_smile.training.settings import SETTINGS, ModelArguments, TrainingSettings
+from hf_smile.training.settings import OURS, SETTINGS, ModelArguments, TrainingSettings
 from hf_smile.utils.cores import own_cores
 from hf_smile.utils.hub_id import is_hub_id
 
@@ -111,15 +111,14 @@ def to_recipe(arguments: Sequence[Any]) -> dict[str, Any]:
     True
     """
     recipe: dict[str, Any] = {}
-    ours = {setting.name for group in SETTINGS.values() for setting in fields(group)}
     for group in arguments:
         for setting in fields(group):
             value, default = (
                 v.value if isinstance(v, Enum) else v for v in (getattr(group, setting.name), setting.default)
             )
             changed = value != default and not (value is False and default is None)
-            kinds = (str, int, float, bool, dict, *[list] * (setting.name in ours))
-            if isinstance(value, kinds) and (setting.name in ours or changed) and setting.name not in _NOT_IN_RECIPE:
+            kinds = (str, int, float, bool, dict, *[list] * (setting.name in OURS))
+            if isinstance(value, kinds) and (setting.name in OURS or changed) and setting.name not in _NOT_IN_RECIPE:
                 recipe[setting.name] = value
     backbone = recipe["backbone"]
     if is_hub_id(backbone) and Path(backbone).is_dir():  # else the recipe would name a model on the Hub

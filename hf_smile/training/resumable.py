@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainerControl, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_utils import TrainOutput, rotate_checkpoints
+from transformers.trainer_utils import EvalLoopOutput, TrainOutput, rotate_checkpoints
 
 from hf_smile.errors import SmileError, SmileModelError
 from hf_smile.training.checkpoints import UNFINISHED, last_whole_checkpoint, move_into_place, seal
@@ -156,11 +156,8 @@ class ResumableTrainer(Trainer):
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """As `Trainer.evaluate`. On SIGTERM in training, what is left is saved to be evaluated later."""
-        if not self.is_in_train:
-            with self._loading():
-                return super().evaluate(*args, **kwargs)
         try:
-            if self._interruption.agreed():
+            if self.is_in_train and self._interruption.agreed():
                 raise _EvaluationStopped
             return super().evaluate(*args, **kwargs)
         except _EvaluationStopped:
@@ -168,9 +165,9 @@ class ResumableTrainer(Trainer):
             self._save_checkpoint(self.model, None)
             raise self._interruption.exit() from None
 
-    def predict(self, *args: Any, **kwargs: Any) -> Any:
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
         with nullcontext() if self.is_in_train else self._loading():
-            return super().predict(*args, **kwargs)
+            return super().evaluation_loop(*args, **kwargs)
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         """Whole or not at all. `best_global_step` says which is the best; a path would break when they are moved."""

@@ -13,6 +13,7 @@ from dataclasses import Field, dataclass, fields
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -53,7 +54,7 @@ class TrainingSettings:
     select_best: str = setting(
         "accuracy",
         "validation metric that chooses the checkpoint; last: no choosing, the last epoch is kept",
-        ["accuracy", "macro_f1", "balanced_accuracy", "nll", "last"],
+        choices=["accuracy", "macro_f1", "balanced_accuracy", "nll", "last"],
     )
     early_stopping_patience: int | None = setting(
         None, "stop after this many epochs without a better validation metric"
@@ -66,9 +67,9 @@ class TrainingSettings:
         0.0, "let the saved model name rare classes more readily: minus this times the log of their share"
     )
 
-    imbalance: str = setting("none", "what is done about classes of unequal size", IMBALANCE)
+    imbalance: str = setting("none", "what is done about classes of unequal size", choices=IMBALANCE)
     logit_adjustment_tau: float = setting(1.0, "strength of --imbalance logit_adjustment: times the log prior")
-    loss: str = setting("cross_entropy", "gce is generalized cross-entropy, against noisy labels", LOSSES)
+    loss: str = setting("cross_entropy", "gce is generalized cross-entropy, against noisy labels", choices=LOSSES)
     mixup: float = setting(0.0, "blend images of a batch, by shares of Beta(this, this); 0 is off")
     cutmix: float = setting(0.0, "paste rectangles between images of a batch, by shares of Beta(this, this); 0 is off")
     layer_decay: float = setting(1.0, "each layer learns this times as fast as the one above it; 1 is off")
@@ -121,6 +122,7 @@ SETTINGS = {
     "training": TrainingSettings,
 }
 """Ours, in the groups in which help shows them."""
+OURS = {option.name for group in SETTINGS.values() for option in fields(group)}
 
 COMMON = {
     *("data_dir", "labels", "test_size", "validation_size", "group_by"),
@@ -159,7 +161,7 @@ def setting_names() -> set[str]:
     >>> {"rotation", "learning_rate", "gradient_checkpointing"} <= setting_names()
     True
     """
-    return {setting.name for group in SETTINGS.values() for setting in fields(group)} | _names_of_transformers()
+    return OURS | _names_of_transformers()
 
 
 @cache
@@ -212,14 +214,23 @@ def _read_recipe(name: str) -> list[str]:
         raise SmileError(f"{path}: a recipe is a list of 'setting: value' lines")
     recipe.pop("processes", None)  # in the recipe that a run leaves; how many there are is up to the launcher
     _check_names(map(str, recipe), str(path))
-    words = []
     for name, value in recipe.items():
-        if isinstance(value, dict):
-            if odd := [key for key in value if not isinstance(key, str)]:
-                raise SmileError(f"{path}: {name} holds {odd[0]!r}, which YAML takes for no text; quote it")
-            words += [f"--{name}", json.dumps(value)]
-        elif value is not None:
-            words += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
+        if isinstance(value, dict) and (odd := [key for key in value if not isinstance(key, str)]):
+            raise SmileError(f"{path}: {name} holds {odd[0]!r}, which YAML takes for no text; quote it")
+    return to_words(recipe)
+
+
+def to_words(settings: dict[str, Any]) -> list[str]:
+    """Settings as words of a command line. What is None is left out.
+
+    >>> to_words({"mixup": 0.2, "labels": ["smile", "NOT smile"]})
+    ['--mixup', '0.2', '--labels', 'smile', 'NOT smile']
+    """
+    words = []
+    for name, value in settings.items():
+        if value is not None:
+            values = value if isinstance(value, list) else [json.dumps(value) if isinstance(value, dict) else value]
+            words += [f"--{name}", *map(str, values)]
     return words
 
 
@@ -242,29 +253,28 @@ def help_text(prog: str, further: Iterable[Field] = (), width: int | None = None
         width: columns; by default, those of the terminal.
     """
     width = width or shutil.get_terminal_size().columns
-    groups = {name: [setting for setting in fields(group) if setting.metadata] for name, group in SETTINGS.items()}
-    ours = {setting.name for group in SETTINGS.values() for setting in fields(group)}
-    if further := [setting for setting in further if setting.name not in ours]:
+    groups = {name: [option for option in fields(group) if option.metadata] for name, group in SETTINGS.items()}
+    if further := [option for option in further if option.name not in OURS]:
         groups["transformers.TrainingArguments"] = further
     lines = [f"usage: {prog} [RECIPE.yaml] [--any_setting value ...]", ""]
     lines += ["Fine-tune on your data. The command line goes over the recipe,", "the recipe over the defaults."]
     for title, group in groups.items():
         lines += ["", f"{title}:"]
-        explained = [setting for setting in group if further or setting.name in COMMON]
-        lines += (line for setting in explained for line in _explain(setting, width))
-        if others := [setting.name for setting in group if setting not in explained]:
+        explained = [option for option in group if further or option.name in COMMON]
+        lines += (line for option in explained for line in _explain(option, width))
+        if others := [option.name for option in group if option not in explained]:
             lines += textwrap.wrap(", ".join(others), width, initial_indent="  also ", subsequent_indent=" " * 7)
     if not further:
         lines += ["", f"{prog} --help_all explains all, and those of transformers.TrainingArguments."]
     return "\n".join(lines)
 
 
-def _explain(setting: Field, width: int) -> list[str]:
-    is_on = setting.default is True
-    text = "turn off: " * is_on + " ".join(str(setting.metadata.get("help", "")).replace("%%", "%").split())
-    if choices := setting.metadata.get("choices"):
+def _explain(option: Field, width: int) -> list[str]:
+    is_on = option.default is True
+    text = "turn off: " * is_on + " ".join(str(option.metadata.get("help", "")).replace("%%", "%").split())
+    if choices := option.metadata.get("choices"):
         text += f": {', '.join(map(str, choices))}"
-    if isinstance(setting.default, (str, int, float)) and not isinstance(setting.default, bool):
-        text += f" [{setting.default}]"
-    name = f"  --{'no_' * is_on}{setting.name}"
+    if isinstance(option.default, (str, int, float)) and not isinstance(option.default, bool):
+        text += f" [{option.default}]"
+    name = f"  --{'no_' * is_on}{option.name}"
     return textwrap.wrap(text or " ", width, initial_indent=f"{name:<22}  ", subsequent_indent=" " * 24)
