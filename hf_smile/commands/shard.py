@@ -6,6 +6,7 @@ hf-smile shard --data_dir data/happy_images --output_dir data/shards
 from __future__ import annotations
 
 import argparse
+from dataclasses import fields
 
 from hf_smile.commands.options import job_parser, positive
 from hf_smile.data.arguments import add_data_arguments, data_arguments
@@ -38,15 +39,7 @@ def run(args: argparse.Namespace) -> None:
     from hf_smile.shards.folder import shard_files
     from hf_smile.shards.write import Sharding, write_shards
 
-    how = Sharding(
-        args.images_per_shard,
-        args.divisible_by,
-        args.validation_size,
-        args.test_size,
-        args.group_by,
-        args.seed,
-        args.on_bad_image,
-    )
+    how = Sharding(**{field.name: getattr(args, field.name) for field in fields(Sharding)})
     images = write_shards(args.data_dir, args.output_dir, how, data.reading())
     for split, count in images.items():
         print(f"{split}: {count:,} images in {len(shard_files(args.output_dir, split))} shards")

@@ -31,14 +31,14 @@ class Backbone(NamedTuple):
 
 
 def describe_backbone(
-    backbone: str, *, pretrained: bool = True, image_size: int | None = None, batch_size: int = 16, repeats: int = 3
+    backbone: str, *, pretrained: bool = True, image_size: int | None = None, batch_size: int = 16
 ) -> Backbone:
     """Count the parameters of a backbone and measure its speed, on a GPU where there is one.
 
     Args:
         backbone, pretrained, image_size: as in `build_model`.
-        batch_size: images at a time.
-        repeats: batches; the fastest counts, since whatever else the machine does can only make it slower.
+        batch_size: images at a time. The fastest of three batches counts, since whatever else the machine does can
+            only make it slower.
 
     Raises:
         SmileModelError: the backbone can't be had.
@@ -52,7 +52,7 @@ def describe_backbone(
     shape = model.config.pretrained_cfg["input_size"]
     pixel_values = torch.randn(batch_size, *shape).to(device, memory_format=torch.channels_last)
     with torch.inference_mode():  # the first one warms up, and is never the fastest; cpu() waits for the GPU
-        seconds = repeat(lambda: model(pixel_values=pixel_values).logits.cpu(), number=1, repeat=1 + repeats)
+        seconds = repeat(lambda: model(pixel_values=pixel_values).logits.cpu(), number=1, repeat=4)
     return Backbone(model.num_parameters(), shape[-1], batch_size / min(seconds))
 
 

@@ -70,15 +70,11 @@ class EpochReport(ProgressCallback):
         if not self.training or not state.is_world_process_zero or table.empty:
             return
         last = table.iloc[-1]
-        parts = [
-            f"epoch {last['epoch']:.3g}/{args.num_train_epochs:g}",
-            f"train loss {last['train_loss']:.3f}, accuracy {last['train_accuracy']:.3f}",
-        ]
-        validation = [("loss", "loss"), ("accuracy", "accuracy"), ("macro_f1", "macro F1")]
-        numbers = [
-            f"{text} {last[f'validation_{name}']:.3f}" for name, text in validation if f"validation_{name}" in last
-        ]
-        parts += [f"validation {', '.join(numbers)}"] if numbers else []
+        parts = [f"epoch {last['epoch']:.3g}/{args.num_train_epochs:g}"]
+        for split, names in (("train", ("loss", "accuracy")), ("validation", ("loss", "accuracy", "macro_f1"))):
+            if f"{split}_loss" in last:
+                numbers = (f"{name} {last[f'{split}_{name}']:.3f}" for name in names)
+                parts.append(f"{split} {', '.join(numbers)}".replace("macro_f1", "macro F1"))
         logger.info("%s", " | ".join([*parts, f"{time.perf_counter() - self.epoch_start:.0f} s"]))
         write_history(table, Path(str(args.output_dir)))
 

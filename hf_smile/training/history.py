@@ -28,11 +28,8 @@ def history_table(log_history: list[dict[str, Any]]) -> pd.DataFrame:
     for entry in log_history:
         row = rows.setdefault(entry["step"], {"epoch": entry["epoch"], "step": entry["step"]})
         if "loss" in entry:
-            row |= {
-                "learning_rate": entry["learning_rate"],
-                "train_loss": entry["loss"],
-                "train_accuracy": entry["accuracy"],
-            }
+            row["learning_rate"] = entry["learning_rate"]
+            row |= {"train_loss": entry["loss"], "train_accuracy": entry["accuracy"]}
         row |= {
             f"validation_{name.removeprefix('eval_')}": value
             for name, value in entry.items()

@@ -194,8 +194,8 @@ class ResumableTrainer(Trainer):
         state.best_model_checkpoint = None
         if self.args.should_save:
             state.save_to_json(str(aside / name / TRAINER_STATE_NAME))
-            so_far = {"losses": losses, "hits": hits, "logged_step": self._logged_step}
-            so_far["evaluation_is_due"] = self._evaluation_is_due
+            due = {"logged_step": self._logged_step, "evaluation_is_due": self._evaluation_is_due}
+            so_far = {"losses": losses, "hits": hits, **due}
             (aside / name / EPOCH_SO_FAR).write_text(json.dumps(so_far, indent=2) + "\n", encoding="utf-8")
             seal(aside / name)
             move_into_place(aside / name, folder / name)
