@@ -24,9 +24,7 @@ def parse_arguments(words: list[str], prog: str) -> argparse.Namespace:
     add("--data_dir", help="default: the recipe's, or data/happy_images")
     add("--mode", default="linear_probe", choices=("linear_probe", "fine_tune"), help="%(default)s")
     add("--seeds", nargs="+", type=int, default=[1, 2, 3], help="of the validation split (1 2 3)")
-    add(
-        "--output_dir", required=True, help="folder for comparison.csv, .md and .png, and <backbone>/<seed> of each run"
-    )
+    add("--output_dir", required=True, help="gets comparison.csv, .md and .png, and <backbone>/<seed> of each run")
     add("--validation_size", type=float, help="share of train (default: the recipe's, or 0.1)")
     add("--test", action="store_true", help="report the test split, too: once all is chosen, not to choose by it")
     add("--cache_dir", metavar="DIR", help="keeps the features (default: OUTPUT_DIR/cache)")

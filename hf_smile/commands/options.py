@@ -39,9 +39,7 @@ def add_classifier_arguments(parser: argparse.ArgumentParser) -> None:
     from hf_smile.inference.runtimes import RUNTIMES
 
     parser.add_argument("--model", required=True, metavar="DIR_OR_HUB_ID", help="what `hf-smile train` made")
-    parser.add_argument(
-        "--runtime", default="auto", choices=RUNTIMES, help="auto: onnx where it is exported (%(default)s)"
-    )
+    parser.add_argument("--runtime", default="auto", choices=RUNTIMES, help="%(default)s: onnx where it is exported")
     parser.add_argument("--detector", metavar="haar|yunet|FILE.onnx", help="what finds the faces (default: haar)")
 
 

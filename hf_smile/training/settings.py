@@ -38,9 +38,7 @@ class ModelArguments:
     crop_pct: float = setting(1.0, "look at this share of an image's side, its centre; not while training")
     head_hidden_size: int | None = setting(None, "hidden units of a two-layer head; linear when left out")
     freeze_backbone: bool = setting(False, "train the head alone")
-    freeze_stages: int | None = setting(
-        None, "freeze the stem and this many stages of the backbone; nothing when left out"
-    )
+    freeze_stages: int | None = setting(None, "freeze the stem and this many stages; nothing when left out")
     drop_path: float = setting(0.0, "leave out residual branches with up to this probability")
 
 
@@ -56,16 +54,10 @@ class TrainingSettings:
         "validation metric that chooses the checkpoint; last: no choosing, the last epoch is kept",
         choices=["accuracy", "macro_f1", "balanced_accuracy", "nll", "last"],
     )
-    early_stopping_patience: int | None = setting(
-        None, "stop after this many epochs without a better validation metric"
-    )
+    early_stopping_patience: int | None = setting(None, "stop after so many epochs without a better validation metric")
 
-    temperature: float | None = setting(
-        None, "divide the logits of the saved model by this; fitted on validation, if any, when left out"
-    )
-    prior_adjustment: float = setting(
-        0.0, "let the saved model name rare classes more readily: minus this times the log of their share"
-    )
+    temperature: float | None = setting(None, "divide the saved logits by this; fitted on validation when left out")
+    prior_adjustment: float = setting(0.0, "name rare classes more readily: minus this times the log of their share")
 
     imbalance: str = setting("none", "what is done about classes of unequal size", choices=IMBALANCE)
     logit_adjustment_tau: float = setting(1.0, "strength of --imbalance logit_adjustment: times the log prior")
@@ -74,9 +66,7 @@ class TrainingSettings:
     cutmix: float = setting(0.0, "paste rectangles between images of a batch, by shares of Beta(this, this); 0 is off")
     layer_decay: float = setting(1.0, "each layer learns this times as fast as the one above it; 1 is off")
     warmup_frozen_epochs: int = setting(0, "first epochs that train the head alone")
-    head_learning_rate: float | None = setting(
-        None, "highest learning rate of these first epochs; learning_rate when left out"
-    )
+    head_learning_rate: float | None = setting(None, "highest rate of these first epochs; learning_rate when left out")
 
     seed: int = setting(42, "of the splits and of all that is drawn")
     num_train_epochs: float = setting(15, "number of passes over the training images")
@@ -90,9 +80,7 @@ class TrainingSettings:
     weight_decay: float = setting(0.01, "of AdamW")
     label_smoothing_factor: float = setting(0.05, "of the training loss, against noisy labels")
     shuffle_buffer_size: int = setting(1000, "images that are held and shuffled, where they are streamed from shards")
-    dataloader_num_workers: int | None = setting(
-        None, "loading processes; when left out, up to 8 beside a GPU and none on a CPU"
-    )
+    dataloader_num_workers: int | None = setting(None, "loading processes; by default up to 8 with a GPU, else none")
     dataloader_persistent_workers: bool = setting(True, "keep the loading processes")
     dataloader_pin_memory: bool = setting(True, "load into memory that a GPU copies from without waiting")
     bf16: bool | None = setting(None, "compute in bfloat16 where that is exact enough; by default where a GPU can")
