@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> None:
     sheets_dir = Path(args.contact_sheets or output_dir / "contact_sheets")
 
     data = data_arguments(args)
-    check_installed("imagehash", "cleanlab")
+    check_installed()
     from hf_smile.audit.dataset import audit_images
     from hf_smile.audit.pictures import draw_contact_sheets, open_private_folder
     from hf_smile.audit.report import refuse_data, require_files, to_act_on, write_clean, write_report
@@ -89,12 +89,12 @@ def run(args: argparse.Namespace) -> None:
     print(f"The whole audit: {output_dir}/audit.md; the images of the findings: {sheets_dir}")
 
 
-def check_installed(*names: str) -> None:
+def check_installed() -> None:
     from importlib.util import find_spec
 
     from hf_smile.errors import SmileError
 
-    if missing := [name for name in names if find_spec(name) is None]:
+    if missing := [name for name in ("imagehash", "cleanlab") if find_spec(name) is None]:
         raise SmileError(f"the audit needs {' and '.join(missing)}: pip install {' '.join(missing)}")
 
 

@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 
 from hf_smile.commands.options import job_parser, positive
-from hf_smile.data.arguments import DEFAULT_DATA_DIR, add_data_arguments, data_arguments
+from hf_smile.data.arguments import DEFAULT_DATA_DIR, AugmentationArguments, add_data_arguments, data_arguments
 
 
 def parse_arguments(words: list[str], prog: str) -> argparse.Namespace:
@@ -65,13 +65,8 @@ def run(args: argparse.Namespace) -> None:
 
     table = class_table(splits)
     for split, dataset in splits.items():
-        shares = (
-            f"{label} {table.loc[label, (split, 'images')]:,} ({table.loc[label, (split, 'share')]:.1%})"
-            for label in table.index
-        )
+        shares = (f"{label} {images:,} ({share:.1%})" for label, images, share in table[split].itertuples())
         print(f"{split}: {len(dataset):,} images: {', '.join(shares)}")
-
-    from hf_smile.data.arguments import AugmentationArguments
 
     train = datasets.load_from_disk(output_dir)["train"]
     plot_samples(train, AugmentationArguments(), output_dir / "samples.png", args.image_size, seed=args.seed)

@@ -90,9 +90,9 @@ def push_dataset(args: argparse.Namespace, target: Target) -> str:
     dataset.check_permission(args.license, args.i_have_the_right_to_publish)
     splits = dataset.publishable(load_smile_dataset(**vars(data_arguments(args)), seed=args.seed))
     card = dataset_card(splits, args.repo_id, args.license, args.provenance, args.consent)
-    return (
-        list_files(dataset.dataset_sizes(splits, card)) if args.dry_run else dataset.push_dataset(splits, card, target)
-    )
+    if args.dry_run:
+        return list_files(dataset.dataset_sizes(splits, card))
+    return dataset.push_dataset(splits, card, target)
 
 
 def push_space(args: argparse.Namespace, target: Target) -> str:

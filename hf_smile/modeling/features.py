@@ -60,9 +60,6 @@ def pooled_features(
     rows = _read_cache(path)
     known = len(rows)
 
-    def load(data: bytes) -> torch.Tensor:
-        return transform(decode_image(data))
-
     digests: list[bytes] = []
     stream = iter(images)
     try:
@@ -72,7 +69,7 @@ def pooled_features(
                 named = zip(digests[-len(batch) :], batch, strict=True)
                 new = {digest: data for digest, data in named if digest not in rows}
                 if new:
-                    pixel_values = torch.stack(list(pool.map(load, new.values())))
+                    pixel_values = torch.stack(list(pool.map(lambda data: transform(decode_image(data)), new.values())))
                     pixel_values = pixel_values.to(device, memory_format=torch.channels_last)
                     pooled = network.forward_head(network.forward_features(pixel_values), pre_logits=True)
                     rows.update(zip(new, pooled.float().cpu().numpy(), strict=True))

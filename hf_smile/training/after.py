@@ -109,11 +109,9 @@ def describe(folded: Folded, splits: DatasetDict, logits: FloatArray) -> dict[st
     table: list[dict[str, float]] = []
     for split, scores in trained.items():
         stages, label_ids = folded.stages(scores), splits[split]["label"]
-        calibration[split] = {
-            stage: {name: compute_metrics(probabilities, label_ids, labels)[name] for name in ("ece", "nll")}
-            for stage, probabilities in stages.items()
-        }
+        metrics = {stage: compute_metrics(probabilities, label_ids, labels) for stage, probabilities in stages.items()}
         ece = ece_where_it_is_meant(stages["saved"], label_ids, folded.shares, folded.prior_adjustment, labels)
+        calibration[split] = {stage: {"ece": found["ece"], "nll": found["nll"]} for stage, found in metrics.items()}
         calibration[split]["ece_where_it_is_meant"] = ece
         if split == "validation":
             strengths = sorted({*STRENGTHS, folded.prior_adjustment})

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, fields
 from importlib.util import find_spec
-from types import SimpleNamespace
+from types import SimpleNamespace as Settings
 from typing import Any
 
 from hf_smile.errors import SmileError
@@ -55,9 +55,6 @@ RANGES = {
     "dataloader_num_workers": (0, 1024),
 }
 
-Settings = SimpleNamespace
-"""The settings of all groups, by name."""
-
 
 def _always(settings: Settings) -> bool:
     return True
@@ -65,14 +62,6 @@ def _always(settings: Settings) -> bool:
 
 def _head_only(settings: Settings) -> bool:
     return settings.freeze_backbone
-
-
-def _unreported(settings: Settings) -> bool:
-    return settings.report_to in ([], ["none"])
-
-
-def _unpublished(settings: Settings) -> bool:
-    return settings.publish_to is None
 
 
 def _streamed(settings: Settings) -> bool:
@@ -88,8 +77,8 @@ WITHOUT_EFFECT: dict[str, tuple[Callable[[Settings], bool], str]] = {
     **dict.fromkeys(("do_train", "do_predict"), (_always, "a run trains, validates and tests")),
     **dict.fromkeys(_PUBLISHING, (_always, "the finished run is published once")),
     **dict.fromkeys(_TEXT_ALONE, (_always, "it is for language models")),
-    **dict.fromkeys(("trackio_space_id", "project"), (_unreported, "report_to is none")),
-    **dict.fromkeys(("hub_model_id", "hub_private_repo"), (_unpublished, "push_to_hub is off")),
+    **dict.fromkeys(("trackio_space_id", "project"), (lambda s: s.report_to in ([], ["none"]), "report_to is none")),
+    **dict.fromkeys(("hub_model_id", "hub_private_repo"), (lambda s: s.publish_to is None, "push_to_hub is off")),
     **dict.fromkeys(("validation_size", "test_size", "group_by"), (_streamed, f"the data were split {_TO_SHARDS}")),
     **dict.fromkeys(_HOW_READ, (_streamed, f"the annotations were read {_TO_SHARDS}")),
     "on_bad_image": (_streamed, f"the images were checked {_TO_SHARDS}"),
@@ -163,7 +152,7 @@ def check_together(groups: Sequence[Any]) -> None:
     Raises:
         SmileError: one contradicts another, as `CONTRADICTORY` has it.
     """
-    settings = SimpleNamespace(**{name: value for group in groups for name, value in vars(group).items()})
+    settings = Settings(**{name: value for group in groups for name, value in vars(group).items()})
     changed = {
         setting.name: getattr(group, setting.name)
         for group in groups
