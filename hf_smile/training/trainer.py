@@ -208,9 +208,7 @@ class SmileTrainer(RecordedTrainer):
             self.optimizer = optimizer_class(groups, **options)
         return super().create_optimizer(model)
 
-    def create_scheduler(
-        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
-    ) -> torch.optim.lr_scheduler.LRScheduler:
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
         """With `head_learning_rate`, that of `head_first_schedule`."""
         args, optimizer = self.args, optimizer or self.optimizer
         if self.lr_scheduler is None and args.head_learning_rate is not None and args.warmup_frozen_epochs:
