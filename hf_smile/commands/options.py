@@ -26,11 +26,8 @@ def positive(text: str) -> int:
     >>> positive("32")
     32
     """
-    try:
-        if (number := int(text)) >= 1:
-            return number
-    except ValueError:
-        pass
+    if text.isdecimal() and int(text) >= 1:
+        return int(text)
     raise argparse.ArgumentTypeError(f"it is {text}; it must be at least 1, and a whole number")
 
 

@@ -39,11 +39,8 @@ class Folded(NamedTuple):
         """Probabilities (N, K) `as_trained`, `with_temperature` and as `saved`, from logits of the trained model."""
         scaled = trained / self.temperature
         saved = scaled + prior_shift(self.shares, self.prior_adjustment)
-        return {
-            "as_trained": softmax(trained, axis=1),
-            "with_temperature": softmax(scaled, axis=1),
-            "saved": softmax(saved, axis=1),
-        }
+        logits = {"as_trained": trained, "with_temperature": scaled, "saved": saved}
+        return {stage: softmax(values, axis=1) for stage, values in logits.items()}
 
 
 def fold_after_training(
@@ -68,7 +65,7 @@ def fold_after_training(
     """
     shares = trainer.class_counts / trainer.class_counts.sum()
     output = None if trainer.eval_dataset is None else trainer.predict(trainer.eval_dataset)
-    logits = None if output is None else output.predictions.astype(np.float64)
+    logits: Any = None if output is None else output.predictions.astype(np.float64)
     imbalance = trainer.args.imbalance
     if temperature is not None:
         source = "given as a setting"

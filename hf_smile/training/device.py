@@ -37,9 +37,8 @@ def use_all_cores() -> None:
     `accelerate launch` gives each process one thread (`OMP_NUM_THREADS=1`) unless told otherwise, which leaves the
     other cores of a CPU idle. A larger number that the user set is kept.
     """
-    if torch.cuda.is_available() or os.environ.get("OMP_NUM_THREADS", "1") != "1":
-        return
-    torch.set_num_threads(own_cores())
+    if not torch.cuda.is_available() and os.environ.get("OMP_NUM_THREADS", "1") == "1":
+        torch.set_num_threads(own_cores())
 
 
 def keep_freed_memory() -> None:

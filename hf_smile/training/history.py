@@ -81,18 +81,14 @@ def write_history(table: pd.DataFrame, output_dir: Path) -> None:
     """Write `training_history.csv`, `accuracy.png` and `loss.png` to `output_dir`."""
     output_dir.mkdir(parents=True, exist_ok=True)
     table.to_csv(output_dir / "training_history.csv", index=False)
-    for name, title in (("accuracy", "Accuracy"), ("loss", "Loss")):
-        _plot_curves(table, name, title, output_dir / f"{name}.png")
-
-
-def _plot_curves(table: pd.DataFrame, name: str, title: str, path: Path) -> None:
-    figure = new_figure()
-    axes = figure.add_subplot()
-    for split, color, marker in (("train", "#E69F00", "o"), ("validation", "#0072B2", "s")):
-        if f"{split}_{name}" in table:
-            axes.plot(table["epoch"], table[f"{split}_{name}"], color=color, marker=marker, label=split)
-    axes.set(xlabel="epoch", ylabel=title, title=f"{title} over the training")
-    axes.locator_params(axis="x", integer=True)
-    axes.grid(alpha=0.3)
-    axes.legend()
-    save_figure(figure, path)
+    for name in ("accuracy", "loss"):
+        figure = new_figure()
+        axes = figure.add_subplot()
+        for split, color, marker in (("train", "#E69F00", "o"), ("validation", "#0072B2", "s")):
+            if f"{split}_{name}" in table:
+                axes.plot(table["epoch"], table[f"{split}_{name}"], color=color, marker=marker, label=split)
+        axes.set(xlabel="epoch", ylabel=name.capitalize(), title=f"{name.capitalize()} over the training")
+        axes.locator_params(axis="x", integer=True)
+        axes.grid(alpha=0.3)
+        axes.legend()
+        save_figure(figure, output_dir / f"{name}.png")

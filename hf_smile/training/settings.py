@@ -120,27 +120,20 @@ COMMON = {
 """What help explains; of the others it gives the names."""
 
 _OTHER_NAMES = {
-    "per_device_train_batch_size": "batch_size train_batch_size",
-    "use_cpu": "cpu no_cuda",
-    "data_dir": "data dataset dataset_name",
-    "weight_decay": "decay wd",
-    "num_train_epochs": "epochs n_epochs num_epochs",
-    "per_device_eval_batch_size": "eval_batch_size",
-    "freeze_backbone": "freeze",
-    "image_size": "img_size",
-    "label_smoothing_factor": "label_smoothing",
-    "learning_rate": "lr",
-    "lr_scheduler_type": "lr_scheduler scheduler",
     "backbone": "model model_name model_name_or_path",
-    "dataloader_num_workers": "num_workers workers",
-    "output_dir": "output",
-    "overwrite": "overwrite_output_dir",
+    "data_dir": "dataset dataset_name",
+    "dataloader_num_workers": "workers",
     "early_stopping_patience": "patience",
-    "validation_size": "val_size",
-    "warmup_steps": "warmup_ratio",
+    "freeze_backbone": "freeze",
+    "learning_rate": "lr",
+    "num_train_epochs": "epochs",
+    "overwrite": "overwrite_output_dir",
+    "per_device_train_batch_size": "batch_size train_batch_size",
+    "use_cpu": "no_cuda",
+    "weight_decay": "decay wd",
 }
 OTHER_NAMES = {other: ours for ours, others in _OTHER_NAMES.items() for other in others.split()}
-"""What other programs call a setting."""
+"""What other programs call a setting, where the name that looks most alike is another's."""
 
 
 def setting_names() -> set[str]:
