@@ -51,9 +51,9 @@ def benchmark_data(
 
     contenders: dict[str, Callable[[], int]] = {
         "decode": partial(run, lambda batch: [decode_image(encoded_bytes(image)) for image in batch["image"]]),
-        "evaluation": partial(run, _batches(BatchTransform(evaluation_transform(config)))),
-        "training": partial(run, _batches(training)),
-        "training, all cores": partial(run, _batches(training), threads=cores),
+        "evaluation": partial(run, partial(_make_batch, BatchTransform(evaluation_transform(config)))),
+        "training": partial(run, partial(_make_batch, training)),
+        "training, all cores": partial(run, partial(_make_batch, training), threads=cores),
     }
     rows = alternate(contenders, rounds, "Data")
     return rows, {
@@ -62,9 +62,6 @@ def benchmark_data(
     }
 
 
-def _batches(transform: BatchTransform) -> Callable[[Batch], Any]:
-    def make(batch: Batch) -> Any:
-        columns = transform(batch)
-        return collate([dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)])
-
-    return make
+def _make_batch(transform: BatchTransform, batch: Batch) -> Any:
+    columns = transform(batch)
+    return collate([dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)])

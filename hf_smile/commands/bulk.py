@@ -51,8 +51,7 @@ def run(args: argparse.Namespace) -> None:
     runtime = args.runtime or choose_runtime(args.model, "cuda" if on_gpu else None)
     device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if runtime == "torch" and on_gpu else None
     classifier = SmileClassifier.from_pretrained(args.model, runtime, device)
-    weights = weights_sha256(args.model) or args.model
-    settings = {"weights": weights, "runtime": runtime, "images": parts_digest(parts)}
+    settings = {"weights": weights_sha256(args.model) or args.model, "runtime": runtime, "images": parts_digest(parts)}
     open_predictions(args.output_dir, settings, classifier.labels)
 
     mine = parts[rank::world_size]

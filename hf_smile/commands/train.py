@@ -6,24 +6,22 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from dataclasses import Field, fields
+from dataclasses import fields
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from hf_smile.data.arguments import require_data
+from hf_smile.data.arguments import DataArguments, require_data
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
 
-    from hf_smile.data.arguments import DataArguments
     from hf_smile.training.arguments import Arguments, SmileTrainingArguments
     from hf_smile.training.trainer import SmileTrainer
 
 
 def parse_arguments(words: list[str], prog: str) -> Arguments:
-    if "--help" in words or "-h" in words or "--help_all" in words:
+    if {"--help", "-h", "--help_all"} & {*words}:
         print_help(prog, "--help_all" in words)
     from hf_smile.training.parser import check_words
 
@@ -38,12 +36,12 @@ def parse_arguments(words: list[str], prog: str) -> Arguments:
 def print_help(prog: str, everything: bool) -> NoReturn:
     from hf_smile.training.settings import help_text
 
-    further: Sequence[Field] = ()
     if everything:
         from transformers import TrainingArguments
 
-        further = fields(TrainingArguments)
-    print(help_text(prog, further))
+        print(help_text(prog, fields(TrainingArguments)))
+    else:
+        print(help_text(prog))
     sys.exit(0)
 
 
