@@ -7,8 +7,8 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing import forkserver
@@ -96,12 +96,16 @@ def benchmark_train(splits: DatasetDict, settings: TrainSettings) -> tuple[dict[
     >>> ratios["ours/compute_limit"]  # doctest: +SKIP
     0.96
     """
-    with tempfile.TemporaryDirectory() as folder:
+    contenders: dict[str, _Contender] = {}
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         settings = replace(settings, data=f"{folder}/data")
         enough_images(splits, settings).save_to_disk(settings.data)
-        with _started(list(CONTENDERS), settings) as contenders:
-            rows = alternate({name: contender.run for name, contender in contenders.items()}, settings.rounds, "Train")
-            rows = {name: contenders[name].complete(row) for name, row in rows.items()}
+        for name in CONTENDERS:
+            contenders[name] = _Contender(name, settings)
+            stack.callback(contenders[name].stop)
+            contenders[name].receive()
+        rows = alternate({name: contender.run for name, contender in contenders.items()}, settings.rounds, "Train")
+        rows = {name: contenders[name].complete(row) for name, row in rows.items()}
     return rows, {f"ours/{name}": rows["ours"].times_as_fast_as(rows[name]) for name in ("hf_loop", "compute_limit")}
 
 
@@ -164,11 +168,7 @@ def hf_loop(settings: TrainSettings, pause: Pause) -> None:
     _run(Trainer(model, args, data_collator=collate, train_dataset=train), settings, pause)
 
 
-CONTENDERS: dict[str, Callable[[TrainSettings, Pause], None]] = {
-    "ours": ours,
-    "compute_limit": compute_limit,
-    "hf_loop": hf_loop,
-}
+CONTENDERS = {contender.__name__: contender for contender in (ours, compute_limit, hf_loop)}
 
 
 def _our_trainer(settings: TrainSettings) -> SmileTrainer:
@@ -251,17 +251,6 @@ def _start_server() -> None:
         forkserver.ensure_running()
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-@contextmanager
-def _started(names: Sequence[str], settings: TrainSettings) -> Iterator[dict[str, _Contender]]:
-    contenders: dict[str, _Contender] = {}
-    with ExitStack() as stack:
-        for name in names:
-            contenders[name] = _Contender(name, settings)
-            stack.callback(contenders[name].stop)
-            contenders[name].receive()
-        yield contenders
 
 
 def _work(name: str, settings: TrainSettings, connection: Connection) -> None:
