@@ -16,17 +16,22 @@ from hf_smile.utils.figures import new_figure, save_figure
 
 @dataclass(frozen=True)
 class Row:
-    """The speed of one contender."""
+    """The speed of one contender.
+
+    Attributes:
+        images_per_second: median over the rounds.
+        slowest, fastest: of the rounds.
+        cpu_ms_per_image: user and system time of all threads; it counts the same beside other programs.
+        peak_memory_mb: in 10^6 bytes.
+        rounds: images a second of each.
+    """
 
     images_per_second: float
-    """Median over the rounds."""
     slowest: float
     fastest: float
     cpu_ms_per_image: float | None = None
-    """User and system time of all threads; it counts the same beside other programs."""
     peak_memory_mb: float | None = None
     rounds: tuple[float, ...] = ()
-    """Images a second of each round."""
 
     def times_as_fast_as(self, other: Row) -> float:
         """Median over the rounds, each of which met the two in much the same state of the machine."""

@@ -38,15 +38,23 @@ from hf_smile.training.trainer import SmileTrainer
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """What all contenders have in common."""
+    """What all contenders have in common.
+
+    Attributes:
+        data: folder of a `DatasetDict` with as many training images as the run takes, saved by `save_to_disk`.
+        backbone: timm name or local folder; its weights are random.
+        image_size: side of what the model sees, in pixels.
+        batch_size: images a step.
+        steps: of a round.
+        rounds: that count.
+        bf16: compute in bfloat16.
+    """
 
     data: str
-    """Folder of a `DatasetDict` with as many training images as the run takes, saved by `save_to_disk`."""
     backbone: str = "resnet50"
     image_size: int = 224
     batch_size: int = 32
     steps: int = 10
-    """Steps of a round."""
     rounds: int = 5
     bf16: bool = False
 

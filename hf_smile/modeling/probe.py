@@ -21,13 +21,17 @@ PENALTIES = (2.0, 0.2, 0.02)
 
 
 class Backbone(NamedTuple):
-    """Size and speed of a backbone with three classes on it."""
+    """Size and speed of a backbone with three classes on it.
+
+    Attributes:
+        parameters: how many.
+        image_size: side of the input in pixels.
+        images_per_second: through the network in batches, on this machine; reading and decoding not counted.
+    """
 
     parameters: int
     image_size: int
-    """Side of the input in pixels."""
     images_per_second: float
-    """Through the network in batches, on this machine; reading and decoding not counted."""
 
 
 def describe_backbone(

@@ -20,16 +20,21 @@ if TYPE_CHECKING:
 
 
 class Folded(NamedTuple):
-    """What went into the last layer, and the validation split as the model saw it before."""
+    """What went into the last layer, and the validation split as the model saw it before.
+
+    Attributes:
+        temperature: divides the logits.
+        temperature_is: where it comes from, in words: "fitted on the validation split".
+        prior_adjustment: strength of the shift that is added to the logits.
+        shares: (K,) of the classes in train.
+        validation_logits: (N, K) before anything was folded; None without a validation split.
+    """
 
     temperature: float
     temperature_is: str
-    """Where it comes from, in words: "fitted on the validation split"."""
     prior_adjustment: float
     shares: FloatArray
-    """(K,) of the classes in train."""
     validation_logits: FloatArray | None
-    """(N, K) before anything was folded; None without a validation split."""
 
     def undo(self, logits: FloatArray) -> FloatArray:
         """The logits (N, K) of the model as it was trained, from those of the saved one."""

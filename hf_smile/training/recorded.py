@@ -21,21 +21,24 @@ from hf_smile.training.settings import ModelArguments
 
 
 class RecordedTrainer(ResumableTrainer):
-    """Remembers what it has evaluated, and writes and publishes the model card from that."""
+    """Remembers what it has evaluated, and writes and publishes the model card from that.
+
+    Attributes:
+        class_counts: (K,) training images of each class.
+        evaluated: what was last evaluated with the weights as they are, and the answers, by `metric_key_prefix`.
+        folded: what `fold_after_training` has put into the model.
+    """
 
     args: SmileTrainingArguments
     model: PreTrainedModel
     labels: LabelSet
     augmentation: AugmentationArguments
     class_counts: np.ndarray
-    """(K,) training images of each class."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.evaluated: dict[str, tuple[Dataset, EvalLoopOutput]] = {}
-        """What was last evaluated with the weights as they are, and the answers, by `metric_key_prefix`."""
         self.folded: Folded | None = None
-        """What `fold_after_training` has put into the model."""
 
     def forget_evaluations(self) -> None:
         """The weights have changed."""

@@ -40,6 +40,11 @@ class ResumableTrainer(Trainer):
     - A loss that is not finite ends the run before it reaches the weights.
 
     Batches carry `image_ids`, a list of strings, for the message about the last.
+
+    Attributes:
+        loss_so_far: sum of the losses of this process that are not logged yet.
+        hits_so_far: right answers and answers, likewise.
+        loaders: accelerate's, whose workers outlive an epoch.
     """
 
     control: TrainerControl
@@ -51,15 +56,12 @@ class ResumableTrainer(Trainer):
         self.args.logging_nan_inf_filter = False  # `training_step` looks already, and that is waiting once a step
         self.args.restore_callback_states_from_checkpoint = True  # or early stopping would count afresh
         self.loss_so_far = torch.zeros(())
-        """Sum of the losses of this process that are not logged yet."""
         self.hits_so_far = torch.zeros(2, dtype=torch.int64)
-        """Right answers and answers, likewise."""
         self._logged_step = 0
         self._checkpoint: Path | None = None
         self._evaluation_is_due = False
         self._interruption = _Interruption(self)
         self.loaders: dict[str, Any] = {}
-        """accelerate's, whose workers outlive an epoch."""
 
     def train(self, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> TrainOutput:
         """As `Trainer.train`. A run that is at its end already is not trained any further.

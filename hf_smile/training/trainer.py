@@ -108,7 +108,6 @@ class SmileTrainer(RecordedTrainer):
         if args.mixup or args.cutmix:
             self.mixup = Mixup(args.mixup, args.cutmix, label_smoothing=0, num_classes=len(self.labels))
         self.class_counts = np.zeros(len(self.labels), np.int64)
-        """(K,) training images of each class."""
         self.augmentation = augmentation or AugmentationArguments()
         self.augment = BatchTransform(TrainingTransform(pretrained_cfg, self.augmentation), seed=args.seed)
         # Convolutions run faster this way on CPUs and on GPUs; the values stay the same.
