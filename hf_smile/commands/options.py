@@ -26,11 +26,8 @@ def positive(text: str) -> int:
     >>> positive("32")
     32
     """
-    try:
-        if (number := int(text)) >= 1:
-            return number
-    except ValueError:
-        pass
+    if text.isdecimal() and int(text) >= 1:
+        return int(text)
     raise argparse.ArgumentTypeError(f"it is {text}; it must be at least 1, and a whole number")
 
 
@@ -39,9 +36,7 @@ def add_classifier_arguments(parser: argparse.ArgumentParser) -> None:
     from hf_smile.inference.runtimes import RUNTIMES
 
     parser.add_argument("--model", required=True, metavar="DIR_OR_HUB_ID", help="what `hf-smile train` made")
-    parser.add_argument(
-        "--runtime", default="auto", choices=RUNTIMES, help="auto: onnx where it is exported (%(default)s)"
-    )
+    parser.add_argument("--runtime", default="auto", choices=RUNTIMES, help="%(default)s: onnx where it is exported")
     parser.add_argument("--detector", metavar="haar|yunet|FILE.onnx", help="what finds the faces (default: haar)")
 
 

@@ -20,20 +20,19 @@ from hf_smile.utils.words import counted
 
 def parse_arguments(words: list[str], prog: str) -> argparse.Namespace:
     parser = job_parser(prog, __doc__)
-    parser.add_argument("paths", nargs="+", metavar="PATH", help="files, folders, zips, or patterns such as '**/*.jpg'")
+    add = parser.add_argument
+    add("paths", nargs="+", metavar="PATH", help="files, folders, zips, or patterns such as '**/*.jpg'")
     add_classifier_arguments(parser)
-    parser.add_argument("--format", choices=("table", "csv", "jsonl"), help="default: as --output ends, else table")
-    parser.add_argument("--output", metavar="FILE", help="write to this .csv, .jsonl or .txt instead of to stdout")
-    parser.add_argument(
+    add("--format", choices=("table", "csv", "jsonl"), help="default: as --output ends, else table")
+    add("--output", metavar="FILE", help="write to this .csv, .jsonl or .txt instead of to stdout")
+    add(
         "--faces",
         default="auto",
         choices=("none", "largest", "all", "auto"),
         help="none: every image is a face crop. auto: all faces, and images that are face crops already (%(default)s)",
     )
-    parser.add_argument("--annotate", metavar="DIR", help="write pictures with boxes and verdicts into this folder")
-    parser.add_argument(
-        "--batch_size", type=positive, metavar="N", help="crops at a time, with --faces none (default: 32)"
-    )
+    add("--annotate", metavar="DIR", help="write pictures with boxes and verdicts into this folder")
+    add("--batch_size", type=positive, metavar="N", help="crops at a time, with --faces none (default: 32)")
     args = parser.parse_args(words)
     if args.batch_size and args.faces != "none":
         parser.error("--batch_size has no effect without --faces none: the faces of one photo at a time are classified")
