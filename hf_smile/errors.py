@@ -56,6 +56,10 @@ class Problems(list[str]):
         self.number_labels: dict[str, None] = {}
         """Labels that are numbers. Where one is unknown, the others may not mean what they seem to."""
 
+    def add_images(self, rows: Iterable[Iterable[str]]) -> None:
+        """Add the problems of images: place, id and problem of each; where that is empty, there is none."""
+        self.extend(f"{place}: image {image_id!r}: {problem}" for place, image_id, problem in rows if problem)
+
     def raise_if_any(self, where: object, hint: str = "") -> None:
         """Raise a `SmileDataError` with 20 problems, their total and a `hint` on how to fix them.
 

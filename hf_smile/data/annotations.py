@@ -9,12 +9,13 @@ from itertools import islice
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 
 from hf_smile.data.cells import TOO_LARGE, Row, read_rows
 from hf_smile.data.columns import PLAIN, Columns, Reading
 from hf_smile.data.images import IMAGE_SUFFIXES
 from hf_smile.data.sources import plain_path
-from hf_smile.errors import Problems, SmileDataError
+from hf_smile.errors import Problems, SmileDataError, first_line
 
 logger = logging.getLogger(__name__)
 
@@ -106,6 +107,10 @@ def annotation_pieces(
         text = str(error)
         at_line = text.startswith(f"{path.name}:")
         problems.append(name + text.removeprefix(path.name) if at_line else f"{name}: {text}")
+    except (pa.ArrowException, OSError) as error:
+        if path.suffix != ".parquet":
+            raise
+        problems.append(f"{name}: not a readable Parquet file ({first_line(error)}); write it again")
 
 
 def _table(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from datasets import ClassLabel, Dataset, Value
+from datasets import Dataset
 
-from hf_smile.data.rows import label_names, standardize
+from hf_smile.data.rows import label_names, labelled, standardize
 from hf_smile.errors import SmileDataError
 from hf_smile.labels import LabelSet
 
@@ -32,11 +32,8 @@ def smile_dataset(dataset: Dataset, labels: LabelSet, split: str = "train") -> D
     if not isinstance(dataset, Dataset):
         raise TypeError(f"the {split} data must be a datasets.Dataset, not {type(dataset).__name__}")
     rows = standardize(dataset.with_format(None), split, "the data set in memory")
-    if label_names(rows) != [*labels]:
-        label_ids = _label_ids(rows, labels, split)
-        rows = rows.remove_columns("label").add_column("label", label_ids)
-        rows = rows.cast_column("label", ClassLabel(names=[*labels]))
-    return rows if rows.features["image_id"].dtype == "string" else rows.cast_column("image_id", Value("string"))
+    named_alike = label_names(rows) == [*labels]
+    return labelled(rows, list(rows["label"]) if named_alike else _label_ids(rows, labels, split), labels)
 
 
 def _label_ids(rows: Dataset, labels: LabelSet, split: str) -> list[int]:

@@ -240,14 +240,18 @@ def build_rows(rows: RowSource, tables: Mapping[str, pd.DataFrame], labels: Labe
         dataset = rows.splits[split]
         if len(table) < len(dataset):
             dataset = dataset.select([int(file.rsplit("/", 1)[1]) for file in table["file"]])
-        ours = label_names(dataset) == [*labels]
-        if not ours or list(dataset["label"]) != table["label"].tolist():  # a label_map may change ours too
-            dataset = dataset.remove_columns("label").add_column("label", table["label"].tolist())
-            dataset = dataset.cast_column("label", ClassLabel(names=[*labels]))
-        if dataset.features["image_id"].dtype != "string":
-            dataset = dataset.cast_column("image_id", Value("string"))
-        splits[split] = dataset.cast_column("image", Image())
+        splits[split] = labelled(dataset, table["label"].tolist(), labels).cast_column("image", Image())
     return splits
+
+
+def labelled(dataset: Dataset, label_ids: list[int], labels: LabelSet) -> Dataset:
+    """The data set with these labels, as `ClassLabel`, and with ids that are text."""
+    if label_names(dataset) != [*labels] or list(dataset["label"]) != label_ids:  # a label_map may change ours too
+        dataset = dataset.remove_columns("label").add_column("label", label_ids)
+        dataset = dataset.cast_column("label", ClassLabel(names=[*labels]))
+    return (
+        dataset if dataset.features["image_id"].dtype == "string" else dataset.cast_column("image_id", Value("string"))
+    )
 
 
 def _stamp_of_files(files: list[dict[str, str]]) -> str | None:
