@@ -146,14 +146,8 @@ def _delimiter_of(path: Path, encoding: str, reading: Reading) -> str:
         return said[1]  # Excel's own way to say it
 
     def score(delimiter: str) -> tuple[int, int]:
-        with_label = cells = 0
-        try:
-            for row in csv.reader(lines, delimiter=delimiter):
-                with_label += reading.is_header(row) or any(map(reading.is_label, row))
-                cells += len(row)
-        except csv.Error:  # told with its line when the rows are read
-            pass
-        return with_label, cells
+        rows = [*csv.reader(lines, delimiter=delimiter)]
+        return sum(reading.is_header(row) or any(map(reading.is_label, row)) for row in rows), sum(map(len, rows))
 
     scores = {delimiter: score(delimiter) for delimiter in _DELIMITERS}
     if any(with_label for with_label, _ in scores.values()):
