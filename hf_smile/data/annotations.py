@@ -116,7 +116,8 @@ def annotation_pieces(
 def _table(
     file: str, columns: Columns, names: list[str], rows: list[Row], reading: Reading, problems: Problems
 ) -> pd.DataFrame:
-    further = _further(columns, names)
+    lower = [name.strip().lower() for name in names]
+    further = {name: at for at, name in enumerate(lower) if at not in columns and name not in RESERVED_COLUMNS}
     id_at = columns.file if columns.image_id is None else columns.image_id
     file_at = columns.image_id if columns.file is None else columns.file
     assert id_at is not None and file_at is not None and columns.label is not None
@@ -137,27 +138,16 @@ def _table(
         if odd := next(filter(None, map(path_problem, (image_id, image_file))), None):
             problems.append(f"{where}: {image_id!r} {odd}")
             continue
-        label = -1
+        if not text.strip() and not reading.is_label(text):
+            problems.append(f"{where}: the label is empty")
+            continue
         if text.strip().isdigit():
             problems.number_labels.setdefault(text.strip())
-        try:
-            label = reading.parse(text)
-        except ValueError as error:
-            if not text.strip():
-                problems.append(f"{where}: the label is empty")
-                continue
-            hint = "; if this line is a header, name its columns with --image_column and --label_column" * (line == 1)
-            problems.append(f"{where}: {error}{hint}")
-            problems.unknown_labels.setdefault(text.strip())
+        hint = "; if this line is a header, name its columns with --image_column and --label_column" * (line == 1)
+        label = reading.label_id(text, where, problems, hint)
         own = {"image_id": image_id, "file": image_file, "label": label, "where": where}
         records.append(own | {column: row[at].strip() for column, at in further.items()})
     return pd.DataFrame.from_records(records, columns=["image_id", "file", "label", "where", *further])
-
-
-def _further(columns: Columns, names: list[str]) -> dict[str, int]:
-    """The user's own columns, and where they stand."""
-    lower = [name.strip().lower() for name in names]
-    return {name: at for at, name in enumerate(lower) if at not in columns and name not in RESERVED_COLUMNS}
 
 
 def path_problem(path: str) -> str | None:

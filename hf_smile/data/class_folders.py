@@ -26,12 +26,14 @@ _PIECE = 10_000  # names that are in memory at a time
 
 @dataclass(frozen=True)
 class ClassFolders:
-    """`train/<class>/<image>`, or `<class>/<image>` where no folder is named after a split; others may lie between."""
+    """`train/<class>/<image>`, or `<class>/<image>` where no folder is named after a split; others may lie between.
+
+    The `level` is where the folders of the classes are, below those of the splits.
+    """
 
     base: str
     splits: Mapping[str, str]
     level: int
-    """Where the folders of the classes are, below those of the splits."""
     reading: Reading
 
     def place(self, path: str) -> tuple[str | None, list[str]]:

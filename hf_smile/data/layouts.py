@@ -37,11 +37,10 @@ Pieces = Iterator[tuple[str, pd.DataFrame]]
 
 @dataclass(frozen=True)
 class Layout:
-    """What a data set says of its images, and the images."""
+    """What a data set says of its images, the images that the column `file` names, and the labels."""
 
     pieces: Pieces
     images: Images
-    """Reads what the column `file` names."""
     labels: LabelSet = SMILE_LABELS
 
 
@@ -200,16 +199,15 @@ def _rows_of_metadata(images: ImageSource, read: Callable[[Path, str], Iterator[
 
 def _bind(table: pd.DataFrame, find: Callable[[str], str]) -> pd.DataFrame:
     """Put the image itself in the place of the cell that names it, or say why that can't be done."""
-    files, found_problems = [], []
-    for cell in table["file"]:
-        file, problem = cell, ""
+
+    def found(cell: str) -> tuple[str, str]:
         try:
-            file = find(cell)
+            return find(cell), ""
         except SmileDataError as error:
-            problem = str(error)
-        files.append(file)
-        found_problems.append(problem)
-    return table.assign(file=files, problem=found_problems)
+            return cell, str(error)
+
+    results = [found(cell) for cell in table["file"]]
+    return table.assign(file=[file for file, _ in results], problem=[problem for _, problem in results])
 
 
 def _refuse_duplicates(pieces: Pieces, problems: Problems, labels: LabelSet) -> Pieces:
@@ -249,12 +247,12 @@ def collect(layout: Layout, problems: Problems) -> Tables:
         parts.setdefault(split, []).append(table)
     tables = Tables({split: pd.concat(parts[split], ignore_index=True) for split in SPLITS if split in parts})
     tables.labels = layout.labels
-    rows = list(chain.from_iterable(zip(table["image_id"], table["problem"], strict=True) for table in tables.values()))
-    if rows and isinstance(layout.images, ImageSource) and all(problem for _, problem in rows):
+    rows = pd.concat(tables.values()) if tables else pd.DataFrame()
+    if len(rows) and isinstance(layout.images, ImageSource) and all(rows["problem"]):
         if there := next(layout.images.names, None):
             problems.append(
                 f"{layout.images.path}: none of the {len(rows):,} images of the annotations is in there; "
-                f"they begin with {rows[0][0]!r}, and there is {there!r}"
+                f"they begin with {rows['image_id'].iloc[0]!r}, and there is {there!r}"
             )
         tables |= {split: table[:0] for split, table in tables.items()}
     return tables

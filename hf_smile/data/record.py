@@ -29,14 +29,16 @@ SPLITS_FILE = "splits.csv"
 
 
 class Record(NamedTuple):
-    """A row of `splits.csv`."""
+    """A row of `splits.csv`.
+
+    The digest is that of the bytes of the image, and empty where the images are streamed. The label is an id, and empty
+    in the record of an older hf_smile.
+    """
 
     image_id: str
     split: str
     digest: str
-    """Of the bytes of the image; empty where the images are streamed."""
     label: str
-    """Label id; empty in the record of an older hf_smile."""
 
     @property
     def image(self) -> str:

@@ -154,13 +154,7 @@ def _label_id(raw: Any, names: list[str], reading: Reading, place: str, problems
     if raw is None or (names and not 0 <= raw < len(names)):
         problems.append(f"{place}: an image without a label; leave it out of the data set")
         return -1
-    text = str(names[raw] if names else raw)
-    try:
-        return reading.parse(text)
-    except ValueError as error:
-        problems.append(f"{place}: {error}")
-        problems.unknown_labels.setdefault(text)
-        return -1
+    return reading.label_id(str(names[raw] if names else raw), place, problems)
 
 
 def standardize(dataset: Dataset, split: str, where: str | Path, reading: Reading = PLAIN) -> Dataset:

@@ -42,6 +42,9 @@ class ShardBatches:
         seed: of the run.
         buffer_size: rows that are held and shuffled.
 
+    Attributes:
+        total: rows of all processes.
+
     Raises:
         SmileDataError: a shard is damaged, or there are fewer rows than processes.
 
@@ -66,7 +69,6 @@ class ShardBatches:
         self.batch_size, self.rank, self.world_size = batch_size, rank, world_size
         self.seed, self.buffer_size = seed, buffer_size
         self.total = sum(self._rows.values())
-        """Rows of all processes."""
         sizes = sorted(self._rows.values())
         per_process = len(sizes) // world_size
         largest, smallest = sum(sizes[len(sizes) - per_process :]), sum(sizes[:per_process])

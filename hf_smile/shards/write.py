@@ -46,19 +46,25 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Sharding:
-    """How data are cut into shards. The same settings and data give the same shards."""
+    """How data are cut into shards. The same settings and data give the same shards.
+
+    Args:
+        images_per_shard: at most.
+        divisible_by: the number of shards of train is a multiple of this, so that 1, 2, 4 or 8 processes each read
+            their own.
+        validation_size: share of each class of train; 0 for none. Not used where the data bring a validation split.
+        test_size: likewise of the test split; needed where the data bring none.
+        group_by: a column whose values must not be on both sides of a split.
+        seed: of the splits, and of the order of the images, which is random.
+        on_bad_image: `error`, or `skip` to leave such images out and list them.
+    """
 
     images_per_shard: int = 2000
     divisible_by: int = 8
-    """The number of shards of train is a multiple of this, so that 1, 2, 4 or 8 processes each read their own."""
     validation_size: float = 0.1
-    """Share of each class of train; 0 for none. Not used where the data bring a validation split."""
     test_size: float | None = None
-    """Likewise of the test split; needed where the data bring none."""
     group_by: str | None = None
-    """A column whose values must not be on both sides of a split."""
     seed: int = 42
-    """Of the splits, and of the order of the images, which is random."""
     on_bad_image: str = "error"
 
     def shards_of(self, split: str, images: int) -> int:
