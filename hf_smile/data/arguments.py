@@ -56,11 +56,9 @@ class DataArguments:
     label_column: str | None = setting(None, "column of the labels, where its name is not a usual one")
     id_column: str | None = setting(None, "column of the ids, where its name is not a usual one")
     label_map: str | None = setting(None, "other spellings of labels: 'genuine=positive smile,none=NOT smile'")
-    labels: list[str] | None = setting(
-        None, "names of the labels in the order of their ids, where the data have others than ours"
-    )
+    labels: list[str] | None = setting(None, "names of the labels in the order of their ids, if others than ours")
     on_bad_image: str = setting(
-        "error", "image missing or broken: stop, or leave it out and list it", choices=["error", "skip"]
+        "error", "image missing or broken: stop, or skip and list it", choices=["error", "skip"]
     )
 
     def __post_init__(self) -> None:

@@ -73,9 +73,7 @@ def _json_rows(path: Path) -> tuple[list[str], Iterator[Row]]:
                     if found:
                         yield number, found
         except UnicodeDecodeError:
-            raise SmileDataError(
-                f"{path.name}:{number + 1}: wrong encoding: not UTF-8; save the file as UTF-8"
-            ) from None
+            raise SmileDataError(f"{path.name}:{number + 1}: wrong encoding: not UTF-8; save it as UTF-8") from None
         except (ValueError, RecursionError):
             like = '{"file_name": ..., "label": ...}'
             raise SmileDataError(f"{path.name}:{number}: each line must be a JSON object, {like}") from None

@@ -80,11 +80,8 @@ def load_smile_dataset(
     read_as: dict[str, Any] = {"label_map": label_map, "labels": labels, "on_bad_image": on_bad_image}
     data = DataArguments(str(data_dir), test_size, validation_size, group_by, *columns, **read_as)
     problems = Problems()
-    layout = read_layout(data_dir, problems, data.reading())
-    tables: dict[str, pd.DataFrame] = collect(layout, problems)
-    if not as_they_are:
-        _check_splits(tables, data_dir, test_size, problems)
-    tables = _check_images(tables, layout.images, data_dir, on_bad_image, Path(bad_image_list), problems)
+    layout, annotated = _read(data, problems, need_splits=not as_they_are)
+    tables = _check_images(annotated, layout.images, data, Path(bad_image_list), problems)
     if isinstance(layout.images, RowSource):
         splits = build_rows(layout.images, tables, layout.labels)
     else:
@@ -122,9 +119,7 @@ def read_tables(data: DataArguments, seed: int = 42) -> tuple[Tables, Images]:
     >>> tables, images = read_tables(DataArguments("data/sample"))  # doctest: +SKIP
     """
     problems = Problems()
-    layout = read_layout(data.data_dir, problems, data.reading())
-    tables = collect(layout, problems)
-    _check_splits(tables, data.data_dir, data.test_size, problems)
+    layout, tables = _read(data, problems)
     problems.raise_if_any(data.data_dir)
     if "test" not in tables and data.test_size:
         train = tables["train"]
@@ -136,25 +131,22 @@ def read_tables(data: DataArguments, seed: int = 42) -> tuple[Tables, Images]:
     return tables, layout.images
 
 
-def _check_splits(
-    tables: Mapping[str, pd.DataFrame], data_dir: str | Path, test_size: float | None, problems: Problems
-) -> None:
-    """Train is needed, and a test split, or a word on how large a part of train is to become one."""
-    if missing := missing_split({split: len(table) for split, table in tables.items()}, test_size):
-        if tables or not problems:
+def _read(data: DataArguments, problems: Problems, need_splits: bool = True) -> tuple[Layout, Tables]:
+    """The annotations. Where a split is missing, all problems are raised, those of missing images among them."""
+    layout = read_layout(data.data_dir, problems, data.reading())
+    tables = collect(layout, problems)
+    missing = missing_split({split: len(table) for split, table in tables.items()}, data.test_size)
+    if need_splits and missing:
+        if not problems:
             problems.append(missing)
         for table in tables.values():
             problems.add_images(table[BAD_IMAGE].itertuples(index=False))
-        problems.raise_if_any(data_dir)
+        problems.raise_if_any(data.data_dir)
+    return layout, tables
 
 
 def _check_images(
-    tables: dict[str, pd.DataFrame],
-    images: Images,
-    where: str | Path,
-    on_bad_image: str,
-    bad_image_list: Path,
-    problems: Problems,
+    tables: Tables, images: Images, data: DataArguments, bad_image_list: Path, problems: Problems
 ) -> dict[str, pd.DataFrame]:
     """Raise all problems of annotations and images; the tables come back with a column `digest`, without bad images."""
     files = [file for table in tables.values() for file in table.loc[table["problem"] == "", "file"]]
@@ -165,12 +157,12 @@ def _check_images(
         tables[split] = table.assign(digest=digests, problem=found)
     bad = pd.concat([table.loc[table["problem"] != "", BAD_IMAGE] for table in tables.values()])
     hint = ""
-    if len(bad) and on_bad_image == "error":
+    if len(bad) and data.on_bad_image == "error":
         problems.add_images(bad.itertuples(index=False))
         hint = "Fix them, or leave them out with --on_bad_image skip."
-    problems.raise_if_any(where, hint)
+    problems.raise_if_any(data.data_dir, hint)
     kept = {split: table[table["problem"] == ""] for split, table in tables.items()}
-    report_left_out(bad, {split: len(table) for split, table in kept.items()}, bad_image_list, where)
+    report_left_out(bad, {split: len(table) for split, table in kept.items()}, bad_image_list, data.data_dir)
     return kept
 
 

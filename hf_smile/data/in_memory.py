@@ -39,9 +39,7 @@ def smile_dataset(dataset: Dataset, labels: LabelSet, split: str = "train") -> D
 def _label_ids(rows: Dataset, labels: LabelSet, split: str) -> list[int]:
     names, values = label_names(rows), rows["label"]
     try:
-        ids = {
-            value: labels.parse(str(names[value] if names and value is not None else value)) for value in set(values)
-        }
+        ids = {cell: labels.parse(str(names[cell] if names and cell is not None else cell)) for cell in set(values)}
     except ValueError as error:
         raise SmileDataError(f"{split}: {error}; give build_model the labels of the data: labels=[...]") from None
     return [ids[value] for value in values]

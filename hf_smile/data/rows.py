@@ -121,18 +121,14 @@ def row_pieces(rows: RowSource, reading: Reading, problems: Problems) -> Iterato
         ]
         for start in range(0, len(dataset), _PIECE):
             piece = dataset.select_columns(["image_id", "label", *further])[start : start + _PIECE]
-            numbers = range(start, start + len(piece["label"]))
-            places = [f"{split}, row {number}" for number in numbers]
-            ids = [str(image_id) for image_id in piece["image_id"]]
-            for place, image_id in zip(places, ids, strict=True):
+            rows_of_piece = []
+            for row, (raw_id, raw_label) in enumerate(zip(piece["image_id"], piece["label"], strict=True), start):
+                image_id, place = str(raw_id), f"{split}, row {row}"
                 if odd := path_problem(image_id):
                     problems.append(f"{place}: image_id {image_id!r} {odd}")
-            labels = [
-                _label_id(raw, names, reading, place, problems)
-                for raw, place in zip(piece["label"], places, strict=True)
-            ]
-            files = [f"{split}/{number}" for number in numbers]
-            table = pd.DataFrame({"image_id": ids, "file": files, "label": labels, "where": places, "problem": ""})
+                label = _label_id(raw_label, names, reading, place, problems)
+                rows_of_piece.append((image_id, f"{split}/{row}", label, place, ""))
+            table = pd.DataFrame(rows_of_piece, columns=OWN_COLUMNS)
             yield split, table.assign(**{name: [str(value).strip() for value in piece[name]] for name in further})
 
 
@@ -243,9 +239,8 @@ def labelled(dataset: Dataset, label_ids: list[int], labels: LabelSet) -> Datase
     if label_names(dataset) != [*labels] or list(dataset["label"]) != label_ids:  # a label_map may change ours too
         dataset = dataset.remove_columns("label").add_column("label", label_ids)
         dataset = dataset.cast_column("label", ClassLabel(names=[*labels]))
-    return (
-        dataset if dataset.features["image_id"].dtype == "string" else dataset.cast_column("image_id", Value("string"))
-    )
+    has_text = dataset.features["image_id"].dtype == "string"
+    return dataset if has_text else dataset.cast_column("image_id", Value("string"))
 
 
 def _stamp_of_files(files: list[dict[str, str]]) -> str | None:

@@ -133,9 +133,7 @@ class ImageSource:
         if len(matches) == 1:
             return matches[0]
         if matches:
-            raise SmileDataError(
-                f"two files have this name: {matches[0]} and {matches[1]}; write the path of one of them"
-            )
+            raise SmileDataError(f"two files have this name: {matches[0]} and {matches[1]}; write the path of one")
         instead = f"there is {found[0]}; write that if it is meant" if found else "add it, or remove its line"
         raise SmileDataError(f"image missing in {self.path.name}; {instead}")
 

@@ -129,7 +129,7 @@ def read_config(model: str | Path, **hub: Unpack[HubOptions]) -> dict[str, Any]:
         LabelSet.of(labels if isinstance(labels, list) else ())
     except (ValueError, TypeError) as error:
         raise SmileModelError(
-            f"{where} is of no model of hf-smile train: its label_names are {_short(labels)}: {error}"
+            f"{where} is of no model of hf-smile train: its label_names are {labels!r:.100}: {error}"
         ) from None
     return config
 
@@ -175,11 +175,11 @@ def _checked_model_args(model_args: object, where: str) -> dict[str, Any]:
     if not isinstance(model_args, dict):
         raise SmileModelError(f"{where}: model_args must be an object, not a {type(model_args).__name__}")
     kept = {name: value for name, value in model_args.items() if value is not None and name != "num_classes"}
-    if kept.pop("in_chans", 3) != 3:
-        raise SmileModelError(f"{where}: model_args ask for in_chans {_short(model_args['in_chans'])}; images have 3")
+    if (channels := kept.pop("in_chans", 3)) != 3:
+        raise SmileModelError(f"{where}: model_args ask for in_chans {channels!r:.100}; images have 3")
     for name, value in kept.items():
         if needed := _wrong_model_arg(name, value):
-            raise SmileModelError(f"{where}: model_args hold {name} = {_short(value)}; {needed}")
+            raise SmileModelError(f"{where}: model_args hold {name} = {value!r:.100}; {needed}")
     return kept
 
 
@@ -197,8 +197,3 @@ def _wrong_model_arg(name: str, value: object) -> str | None:
     if name in _NAMES:
         return None if isinstance(value, str) and _NAME.fullmatch(value) else "it must be a plain name"
     return f"{name} is not among the arguments that are known to only describe a network; choose another model"
-
-
-def _short(value: object, length: int = 100) -> str:
-    text = repr(value)
-    return text if len(text) <= length else f"{text[:length]}..."
