@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -83,8 +84,8 @@ def annotation_pieces(
                 f"(name it with --{'label' if missing == 'label' else 'id'}_column)"
             )
         lower = [column.strip().lower() for column in names]
-        if twice := [column for column in lower if lower.count(column) > 1]:
-            raise SmileDataError(f"column {twice[0]!r} appears twice; rename one of them")
+        if twice := next((column for column, count in Counter(lower).items() if count > 1), None):
+            raise SmileDataError(f"column {twice!r} appears twice; rename one of them")
         if dropped := [c for at, c in enumerate(lower) if c in RESERVED_COLUMNS and at not in columns]:
             logger.warning(f"Note: column {', '.join(dropped)} of {name} is not kept; its name is in use")
         while block := list(islice(rows, piece or _MAX_LINES + 1)):
