@@ -69,5 +69,5 @@ def run(args: argparse.Namespace) -> None:
         print(f"{split}: {len(dataset):,} images: {', '.join(shares)}")
 
     train = datasets.load_from_disk(output_dir)["train"]
-    plot_samples(train, AugmentationArguments(), output_dir / "samples.png", args.image_size, seed=args.seed)
+    plot_samples(train, output_dir / "samples.png", args.image_size, args.seed)
     print(f"The prepared data set, class_distribution.png and samples.png are in {output_dir}")

@@ -26,11 +26,7 @@ def parse_arguments(words: list[str], prog: str) -> argparse.Namespace:
     )
     add("--seed", type=int, default=42, help="of the order and the splits (default: 42)")
     add_data_arguments(parser)
-    args = parser.parse_args(words)
-    for name in ("validation_size", "test_size"):
-        if not 0 <= (getattr(args, name) or 0) < 1:
-            parser.error(f"--{name} is {getattr(args, name)}; it must lie between 0 and 1, for example 0.1")
-    return args
+    return parser.parse_args(words)
 
 
 def run(args: argparse.Namespace) -> None:

@@ -39,6 +39,9 @@ def setting(default: Any, text: str, **metadata: Any) -> Any:
 class DataArguments:
     """Where the data are, how they are read, and how they are split.
 
+    Raises:
+        SmileDataError: a size is not a share, or `on_bad_image` is not one of its two values.
+
     >>> DataArguments(label_map="fake=negative smile").reading().label_map
     {'fake': 0}
     """
@@ -53,12 +56,18 @@ class DataArguments:
     label_column: str | None = setting(None, "column of the labels, where its name is not a usual one")
     id_column: str | None = setting(None, "column of the ids, where its name is not a usual one")
     label_map: str | None = setting(None, "other spellings of labels: 'genuine=positive smile,none=NOT smile'")
-    labels: list[str] | None = setting(
-        None, "names of the labels in the order of their ids, where the data have others than ours"
-    )
+    labels: list[str] | None = setting(None, "names of the labels in the order of their ids, if others than ours")
     on_bad_image: str = setting(
-        "error", "image missing or broken: stop, or leave it out and list it", choices=["error", "skip"]
+        "error", "image missing or broken: stop, or skip and list it", choices=["error", "skip"]
     )
+
+    def __post_init__(self) -> None:
+        for name in ("validation_size", "test_size"):
+            size = getattr(self, name)
+            if size is not None and not 0 <= size < 1:
+                raise SmileDataError(f"{name} is {size}; it must lie between 0 and 1, for example 0.1")
+        if self.on_bad_image not in ("error", "skip"):
+            raise SmileDataError(f"on_bad_image is {self.on_bad_image!r}; it must be 'error' or 'skip'")
 
     def reading(self) -> Reading:
         """How the annotations are to be read.
