@@ -42,7 +42,7 @@ def add_classifier_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--runtime", default="auto", choices=RUNTIMES, help="auto: onnx where it is exported (%(default)s)"
     )
-    parser.add_argument("--detector", metavar="haar|yunet|FILE.onnx", help="what finds the faces (default: haar)")
+    parser.add_argument("--detector", metavar="yunet|haar|FILE.onnx", help="what finds the faces (default: yunet)")
 
 
 def load_classifier(args: argparse.Namespace, with_faces: bool = True) -> SmileClassifier:
@@ -53,5 +53,5 @@ def load_classifier(args: argparse.Namespace, with_faces: bool = True) -> SmileC
     if with_faces:
         from hf_smile.inference.faces import make_detector
 
-        detector = make_detector(args.detector or "haar")
+        detector = make_detector(args.detector or "auto")
     return SmileClassifier.from_pretrained(args.model, args.runtime, detector=detector)
