@@ -37,7 +37,7 @@ def add_classifier_arguments(parser: argparse.ArgumentParser) -> None:
 
     parser.add_argument("--model", required=True, metavar="DIR_OR_HUB_ID", help="what `hf-smile train` made")
     parser.add_argument("--runtime", default="auto", choices=RUNTIMES, help="%(default)s: onnx where it is exported")
-    parser.add_argument("--detector", metavar="haar|yunet|FILE.onnx", help="what finds the faces (default: haar)")
+    parser.add_argument("--detector", metavar="yunet|haar|FILE.onnx", help="what finds the faces (default: yunet)")
 
 
 def load_classifier(args: argparse.Namespace, with_faces: bool = True) -> SmileClassifier:
@@ -48,5 +48,5 @@ def load_classifier(args: argparse.Namespace, with_faces: bool = True) -> SmileC
     if with_faces:
         from hf_smile.inference.faces import make_detector
 
-        detector = make_detector(args.detector or "haar")
+        detector = make_detector(args.detector or "auto")
     return SmileClassifier.from_pretrained(args.model, args.runtime, detector=detector)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import logging
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -79,30 +80,25 @@ def _read_image(path: Path) -> bytes:
 
 
 def predict_files(
-    classifier: SmileClassifier, images: Iterator[NamedImage], faces: str = "auto", batch_size: int = 32
+    classifier: SmileClassifier, images: Iterator[NamedImage], faces: str = "all", batch_size: int = 32
 ) -> Iterator[tuple[NamedImage, list[SmilePrediction]]]:
     """Verdicts image by image, in order, with bounded memory. An image without a face has one row that says so.
 
     Args:
         classifier: does the work.
         images: as `find_images` gives them.
-        faces: `none` takes every image for a face crop; `largest`, `all` and `auto` as in `predict_photo`.
-        batch_size: crops at a time, with `none`.
+        faces: as for `SmileClassifier.predict_photos`, as is `batch_size`.
     """
-    if faces != "none":
-        for image in images:
-            predictions = classifier.predict_photo(image, faces)
-            yield image, predictions or [SmilePrediction(source=image.source, note=NO_FACE, labels=classifier.labels)]
-        return
-    waiting: list[NamedImage] = []
+    waiting: deque[NamedImage] = deque()
 
     def remembered() -> Iterator[NamedImage]:
         for image in images:
             waiting.append(image)
             yield image
 
-    for prediction in classifier.predict(remembered(), batch_size):
-        yield waiting.pop(0), [prediction]
+    for predictions in classifier.predict_photos(remembered(), faces, batch_size=batch_size):
+        image = waiting.popleft()
+        yield image, predictions or [SmilePrediction(source=image.source, note=NO_FACE, labels=classifier.labels)]
 
 
 @contextmanager
