@@ -114,7 +114,7 @@ def write_shards(
         settings = asdict(how) | {"annotations": index.digest(layout.images), "shards": shards}
         if layout.labels != SMILE_LABELS:
             settings["labels"] = [*layout.labels]
-        del settings["on_bad_image"]  # after an error, `skip` goes on where it was
+        del settings["on_bad_image"]  # after an error, `skip` resumes where it was
         _open_output(output, settings)
         features = features_of(index.further, layout.labels)
         progress = tqdm(total=sum(sizes.values()), desc="Writing shards", unit=" images", delay=1)
