@@ -83,7 +83,7 @@ class Page:
         ]
         keep = "" if self.session.blind else _button("k", "Keep", ' class="hr-keep"', "Enter")
         rest = [("u", "Unsure", "u"), ("x", "Leave out", "x"), ("s", "Skip", "s"), ("z", "Undo", "z")]
-        moves = _button("left", "Back", shown="←") + _button("right", "Forth", shown="→")
+        moves = _button("left", "Back", shown="←") + _button("right", "Next", shown="→")
         return (
             '<div class="hr"><div data-part="progress"></div><div class="hr-stage"><div data-part="picture"></div>'
             '<div class="hr-panel"><div data-part="about" aria-live="polite"></div>'
@@ -213,9 +213,12 @@ def serve(page: Page, port: int | None = None, ready: Callable[[str], None] = pr
     except ImportError as error:
         raise SmileError(f"the page needs {error.name}: pip install gradio") from None
 
+    def press(asked: dict[str, Any]) -> dict[str, Any]:  # Gradio marks what may be called, which a method won't bear
+        return page.press(asked)
+
     script = _FOLDER.joinpath("page.js").read_text("utf-8")
     with gr.Blocks(title="hf_smile review", analytics_enabled=False) as blocks:
-        gr.HTML(html_template=page.skeleton(), js_on_load=script, server_functions=[page.press])
+        gr.HTML(html_template=page.skeleton(), js_on_load=script, server_functions=[press])
     theme = gr.themes.Default(
         primary_hue=gr.themes.colors.emerald,
         neutral_hue=gr.themes.colors.slate,

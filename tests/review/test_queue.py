@@ -28,7 +28,8 @@ PROBE = Opinion(
 def likeness(*groups: list[str], neighbours: list[tuple[str, str, float]] = ()) -> Likeness:  # type: ignore[assignment]
     rows = [(number, image_id) for number, ids in enumerate(groups, 1) for image_id in ids]
     return Likeness(
-        pd.DataFrame(rows, columns=["group", "image_id"]), pd.DataFrame(neighbours, columns=["image_id", "neighbour", "s"])
+        pd.DataFrame(rows, columns=["group", "image_id"]),
+        pd.DataFrame(neighbours, columns=["image_id", "neighbour", "s"]),
     )
 
 
