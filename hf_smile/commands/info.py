@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import argparse
 
+from yaml import YAMLError
+
 from hf_smile.commands.options import job_parser
+from hf_smile.errors import SmileModelError
 from hf_smile.utils.console import visible
-from hf_smile.utils.model_files import file_sizes, read_config
+from hf_smile.utils.model_files import file_sizes, model_file, read_config
 
 
 def parse_arguments(words: list[str], prog: str) -> argparse.Namespace:
@@ -34,5 +37,19 @@ def run(args: argparse.Namespace) -> None:
     }
     for name, size in file_sizes(args.model, ("model.safetensors", *ONNX_FILES.values())).items():
         rows[name] = "not there" if size is None else f"{size / 1e6:.1f} MB"
+    rows["results on its card"] = visible(_results(args.model)) or "none"
     for name, value in rows.items():
         print(f"{name:<25}  {value}")
+
+
+def _results(model: str) -> str:
+    """The metrics in the front matter of the model's card; empty where there is no such card."""
+    from huggingface_hub import metadata_load
+    from huggingface_hub.repocard_data import model_index_to_eval_results
+
+    try:
+        metadata = metadata_load(model_file(model, "README.md")) or {}
+        _, results = model_index_to_eval_results(metadata["model-index"])
+    except (SmileModelError, KeyError, TypeError, ValueError, YAMLError):
+        return ""
+    return ", ".join(f"{result.dataset_split} {result.metric_name} {result.metric_value}" for result in results)

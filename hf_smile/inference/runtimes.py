@@ -14,8 +14,7 @@ from hf_smile.data.preprocessing import Preprocessor
 from hf_smile.errors import SmileModelError, first_line
 from hf_smile.labels import LabelSet
 from hf_smile.utils.cores import own_cores
-from hf_smile.utils.hub_id import missing_folder
-from hf_smile.utils.model_files import WEIGHTS_MEND, HubOptions, file_sha256, model_file, read_config
+from hf_smile.utils.model_files import WEIGHTS_FIX, HubOptions, file_sha256, model_file, read_config
 from hf_smile.utils.words import counted
 
 ONNX_FILES = {"onnx": "onnx/model.onnx", "onnx-int8": "onnx/model_quantized.onnx"}
@@ -41,6 +40,9 @@ def choose_runtime(model: str | Path, device: str | None = None, **hub: Unpack[H
     Where a GPU is asked for it is `torch`. Where the Hub does not say that there is no such file it is `onnx`, and
     loading it tells what is wrong.
 
+    Raises:
+        SmileModelError: there is no such model, or its `config.json` can't be had from the Hub.
+
     >>> choose_runtime("outputs/model")  # doctest: +SKIP
     'onnx'
     """
@@ -48,8 +50,7 @@ def choose_runtime(model: str | Path, device: str | None = None, **hub: Unpack[H
         return "torch"
     if Path(model).is_dir():
         return "onnx" if Path(model, ONNX_FILES["onnx"]).is_file() else "torch"
-    if missing_folder(str(model)):
-        return "onnx"
+    read_config(model, **hub)  # if it can't be had the Hub is not asked for more
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import RemoteEntryNotFoundError
 
@@ -88,7 +89,7 @@ def load_runtime(
     if runtime == "torch":
         # What is wrong with them is told before torch is imported, which takes seconds.
         read_config(model, **hub)
-        model_file(model, "model.safetensors", WEIGHTS_MEND, **hub)
+        model_file(model, "model.safetensors", WEIGHTS_FIX, **hub)
         return TorchRuntime(str(model), device, **hub)
     path = model_file(model, ONNX_FILES[runtime], f"make it with: {_export(str(model), runtime)}", **hub)
     loaded = OnnxRuntime(path, device)
@@ -204,7 +205,7 @@ class OnnxRuntime:
     def __call__(self, pixel_values: NDArray[np.float32]) -> NDArray[np.float32]:
         try:
             return self._session.run(["logits"], {"pixel_values": pixel_values})[0]
-        except Exception as error:  # the memory does not suffice, for one
+        except Exception as error:  # for example, the memory does not suffice
             raise _failed(pixel_values, error) from None
 
 

@@ -22,7 +22,7 @@ from hf_smile.labels import LabelSet
 from hf_smile.modeling.backbone import label_settings, quiet_transformers
 from hf_smile.modeling.head import SmileTimmConfig, SmileTimmForImageClassification
 from hf_smile.utils.console import is_main_process
-from hf_smile.utils.model_files import WEIGHTS_MEND, HubOptions, model_file, read_config
+from hf_smile.utils.model_files import WEIGHTS_FIX, HubOptions, model_file, read_config
 
 _TAKEN = ("architecture", "num_features", "pretrained_cfg", "model_args", "head_hidden_size")
 
@@ -50,7 +50,7 @@ def load_model(model: str, **hub: Unpack[HubOptions]) -> TimmWrapperForImageClas
         Preprocessor(config["pretrained_cfg"])
     except SmileModelError as error:
         raise SmileModelError(f"{model}: config.json: {error}") from None
-    path = model_file(model, "model.safetensors", WEIGHTS_MEND, **hub)
+    path = model_file(model, "model.safetensors", WEIGHTS_FIX, **hub)
     hidden = "head_hidden_size" in config
     model_class: type[TimmWrapperForImageClassification] = (
         SmileTimmForImageClassification if hidden else TimmWrapperForImageClassification

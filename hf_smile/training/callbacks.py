@@ -89,7 +89,7 @@ class EpochReport(ProgressCallback):
             return
         last = table.iloc[-1]
         parts = [
-            f"epoch {last['epoch']:g}/{args.num_train_epochs:g}",
+            f"epoch {last['epoch']:.3g}/{args.num_train_epochs:g}",
             f"train loss {last['train_loss']:.3f}, accuracy {last['train_accuracy']:.3f}",
         ]
         validation = [("loss", "loss"), ("accuracy", "accuracy"), ("macro_f1", "macro F1")]

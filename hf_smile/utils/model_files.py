@@ -26,7 +26,7 @@ class HubOptions(TypedDict, total=False):
     cache_dir: str | Path | None
 
 
-WEIGHTS_MEND = "other formats, pickle among them, are never read"
+WEIGHTS_FIX = "other formats, pickle among them, are never read"
 """What to say where there is no `model.safetensors`."""
 
 _OWN_CODE = ("auto_map", "custom_pipelines")
@@ -179,9 +179,9 @@ def read_timm_config(model: str | Path, **hub: Unpack[HubOptions]) -> dict[str, 
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise SmileModelError(f"{where} is not JSON in UTF-8 ({first_line(error)}); take it anew") from None
+        raise SmileModelError(f"{where} is not JSON in UTF-8 ({first_line(error)}); download it again") from None
     if not isinstance(config, dict):
-        raise SmileModelError(f"{where} must hold an object, not a {type(config).__name__}; take it anew")
+        raise SmileModelError(f"{where} must hold an object, not a {type(config).__name__}; download it again")
     if brought := [name for name in _OWN_CODE if config.get(name)]:
         raise SmileModelError(f"{where} asks to run Python code of its own ({brought[0]}), which is never done")
     if not isinstance(config.get("architecture"), str) or not isinstance(config.get("pretrained_cfg"), dict):

@@ -12,6 +12,7 @@ import pytest
 import timm
 from PIL import Image
 
+from hf_smile import audit_dataset
 from hf_smile.audit.duplicates import count_groups, duplicate_links, link_equal, list_groups
 from hf_smile.audit.labels import estimate_label_noise, out_of_fold_probabilities
 from hf_smile.audit.leakage import accuracy_by_similarity
@@ -84,6 +85,12 @@ def planted(faces, tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def audit(planted) -> Audit:
     return run_audit(scan_images(*read_tables(DataArguments(planted))))
+
+
+def test_the_library_audits_a_folder_by_its_name(audit, planted):
+    found = audit_dataset(planted)
+    pd.testing.assert_frame_equal(found.duplicates, audit.duplicates)
+    assert found.summary == audit.summary
 
 
 def members(groups: pd.DataFrame, column: str | None = None) -> set[frozenset[str]]:

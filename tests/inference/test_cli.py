@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -227,6 +228,30 @@ def test_info_tells_what_the_model_takes(run, model_dir):
     code, out, _ = run("info", model_dir)
     assert code == 0 and "test_resnet" in out and "3 x 64 x 64" in out and "NOT smile" in out
     assert "onnx/model_quantized.onnx  not there" in out
+
+
+@pytest.mark.parametrize(
+    ("card", "told"),
+    [
+        (None, "none"),
+        ("no front matter", "none"),
+        ("---\nmodel-index: [1]\n---\n", "none"),
+        ("---\nmodel-index: {\n---\n", "none"),
+        (
+            "---\nmodel-index:\n- name: smile\n  results:\n  - task: {type: image-classification}\n"
+            "    dataset: {name: faces, type: image-folder, split: test}\n"
+            "    metrics: [{type: accuracy, value: 0.82, name: accuracy}]\n---\n",
+            "test accuracy 0.82",
+        ),
+    ],
+)
+def test_info_tells_what_the_card_says_was_measured(run, model_dir, tmp_path, card, told):
+    for name in ("config.json", "model.safetensors"):
+        shutil.copy(model_dir / name, tmp_path)
+    if card:
+        (tmp_path / "README.md").write_text(card)
+    code, out, _ = run("info", tmp_path)
+    assert code == 0 and f"results on its card        {told}\n" in out
 
 
 def test_info_tells_of_a_model_on_the_hub_too(run, model_dir, monkeypatch):

@@ -109,16 +109,33 @@ def test_an_onnx_file_that_can_not_be_run_is_said(demo_model, tmp_path, monkeypa
         Engine(str(demo_model))
 
 
-def test_a_model_on_the_hub_without_onnx_runs_in_torch(monkeypatch):
+def test_a_model_on_the_hub_without_onnx_runs_in_torch(demo_model, monkeypatch):
     import httpx
     import huggingface_hub
     from huggingface_hub.errors import RemoteEntryNotFoundError
 
-    def not_there(*_words):
+    def without_onnx(_model, name):
+        if name == "config.json":
+            return str(demo_model / name)
         raise RemoteEntryNotFoundError("404", response=httpx.Response(404, request=httpx.Request("GET", "http://hub")))
 
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", not_there)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", without_onnx)
     assert choose_runtime("me/smile") == "torch"
+
+
+def test_a_hub_that_can_not_be_reached_is_asked_for_one_file(monkeypatch):
+    import huggingface_hub
+
+    asked = []
+
+    def unreachable(_model, name):
+        asked.append(name)
+        raise OSError("no connection")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", unreachable)
+    with pytest.raises(SmileModelError, match=r"config\.json of me/smile could not be fetched"):
+        choose_runtime("me/smile")
+    assert asked == ["config.json"]
 
 
 def test_of_a_crowd_so_many_faces_are_classified_and_no_more(demo_model, monkeypatch):
