@@ -185,11 +185,12 @@ class Corrections:
     ) -> None:
         self.path, self.labels = Path(path), labels
         self.digest = digest_of(path)
-        rows = standing(read_decisions(path, labels))
+        self.decisions = standing(read_decisions(path, labels))
         self.new: dict[str, int] = {}
         """Label id by image id, of the images whose label changes; -1 of those that are left out."""
+        unknown = dict(self.decisions)
         for image_id, label in given:
-            row = rows.pop(image_id, None)
+            row = unknown.pop(image_id, None)
             if row is None or label < 0:
                 continue
             if labels[label] != row.old_label:
@@ -199,9 +200,14 @@ class Corrections:
                 )
             elif row.decision in (RELABEL, LEAVE_OUT):
                 self.new[image_id] = labels.parse(row.new_label) if row.decision == RELABEL else _LEFT_OUT
-        problems.extend(
-            f"{self.path.name}:{row.line}: the data have no image {row.image_id!r}" for row in rows.values()
-        )
+        for row in unknown.values():
+            problems.append(f"{self.path.name}:{row.line}: the data have no image {row.image_id!r}")
+
+    @property
+    def opinions(self) -> dict[str, int]:
+        """Label id by image id, of the images that somebody kept the label of or gave another one."""
+        kept = {image_id: row.new_label or row.old_label for image_id, row in self.decisions.items()}
+        return {i: self.labels.parse(name) for i, name in kept.items() if self.decisions[i].decision in (KEEP, RELABEL)}
 
     def of(self, image_ids: Iterable[str], given: Iterable[int]) -> list[int]:
         """The label ids of images after the corrections; -1 for those that are left out."""
