@@ -15,6 +15,7 @@ JOBS = (
     "prepare",
     "shard",
     "audit",
+    "review",
     "compare",
     "train",
     "evaluate",
