@@ -206,8 +206,8 @@ class Corrections:
     @property
     def opinions(self) -> dict[str, int]:
         """Label id by image id, of the images that somebody kept the label of or gave another one."""
-        kept = {image_id: row.new_label or row.old_label for image_id, row in self.decisions.items()}
-        return {i: self.labels.parse(name) for i, name in kept.items() if self.decisions[i].decision in (KEEP, RELABEL)}
+        sure = [row for row in self.decisions.values() if row.decision in (KEEP, RELABEL)]
+        return {row.image_id: self.labels.parse(row.new_label or row.old_label) for row in sure}
 
     def of(self, image_ids: Iterable[str], given: Iterable[int]) -> list[int]:
         """The label ids of images after the corrections; -1 for those that are left out."""
