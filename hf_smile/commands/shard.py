@@ -45,6 +45,7 @@ def run(args: argparse.Namespace) -> None:
         args.group_by,
         args.seed,
         args.on_bad_image,
+        args.corrections,
     )
     images = write_shards(args.data_dir, args.output_dir, how, data.reading())
     for split, count in images.items():

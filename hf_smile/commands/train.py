@@ -48,6 +48,7 @@ def run(arguments: Arguments) -> None:
     from transformers import set_seed
     from transformers.utils import logging
 
+    from hf_smile.data.corrections import digest_of
     from hf_smile.data.dataset import load_smile_dataset
     from hf_smile.data.layouts import refuse_data_folder
     from hf_smile.data.record import check_splits, images_of, refuse_trained_on, run_data, write_splits
@@ -89,6 +90,8 @@ def run(arguments: Arguments) -> None:
     if args.publish_to and is_main:
         check_login(args.publish_to)  # now rather than after hours
     recipe = to_recipe(arguments) | {"processes": args.world_size * max(1, args.n_gpu)}
+    if data.corrections:
+        recipe["corrections_sha256"] = digest_of(data.corrections)
     refuse_data_folder(args.output_dir, data.data_dir)
     if not args.overwrite and is_finished(args.output_dir, recipe):
         if is_main:

@@ -70,6 +70,9 @@ class DataArguments:
         default="error",
         metadata={"help": "image missing or broken: stop, or leave it out and list it", "choices": ["error", "skip"]},
     )
+    corrections: str | None = field(
+        default=None, metadata={"help": "file of `hf-smile review`: labels to change, and images to leave out"}
+    )
 
     def reading(self) -> Reading:
         """How the annotations are to be read.

@@ -6,23 +6,35 @@ The file only grows: a decision is taken back by a row `undo`, and of several ab
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
+import logging
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from datasets import ClassLabel, Dataset, DatasetDict
 
 from hf_smile.data.cells import read_rows
 from hf_smile.data.columns import Reading
 from hf_smile.errors import Problems, SmileDataError
 from hf_smile.labels import LabelSet
 from hf_smile.utils.csv_cells import guarded
+from hf_smile.utils.words import counted
+
+logger = logging.getLogger(__name__)
 
 KEEP, RELABEL, UNSURE, LEAVE_OUT, UNDO = DECISIONS = ("keep", "relabel", "unsure", "leave_out", "undo")
 COLUMNS = ("image_id", "old_label", "new_label", "decision", "reviewer", "time")
 _HEADER = ",".join(COLUMNS) + "\n"
+_COLUMN = "label as corrected"
+_LEFT_OUT = -1
+
+Facts = dict[str, dict[str, Any]]
+"""What files of corrections did to a split, by their SHA-256: `file`, `changed` labels by pair, images `left_out`."""
 
 
 def now() -> str:
@@ -90,8 +102,7 @@ def read_decisions(path: str | Path, labels: LabelSet) -> list[Decision]:
     'relabel'
     """
     path, problems = Path(path), Problems()
-    if not path.is_file():
-        raise SmileDataError(f"{path}: there is no such file of corrections")
+    digest_of(path)  # says what is wrong with the file
     try:
         names, rows = read_rows(path, None, Reading(labels=labels))
         if missing := [name for name in COLUMNS if name not in names]:
@@ -149,3 +160,136 @@ def _checked(cells: dict[str, str], line: int, labels: LabelSet) -> Decision:
     if (decision.decision == RELABEL) != bool(new) or new == old:
         raise ValueError("new_label must be another label where the decision is relabel, and else empty")
     return decision._replace(old_label=old, new_label=new)
+
+
+class Corrections:
+    """A file of corrections, bound to the data that it is about.
+
+    Images are held out by the labels of the annotations: which split an image is in does not depend on corrections.
+
+    Args:
+        path: of the file.
+        given: image id and label id of every image of the data.
+        labels: of the data.
+        problems: each decision that does not fit the data is appended here, with its line.
+
+    Raises:
+        SmileDataError: there is no such file, or rows of it can't be right.
+
+    >>> problems = Problems()
+    >>> corrections = Corrections("corrections.csv", [("7", 2)], SMILE_LABELS, problems)  # doctest: +SKIP
+    """
+
+    def __init__(
+        self, path: str | Path, given: Iterable[tuple[str, int]], labels: LabelSet, problems: Problems
+    ) -> None:
+        self.path, self.labels = Path(path), labels
+        self.digest = digest_of(path)
+        self.decisions = standing(read_decisions(path, labels))
+        self.new: dict[str, int] = {}
+        """Label id by image id, of the images whose label changes; -1 of those that are left out."""
+        unknown = dict(self.decisions)
+        for image_id, label in given:
+            row = unknown.pop(image_id, None)
+            if row is None or label < 0:
+                continue
+            if labels[label] != row.old_label:
+                problems.append(
+                    f"{self.path.name}:{row.line}: the label of {image_id!r} is {labels[label]!r} now, and was "
+                    f"{row.old_label!r} when it was looked at; look again, or remove the line"
+                )
+            elif row.decision in (RELABEL, LEAVE_OUT):
+                self.new[image_id] = labels.parse(row.new_label) if row.decision == RELABEL else _LEFT_OUT
+        for row in unknown.values():
+            problems.append(f"{self.path.name}:{row.line}: the data have no image {row.image_id!r}")
+
+    @property
+    def opinions(self) -> dict[str, int]:
+        """Label id by image id, of the images that somebody kept the label of or gave another one."""
+        sure = [row for row in self.decisions.values() if row.decision in (KEEP, RELABEL)]
+        return {row.image_id: self.labels.parse(row.new_label or row.old_label) for row in sure}
+
+    def of(self, image_ids: Iterable[str], given: Iterable[int]) -> list[int]:
+        """The label ids of images after the corrections; -1 for those that are left out."""
+        return [self.new.get(image_id, label) for image_id, label in zip(image_ids, given, strict=True)]
+
+    def facts(self, given: Iterable[int], corrected: Iterable[int]) -> Facts:
+        """What they did to a split, from the label ids before and after."""
+        pairs = Counter((old, new) for old, new in zip(given, corrected, strict=True) if old != new)
+        names = {(old, new): f"{self.labels[old]} -> {self.labels[new]}" for old, new in sorted(pairs)}
+        changed = {name: pairs[pair] for pair, name in names.items() if pair[1] != _LEFT_OUT}
+        left_out = pairs.total() - sum(changed.values())
+        return {self.digest: {"file": self.path.name, "changed": changed, "left_out": left_out}}
+
+    def mark(self, splits: DatasetDict) -> DatasetDict:
+        """The splits with the new labels in a column of their own, until `apply`."""
+        feature = ClassLabel(names=[*self.labels])
+        return DatasetDict(
+            {
+                split: rows.add_column(_COLUMN, self.of(rows["image_id"], rows["label"]), feature=feature)
+                for split, rows in splits.items()
+            }
+        )
+
+    def apply(self, splits: DatasetDict) -> DatasetDict:
+        """The marked splits with the new labels, without the images that are left out. What changed is logged."""
+        done = DatasetDict()
+        for split, rows in splits.items():
+            labels = rows[_COLUMN]
+            facts = self.facts(rows["label"], labels)
+            columns = [name for name in rows.column_names if name != _COLUMN]
+            rows = rows.select([row for row, label in enumerate(labels) if label != _LEFT_OUT])
+            if not len(rows):
+                raise SmileDataError(f"{self.path}: no image is left in {split}")
+            rows = rows.remove_columns("label").rename_column(_COLUMN, "label").select_columns(columns)
+            done[split] = with_facts(rows, facts)
+        tell({split: facts_of(rows) for split, rows in done.items()})
+        return done
+
+
+def digest_of(path: str | Path) -> str:
+    """The SHA-256 of a file of corrections.
+
+    Raises:
+        SmileDataError: there is no such file.
+    """
+    try:
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    except OSError as error:
+        raise SmileDataError(f"{path}: the corrections can't be read ({error.strerror}); name another file") from None
+
+
+def with_facts(dataset: Dataset, facts: Facts) -> Dataset:
+    """The data set, which from now on tells what corrections did to it, also when it is divided or saved."""
+    dataset.info.download_checksums = {**(dataset.info.download_checksums or {}), **facts}
+    return dataset
+
+
+def facts_of(dataset: Dataset) -> Facts:
+    """What corrections did to a data set; empty if there were none."""
+    return {key: facts for key, facts in (dataset.info.download_checksums or {}).items() if "left_out" in facts}
+
+
+def corrections_sentence(by_split: Mapping[str, Facts]) -> str:
+    """How many labels of which split were corrected, in words; empty where there were no corrections.
+
+    >>> facts = {"3f5a": {"file": "corrections.csv", "changed": {"a -> b": 2}, "left_out": 0}}
+    >>> print(corrections_sentence({"train": facts}))
+    Labels were corrected by corrections.csv (SHA-256 3f5a): train 2 labels (2 a -> b).
+    """
+    parts, files = [], {}
+    for split, of_split in by_split.items():
+        changed: Counter[str] = Counter()
+        for digest, facts in of_split.items():
+            files[digest] = f"{facts['file']} (SHA-256 {digest[:12]})"
+            changed.update(facts["changed"])
+        left_out = sum(facts["left_out"] for facts in of_split.values())
+        words = f"{split} {counted(changed.total(), 'label')}"
+        words += f" ({', '.join(f'{count:,} {pair}' for pair, count in changed.items())})" if changed else ""
+        parts.append(words + f" and {counted(left_out, 'image')} left out" * bool(left_out))
+    return f"Labels were corrected by {' and '.join(files.values())}: {'; '.join(parts)}." if files else ""
+
+
+def tell(by_split: Mapping[str, Facts]) -> None:
+    """Log the sentence."""
+    logger.info("%s", corrections_sentence(by_split))

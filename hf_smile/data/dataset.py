@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from datasets.exceptions import DatasetGenerationError
 from hf_smile.data.annotations import OWN_COLUMNS
 from hf_smile.data.arguments import DataArguments
 from hf_smile.data.checks import check_images
+from hf_smile.data.corrections import Corrections, tell
 from hf_smile.data.layouts import Layout, Tables, collect, read_layout
 from hf_smile.data.rows import RowSource, build_rows
 from hf_smile.data.sources import Images
@@ -43,6 +45,7 @@ def load_smile_dataset(
     id_column: str | None = None,
     label_map: str | Mapping[str, str] | None = None,
     labels: LabelSet | Sequence[str] | None = None,
+    corrections: str | Path | None = None,
     as_they_are: bool = False,
 ) -> DatasetDict:
     """Load, check and split a data set.
@@ -66,6 +69,7 @@ def load_smile_dataset(
         label_map: other spellings of the labels, `{"fake": "negative smile"}` or `"fake=negative smile"`.
         labels: their names in the order of the ids; None for those of the data (class folders, `ClassLabel`), or for
             the default where the data have none or spell them so.
+        corrections: file of decisions about labels (`docs/review.md`). It changes no split but for images left out.
         as_they_are: hold nothing out, and need no split: for data that are only measured on.
 
     Returns:
@@ -88,6 +92,7 @@ def load_smile_dataset(
     data = DataArguments(**columns, label_map=label_map, labels=labels)  # type: ignore[arg-type]
     layout = read_layout(data_dir, problems, data.reading())
     tables: dict[str, pd.DataFrame] = collect(layout, problems)
+    corrected = _read_corrections(corrections, tables, layout.labels, problems)
     if not as_they_are:
         _check_splits(tables, data_dir, test_size, problems)
     tables = _check_images(tables, layout.images, data_dir, on_bad_image, Path(bad_image_list), problems)
@@ -95,8 +100,10 @@ def load_smile_dataset(
         splits = build_rows(layout.images, tables, layout.labels)
     else:
         splits = DatasetDict({split: _build_split(split, table, layout) for split, table in tables.items()})
+    if corrected:
+        splits = corrected.mark(splits)
     if as_they_are:
-        return splits
+        return corrected.apply(splits) if corrected else splits
     if group_by is not None:
         check_groups(splits, group_by)
     for split, size in (("test", test_size), ("validation", validation_size)):
@@ -107,6 +114,8 @@ def load_smile_dataset(
                 logger.warning(f"Note: {own}; {split}_size and seed do not change it")
         elif size:
             splits |= hold_out(splits["train"], split, size, seed, group_by)
+    if corrected:
+        splits = corrected.apply(splits)
     _check_classes(splits, layout.labels)
     return DatasetDict({split: splits[split] for split in SPLITS if split in splits})
 
@@ -131,6 +140,7 @@ def read_tables(data: DataArguments, seed: int = 42) -> tuple[Tables, Images]:
     layout = read_layout(data.data_dir, problems, data.reading())
     tables = collect(layout, problems)
     _check_splits(tables, data.data_dir, data.test_size, problems)
+    corrected = _read_corrections(data.corrections, tables, layout.labels, problems)
     problems.raise_if_any(data.data_dir)
     if "test" not in tables and data.test_size:
         train = tables["train"]
@@ -141,7 +151,23 @@ def read_tables(data: DataArguments, seed: int = 42) -> tuple[Tables, Images]:
         rows = Dataset.from_dict(columns).cast_column("label", ClassLabel(names=[*layout.labels]))
         parts = hold_out(rows, "test", data.test_size, seed, data.group_by)
         tables |= {split: train.iloc[rows["row"]].reset_index(drop=True) for split, rows in parts.items()}
+    if corrected:
+        facts = {}
+        for split, table in tables.items():
+            new = table.assign(label=corrected.of(table["image_id"], table["label"]))
+            facts[split] = corrected.facts(table["label"], new["label"])
+            tables[split] = new[new["label"] >= 0].reset_index(drop=True)
+        tell(facts)
     return tables, layout.images
+
+
+def _read_corrections(
+    path: str | Path | None, tables: Mapping[str, pd.DataFrame], labels: LabelSet, problems: Problems
+) -> Corrections | None:
+    if path is None:
+        return None
+    given = chain.from_iterable(zip(table["image_id"], table["label"], strict=True) for table in tables.values())
+    return Corrections(path, given, labels, problems)
 
 
 def _check_splits(

@@ -25,6 +25,7 @@ from tqdm.auto import tqdm
 
 from hf_smile.data.annotations import OWN_COLUMNS
 from hf_smile.data.columns import PLAIN, Reading
+from hf_smile.data.corrections import Corrections, Facts, tell
 from hf_smile.data.images import decode_image
 from hf_smile.data.layouts import read_layout, refuse_data_folder
 from hf_smile.data.sources import Images
@@ -62,6 +63,8 @@ class Sharding:
     seed: int = 42
     """Of the splits, and of the order of the images, which is random."""
     on_bad_image: str = "error"
+    corrections: str | Path | None = None
+    """File of decisions about labels."""
 
     def shards_of(self, split: str, images: int) -> int:
         """How many shards a split of so many images gets; they are equally full, but for one image."""
@@ -107,7 +110,9 @@ def write_shards(
         settings = asdict(how) | {"annotations": index.digest(layout.images), "shards": shards}
         if layout.labels != SMILE_LABELS:
             settings["labels"] = [*layout.labels]
-        del settings["on_bad_image"]  # after an error, `skip` goes on where it was
+        del settings["on_bad_image"], settings["corrections"]  # after an error, `skip` goes on where it was
+        if index.corrections:
+            settings["corrections"] = index.corrections
         _open_output(output, settings)
         features = features_of(index.further, layout.labels)
         progress = tqdm(total=sum(sizes.values()), desc="Writing shards", unit=" images", delay=1)
@@ -219,6 +224,7 @@ class _Index:
         self.how = how
         self.labels = labels
         self.further: list[str] = []
+        self.corrections: dict[str, Facts] = {}
         self._database = sqlite3.connect(path)
         self._database.executescript(
             "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA temp_store = FILE;"
@@ -241,6 +247,10 @@ class _Index:
             query = "SELECT place, image_id, problem FROM images WHERE problem != '' LIMIT ?"
             missing = self._database.execute(query, (_MAX_PROBLEMS,))
             problems.extend(f"{place}: image {image_id!r}: {problem}" for place, image_id, problem in missing)
+        corrected = None
+        if self.how.corrections:
+            given = self._database.execute("SELECT image_id, label FROM images")
+            corrected = Corrections(self.how.corrections, given, self.labels, problems)
         problems.raise_if_any(where)
         self._database.execute("CREATE INDEX shuffled ON images (split, key)")
         if self.how.group_by:
@@ -248,8 +258,20 @@ class _Index:
         for split, size in (("test", self.how.test_size), ("validation", self.how.validation_size)):
             if size and not self.size(split):
                 self._hold_out(split, size)
+        if corrected:
+            self._correct(corrected)
         if len(self._counts()) < 2:
             raise SmileDataError(f"{where}: train needs images of at least two classes")
+
+    def _correct(self, corrections: Corrections) -> None:
+        for split in filter(self.size, SPLITS):
+            rows = self._database.execute("SELECT image_id, label FROM images WHERE split = ?", (split,))
+            ids, labels = zip(*rows, strict=True)
+            self.corrections[split] = corrections.facts(labels, corrections.of(ids, labels))
+        new = [(label, image_id) for image_id, label in corrections.new.items()]
+        self._database.executemany("UPDATE images SET label = ? WHERE image_id = ?", new)
+        self._database.execute("DELETE FROM images WHERE label < 0")
+        tell(self.corrections)
 
     def _counts(self) -> dict[int, int]:
         query = "SELECT label, count(*) FROM images WHERE split = 'train' GROUP BY label"

@@ -83,6 +83,8 @@ class RecordedTrainer(ResumableTrainer):
             )
         images, output = self.evaluated["test"]
         splits, folded = {"test": images.with_format(None)}, self.folded
+        if isinstance(self.train_dataset, Dataset):
+            splits["train"] = self.train_dataset.with_format(None)
         if self.eval_dataset is not None:
             splits["validation"] = self.eval_dataset.with_format(None)
         if folded is None:

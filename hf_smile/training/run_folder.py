@@ -19,6 +19,7 @@ import yaml
 from datasets import DatasetDict
 from scipy.special import softmax
 
+from hf_smile.data.corrections import facts_of
 from hf_smile.data.record import SPLITS_FILE
 from hf_smile.data.rows import labels_of
 from hf_smile.errors import SmileError
@@ -63,6 +64,7 @@ _AFTER_TRAINING = {"temperature", "prior_adjustment"}
 _OF_THE_MACHINE = {
     "use_cpu",
     "data_dir",
+    "corrections",
     "output_dir",
     "dataloader_num_workers",
     "dataloader_prefetch_factor",
@@ -198,8 +200,8 @@ def finish_run(
         choice: of the checkpoint, as `SmileTrainer.describe_choice` gives it.
 
     Returns:
-        The metrics of `hf_smile.evaluation.metrics.compute_metrics` on the test split, `choice`, and what
-        `hf_smile.training.after.describe` adds to them.
+        The metrics of `hf_smile.evaluation.metrics.compute_metrics` on the test split, `choice`, what
+        `hf_smile.training.after.describe` adds to them, and `corrections` by split if labels were corrected.
     """
     folder, labels = Path(output_dir), labels_of(splits["test"])
     record_look(folder, splits["test"]["image_id"])
@@ -216,6 +218,8 @@ def finish_run(
     if table := after["decision"]["trade_off"]:
         path = folder / "prior_adjustment.png"
         plot_trade_off(pd.DataFrame(table), folded.prior_adjustment, path, labels=labels)
+    corrections = {split: facts for split, rows in splits.items() if (facts := facts_of(rows))}
+    after |= {"corrections": corrections} if corrections else {}
     return {**compute_metrics(predicted["test"], label_ids, labels), **after, "choice": choice}
 
 
