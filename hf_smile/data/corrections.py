@@ -11,7 +11,7 @@ import io
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -213,9 +213,9 @@ class Corrections:
         """The label ids of images after the corrections; -1 for those that are left out."""
         return [self.new.get(image_id, label) for image_id, label in zip(image_ids, given, strict=True)]
 
-    def facts(self, given: Iterable[int], corrected: Iterable[int]) -> Facts:
-        """What they did to a split, from the label ids before and after."""
-        pairs = Counter((old, new) for old, new in zip(given, corrected, strict=True) if old != new)
+    def facts(self, image_ids: Iterable[str], given: Sequence[int]) -> Facts:
+        """What they do to a split, from the label ids of the annotations."""
+        pairs = Counter((old, new) for old, new in zip(given, self.of(image_ids, given), strict=True) if old != new)
         names = {(old, new): f"{self.labels[old]} -> {self.labels[new]}" for old, new in sorted(pairs)}
         changed = {name: pairs[pair] for pair, name in names.items() if pair[1] != _LEFT_OUT}
         left_out = pairs.total() - sum(changed.values())
@@ -235,15 +235,14 @@ class Corrections:
         """The marked splits with the new labels, without the images that are left out. What changed is logged."""
         done = DatasetDict()
         for split, rows in splits.items():
-            labels = rows[_COLUMN]
-            facts = self.facts(rows["label"], labels)
+            facts = self.facts(rows["image_id"], rows["label"])
             columns = [name for name in rows.column_names if name != _COLUMN]
-            rows = rows.select([row for row, label in enumerate(labels) if label != _LEFT_OUT])
+            rows = rows.select([row for row, label in enumerate(rows[_COLUMN]) if label != _LEFT_OUT])
             if not len(rows):
                 raise SmileDataError(f"{self.path}: no image is left in {split}")
             rows = rows.remove_columns("label").rename_column(_COLUMN, "label").select_columns(columns)
             done[split] = with_facts(rows, facts)
-        tell({split: facts_of(rows) for split, rows in done.items()})
+        logger.info(corrections_sentence({split: facts_of(rows) for split, rows in done.items()}))
         return done
 
 
@@ -288,8 +287,3 @@ def corrections_sentence(by_split: Mapping[str, Facts]) -> str:
         words += f" ({', '.join(f'{count:,} {pair}' for pair, count in changed.items())})" if changed else ""
         parts.append(words + f" and {counted(left_out, 'image')} left out" * bool(left_out))
     return f"Labels were corrected by {' and '.join(files.values())}: {'; '.join(parts)}." if files else ""
-
-
-def tell(by_split: Mapping[str, Facts]) -> None:
-    """Log the sentence."""
-    logger.info("%s", corrections_sentence(by_split))

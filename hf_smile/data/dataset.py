@@ -17,7 +17,7 @@ from datasets.exceptions import DatasetGenerationError
 from hf_smile.data.annotations import OWN_COLUMNS
 from hf_smile.data.arguments import DataArguments
 from hf_smile.data.checks import check_images
-from hf_smile.data.corrections import Corrections, tell
+from hf_smile.data.corrections import Corrections, corrections_sentence
 from hf_smile.data.layouts import Layout, Tables, collect, read_layout
 from hf_smile.data.rows import RowSource, build_rows
 from hf_smile.data.sources import Images
@@ -154,10 +154,10 @@ def read_tables(data: DataArguments, seed: int = 42) -> tuple[Tables, Images]:
     if corrected:
         facts = {}
         for split, table in tables.items():
-            new = table.assign(label=corrected.of(table["image_id"], table["label"]))
-            facts[split] = corrected.facts(table["label"], new["label"])
-            tables[split] = new[new["label"] >= 0].reset_index(drop=True)
-        tell(facts)
+            facts[split] = corrected.facts(table["image_id"], table["label"])
+            table = table.assign(label=corrected.of(table["image_id"], table["label"]))
+            tables[split] = table[table["label"] >= 0].reset_index(drop=True)
+        logger.info(corrections_sentence(facts))
     return tables, layout.images
 
 

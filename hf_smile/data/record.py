@@ -136,12 +136,13 @@ def _read_records(model: str | Path) -> list[Record]:
         ) from None
 
 
-def run_data(model: str | Path, given: dict[str, Any]) -> tuple[DataArguments, int]:
+def run_data(model: str | Path, given: dict[str, Any], others: bool = False) -> tuple[DataArguments, int]:
     """The data of a run, and the seed of its splits.
 
     Args:
         model: folder of the run; any other folder, or an id on the Hub, says nothing.
         given: settings that the user gave; they win.
+        others: the data are not those of the run, so that its corrections are not about them.
 
     >>> run_data("outputs/model", {})  # doctest: +SKIP
     (DataArguments(data_dir='data/happy_images', ...), 42)
@@ -151,7 +152,7 @@ def run_data(model: str | Path, given: dict[str, Any]) -> tuple[DataArguments, i
         recipe = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
         raise SmileDataError(f"{path}: can't be read; name the data and their settings yourself") from None
-    recipe = {**(recipe if isinstance(recipe, dict) else {}), **given}
+    recipe = {**(recipe if isinstance(recipe, dict) else {}), **({"corrections": None} if others else {}), **given}
     names = {setting.name for setting in fields(DataArguments)}
     data, seed = DataArguments(**{name: recipe[name] for name in names & recipe.keys()}), recipe.get("seed", 42)
     sizes = (data.validation_size, data.test_size or 0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datasets import DatasetDict
 from huggingface_hub import DatasetCard, DatasetCardData
 
+from hf_smile.data.corrections import corrections_sentence, facts_of
 from hf_smile.data.plots import class_table
 from hf_smile.data.rows import labels_of
 
@@ -40,7 +41,7 @@ class.
 
 ## Provenance
 
-{{ provenance }}
+{{ provenance }}{{ corrections }}
 
 ## Licence and consent
 
@@ -80,6 +81,7 @@ def dataset_card(
     """
     names = labels_of(next(iter(splits.values())))
     n_images = sum(map(len, splits.values()))
+    sentence = corrections_sentence({split: facts_of(rows) for split, rows in splits.items()})
     card_data = DatasetCardData(
         license=license,
         task_categories=["image-classification"],
@@ -98,6 +100,7 @@ def dataset_card(
         unproven="a smile genuine" if names.tells_genuine else "what somebody feels",
         license=license,
         provenance=provenance or "Who collected the pictures and the labels, and how, was not stated.",
+        corrections=f" {sentence}" if sentence else "",
         consent=consent or "What the people in the pictures agreed to was not stated.",
     )
 

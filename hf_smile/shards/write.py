@@ -25,13 +25,14 @@ from tqdm.auto import tqdm
 
 from hf_smile.data.annotations import OWN_COLUMNS
 from hf_smile.data.columns import PLAIN, Reading
-from hf_smile.data.corrections import Corrections, Facts, tell
+from hf_smile.data.corrections import Corrections, corrections_sentence, facts_of
 from hf_smile.data.images import decode_image
-from hf_smile.data.layouts import read_layout, refuse_data_folder
+from hf_smile.data.layouts import Layout, read_layout, refuse_data_folder
+from hf_smile.data.rows import RowSource
 from hf_smile.data.sources import Images
 from hf_smile.data.splits import SPLITS, column_of, grouped_rows
 from hf_smile.errors import Problems, SmileDataError
-from hf_smile.labels import SMILE_LABELS, LabelSet
+from hf_smile.labels import SMILE_LABELS
 from hf_smile.shards.folder import SETTINGS, features_of, read_settings, rows_of, shard_files
 from hf_smile.utils.cores import own_cores
 from hf_smile.utils.csv_cells import guarded
@@ -103,7 +104,7 @@ def write_shards(
     for left in output.glob(".index-*"):  # by a start that was killed
         shutil.rmtree(left)
     with tempfile.TemporaryDirectory(dir=output, prefix=".index-") as unfinished:
-        index = _Index(Path(unfinished, "index.sqlite"), how, layout.labels)
+        index = _Index(Path(unfinished, "index.sqlite"), how, layout)
         index.fill(layout.pieces, problems, data_dir)
         sizes = {split: images for split in SPLITS if (images := index.size(split))}
         shards = {split: how.shards_of(split, images) for split, images in sizes.items()}
@@ -111,7 +112,7 @@ def write_shards(
         if layout.labels != SMILE_LABELS:
             settings["labels"] = [*layout.labels]
         del settings["on_bad_image"], settings["corrections"]  # after an error, `skip` goes on where it was
-        if index.corrections:
+        if any(index.corrections.values()):
             settings["corrections"] = index.corrections
         _open_output(output, settings)
         features = features_of(index.further, layout.labels)
@@ -220,11 +221,11 @@ def _list_bad_images(output: Path, total: int) -> None:
 class _Index:
     """The annotations in a file on disk, in a random order, with further columns as JSON."""
 
-    def __init__(self, path: Path, how: Sharding, labels: LabelSet) -> None:
-        self.how = how
-        self.labels = labels
+    def __init__(self, path: Path, how: Sharding, layout: Layout) -> None:
+        self.how, self.labels = how, layout.labels
         self.further: list[str] = []
-        self.corrections: dict[str, Facts] = {}
+        own = layout.images.splits if isinstance(layout.images, RowSource) else {}
+        self.corrections = {split: facts_of(own.get(split, own["train"])) for split in SPLITS if "train" in own}
         self._database = sqlite3.connect(path)
         self._database.executescript(
             "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA temp_store = FILE;"
@@ -247,10 +248,8 @@ class _Index:
             query = "SELECT place, image_id, problem FROM images WHERE problem != '' LIMIT ?"
             missing = self._database.execute(query, (_MAX_PROBLEMS,))
             problems.extend(f"{place}: image {image_id!r}: {problem}" for place, image_id, problem in missing)
-        corrected = None
-        if self.how.corrections:
-            given = self._database.execute("SELECT image_id, label FROM images")
-            corrected = Corrections(self.how.corrections, given, self.labels, problems)
+        path, given = self.how.corrections, self._database.execute("SELECT image_id, label FROM images")
+        corrected = Corrections(path, given, self.labels, problems) if path else None
         problems.raise_if_any(where)
         self._database.execute("CREATE INDEX shuffled ON images (split, key)")
         if self.how.group_by:
@@ -267,11 +266,11 @@ class _Index:
         for split in filter(self.size, SPLITS):
             rows = self._database.execute("SELECT image_id, label FROM images WHERE split = ?", (split,))
             ids, labels = zip(*rows, strict=True)
-            self.corrections[split] = corrections.facts(labels, corrections.of(ids, labels))
+            self.corrections[split] = self.corrections.get(split, {}) | corrections.facts(ids, labels)
         new = [(label, image_id) for image_id, label in corrections.new.items()]
         self._database.executemany("UPDATE images SET label = ? WHERE image_id = ?", new)
         self._database.execute("DELETE FROM images WHERE label < 0")
-        tell(self.corrections)
+        logger.info(corrections_sentence(self.corrections))
 
     def _counts(self) -> dict[int, int]:
         query = "SELECT label, count(*) FROM images WHERE split = 'train' GROUP BY label"

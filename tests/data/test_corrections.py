@@ -192,8 +192,10 @@ def test_shards_hold_them_and_say_so_and_so_do_prepared_data(sample_dir, correct
     assert write_shards(sample_dir, tmp_path / "shards", how) == {"train": 95, "test": 32}
     direct = load_smile_dataset(sample_dir, 0, corrections=path)
     save_prepared(direct, tmp_path / "prepared")
+    write_shards(tmp_path / "prepared", tmp_path / "from prepared", Sharding(validation_size=0))
     for splits in (
         load_shards(tmp_path / "shards"),
+        load_shards(tmp_path / "from prepared"),
         load_smile_dataset(tmp_path / "shards", 0),
         load_smile_dataset(tmp_path / "prepared", 0),
     ):

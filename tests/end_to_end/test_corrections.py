@@ -11,6 +11,7 @@ import yaml
 
 from hf_smile import SmileTrainer, SmileTrainingArguments, build_model, load_smile_dataset
 from hf_smile.data.corrections import Decision, append, now
+from hf_smile.hub.dataset_card import dataset_card
 
 ROOT = Path(__file__).parents[2]
 NETWORK = ["--backbone", "test_resnet", "--no_pretrained", "--image_size", "32", "--max_steps", "1", "--use_cpu"]
@@ -22,24 +23,20 @@ def run(*words: object) -> subprocess.CompletedProcess:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
 
 
-@pytest.fixture(scope="module")
-def decide(sample_dir, tmp_path_factory):
-    """Append a decision: the first image of train is a positive smile now."""
-    path = tmp_path_factory.mktemp("review") / "corrections.csv"
+def decide(folder: Path, sample_dir: Path, *decisions: str) -> Path:
+    """A file of decisions about the first images of train that do not smile."""
+    path = folder / "corrections.csv"
     with (sample_dir / "train.csv").open() as file:
         rows = [row for row in csv.reader(file) if row[1] == "NOT smile"]
-
-    def decide(row: int = 0, decision: str = "relabel") -> Path:
-        image_id, label = rows[row]
+    for (image_id, label), decision in zip(rows, decisions, strict=False):
         append(path, Decision(image_id, label, "positive smile" * (decision == "relabel"), decision, "ann", now()))
-        return path
-
-    return decide
+    return path
 
 
 @pytest.fixture(scope="module")
-def trained(sample_dir, decide, tmp_path_factory):
-    folder, path = tmp_path_factory.mktemp("run") / "model", decide()
+def trained(sample_dir, tmp_path_factory):
+    folder, path = tmp_path_factory.mktemp("run") / "model", tmp_path_factory.mktemp("review")
+    path = decide(path, sample_dir, "relabel")
     words = ["train", "--data_dir", sample_dir, "--corrections", path, "--output_dir", folder, *NETWORK]
     done = run(*words)
     assert done.returncode == 0, done.stderr
@@ -47,7 +44,7 @@ def trained(sample_dir, decide, tmp_path_factory):
     return folder, words
 
 
-def test_the_run_records_the_file_and_the_card_says_what_it_changed(trained, decide):
+def test_the_run_records_the_file_and_the_card_says_what_it_changed(trained):
     folder, words = trained
     digest = hashlib.sha256(Path(words[4]).read_bytes()).hexdigest()
     assert yaml.safe_load((folder / "recipe.yaml").read_text())["corrections_sha256"] == digest
@@ -66,17 +63,15 @@ def test_a_report_on_the_run_says_it_too(trained, tmp_path):
     assert "The test split was not corrected." in done.stdout
 
 
-def test_a_run_is_not_resumed_with_other_corrections(trained, decide):
+def test_a_run_is_not_resumed_with_other_corrections(trained, sample_dir, tmp_path):
     _, words = trained
-    decide(1, "keep")
-    done = run(*words)
+    done = run(*words[:4], decide(tmp_path, sample_dir, "relabel", "keep"), *words[5:])
     assert done.returncode == 2 and "holds a run with other settings (corrections_sha256 " in done.stderr
 
 
 @pytest.mark.parametrize("job", ["prepare", "shard", "audit"])
-def test_other_jobs_say_what_they_correct(sample_dir, decide, tmp_path, job):
-    path = decide(2, "leave_out")
-    decide(2, "undo")
+def test_other_jobs_say_what_they_correct(sample_dir, tmp_path, job):
+    path = decide(tmp_path, sample_dir, "relabel")
     words = ["--data_dir", sample_dir, "--corrections", path, "--output_dir", tmp_path / "out"]
     done = run(job, *words)
     assert done.returncode == 0, done.stderr
@@ -86,8 +81,10 @@ def test_other_jobs_say_what_they_correct(sample_dir, decide, tmp_path, job):
         assert done.returncode == 2 and "shards hold labels; give it to hf-smile shard" in done.stderr
 
 
-def test_the_card_of_a_library_run_says_it(sample_dir, decide, tmp_path):
-    splits = load_smile_dataset(sample_dir, 0.25, corrections=decide(3, "leave_out"))
+def test_the_cards_of_library_users_say_it(sample_dir, tmp_path):
+    path = decide(tmp_path, sample_dir, "relabel", "leave_out")
+    splits = load_smile_dataset(sample_dir, 0.25, corrections=path)
+    assert f"was not stated. {SAID}" in str(dataset_card(splits, "me/faces", "cc-by-4.0"))
     args = SmileTrainingArguments(output_dir=str(tmp_path), max_steps=1, use_cpu=True, disable_tqdm=True)
     model = build_model("test_resnet", pretrained=False, image_size=32)
     trainer = SmileTrainer(model, args, splits["train"], splits["validation"])
