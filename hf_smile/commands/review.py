@@ -9,7 +9,7 @@ hf-smile review --data_dir data/happy_images --compare ann.csv ben.csv
 from __future__ import annotations
 
 import argparse
-import getpass
+import os
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,7 +39,9 @@ def parse_arguments(words: list[str], prog: str) -> argparse.Namespace:
         metavar="FILE.csv",
         help="open no page, but measure how far two reviewers' files agree, or one made with --blind and the labels",
     )
-    parser.add_argument("--reviewer", metavar="NAME", help="who decides (default: your login)")
+    parser.add_argument(
+        "--reviewer", default=os.environ.get("USER", "reviewer"), metavar="NAME", help="who decides (%(default)s)"
+    )
     parser.add_argument(
         "--output", default="corrections.csv", metavar="FILE", help="file of the decisions (default: %(default)s)"
     )
@@ -58,6 +60,7 @@ def parse_arguments(words: list[str], prog: str) -> argparse.Namespace:
 
 def run(args: argparse.Namespace) -> None:
     from hf_smile.errors import SmileError
+    from hf_smile.utils.model_files import read_config
 
     data = data_arguments(args)
     if args.compare:
@@ -68,7 +71,8 @@ def run(args: argparse.Namespace) -> None:
             "nothing says which labels are doubted; name --audit DIR (with --backbone it is made first, else by "
             "hf-smile audit), --model DIR, or both. --blind needs neither"
         )
-    reviewer = args.reviewer or login()
+    if args.model:
+        read_config(args.model)  # what is wrong with it is told before the imports that take seconds
     if args.backbone and not Path(args.audit, "audit.json").is_file():
         audit(args)
     from hf_smile.data.dataset import read_tables
@@ -78,9 +82,8 @@ def run(args: argparse.Namespace) -> None:
     from hf_smile.review.session import Session
 
     tables, images = read_tables(data, args.seed)
-    labels, opinions, likeness = tables.labels, [], NO_LIKENESS
-    if args.audit:
-        opinions, likeness = read_audit(args.audit, labels)
+    labels = tables.labels
+    opinions, likeness = read_audit(args.audit, labels) if args.audit else ([], NO_LIKENESS)
     if args.model:
         cache = Path(args.audit or Path(args.output).parent, "cache")
         opinion, neighbours = ask_model(args.model, tables, images, labels, cache)
@@ -88,7 +91,7 @@ def run(args: argparse.Namespace) -> None:
         if likeness.neighbours.empty:
             likeness = likeness._replace(neighbours=neighbours)
     queue = make_queue(tables, opinions, likeness, args.blind)
-    session = Session(queue, labels, args.output, reviewer, args.blind)
+    session = Session(queue, labels, args.output, args.reviewer, args.blind)
     page = Page(session, images)
     print(f"{len(page.doubted) or len(queue):,} pictures to look at; the decisions go to {args.output}")
     serve(page, args.port, lambda url: print(f"The review runs at {url} (Ctrl-C ends it)", flush=True))
@@ -134,10 +137,3 @@ def audit(args: argparse.Namespace) -> None:
         if value := getattr(args, setting.name, None):
             words += [f"--{setting.name}", *(value if isinstance(value, list) else [str(value)])]
     job.run(job.parse_arguments(words, "hf-smile audit"))
-
-
-def login() -> str:
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):  # a container whose user has no name
-        return "reviewer"

@@ -3,5 +3,5 @@
 opinions.py  what the audit and a model say of each image
 queue.py     which picture comes when
 session.py   what was decided: the file of corrections, and where the reviewer is
-page.py      the page in the browser;  page.css, page.js: its style and script
+page.py      the page in the browser;  page.html, page.css, page.js: its template, style and script
 """

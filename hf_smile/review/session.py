@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from threading import Lock
 
@@ -13,19 +14,20 @@ from hf_smile.data.corrections import (
     RELABEL,
     UNDO,
     UNSURE,
+    Corrections,
     Decision,
     append,
     now,
     read_decisions,
     standing,
 )
-from hf_smile.errors import SmileDataError
+from hf_smile.errors import Problems, SmileDataError
 from hf_smile.labels import LabelSet
 from hf_smile.review.queue import Entry
 
-DECISION_KEYS = {"k": KEEP, "u": UNSURE, "x": LEAVE_OUT}
 LABEL_KEYS = "123456789abcdefghijlmnopqrtvwy"
 """One a label, in their order."""
+_DECISION_KEYS = {"k": KEEP, "u": UNSURE, "x": LEAVE_OUT}
 
 
 class Session:
@@ -53,21 +55,20 @@ class Session:
             raise SmileDataError(f"{len(labels)} labels; a page has keys for {len(LABEL_KEYS)}")
         self.queue, self.labels, self.path, self.reviewer, self.blind = queue, labels, Path(path), reviewer, blind
         self.position_of = {entry.image_id: position for position, entry in enumerate(queue)}
-        self.decisions = read_decisions(path, labels) if self.path.is_file() else []
-        for decision in self.decisions:
-            position = self.position_of.get(decision.image_id)
-            if position is None or labels[queue[position].label] != decision.old_label:
-                raise SmileDataError(
-                    f"{path}:{decision.line}: the data have no image {decision.image_id!r} with the label "
-                    f"{decision.old_label!r}; name another --output"
-                )
-        self.standing = standing(self.decisions)
+        self._decisions: list[Decision] = []
+        self._own: list[Decision] = []  # of the reviewer, without those that were taken back
+        if self.path.is_file():
+            problems = Problems()
+            Corrections(path, ((entry.image_id, entry.label) for entry in queue), labels, problems)
+            problems.raise_if_any(path, "Name another --output.")
+            for decision in read_decisions(path, labels):
+                self._count(decision)
+        self.standing = standing(self._decisions)
         self._lock = Lock()
 
     def start(self) -> int:
         """Where the reviewer was left: the first undecided picture after their last decision."""
-        last = self._last()
-        return self._undecided(self.position_of[last.image_id] if last else -1)
+        return self._undecided(self.position_of[self._own[-1].image_id] if self._own else -1)
 
     def press(self, key: str, at: int, image_id: str) -> int:
         """Do what a key says about the picture that was shown, and name the position that comes next.
@@ -81,60 +82,42 @@ class Session:
             SmileDataError: the decision can't be written.
         """
         with self._lock:
-            at = min(max(at, 0), len(self.queue))
-            if key == "left":
-                return max(at - 1, 0)
-            if key == "right":
-                return min(at + 1, len(self.queue))
-            if key == "z":
-                return self._undo(at)
-            if at == len(self.queue) or self.queue[at].image_id != image_id:
+            if key in ("left", "right"):
+                return min(max(at + (1 if key == "right" else -1), 0), len(self.queue))
+            if key == "z" and self._own:
+                last = self._own[-1]
+                self._write(last._replace(new_label="", decision=UNDO, time=now()))
+                return self.position_of[last.image_id]
+            if self.position_of.get(image_id) != at:
                 return at
-            if key == "s":
-                return self._undecided(at)
-            decision, new = DECISION_KEYS.get(key, ""), ""
-            old = self.labels[self.queue[at].label]
+            old, new, decision = self.labels[self.queue[at].label], "", _DECISION_KEYS.get(key)
             if key in LABEL_KEYS[: len(self.labels)]:
-                label = self.labels[LABEL_KEYS.index(key)]
-                decision, new = (KEEP, "") if label == old else (RELABEL, label)
+                new = self.labels[LABEL_KEYS.index(key)]
+                new, decision = ("", KEEP) if new == old else (new, RELABEL)
             elif decision == KEEP and self.blind:
-                return at
-            if not decision:
-                return at
-            self._write(Decision(image_id, old, new, decision, self.reviewer, now()))
-            return self._undecided(at)
+                decision = None
+            if decision:
+                self._write(Decision(image_id, old, new, decision, self.reviewer, now()))
+            return self._undecided(at) if decision or key == "s" else at
 
     def changes(self) -> Counter[str]:
         """How many labels are changed so far, by the given label."""
         return Counter(decision.old_label for decision in self.standing.values() if decision.decision == RELABEL)
 
-    def _undo(self, at: int) -> int:
-        last = self._last()
-        if last is None:
-            return at
-        self._write(last._replace(new_label="", decision=UNDO, time=now()))
-        return self.position_of[last.image_id]
-
     def _write(self, decision: Decision) -> None:
         append(self.path, decision)
-        self.decisions.append(decision)
-        self.standing = standing(self.decisions)
+        self._count(decision)
+        self.standing = standing(self._decisions)
 
-    def _last(self) -> Decision | None:
-        """The reviewer's latest decision that was not taken back."""
-        undone: Counter[str] = Counter()
-        for decision in reversed(self.decisions):
-            if decision.reviewer != self.reviewer:
-                continue
-            if decision.decision == UNDO:
-                undone[decision.image_id] += 1
-            elif not undone[decision.image_id]:
-                return decision
-            else:
-                undone[decision.image_id] -= 1
-        return None
+    def _count(self, decision: Decision) -> None:
+        self._decisions.append(decision)
+        if decision.reviewer == self.reviewer and decision.decision != UNDO:
+            self._own.append(decision)
+        elif decision.reviewer == self.reviewer:
+            last = max(at for at, own in enumerate(self._own) if own.image_id == decision.image_id)
+            del self._own[last]
 
     def _undecided(self, at: int) -> int:
         """The next undecided picture after a position, from the front again after the end; there, if none is left."""
-        positions = [*range(at + 1, len(self.queue)), *range(min(at + 1, len(self.queue)))]
+        positions = chain(range(at + 1, len(self.queue)), range(at + 1))
         return next((p for p in positions if self.queue[p].image_id not in self.standing), len(self.queue))

@@ -100,7 +100,7 @@ def open_review(chromium, request):
         page.on("pageerror", lambda error: complaints.append(error))
         page.set_default_timeout(60_000)
         page.goto(server.url)
-        page.locator(".hr-where, [data-part=about] h2").first.wait_for()
+        page.locator(".hr-about").first.wait_for()
         pages.append(page)
         return page
 
@@ -121,9 +121,9 @@ def shown(page) -> str:
 
 def press(page, key: str) -> None:
     """Press a key and wait until the next picture shows."""
-    before = page.inner_html("[data-part=about]")
+    before = page.inner_html(".hr-about")
     page.keyboard.press(key)
-    page.wait_for_function("html => document.querySelector('[data-part=about]').innerHTML != html", arg=before)
+    page.wait_for_function("html => document.querySelector('.hr-about').innerHTML != html", arg=before)
 
 
 def rows(path: Path) -> list[tuple[str, ...]]:
@@ -170,37 +170,42 @@ def test_30_pictures_by_the_keyboard_with_a_killed_server_and_an_undo(data, revi
             press(page, "k")
             expected.append(row_of(entry, "k"))
     assert rows(path) == expected and len({row[0] for row in expected}) == 30
-    page.get_by_text("Every picture is decided").wait_for()
+    page.get_by_role("heading", name="Every picture is decided").wait_for()
     changed = sum(row[3] == "relabel" for row in expected) - (row_of(queue[20], KEYS[20])[3] == "relabel")
-    assert f"{changed} labels changed" in page.inner_text("[data-part=progress]")
+    assert f"{changed} labels changed" in page.inner_text(".hr header")
 
 
-def test_the_page_shows_what_speaks_for_a_decision_and_fits_a_phone(data, review, open_review, queue):
+def test_the_page_shows_what_speaks_for_a_decision_and_fits_a_phone(data, review, open_review, queue, tmp_path):
     page = open_review(review("--audit", data / "audit"), width=360, dark=True)
     number = next(number for number, entry in enumerate(queue) if entry.copies)
     for _ in range(number):
         press(page, "ArrowRight")
     entry = queue[number]
     assert shown(page) == entry.image_id and page.locator(".hr-beside img").count() == 2
-    assert f"Given label {LABEL_NAMES[entry.label]}" in re.sub(r"\s+", " ", page.inner_text("[data-part=about]"))
+    assert f"Given label {LABEL_NAMES[entry.label]}" in re.sub(r"\s+", " ", page.inner_text(".hr-about"))
     percents = [f"{100 * p:.0f} %" for p in entry.opinions["linear probe"]]
-    assert re.findall(r"\d+.%", page.inner_text("[data-part=opinions]").replace("\xa0", " ")) == percents
+    assert re.findall(r"\d+.%", page.inner_text(".hr-opinion").replace("\xa0", " ")) == percents
     assert page.locator(".hr-strip img").count() == len(entry.neighbours)
     assert page.evaluate(RIGHT_EDGE) <= 360
-    page.get_by_role("button", name="Unsure").click()
-    page.wait_for_function("id => !document.querySelector('.hr-where').innerText.endsWith(id)", arg=entry.image_id)
+    page.get_by_role("button", name="Unsure").focus()
+    press(page, "Enter")  # of the button that has the focus, not Keep
+    assert [row[3] for row in rows(tmp_path / "c.csv")] == ["unsure"]
+    page.get_by_role("button", name="Leave out").click()
+    press(page, "Enter")
+    page.wait_for_function("() => document.querySelector('.hr header').innerText.includes('3 of')")
+    assert [row[3] for row in rows(tmp_path / "c.csv")] == ["unsure", "leave_out", "keep"]
 
 
 def test_blind_nothing_on_the_page_tells_the_given_label(review, open_review, tmp_path):
     page = open_review(review("--blind"))
-    assert "Which label fits?" in page.inner_text("[data-part=about]")
+    assert "Which label fits?" in page.inner_text(".hr-about")
     assert page.locator('button[data-key="k"]').count() == 0
     first = shown(page)
     press(page, "3")
     assert rows(tmp_path / "c.csv")[0][0] == first
-    assert "changed" not in page.inner_text("[data-part=progress]")
+    assert "changed" not in page.inner_text(".hr header")
     press(page, "ArrowLeft")
-    assert shown(page) == first and f"Decided: {LABEL_NAMES[2]}" in page.inner_text("[data-part=about]")
+    assert shown(page) == first and f"Decided: {LABEL_NAMES[2]}" in page.inner_text(".hr-about")
 
 
 def test_the_page_is_for_this_machine_alone(review):
