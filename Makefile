@@ -5,7 +5,7 @@ QUICKSTART := outputs/quickstart
 # Threads that spin while they wait slow everything down where cores are shared. hf-smile says so itself, pytest does not.
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: help install quickstart demo test quality audit lowest format clean
+.PHONY: help install quickstart demo test quality docs audit lowest format clean
 
 help:  ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -15,7 +15,7 @@ install: .venv/.installed  ## install the package and its tools into .venv
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[audit,inference,heif,demo,dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[audit,inference,heif,demo,dev,docs]'
 	@touch $@
 
 quickstart: install  ## draw the sample data, fine-tune on them, show the result
@@ -35,6 +35,9 @@ quality: install  ## lint, types, and which way imports go
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: install  ## build the documentation as a site, build/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 audit: install  ## known vulnerabilities of the pinned versions
 	$(PYTHON) -m venv .venv/audit

@@ -72,6 +72,6 @@ def run(args: argparse.Namespace) -> None:
 
     from hf_smile.data.arguments import AugmentationArguments
 
-    train = datasets.load_from_disk(output_dir)["train"].cast_column("image", datasets.Image(decode=False))
+    train = datasets.load_from_disk(output_dir)["train"]
     plot_samples(train, AugmentationArguments(), output_dir / "samples.png", args.image_size, seed=args.seed)
     print(f"The prepared data set, class_distribution.png and samples.png are in {output_dir}")

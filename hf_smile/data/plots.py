@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from datasets import Dataset, DatasetDict
+from datasets import Dataset, DatasetDict, Image
 
 from hf_smile.data.images import decode_image, encoded_bytes
 from hf_smile.data.rows import labels_of
@@ -71,6 +71,7 @@ def plot_samples(
     config = data_config({"input_size": (3, image_size, image_size), "std": (1, 1, 1)})
     transform = TrainingTransform(config, augmentation)
     draw = np.random.default_rng(seed)
+    dataset = dataset.cast_column("image", Image(decode=False))
     label_ids = np.asarray(dataset["label"])
     colors = class_colors(labels_of(dataset))
     figure = new_figure(1.25 * per_class, 1.4 * len(colors))

@@ -1,0 +1,94 @@
+"""README and docs: links resolve, commands are understood, names exist, and the tutorials run from top to bottom."""
+
+import ast
+import re
+import shlex
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+from hf_smile.commands.main import JOBS
+from hf_smile.training.arguments import parse_arguments as parse_training
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("space/*.md")])
+NOTEBOOK = ROOT / "docs" / "notebooks" / "smile.ipynb"
+NAMES = [page.relative_to(ROOT).as_posix() for page in PAGES]
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """The fenced code blocks of one language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S)
+
+
+def commands(page: Path) -> list[list[str]]:
+    """The words of every `hf-smile` command in the bash blocks, continued lines joined, comments left out."""
+    lines = "\n".join(blocks(page, "bash")).replace("\\\n", " ").splitlines()
+    found = [shlex.split(line, comments=True) for line in lines if line.startswith("hf-smile ")]
+    return [words[1:] for words in found]
+
+
+def anchors(page: Path) -> set[str]:
+    """The ids that GitHub and MkDocs give the headings of a page."""
+    headings = re.findall(r"^#+ (.*)$", re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S), re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_every_link_inside_the_repository_resolves(page):
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if re.match(r"https?:|mailto:|\.\./\.\./", target):  # the web; the page of the repository's CI
+            continue
+        name, _, anchor = target.partition("#")
+        linked = (page.parent / name).resolve() if name else page
+        assert linked.exists(), f"{target} is not there"
+        assert not anchor or linked.suffix != ".md" or anchor in anchors(linked), f"{target}: no such heading"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_every_command_is_understood(page, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    for words in commands(page):
+        job, *rest = words
+        assert job in JOBS, words
+        rest = [word for word in rest if word != "..."]
+        if job == "train":
+            parse_training(rest)
+        elif rest:
+            import_module(f"hf_smile.commands.{job}").parse_arguments(rest, f"hf-smile {job}")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_every_name_that_is_imported_exists(page):
+    for block in blocks(page, "python"):
+        for node in ast.walk(ast.parse(block)):
+            if isinstance(node, ast.ImportFrom) and node.module.startswith("hf_smile"):
+                module = import_module(node.module)
+                assert all(hasattr(module, alias.name) for alias in node.names), ast.unparse(node)
+
+
+def test_the_tutorial_runs_from_top_to_bottom(tmp_path):
+    page = ROOT / "docs" / "start.md"
+    (tmp_path / "docs").symlink_to(ROOT / "docs")
+    (tmp_path / "outputs").mkdir()
+    for words in commands(page):
+        subprocess.run([sys.executable, "-m", "hf_smile", *words], cwd=tmp_path, check=True, timeout=900)
+    code = "\n".join(blocks(page, "python"))
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, timeout=300, stdout=subprocess.PIPE)
+    assert b"smile" in done.stdout
+    assert (tmp_path / "outputs" / "heat.png").stat().st_size and (
+        tmp_path / "outputs" / "report" / "report.md"
+    ).exists()
+
+
+def test_the_notebook_runs_from_top_to_bottom(tmp_path):
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    assert not any(cell.get("outputs") for cell in notebook.cells), "the outputs are not stripped"
+    NotebookClient(notebook, timeout=900, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    assert len([cell for cell in notebook.cells if "image/png" in str(cell.get("outputs"))]) == 5
