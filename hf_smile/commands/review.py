@@ -45,7 +45,7 @@ def parse_arguments(words: list[str], prog: str) -> argparse.Namespace:
     )
     parser.add_argument("--port", type=int, metavar="N", help="of the page (default: the first free one from 7860 on)")
     parser.add_argument("--seed", type=int, default=42, help="of the splits (default: %(default)s)")
-    add_data_arguments(parser, "validation_size", "on_bad_image")
+    add_data_arguments(parser, "validation_size", "on_bad_image", "corrections")
     args = parser.parse_args(words)
     if args.backbone and not args.audit:
         parser.error("--backbone needs --audit DIR, the folder to write the audit to")

@@ -27,7 +27,7 @@ HOST = "127.0.0.1"
 _FOLDER = Path(__file__).parent
 _LARGE, _SMALL = 800, 160  # pixels of the longer side
 _SIDE_BY_SIDE = 3  # copies of the picture, at most
-_KEPT = 64  # pictures that are ready to be shown again
+_KEPT = 128  # pictures that are ready to be shown again
 _SAYS = {"keep": "kept", UNSURE: "unsure", LEAVE_OUT: "left out"}
 
 
@@ -64,16 +64,22 @@ class Page:
         except SmileError as error:
             return {"problem": str(error)}
         entry = session.queue[at] if at < len(session.queue) else None
-        for later in session.queue[at + 1 : at + 3]:
-            self._ahead.submit(self.picture, later.file, _LARGE)
+        for later in session.queue[at + 1 : at + 3]:  # so that they are ready when they are asked for
+            self._ahead.submit(self._parts, later)
         parts = {
             "progress": self._progress(),
-            "picture": self._pictures(entry) if entry else "",
             "about": self._about(entry, at) if entry else self._end(),
-            "opinions": self._opinions(entry) if entry else "",
-            "others": self._neighbours(entry) if entry else "",
+            **(self._parts(entry) if entry else dict.fromkeys(("picture", "opinions", "others"), "")),
         }
         return {"at": at, "image_id": entry.image_id if entry else "", "parts": parts}
+
+    def _parts(self, entry: Entry) -> dict[str, str]:
+        """Those that no decision changes."""
+        return {
+            "picture": self._pictures(entry),
+            "opinions": self._opinions(entry),
+            "others": self._neighbours(entry),
+        }
 
     def skeleton(self) -> str:
         """The page before its first picture: the parts, and the keys, which stay."""
@@ -181,11 +187,9 @@ class Page:
         )
 
     def _changed(self) -> str:
-        changes = sorted(self.session.changes().items())
-        if not changes:
-            return " · no label changed yet"
-        parts = [f"{escape(old)} → {escape(new)} <strong>{count:,}</strong>" for (old, new), count in changes]
-        return f" · {counted(sum(count for _, count in changes), 'label')} changed: {', '.join(parts)}"
+        changes = self.session.changes()
+        by_class = ", ".join(f"{escape(name)} {changes[name]:,}" for name in self.session.labels if changes[name])
+        return f" · {counted(changes.total(), 'label')} changed" + (f": {by_class}" if by_class else "")
 
     def _end(self) -> str:
         return f"<h2>Every picture is decided</h2><p>The decisions are in {escape(str(self.session.path))}.</p>"

@@ -67,9 +67,11 @@ def make_queue(
     groups = likeness.duplicates.groupby("group")["image_id"].apply(list)
     group_of = {image_id: number for number, ids in enumerate(groups) for image_id in ids}
     table["group"] = [group_of.get(image_id, -1 - row) for image_id, row in row_of.items()]
-    by_group = table.groupby("group")
-    alike = table.groupby(["group", "label"])["label"].transform("size") / by_group["label"].transform("size")
-    leaks = by_group["split"].transform(lambda splits: (splits == "test").any() and (splits != "test").any())
+    alike = table.groupby(["group", "label"])["file"].transform("size") / table.groupby("group")["file"].transform(
+        "size"
+    )
+    tests = (table["split"] == "test").groupby(table["group"])
+    leaks = tests.transform("any") & ~tests.transform("all")
 
     given, labels = np.ones(len(table)), table["label"].to_numpy()
     doubted = (alike < 1).to_numpy(copy=True)

@@ -104,9 +104,9 @@ class Session:
             self._write(Decision(image_id, old, new, decision, self.reviewer, now()))
             return self._undecided(at)
 
-    def changes(self) -> Counter[tuple[str, str]]:
-        """Labels changed so far: how many, by old and new label."""
-        return Counter((d.old_label, d.new_label) for d in self.standing.values() if d.decision == RELABEL)
+    def changes(self) -> Counter[str]:
+        """How many labels are changed so far, by the given label."""
+        return Counter(decision.old_label for decision in self.standing.values() if decision.decision == RELABEL)
 
     def _undo(self, at: int) -> int:
         last = self._last()
