@@ -20,6 +20,7 @@ from datasets import ClassLabel, Dataset, DatasetDict
 
 from hf_smile.data.cells import read_rows
 from hf_smile.data.columns import Reading
+from hf_smile.data.splits import SPLITS
 from hf_smile.errors import Problems, SmileDataError
 from hf_smile.labels import LabelSet
 from hf_smile.utils.csv_cells import guarded
@@ -277,8 +278,9 @@ def corrections_sentence(by_split: Mapping[str, Facts]) -> str:
     Labels were corrected by corrections.csv (SHA-256 3f5a): train 2 labels (2 a -> b).
     """
     parts, files = [], {}
-    for split, of_split in by_split.items():
+    for split in (split for split in SPLITS if split in by_split):
         changed: Counter[str] = Counter()
+        of_split = by_split[split]
         for digest, facts in of_split.items():
             files[digest] = f"{facts['file']} (SHA-256 {digest[:12]})"
             changed.update(facts["changed"])

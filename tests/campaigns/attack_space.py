@@ -1,4 +1,4 @@
-"""Attacks on the demo that take time, one after another, while a bystander goes on asking for verdicts.
+"""Attacks on the demo that take time, one after another, while a bystander keeps asking for verdicts.
 
 Run by hand: python tests/campaigns/attack_space.py --seconds 60 --connections 200
 """

@@ -73,7 +73,7 @@ def campaign(folder: Path, kills: int, seed: int, train_size: int) -> None:
     begin = time.perf_counter()
     wait_for(start(data, folder / "undisturbed"))
     seconds = time.perf_counter() - begin
-    print(f"undisturbed: {seconds:.1f} s\nkill  signal   workers  after s  exit  took s  goes on from      the same")
+    print(f"undisturbed: {seconds:.1f} s\nkill  signal   workers  after s  exit  took s  resumes from      the same")
 
     rng = random.Random(seed)
     wrong = 0

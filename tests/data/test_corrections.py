@@ -234,7 +234,7 @@ def test_corrections_that_leave_nothing_in_a_split_are_refused(sample_dir, decid
 def test_two_files_one_after_the_other_are_both_told_of():
     one = {"aa": {"file": "a.csv", "changed": {"x -> y": 2}, "left_out": 0}}
     two = {"bb": {"file": "b.csv", "changed": {"x -> y": 1}, "left_out": 3}}
-    assert corrections_sentence({"train": one | two, "test": one | {}}) == (
+    assert corrections_sentence({"test": one, "train": one | two}) == (
         "Labels were corrected by a.csv (SHA-256 aa) and b.csv (SHA-256 bb): "
         "train 3 labels (3 x -> y) and 3 images left out; test 2 labels (2 x -> y)."
     )

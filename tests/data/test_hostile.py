@@ -1,4 +1,4 @@
-"""Whatever comes in, the answer is right, or one plain message that says what is wrong and how to mend it."""
+"""Whatever comes in, the answer is right, or one plain message that says what is wrong and how to fix it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def check_image(case: ImageCase) -> str:
     except SmileDataError as error:
         assert case.says is not None, f"refused: {error}"
         check_words(str(error), case.says)
-        assert ";" in str(error), f"does not say how to mend it: {error}"
+        assert ";" in str(error), f"does not say how to fix it: {error}"
         return "refused"
     assert case.looks is not None, f"not refused: {image.size}"
     assert type(image) is Image.Image and image.mode == "RGB" and image.width * image.height <= MAX_PIXELS

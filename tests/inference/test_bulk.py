@@ -83,7 +83,7 @@ def test_killed_and_started_again_nothing_is_lost_or_doubled(finished, demo_mode
     assert 0 < len(whole) < 9
     again = predict(demo_model, shards, tmp_path)
     assert again.returncode == 0, again.stderr
-    assert {file: file.stat().st_mtime_ns for file in whole} == whole  # passed over, not predicted anew
+    assert {file: file.stat().st_mtime_ns for file in whole} == whole  # passed over, not predicted again
     assert rows_of(tmp_path) == rows_of(finished[0])
     summary = finished[1].stdout.partition("images/s: ")[2]
     assert summary and again.stdout.endswith(summary)  # those of before count too

@@ -104,7 +104,7 @@ def test_killed_and_started_again_nothing_is_lost_or_doubled(sample_dir, shards,
         is_sharded(tmp_path)
     before = {file: file.stat().st_mtime_ns for file in whole}
     write_shards(sample_dir, tmp_path, HOW)
-    assert {file: file.stat().st_mtime_ns for file in whole} == before  # passed over, not written anew
+    assert {file: file.stat().st_mtime_ns for file in whole} == before  # passed over, not written again
     for split in ("train", "validation", "test"):
         assert table(tmp_path, split) == table(shards, split)
     assert is_sharded(tmp_path) and not [*tmp_path.glob("*/*.part"), *tmp_path.glob(".index-*")]

@@ -1,4 +1,4 @@
-"""Visitors who mean harm, or whose line is bad: what they get, and that the demo goes on for the others."""
+"""Visitors who mean harm, or whose line is bad: what they get, and that the demo keeps working for the others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training in this process: each setting, what a checkpoint holds, and going on from one."""
+"""Training in this process: each setting, what a checkpoint holds, and resuming from one."""
 
 import json
 import shutil

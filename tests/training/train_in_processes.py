@@ -1,4 +1,4 @@
-"""One of the processes that test_many_processes.py starts: trains, is told to stop in the middle, and goes on."""
+"""One of the processes that test_many_processes.py starts: trains, is told to stop in the middle, and resumes."""
 
 import json
 import os
@@ -72,7 +72,7 @@ if __name__ == "__main__":
         alone, seen_alone = train(shards, folder / "alone", streamed)
         stopped, seen_stopped = train(shards, folder / "stopped", streamed, stop=True)
         checkpoint = last_whole_checkpoint(folder / "stopped")
-        sealed = json.loads((checkpoint / CHECKSUMS).read_text())  # the run that goes on deletes it
+        sealed = json.loads((checkpoint / CHECKSUMS).read_text())  # the run that resumes deletes it
         again, seen_again = train(shards, folder / "stopped", streamed, checkpoint=str(checkpoint))
         report[folder.name] = {
             "checkpoint": checkpoint.name,
