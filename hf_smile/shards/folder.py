@@ -17,7 +17,7 @@ import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value
+from datasets import ClassLabel, DatasetDict, Features, Image, Value
 
 from hf_smile.data.corrections import with_facts
 from hf_smile.data.splits import SPLITS
@@ -117,8 +117,10 @@ def load_shards(folder: str | Path, *, train_images: bool = True) -> DatasetDict
         if not files and split != "validation":
             raise SmileDataError(f"{folder}: no shards of {split}")
         if files:
+            _check_columns(files)
             columns = ["image_id", "label"] if split == "train" and not train_images else None
-            splits[split] = _load(split, files, columns)
+            paths = {split: [*map(str, files)]}
+            splits[split] = datasets.load_dataset("parquet", data_files=paths, columns=columns, split=split)
     return with_corrections(splits, folder)
 
 
@@ -127,13 +129,6 @@ def with_corrections(splits: DatasetDict, folder: str | Path) -> DatasetDict:
     path = Path(folder, SETTINGS)
     facts = read_settings(path).get("corrections", {}) if path.is_file() else {}
     return DatasetDict({split: with_facts(rows, facts.get(split, {})) for split, rows in splits.items()})
-
-
-def _load(split: str, files: list[Path], columns: list[str] | None) -> Dataset:
-    _check_columns(files)
-    return datasets.load_dataset(
-        "parquet", data_files={split: [str(file) for file in files]}, columns=columns, split=split
-    )
 
 
 def _check_columns(files: Sequence[Path], labels: LabelSet | None = None) -> None:

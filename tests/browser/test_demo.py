@@ -130,7 +130,7 @@ def test_a_batch_fills_a_gallery_a_table_and_a_csv(open_demo, classifier, drawn,
     page.get_by_role("button", name="Look at them").click()
     page.get_by_text("3 verdicts, 1 file could not be read. The surest come first.").wait_for()
     captions = page.locator("#verdicts figcaption strong").all_inner_texts()
-    predictions = [classifier.predict_photo(path, faces="auto")[0] for path in drawn]
+    predictions = [classifier.predict_photo(path, faces="all")[0] for path in drawn]
     surest_first = sorted(predictions, key=lambda prediction: -max(prediction.probabilities.values()))
     assert list(map(plain, captions)) == [words_of(prediction) for prediction in surest_first]
     table = read(page, "#verdicts table")
