@@ -19,6 +19,7 @@ import yaml
 from datasets import DatasetDict
 from scipy.special import softmax
 
+from hf_smile.data.corrections import facts_of
 from hf_smile.data.record import SPLITS_FILE
 from hf_smile.data.rows import labels_of
 from hf_smile.errors import SmileError
@@ -49,7 +50,7 @@ _LEFT_BY_A_RUN = (
 _AFTER_TRAINING = ("temperature", "prior_adjustment")
 _LENGTH = ("num_train_epochs", "max_steps")
 _OF_THE_MACHINE = {
-    *("use_cpu", "data_dir", "output_dir", "dataloader_num_workers", "dataloader_prefetch_factor"),
+    *("use_cpu", "data_dir", "corrections", "output_dir", "dataloader_num_workers", "dataloader_prefetch_factor"),
     *("per_device_eval_batch_size", "save_total_limit"),
 }
 # A run may be continued for longer, on moved data, or on another machine; what is folded into the model when the
@@ -182,8 +183,8 @@ def finish_run(
         choice: of the checkpoint, as `SmileTrainer.describe_choice` gives it.
 
     Returns:
-        The metrics of `hf_smile.evaluation.metrics.compute_metrics` on the test split, `choice`, and what
-        `hf_smile.training.after.describe` adds to them.
+        The metrics of `hf_smile.evaluation.metrics.compute_metrics` on the test split, `choice`, what
+        `hf_smile.training.after.describe` adds to them, and `corrections` by split if labels were corrected.
     """
     folder, labels = Path(output_dir), labels_of(splits["test"])
     record_look(folder, splits["test"]["image_id"])
@@ -199,6 +200,8 @@ def finish_run(
     if table := after["decision"]["trade_off"]:
         path = folder / "prior_adjustment.png"
         plot_trade_off(pd.DataFrame(table), folded.prior_adjustment, path, labels=labels)
+    corrections = {split: facts for split, rows in splits.items() if (facts := facts_of(rows))}
+    after |= {"corrections": corrections} if corrections else {}
     return {**compute_metrics(predicted["test"], label_ids, labels), **after, "choice": choice}
 
 

@@ -193,7 +193,8 @@ def _read_recipe(name: str) -> list[str]:
         raise SmileError(f"{path}: not a readable YAML file: {error}") from None
     if not isinstance(recipe, dict):
         raise SmileError(f"{path}: a recipe is a list of 'setting: value' lines")
-    recipe.pop("processes", None)  # in the recipe that a run leaves; how many there are is up to the launcher
+    for of_the_run in ("processes", "corrections_sha256"):  # in the recipe that a run leaves; no settings
+        recipe.pop(of_the_run, None)
     _check_names(map(str, recipe), str(path))
     for name, value in recipe.items():
         if isinstance(value, dict) and (odd := [key for key in value if not isinstance(key, str)]):
