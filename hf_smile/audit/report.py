@@ -110,7 +110,7 @@ def to_act_on(audit: Audit) -> list[str]:
     probe = summary.get("likeness", {}).get("probe")
     found = []
     if count := summary["images"]["unreadable"]:
-        found.append(f"{counted(count, 'image')} can't be read (unreadable.csv): mend them or leave them out.")
+        found.append(f"{counted(count, 'image')} can't be read (unreadable.csv): fix them or leave them out.")
     if count := duplicates["groups_in_train_and_test"]:
         found.append(
             f"{counted(count, 'picture')} in train and test at once (duplicates.csv). `--write_clean` leaves them out "

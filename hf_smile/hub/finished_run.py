@@ -75,7 +75,7 @@ def read_looks(folder: Path, test_split: str | None = None) -> list[dict[str, An
             if look["test_split"] == (test_split or looks[-1]["test_split"])
         ]
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        raise SmileModelError(f"{path} can't be read; restore it, or start afresh in another --output_dir") from None
+        raise SmileModelError(f"{path} can't be read; restore it, or start again in another --output_dir") from None
 
 
 def report_notes(model: str | Path, split: str, corrected: Facts | None = None) -> list[str]:

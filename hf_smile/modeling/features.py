@@ -39,7 +39,7 @@ def pooled_features(
         backbone: pretrained, as in `build_model`; or a model.
         batch_size: images at a time.
         cache_dir: keeps the features of each image in one `.npy` file per backbone and transform. An image is known
-            by the digest of its bytes: one that changes is computed anew, the others are not.
+            by the digest of its bytes: one that changes is computed again, the others are not.
 
     Returns:
         (N, F) float32 in the order of `images`; F is the backbone's `num_features`.

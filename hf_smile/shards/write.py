@@ -121,7 +121,7 @@ def write_shards(
         settings = asdict(how) | {"annotations": index.digest(layout.images), "shards": shards}
         if layout.labels != SMILE_LABELS:
             settings["labels"] = [*layout.labels]
-        del settings["on_bad_image"], settings["corrections"]  # after an error, `skip` goes on where it was
+        del settings["on_bad_image"], settings["corrections"]  # after an error, `skip` resumes where it was
         if any(index.corrections.values()):
             settings["corrections"] = index.corrections
         _open_output(output, settings)

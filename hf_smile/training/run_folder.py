@@ -61,12 +61,12 @@ _PACKAGES += ["huggingface_hub", "safetensors", "numpy", "pandas", "scikit-learn
 
 
 def open_run(output_dir: str | Path, recipe: dict[str, Any], overwrite: bool = False) -> Path | None:
-    """Prepare the output folder, and tell where to go on.
+    """Prepare the output folder, and tell where to resume.
 
     Args:
         output_dir: folder of the run; made if it is not there.
         recipe: the settings of the run.
-        overwrite: start afresh; what an earlier run left is removed by `start_run`, when all else is known to be right.
+        overwrite: start again; what an earlier run left is removed by `start_run`, when all else is known to be right.
 
     Returns:
         The newest whole checkpoint of an interrupted run with the same settings; None for a fresh start.
@@ -89,12 +89,12 @@ def open_run(output_dir: str | Path, recipe: dict[str, Any], overwrite: bool = F
     checkpoint = last_whole_checkpoint(folder)
     if checkpoint is None and checkpoints(folder):
         raise SmileError(
-            f"{folder} holds checkpoints, and none of them can be gone on from.\n"
-            "Name another --output_dir, or start afresh in this one with --overwrite."
+            f"{folder} holds checkpoints, and none of them can be resumed from.\n"
+            "Name another --output_dir, or start again in this one with --overwrite."
         )
     earlier = _read_recipe(folder / RECIPE)
     if earlier is None and checkpoint is not None:
-        raise SmileError(f"{folder} holds checkpoints without a readable {RECIPE}; start afresh with --overwrite")
+        raise SmileError(f"{folder} holds checkpoints without a readable {RECIPE}; start again with --overwrite")
     finished = (folder / RESULT).exists()
     if earlier is None or not (checkpoint or finished):
         return None
@@ -102,7 +102,7 @@ def open_run(output_dir: str | Path, recipe: dict[str, Any], overwrite: bool = F
     if another := changed.keys() - _MAY_CHANGE:
         raise SmileError(
             f"{folder} holds a run with other settings ({_listed(changed, another)}).\n"
-            "Name another --output_dir, or start afresh in this one with --overwrite."
+            "Name another --output_dir, or start again in this one with --overwrite."
         )
     if finished:
         _check_that_it_goes_on(folder, earlier, recipe, checkpoint)
@@ -114,7 +114,7 @@ def open_run(output_dir: str | Path, recipe: dict[str, Any], overwrite: bool = F
     if (length := changed.keys() & {*_LENGTH}) and not schedule.startswith("constant"):
         logger.warning(
             "%s: %s bends the learning rate (%s): what is trained already followed the schedule of the earlier length, "
-            "so the result is not that of a run of this length. For that, start afresh with --overwrite.",
+            "so the result is not that of a run of this length. For that, start again with --overwrite.",
             *(folder, _listed(changed, length), schedule),
         )
     return checkpoint
@@ -128,13 +128,13 @@ def _check_that_it_goes_on(
     if not longer and all((recipe.get(name) or 0) == (earlier.get(name) or 0) for name in _AFTER_TRAINING):
         raise SmileError(
             f"{folder} holds a finished run; its results are in {folder / RESULT}.\n"
-            "Name another --output_dir, start afresh with --overwrite, go on with more --num_train_epochs, or\n"
-            "let it decide otherwise with another --prior_adjustment or --temperature, without training anew."
+            "Name another --output_dir, start again with --overwrite, resume with more --num_train_epochs, or\n"
+            "let it decide otherwise with another --prior_adjustment or --temperature, without training again."
         )
     if checkpoint is None:
         raise SmileError(
-            f"{folder} holds a finished run without its checkpoints, so there is nothing to go on from; "
-            "name another --output_dir, or start afresh with --overwrite"
+            f"{folder} holds a finished run without its checkpoints, so there is nothing to resume from; "
+            "name another --output_dir, or start again with --overwrite"
         )
 
 
@@ -277,5 +277,5 @@ def _read_recipe(path: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise SmileError(f"{path}: can't be read ({error}); start afresh with --overwrite") from None
+        raise SmileError(f"{path}: can't be read ({error}); start again with --overwrite") from None
     return recipe if isinstance(recipe, dict) else None

@@ -47,7 +47,7 @@ class TrainingSettings:
     """What `SmileTrainingArguments` has beyond `transformers.TrainingArguments`, or by another default."""
 
     output_dir: str = setting("outputs/model", "where the run leaves all it makes")
-    overwrite: bool = setting(False, "start afresh in an output folder that holds a run")
+    overwrite: bool = setting(False, "start again in an output folder that holds a run")
     ema_decay: float = setting(0.995, "average the weights exponentially with this decay, which is saved; 0 is off")
     select_best: str = setting(
         "accuracy",
