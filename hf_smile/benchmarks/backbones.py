@@ -26,7 +26,7 @@ from hf_smile.evaluation.predictions import read_predictions
 from hf_smile.labels import LabelSet
 from hf_smile.modeling.features import pooled_features
 from hf_smile.modeling.probe import describe_backbone, probe, split_rows
-from hf_smile.training.arguments import parse_arguments, to_recipe
+from hf_smile.training.arguments import Arguments, parse_arguments, to_recipe
 from hf_smile.training.device import keep_freed_memory
 from hf_smile.training.run_folder import is_finished
 
@@ -97,19 +97,13 @@ def fine_tune_all(
         output_dir: gets the runs.
 
     Raises:
-        SmileError: a setting is wrong, or a run failed.
+        SmileError: as `fine_tune`.
     """
     facts, rows = [], []
     for name in backbones:
         for seed in seeds:
             folder = output_dir / Path(name).name / str(seed)
-            words = [*settings, "--backbone", name, "--seed", str(seed), "--output_dir", str(folder)]
-            arguments = parse_arguments(words)
-            if is_finished(folder, to_recipe(arguments)):
-                print(f"{folder} is finished already", flush=True)
-            else:
-                print(f"{folder}: fine-tuning", flush=True)
-                _train(words, folder, with_test)
+            arguments = fine_tune([*settings, "--backbone", name, "--seed", str(seed)], folder, with_test)
             for split in ("validation", "test")[: 1 + with_test]:
                 found = read_predictions(folder / f"{split}_predictions.csv")
                 rows.append(_scores(name, seed, split, found.probabilities, found.label_ids, found.labels))
@@ -119,7 +113,26 @@ def fine_tune_all(
     return pd.DataFrame(facts), pd.DataFrame(rows)
 
 
-def _train(words: Sequence[str], folder: Path, with_test: bool) -> None:
+def fine_tune(settings: Sequence[str], folder: Path, with_test: bool) -> Arguments:
+    """A training in a process of its own, unless it is finished already.
+
+    Args:
+        settings: words of `hf-smile train`.
+        folder: of the run.
+        with_test: print the test results.
+
+    Returns:
+        All settings of the run.
+
+    Raises:
+        SmileError: a setting is wrong, or the run failed.
+    """
+    words = [*settings, "--output_dir", str(folder)]
+    arguments = parse_arguments(words)
+    if is_finished(folder, to_recipe(arguments)):
+        print(f"{folder} is finished already", flush=True)
+        return arguments
+    print(f"{folder}: fine-tuning", flush=True)
     launch = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--quiet", "-m", "hf_smile"]
     run = subprocess.Popen([*launch, "train", *words], stdout=subprocess.PIPE, text=True)
     assert run.stdout is not None
@@ -128,6 +141,7 @@ def _train(words: Sequence[str], folder: Path, with_test: bool) -> None:
             print(line, end="", flush=True)
     if run.wait():
         raise SmileError(f"{folder}: the run failed; its message is above. Fix it and start again: what is done stays")
+    return arguments
 
 
 def _scores(
