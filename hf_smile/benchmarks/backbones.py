@@ -97,13 +97,13 @@ def fine_tune_all(
         output_dir: gets the runs.
 
     Raises:
-        SmileError: as `fine_tune`.
+        SmileError: a setting is wrong, or a run failed.
     """
     facts, rows = [], []
     for name in backbones:
         for seed in seeds:
             folder = output_dir / Path(name).name / str(seed)
-            arguments = fine_tune([*settings, "--backbone", name, "--seed", str(seed)], folder, with_test)
+            arguments = train_in(folder, [*settings, "--backbone", name, "--seed", str(seed)], with_test)
             for split in ("validation", "test")[: 1 + with_test]:
                 found = read_predictions(folder / f"{split}_predictions.csv")
                 rows.append(_scores(name, seed, split, found.probabilities, found.label_ids, found.labels))
@@ -113,13 +113,13 @@ def fine_tune_all(
     return pd.DataFrame(facts), pd.DataFrame(rows)
 
 
-def fine_tune(settings: Sequence[str], folder: Path, with_test: bool) -> Arguments:
+def train_in(folder: Path, words: Sequence[str], with_test: bool = True) -> Arguments:
     """A training in a process of its own, unless it is finished already.
 
     Args:
-        settings: words of `hf-smile train`.
         folder: of the run.
-        with_test: print the test results.
+        words: of `hf-smile train`, but for the folder.
+        with_test: show the test results.
 
     Returns:
         All settings of the run.
@@ -127,7 +127,7 @@ def fine_tune(settings: Sequence[str], folder: Path, with_test: bool) -> Argumen
     Raises:
         SmileError: a setting is wrong, or the run failed.
     """
-    words = [*settings, "--output_dir", str(folder)]
+    words = [*words, "--output_dir", str(folder)]
     arguments = parse_arguments(words)
     if is_finished(folder, to_recipe(arguments)):
         print(f"{folder} is finished already", flush=True)
