@@ -7,11 +7,11 @@ import json
 import re
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from forgetting import Uploads
+from forgetting import Health, Uploads
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -25,7 +25,17 @@ MAX_BATCH = 600_000_000
 MAX_HELD = 2_000_000_000
 """Bytes of the uploads of all visitors, until they are deleted."""
 
+MAX_WAITING = 16
+"""Requests of one client that wait or are worked on: what others wait for is never one visitor's work alone."""
+
+# Scripts and styles stand in Gradio's page itself, its HTML component compiles scripts; no other server is asked.
+_CONTENT_SECURITY_POLICY = (
+    "default-src 'self' data: blob:; script-src 'self' blob: 'unsafe-inline' 'unsafe-eval'; "
+    "style-src 'self' 'unsafe-inline'; object-src 'none'; base-uri 'self'; form-action 'self'"
+)
 _UPLOAD = "/gradio_api/upload"
+_HEALTH = "/health"
+_QUEUED = re.compile(r"/gradio_api/(queue/join|run/predict|call/(v2/)?[\w-]+)/?", re.IGNORECASE)
 _NEEDED = re.compile(
     r"/(config/?|theme\.css|favicon\.ico|manifest\.json|robots\.txt|(static|assets|svelte)/.+)?"
     r"|/gradio_api/(info/?|openapi\.json|app_id/?|startup-events|theme\.css|upload|upload_progress|file=(?!https?:).+"
@@ -46,10 +56,12 @@ class Gate:
     Args:
         app: what is guarded.
         uploads: where uploads lie.
+        health: what `/health` tells.
+        waiting: how many requests of a client, known by its address, are not done.
     """
 
-    def __init__(self, app: ASGIApp, uploads: Uploads) -> None:
-        self.app, self.uploads = app, uploads
+    def __init__(self, app: ASGIApp, uploads: Uploads, health: Health, waiting: Callable[[str], int]) -> None:
+        self.app, self.uploads, self.health, self.waiting = app, uploads, health, waiting
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -62,12 +74,22 @@ class Gate:
             answering = True
             answered = message["type"] == "http.response.body" and not message.get("more_body")
             if message["type"] == "http.response.start":  # an upload is never taken for a page
-                MutableHeaders(scope=message)["X-Content-Type-Options"] = "nosniff"
+                headers = MutableHeaders(scope=message)
+                headers["X-Content-Type-Options"] = "nosniff"
+                headers["Content-Security-Policy"] = _CONTENT_SECURITY_POLICY
             await send(message)
 
         try:
+            if scope["path"] == _HEALTH:
+                problem = self.health.problem
+                told = {"status": "ok"} if problem is None else {"status": "failing", "detail": problem}
+                await JSONResponse(told, 200 if problem is None else 503)(scope, receive, answer)
+                return
             if not _NEEDED.fullmatch(scope["path"]):
                 raise HTTPException(404)
+            if scope["method"] == "POST" and _QUEUED.fullmatch(scope["path"]):
+                if self.waiting((scope.get("client") or ("",))[0]) >= MAX_WAITING:
+                    raise HTTPException(429, f"you have {MAX_WAITING} requests under way; wait until some are done")
             if scope["path"] == _UPLOAD:
                 receive = self._counted(receive)
             elif scope["method"] not in ("GET", "HEAD"):
