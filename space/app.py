@@ -9,6 +9,7 @@ import os
 import signal
 import tempfile
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -121,11 +122,10 @@ def main() -> None:
                 run_history=False,
                 enable_monitoring=False,
                 ssr_mode=False,
-                footer_links=["api", "settings"],
+                mcp_server=find_spec("mcp") is not None,
+                footer_links=["api"],
                 app_kwargs={
-                    "middleware": [
-                        Middleware(Gate, uploads=uploads, health=health, waiting=partial(waiting_of, page))
-                    ],
+                    "middleware": [Middleware(Gate, uploads=uploads, health=health, waiting=partial(waiting_of, page))],
                     "lifespan": keep_forgetting(page, uploads, health),
                 },
                 prevent_thread_lock=True,

@@ -177,7 +177,7 @@ class Engine:
         return explain(self._torch_classifier(), face.crop, face.prediction.label)
 
     def warm_up(self) -> threading.Thread:
-        """Explain something in the background, for what the first time takes seconds; what is wrong with it, `explain` says."""
+        """Explain something in the background: the first time takes seconds. What is wrong with it, `explain` says."""
 
         def load() -> None:
             with suppress(SmileModelError, ImportError):

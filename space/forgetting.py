@@ -156,7 +156,9 @@ def waiting_of(page: gr.Blocks, client: str) -> int:
     return sum(event.request.client is not None and event.request.client.host == client for event in events)
 
 
-def keep_forgetting(page: gr.Blocks, uploads: Uploads, health: Health) -> Callable[[Any], AbstractAsyncContextManager[None]]:
+def keep_forgetting(
+    page: gr.Blocks, uploads: Uploads, health: Health
+) -> Callable[[Any], AbstractAsyncContextManager[None]]:
     """What forgets, in rounds, for as long as the server of the page runs: its `lifespan`."""
     mailboxes = page._queue.pending_messages_per_session = Mailboxes()
     idle: dict[Any, tuple[Any, float]] = {}

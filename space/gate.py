@@ -20,6 +20,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 MAX_CALL = 1_000_000
 """Bytes of a request that is no upload."""
+MAX_TOOL_CALL = 10_000_000
+"""Bytes of a call of an MCP tool, which has its photo inside."""
 MAX_BATCH = 600_000_000
 """Bytes that are uploaded at once, in one file or in many."""
 MAX_HELD = 2_000_000_000
@@ -34,12 +36,12 @@ _CONTENT_SECURITY_POLICY = (
     "style-src 'self' 'unsafe-inline'; object-src 'none'; base-uri 'self'; form-action 'self'"
 )
 _UPLOAD = "/gradio_api/upload"
-_HEALTH = "/health"
+_HEALTH, _TOOLS = "/health", "/gradio_api/mcp"
 _QUEUED = re.compile(r"/gradio_api/(queue/join|run/predict|call/(v2/)?[\w-]+)/?", re.IGNORECASE)
 _NEEDED = re.compile(
     r"/(config/?|theme\.css|favicon\.ico|manifest\.json|robots\.txt|(static|assets|svelte)/.+)?"
     r"|/gradio_api/(info/?|openapi\.json|app_id/?|startup-events|theme\.css|upload|upload_progress|file=(?!https?:).+"
-    r"|queue/(join|data|status)|run/predict/?|call/(v2/)?[\w-]+/?(\w+)?|heartbeat/[\w-]+|cancel|reset/?)",
+    r"|queue/(join|data|status)|run/predict/?|call/(v2/)?[\w-]+/?(\w+)?|heartbeat/[\w-]+|cancel|reset/?|mcp(/(schema)?)?)",
     re.IGNORECASE | re.DOTALL,
 )
 _PAUSE = 30  # seconds without a byte
@@ -81,19 +83,16 @@ class Gate:
 
         try:
             if scope["path"] == _HEALTH:
-                problem = self.health.problem
-                told = {"status": "ok"} if problem is None else {"status": "failing", "detail": problem}
-                await JSONResponse(told, 200 if problem is None else 503)(scope, receive, answer)
+                await self._tell_health()(scope, receive, answer)
                 return
             if not _NEEDED.fullmatch(scope["path"]):
                 raise HTTPException(404)
-            if scope["method"] == "POST" and _QUEUED.fullmatch(scope["path"]):
-                if self.waiting((scope.get("client") or ("",))[0]) >= MAX_WAITING:
-                    raise HTTPException(429, f"you have {MAX_WAITING} requests under way; wait until some are done")
+            if scope["method"] == "POST" and _QUEUED.fullmatch(scope["path"]) and self._is_greedy(scope):
+                raise HTTPException(429, f"you have {MAX_WAITING} requests under way; wait until some are done")
             if scope["path"] == _UPLOAD:
                 receive = self._counted(receive)
             elif scope["method"] not in ("GET", "HEAD"):
-                receive = await self._checked(receive)
+                receive = await self._checked(receive, MAX_TOOL_CALL if scope["path"].startswith(_TOOLS) else MAX_CALL)
             await self.app(scope, receive, answer)
         except ClientDisconnect:
             pass
@@ -102,6 +101,15 @@ class Gate:
                 await _refusal(error)(scope, receive, answer)
             elif not answered:  # a stream that is broken off
                 await send({"type": "http.response.body"})
+
+    def _tell_health(self) -> JSONResponse:
+        if self.health.problem is None:
+            return JSONResponse({"status": "ok"})
+        return JSONResponse({"status": "failing", "detail": self.health.problem}, 503)
+
+    def _is_greedy(self, scope: Scope) -> bool:
+        client = scope.get("client")
+        return client is not None and self.waiting(client[0]) >= MAX_WAITING
 
     def _counted(self, receive: Receive) -> Receive:
         """An upload as it comes, which ends where it gets too large or too slow."""
@@ -121,16 +129,16 @@ class Gate:
 
         return receive_part
 
-    async def _checked(self, receive: Receive) -> Receive:
-        """A call, read and found to name no file but uploaded ones."""
+    async def _checked(self, receive: Receive, limit: int) -> Receive:
+        """A call of at most `limit` bytes, read and found to name no file but uploaded ones."""
         body, end, more = bytearray(), _now() + _CALL_WITHIN, True
         while more:
             message = await _within(end - _now(), receive)
             if message["type"] == "http.disconnect":
                 raise ClientDisconnect
             body += message.get("body", b"")
-            if len(body) > MAX_CALL:
-                raise HTTPException(413, f"more than {MAX_CALL // 10**6} MB; files have to be uploaded first")
+            if len(body) > limit:
+                raise HTTPException(413, f"more than {limit // 10**6} MB; files have to be uploaded first")
             more = message.get("more_body", False)
         if not all(map(self.uploads.holds, _paths(bytes(body)))):
             raise HTTPException(400, "that is no uploaded file; upload it first")

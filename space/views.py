@@ -24,7 +24,8 @@ _ANSWERS = ("p_smile", "p_genuine_given_smile")
 _PHOTO_SIDE, _THUMBNAIL_SIDE, _BADGE_SIDE = 1024, 160, 112
 
 CAMERA = """
-<div class="hs-camera" hidden><video muted playsinline aria-label="Your camera"></video><div class="hs-over"></div></div>
+<div class="hs-camera" hidden><video muted playsinline aria-label="Your camera"></video>
+<div class="hs-over"></div></div>
 <button type="button" class="hs-button">Start the camera</button>
 <p class="hs-hint">Frames are looked at one by one and kept nowhere.</p><p role="alert"></p>
 """
@@ -195,9 +196,7 @@ def batch(predictions: Sequence[SmilePrediction], faces: Sequence[SeenFace]) -> 
         f"<li><strong>{escape(prediction.source or 'a file')}</strong> {escape(_reason(prediction))}</li>"
         for prediction in failed
     )
-    return (
-        f'<h2 data-say="{said}">{said}</h2>{f"<ul class=hs-errors>{errors}</ul>" if errors else ""}{_gallery(faces)}'
-    )
+    return f'<h2 data-say="{said}">{said}</h2>{f"<ul class=hs-errors>{errors}</ul>" if errors else ""}{_gallery(faces)}'
 
 
 def _reason(prediction: SmilePrediction) -> str:

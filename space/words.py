@@ -110,4 +110,3 @@ def track_record(prediction: SmilePrediction, metrics: Mapping[str, Any]) -> str
     times = "every time" if precision > 0.95 else f"{round(10 * precision)} times in 10"
     times = times.replace("1 times", "1 time")
     return f"When it says “{word(str(label))}”, it was right {times} on its test images."
-

@@ -35,8 +35,9 @@ import engine
 import environment
 import forgetting
 import gate
+import gradio as gr
 from engine import Engine
-from forgetting import Mailboxes, Uploads, drop_idle_connections, forget_idle_visitors
+from forgetting import Health, Mailboxes, Uploads, drop_idle_connections, forget_idle_visitors
 from starlette.requests import Request
 
 SPACE = Path(app.__file__).parent
@@ -268,9 +269,9 @@ def test_a_photo_too_thin_to_be_looked_at_has_no_face(visitor, demo_model, tmp_p
     strip = Path(environment.UPLOADS.name) / "strip.png"
     Image.new("RGB", (1, 20_000)).save(strip)
     page = app.build_page(Engine(str(demo_model)), tmp_path)
-    (look,) = [each.fn for each in page.fns.values() if "_photo_tab.<locals>.look" in str(each.fn)]
-    html, details, faces = look(uploaded(strip))
-    assert "No face found" in html and (details, faces) == ("", [])
+    (look,) = [each.fn for each in page.fns.values() if "photo_tab.<locals>.look" in str(each.fn)]
+    html, where, _, faces, _ = look(gr.EventData(None, {"path": str(strip)}))
+    assert "No face found" in html and (where["visible"], faces) == (False, [])
     answer = call(visitor, "predict", uploaded(upload(visitor, "strip.png", strip.read_bytes())))
     assert "no face found" in answer and "event: complete" in answer
 
@@ -307,7 +308,7 @@ def through_gate(tmp_path: Path, path: str, *parts: bytes | float) -> tuple[int,
         sent.append(message)
 
     scope = {"type": "http", "method": "POST", "path": path, "headers": []}
-    asyncio.run(gate.Gate(read, Uploads(tmp_path))(scope, receive, send))
+    asyncio.run(gate.Gate(read, Uploads(tmp_path), Health(), lambda client: 0)(scope, receive, send))
     return sent[0]["status"], sent[1]["body"].decode()
 
 
@@ -345,7 +346,7 @@ def test_a_fault_after_the_answer_sends_no_second_one(tmp_path):
         sent.append(message["type"])
 
     scope = {"type": "http", "method": "GET", "path": "/config", "headers": []}
-    asyncio.run(gate.Gate(answer_and_fail, Uploads(tmp_path))(scope, None, send))
+    asyncio.run(gate.Gate(answer_and_fail, Uploads(tmp_path), Health(), lambda client: 0)(scope, None, send))
     assert sent == ["http.response.start", "http.response.body"]
 
 
