@@ -104,6 +104,13 @@ def build_page(engine: Engine, samples: Path) -> gr.Blocks:
     return page.queue(max_size=_WAITING, api_open=False)
 
 
+def __getattr__(name: str) -> gr.Blocks:
+    """`demo`, the page, for what looks for it in this module; its example photos are removed with the uploads."""
+    if name != "demo":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return build_page(Engine(MODEL), Path(tempfile.mkdtemp(dir=environment.UPLOADS.name)))
+
+
 def main() -> None:
     port = _port(environment.PORT)
     engine = Engine(MODEL)

@@ -10,6 +10,7 @@ import traceback
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ EVERY = 10
 _FETCH_WITHIN = 60  # seconds, of an answer that nobody waits for
 _IDLE_CONNECTION = 30  # seconds
 _MOST_REMEMBERED = 200  # visitors whose photos are in memory
-_MOST_WATCHED = 1000  # uploads of which Gradio keeps how far they are
+_ROUNDS_OF_PROGRESS = 360  # after which Gradio forgets how far uploads are, which it does not by itself
 
 
 @dataclass
@@ -170,16 +171,15 @@ def keep_forgetting(
         gone = uploads.sweep(FORGET_AFTER, samples)
         for known in page.temp_file_sets:
             known.difference_update(gone)
-        if len(file_upload_statuses._signals) > _MOST_WATCHED:
-            file_upload_statuses._signals.clear()
-            file_upload_statuses._statuses.clear()
 
     async def rounds() -> None:
         samples = set(uploads.folder.rglob("*"))
-        while True:
+        for number in count(1):
             await asyncio.sleep(EVERY)
             try:
                 forget(samples)
+                if number % _ROUNDS_OF_PROGRESS == 0:
+                    file_upload_statuses.__init__()  # type: ignore[misc]
                 await asyncio.to_thread(give_memory_back)
                 health.problem = None
             except Exception as error:  # the next round may do better

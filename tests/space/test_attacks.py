@@ -174,6 +174,7 @@ def test_a_page_under_the_name_of_a_picture_is_taken_for_a_picture(visitor):
         b'{"data": [], "session_hash": "a", "fn_index": 99999}',
         b'{"data": [], "session_hash": "a", "fn_index": 1e99}',
         b'{"data": [], "session_hash": 7, "fn_index": 0}',
+        b'{"data": "x", "session_hash": "a", "fn_index": 0}',
         b'{"data": ' + 20_000 * b"[" + 20_000 * b"]" + b"}",
     ],
 )
@@ -220,6 +221,62 @@ def test_a_visitor_without_a_name_does_not_stop_the_work_for_all(visitor):
         assert visitor.post("/gradio_api/call/predict_batch", json=join).status_code == 200
     assert "p_smile" in call(visitor, "predict_batch", [hopper])
     assert "p_smile" in call(visitor, "predict", hopper)
+
+
+def test_a_greedy_visitor_is_told_to_wait_and_others_are_served(visitor):
+    many = [uploaded(upload(visitor, "hopper.jpg", HOPPER.read_bytes()))] * 20
+    greedy, other = ({"X-Forwarded-For": address} for address in ("10.0.0.1", "10.0.0.2"))
+    call_many = {"url": "/gradio_api/call/predict_batch", "json": {"data": [many]}}
+    answers = [visitor.post(**call_many, headers=greedy) for _ in range(gate.MAX_WAITING + 4)]
+    assert [answer.status_code for answer in answers][-1] == 429
+    assert "wait until some are done" in answers[-1].json()["detail"]
+    posted = visitor.post("/gradio_api/call/predict", json={"data": [many[0]]}, headers=other)
+    assert "p_smile" in visitor.get(f"/gradio_api/call/predict/{posted.json()['event_id']}").text
+
+
+def test_a_clip_that_nobody_waits_for_is_looked_at_no_further(demo_model, tmp_path, monkeypatch):
+    cv2 = pytest.importorskip("cv2")
+    path = Path(environment.UPLOADS.name) / "clip.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 8, (64, 64))
+    for _ in range(80):
+        writer.write(np.zeros((64, 64, 3), np.uint8))
+    writer.release()
+    engine, looked = Engine(str(demo_model)), []
+    monkeypatch.setattr(engine.classifier, "predict_photo", lambda photo, **_: looked.append(1) or [])
+    page = app.build_page(engine, tmp_path)
+    (follow,) = [each.fn for each in page.fns.values() if "video_tab.<locals>.follow" in str(each.fn)]
+    running = follow(uploaded(path), progress=lambda *_, **__: None)
+    next(running)
+    running.close()  # as Gradio does where the visitor has gone, and where Stop was pressed
+    assert 1 <= len(looked) <= 3
+
+
+def test_a_round_of_forgetting_that_fails_is_told_by_health_and_the_next_one_clears_it(tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(forgetting, "EVERY", 0)
+    monkeypatch.setattr(forgetting, "drop_idle_connections", lambda *_: None)
+    broken = SimpleNamespace(_queue=SimpleNamespace(event_ids_to_events={}), server=None)  # has no state_holder
+    health = Health()
+
+    async def some_rounds() -> None:
+        async with forgetting.keep_forgetting(broken, Uploads(tmp_path), health)(None):
+            while health.problem is None:
+                await asyncio.sleep(0.01)
+
+    asyncio.run(asyncio.wait_for(some_rounds(), 20))
+    told = gate.Gate(None, Uploads(tmp_path), health, lambda client: 0)._tell_health()
+    assert told.status_code == 503 and b"AttributeError in forget_idle_visitors" in told.body
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_healthy_demo_says_so(visitor):
+    answer = visitor.get("/health")
+    assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
+
+
+def test_every_answer_forbids_the_page_to_ask_other_servers(visitor):
+    for path in ("/", "/config", "/gradio_api/info", "/health"):
+        policy = visitor.get(path).headers["content-security-policy"]
+        assert "default-src 'self'" in policy and "http" not in policy
 
 
 def test_poison_among_good_pictures_spoils_nothing_else(visitor):

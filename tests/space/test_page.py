@@ -215,6 +215,13 @@ def test_a_choice_of_a_face_that_is_not_there_explains_the_first(demo_model, tmp
     assert "was forgotten" in functions["explain"](None, 0)
 
 
+def test_the_page_is_in_the_module_for_what_looks_for_it_there(demo_model, monkeypatch):
+    monkeypatch.setattr(app, "MODEL", str(demo_model))
+    assert isinstance(app.demo, gr.Blocks) and app.demo.title == app.TITLE
+    with pytest.raises(AttributeError):
+        _ = app.something_else
+
+
 def test_a_model_without_a_card_is_said_to_have_none(tmp_path):
     text = about.about(str(tmp_path))
     assert "comes without a card" in text and "not tested" in text
