@@ -43,6 +43,10 @@ def _one_line(text: str) -> str:
 class Problems(list[str]):
     """What is wrong with the data, collected so that it can be told at once.
 
+    Attributes:
+        unknown_labels: labels, in the order in which they were met, that `--label_map` could explain.
+        number_labels: labels that are numbers. Where one is unknown, the others may not mean what they seem to.
+
     >>> Problems(["train.csv:3: empty id"]).raise_if_any("happy_images")
     Traceback (most recent call last):
     hf_smile.errors.SmileDataError: 1 problem in happy_images:
@@ -52,9 +56,11 @@ class Problems(list[str]):
     def __init__(self, problems: Iterable[str] = ()) -> None:
         super().__init__(problems)
         self.unknown_labels: dict[str, None] = {}
-        """Labels, in the order in which they were met, that `--label_map` could explain."""
         self.number_labels: dict[str, None] = {}
-        """Labels that are numbers. Where one is unknown, the others may not mean what they seem to."""
+
+    def add_images(self, rows: Iterable[Iterable[str]]) -> None:
+        """Add the problems of images: place, id and problem of each; where that is empty, there is none."""
+        self.extend(f"{place}: image {image_id!r}: {problem}" for place, image_id, problem in rows if problem)
 
     def raise_if_any(self, where: object, hint: str = "") -> None:
         """Raise a `SmileDataError` with 20 problems, their total and a `hint` on how to fix them.

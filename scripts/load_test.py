@@ -59,7 +59,7 @@ def main() -> None:
                 break
             path = Path(folder, f"{seed}.png")
             draw_face(seed % 3, np.random.default_rng(seed), size=160).save(path)
-            if predictions := classifier.predict_photo(path, faces="auto"):  # of drawn faces, some are not seen as one
+            if predictions := classifier.predict_photo(path, faces="all"):  # of drawn faces, some are not seen as one
                 photos.append(path)
                 expected.append(predictions[0].to_dict())
         if len({answer["p_smile"] for answer in expected}) < args.users:

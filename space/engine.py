@@ -103,7 +103,7 @@ class Engine:
         Raises:
             SmileDataError: the photo is too long and thin.
         """
-        predictions = self.classifier.predict_photo(photo, faces="auto", max_faces=MAX_FACES)
+        predictions = self.classifier.predict_photo(photo, faces="all", max_faces=MAX_FACES)
         for prediction in predictions:
             if prediction.error:
                 raise SmileDataError(prediction.error)

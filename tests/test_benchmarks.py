@@ -158,10 +158,3 @@ def test_the_script_tells_mistakes_before_it_measures(monkeypatch, capsys, words
     with pytest.raises(SystemExit) as exit:
         runpy.run_path(str(SCRIPT), run_name="__main__")
     assert exit.value.code == 2 and message in capsys.readouterr().err
-
-
-def test_wrong_use_is_told(tmp_path):
-    with pytest.raises(SmileError, match="--rounds is 0"):
-        alternate({}, rounds=0, desc="Test")
-    with pytest.raises(SmileError, match=r"must end in \.json"):
-        write_results({}, {}, tmp_path / "predict.txt", "A title")

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
@@ -60,18 +59,15 @@ def audit_images(
         cache_dir: keeps the features of the images.
         options: further arguments of `run_audit`.
     """
-    if backbone:
-        from hf_smile.modeling import build_model
+    if not backbone:
+        return run_audit(scan_images(tables, images), **options)
+    from hf_smile.modeling import build_model
+    from hf_smile.modeling.features import pooled_features
 
-        build_model(backbone)  # a mistake in its name should not wait for the images
+    build_model(backbone)  # a mistake in its name should not wait for the images
     scan = scan_images(tables, images)
-    features: np.ndarray | None = None
-    if backbone:
-        from hf_smile.modeling.features import pooled_features
-
-        digests = scan.table["digest"].map(bytes.decode)
-        refuse_trained_on(backbone, zip(scan.table["image_id"], digests, strict=True))
-        good = scan.table.loc[scan.table["problem"] == "", "file"]
-        files = (images.read(file) for file in tqdm(good, desc="Features", unit=" images", delay=1))
-        features = pooled_features(files, backbone, batch_size=batch_size, cache_dir=cache_dir)
+    refuse_trained_on(backbone, zip(scan.table["image_id"], scan.table["digest"].map(bytes.decode), strict=True))
+    good = scan.table.loc[scan.table["problem"] == "", "file"]
+    files = (images.read(file) for file in tqdm(good, desc="Features", unit=" images", delay=1))
+    features = pooled_features(files, backbone, batch_size=batch_size, cache_dir=cache_dir)
     return run_audit(scan, features, **options)

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from hf_smile.audit.scan import Scan
-from hf_smile.audit.similarity import NO_LINKS, Links, clusters, spanning_forest
+from hf_smile.audit.similarity import NO_LINKS, Links, clusters, link_all, pairs_in_block
 
 KINDS = ("same bytes", "same picture", "similar")
 """How the images of a group are known to be one picture, the surest way first."""
@@ -19,7 +19,7 @@ THUMBNAIL_CORRELATION = 0.99
 """Of the thumbnails of one picture. For those faces it was 0.995 or more. Faces fill their crops alike, so that even
 equal hashes come about by chance: 3 of 11 pairs of equal hash among 6,442 faces had 0.88 to 0.985."""
 
-_ROWS, _COLUMNS, _PAIRS = 1024, 4096, 65536  # compared at a time
+_PAIRS = 65536  # of thumbnails, compared at a time
 
 
 def duplicate_links(scan: Scan, similar: Links = NO_LINKS) -> dict[str, Links]:
@@ -98,40 +98,31 @@ def count_groups(groups: pd.DataFrame) -> dict[str, int]:
 
 def link_equal(keys: np.ndarray) -> Links:
     """Link each row to the first one with the same key (N,)."""
-    _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
-    second = np.arange(len(keys))
-    later = first[inverse] != second
-    return Links(
-        first[inverse][later].astype(np.int32), second[later].astype(np.int32), np.ones(later.sum(), np.float32)
-    )
+    first = pd.Series(range(len(keys))).groupby(keys).transform("min").to_numpy()
+    later = np.flatnonzero(first != np.arange(len(keys)))
+    return Links(np.stack([first[later], later]), np.ones(len(later), np.float32))
 
 
 def _link_pictures(scan: Scan) -> Links:
     """Rows of one picture. All pairs of hashes are compared, a block at a time: 5 billion pairs, as 100,000 images
     have, take half a minute."""
-    hashes, count = scan.table["dhash"].to_numpy(), len(scan.table)
-    found = NO_LINKS
-    for i in range(0, count, _ROWS):
-        for j in range(i, count, _COLUMNS):
-            differing = np.bitwise_count(hashes[i : i + _ROWS, None] ^ hashes[None, j : j + _COLUMNS])
-            first, second = np.nonzero(differing <= HASH_BITS)
-            first, second = first + i, second + j
-            above = first < second
-            confirmed = _confirm(scan.thumbnails, first[above], second[above])
-            if len(confirmed):
-                found = spanning_forest(found + confirmed, count)
-    return found
+    hashes = scan.table["dhash"].to_numpy()
+
+    def compare(some: slice, others: slice) -> Links:
+        differing = np.bitwise_count(hashes[some, None] ^ hashes[None, others])
+        return _confirm(scan.thumbnails, pairs_in_block(differing <= HASH_BITS, some, others))
+
+    return link_all(len(hashes), compare)
 
 
-def _confirm(thumbnails: np.ndarray, first: np.ndarray, second: np.ndarray) -> Links:
-    """Those of the pairs whose thumbnails correlate."""
-    correlation = np.zeros(len(first), np.float32)
-    for start in range(0, len(first), _PAIRS):
+def _confirm(thumbnails: np.ndarray, pairs: np.ndarray) -> Links:
+    """Those of the pairs (2, E) whose thumbnails correlate."""
+    correlation = np.zeros(pairs.shape[1], np.float32)
+    for start in range(0, len(correlation), _PAIRS):
         part = slice(start, start + _PAIRS)
-        a, b = (thumbnails[rows[part]].astype(np.float32) for rows in (first, second))
+        a, b = (thumbnails[rows].astype(np.float32) for rows in pairs[:, part])
         a -= a.mean(axis=1, keepdims=True)
         b -= b.mean(axis=1, keepdims=True)
         norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
         correlation[part] = (a * b).sum(axis=1) / np.maximum(norms, 1e-6)
-    links = Links(first.astype(np.int32), second.astype(np.int32), correlation)
-    return links.at_least(THUMBNAIL_CORRELATION)
+    return Links(pairs, correlation).at_least(THUMBNAIL_CORRELATION)

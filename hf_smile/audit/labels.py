@@ -30,12 +30,7 @@ class LabelNoise(NamedTuple):
 
 
 def out_of_fold_probabilities(
-    features: np.ndarray,
-    labels: np.ndarray,
-    groups: np.ndarray,
-    folds: int = FOLDS,
-    seed: int = 0,
-    classes: int = len(SMILE_LABELS),
+    features: np.ndarray, labels: np.ndarray, groups: np.ndarray, seed: int = 0, classes: int = len(SMILE_LABELS)
 ) -> np.ndarray:
     """Class probabilities of every image, by a linear probe that saw neither it nor an image of its group.
 
@@ -56,20 +51,18 @@ def out_of_fold_probabilities(
     from hf_smile.modeling.probe import linear_probes
 
     counts = np.bincount(labels, minlength=classes)
-    folds = min(folds, int(counts.min()), len(np.unique(groups)))
+    folds = min(FOLDS, int(counts.min()), len(np.unique(groups)))
     if folds < 2:
         raise SmileDataError(
             f"label noise is estimated from at least 2 images of each class; there are {counts.tolist()}"
         )
     probabilities = np.zeros((len(labels), classes))
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
-    for train, held_out in tqdm(
-        splitter.split(features, labels, groups), total=folds, desc="Linear probe", unit=" folds", delay=1
-    ):
-        fit = linear_probes(
+    divided = splitter.split(features, labels, groups)
+    for train, held_out in tqdm(divided, total=folds, desc="Linear probe", unit=" folds", delay=1):
+        ((probabilities[held_out],),) = linear_probes(
             features[train], labels[train], features[held_out], classes=classes, penalties=[REGULARIZATION]
         )
-        ((probabilities[held_out],),) = fit
     return probabilities
 
 
@@ -101,11 +94,8 @@ def estimate_label_noise(labels: np.ndarray, probabilities: np.ndarray, names: L
     quality = get_label_quality_scores(labels, probabilities, method="self_confidence")
     others = probabilities[rows].copy()
     others[np.arange(len(rows)), labels[rows]] = -1
-    suspicious = pd.DataFrame(
-        {"row": rows, "label": labels[rows], "likely_label": others.argmax(axis=1), "quality": quality[rows]}
-    )
-    for label_id in range(len(names)):
-        suspicious[f"p_{label_id}"] = probabilities[rows, label_id]
+    columns = {"row": rows, "label": labels[rows], "likely_label": others.argmax(axis=1), "quality": quality[rows]}
+    suspicious = pd.DataFrame(columns).join(pd.DataFrame(probabilities[rows]).add_prefix("p_"))
     given = joint.sum(axis=1)
     wrong = 1 - joint.diagonal() / np.maximum(given, 1e-12)
     return LabelNoise(joint, dict(zip(names, wrong.tolist(), strict=True)), suspicious)

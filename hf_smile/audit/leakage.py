@@ -26,17 +26,11 @@ def nearest_train_images(scan: pd.DataFrame, rows: np.ndarray) -> pd.DataFrame:
         `image_id`, `label`, `similarity`, `train_image_id`, `train_label`.
     """
     is_test = (scan["split"] == "test").to_numpy()
-    test, train = scan[is_test], scan[~is_test]
+    test, train = scan[is_test].reset_index(), scan[~is_test]
     similarity, index = nearest(rows[is_test], rows[~is_test])
-    return pd.DataFrame(
-        {
-            "image_id": test["image_id"].to_numpy(),
-            "label": test["label"].to_numpy(),
-            "similarity": similarity,
-            "train_image_id": train["image_id"].to_numpy()[index],
-            "train_label": train["label"].to_numpy()[index],
-        }
-    ).sort_values("similarity", ascending=False, ignore_index=True)
+    alike = train[["image_id", "label"]].iloc[index].add_prefix("train_").reset_index(drop=True)
+    table = test[["image_id", "label"]].assign(similarity=similarity).join(alike)
+    return table.sort_values("similarity", ascending=False, ignore_index=True)
 
 
 def correct_predictions(scan: pd.DataFrame, predictions: pd.DataFrame) -> pd.Series:
@@ -73,17 +67,15 @@ def accuracy_by_similarity(nearest_train: pd.DataFrame, correct: pd.Series, bins
     """
     table = nearest_train.assign(correct=nearest_train["image_id"].map(correct)).dropna(subset="correct")
     table = table.sort_values("similarity")
-    parts = [table.iloc[rows] for rows in np.array_split(np.arange(len(table)), bins) if len(rows)]
+    parts = (table.iloc[rows] for rows in np.array_split(np.arange(len(table)), bins) if len(rows))
     return pd.DataFrame(
-        [
-            {
-                "similarity_from": float(part["similarity"].min()),
-                "similarity_to": float(part["similarity"].max()),
-                "similarity": float(part["similarity"].median()),
-                **accuracy_with_interval(part["correct"]),
-            }
-            for part in parts
-        ]
+        {
+            "similarity_from": part["similarity"].min(),
+            "similarity_to": part["similarity"].max(),
+            "similarity": part["similarity"].median(),
+            **accuracy_with_interval(part["correct"]),
+        }
+        for part in parts
     )
 
 

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import islice
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 from PIL import Image, ImageDraw, ImageOps
 
 from hf_smile.audit.run import Audit
 from hf_smile.data.images import decode_image
 from hf_smile.data.sources import Images
 from hf_smile.errors import SmileDataError
-from hf_smile.labels import LabelSet
+from hf_smile.evaluation.plots import draw_matrix
 from hf_smile.utils.figures import class_colors, new_figure, save_figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.axis import XAxis
+    from matplotlib.figure import Figure
 
 SHEET_TILES = 48
 """Images on a contact sheet."""
@@ -28,33 +32,30 @@ _TILE, _CAPTION, _COLUMNS = 128, 34, 8  # pixels, pixels, tiles
 
 def plot_audit(audit: Audit, folder: Path) -> list[str]:
     """Draw what there is to draw into `folder`; the names of the files."""
-    plots = {
-        "pictures.png": True,
-        "similarity.png": audit.nearest_train is not None,
-        "clusters.png": audit.by_threshold is not None,
-        "accuracy_by_similarity.png": audit.accuracy is not None,
-        "label_noise.png": audit.noise is not None,
+    figures = {
+        "pictures.png": _plot_pictures(audit),
+        "similarity.png": _plot_similarity(audit),
+        "clusters.png": _plot_clusters(audit),
+        "accuracy_by_similarity.png": _plot_accuracy(audit),
+        "label_noise.png": _plot_noise(audit),
     }
-    draw = {
-        "pictures.png": _plot_pictures,
-        "similarity.png": _plot_similarity,
-        "clusters.png": _plot_clusters,
-        "accuracy_by_similarity.png": _plot_accuracy,
-        "label_noise.png": _plot_noise,
-    }
-    drawn = [name for name, wanted in plots.items() if wanted]
-    for name in drawn:
-        draw[name](audit, folder / name)
-    return drawn
+    drawn = {name: figure for name, figure in figures.items() if figure}
+    for name, figure in drawn.items():
+        save_figure(figure, folder / name)
+    return list(drawn)
 
 
-def _plot_pictures(audit: Audit, path: Path) -> None:
+def _new_axes(title: str, xlabel: str, ylabel: str, *size: float) -> tuple[Figure, Axes]:
+    figure = new_figure(*size)
+    return figure, figure.add_subplot(title=title, xlabel=xlabel, ylabel=ylabel)
+
+
+def _plot_pictures(audit: Audit) -> Figure:
     from matplotlib.ticker import MaxNLocator
 
     scan = audit.scan
-    side = np.minimum(scan["width"], scan["height"])
     panels = {
-        "shorter side (pixels)": side,
+        "shorter side (pixels)": scan[["width", "height"]].min(axis=1),
         "brightness (mean grey level, 0 to 255)": scan["brightness"],
         "contrast (standard deviation of grey levels)": scan["contrast"],
         "sharpness (variance of the Laplacian)": scan["sharpness"],
@@ -82,99 +83,86 @@ def _plot_pictures(audit: Audit, path: Path) -> None:
     )
     handles, names = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=min(len(names), 4), frameon=False)
-    save_figure(figure, path)
+    return figure
 
 
-def _plot_similarity(audit: Audit, path: Path) -> None:
-    assert audit.nearest_train is not None
+def _plot_similarity(audit: Audit) -> Figure | None:
+    if audit.nearest_train is None:
+        return None
     values = audit.nearest_train["similarity"].to_numpy()
     threshold = audit.summary["clusters"]["similarity"]
-    figure = new_figure()
-    axes = figure.add_subplot()
+    figure, axes = _new_axes(
+        "How much like a train image are the test images?",
+        "cosine similarity to the most similar train image",
+        "test images",
+    )
     edges = np.linspace(min(values.min(), threshold) - 0.01, 1, 41)
     axes.hist(values, edges.tolist(), color=_BLUE, edgecolor="white", linewidth=0.5)
     axes.margins(y=0.2)
-    lines = (
-        (threshold, "--", f"{(values >= threshold).mean():.1%} of the test images at {threshold:.2f} or above"),
-        (audit.summary["duplicates"]["similarity_threshold"], ":", "one picture"),
-    )
-    for position, style, words in lines:
-        axes.axvline(position, color=_ORANGE, linestyle=style, linewidth=1.8, label=words)
+    words = f"{(values >= threshold).mean():.1%} of the test images at {threshold:.2f} or above"
+    axes.axvline(threshold, color=_ORANGE, linestyle="--", linewidth=1.8, label=words)
+    one_picture = audit.summary["duplicates"]["similarity_threshold"]
+    axes.axvline(one_picture, color=_ORANGE, linestyle=":", linewidth=1.8, label="one picture")
     axes.legend(frameon=False, loc="upper left", fontsize=9)
-    axes.set(
-        xlabel="cosine similarity to the most similar train image",
-        ylabel="test images",
-        title="How much like a train image are the test images?",
+    return figure
+
+
+def _plot_clusters(audit: Audit) -> Figure | None:
+    if audit.by_threshold is None:
+        return None
+    table = audit.by_threshold.set_index("threshold") / len(audit.scan)
+    figure, axes = _new_axes(
+        "Below the threshold the clusters chain into one",
+        "cosine similarity from which two images are linked",
+        "images in clusters (share of all)",
     )
-    save_figure(figure, path)
-
-
-def _plot_clusters(audit: Audit, path: Path) -> None:
-    assert audit.by_threshold is not None
+    axes.plot(table["images"] - table["largest"], color=_BLUE, linewidth=2, label="the other clusters of several")
+    axes.plot(table["largest"], color=_INK, linewidth=2, label="the largest")
     threshold = audit.summary["clusters"]["similarity"]
-    table, count = audit.by_threshold, len(audit.scan)
-    figure = new_figure()
-    axes = figure.add_subplot()
-    largest, others = table["largest"], table["images"] - table["largest"]
-    for images, color, words in ((others, _BLUE, "the other clusters of several"), (largest, _INK, "the largest")):
-        axes.plot(table["threshold"], images / count, color=color, linewidth=2, label=words)
     words = f"kept together from {threshold:.2f} on"
     axes.axvline(threshold, color=_ORANGE, linestyle="--", linewidth=1.8, label=words)
     axes.legend(frameon=False, loc="center right", fontsize=9)
     axes.yaxis.set_major_formatter("{x:.0%}")
-    axes.set(
-        xlabel="cosine similarity from which two images are linked",
-        ylabel="images in clusters (share of all)",
-        title="Below the threshold the clusters chain into one",
-    )
-    save_figure(figure, path)
+    return figure
 
 
-def _plot_accuracy(audit: Audit, path: Path) -> None:
-    assert audit.accuracy is not None
+def _plot_accuracy(audit: Audit) -> Figure | None:
+    if audit.accuracy is None:
+        return None
     table = audit.accuracy
-    figure = new_figure()
-    axes = figure.add_subplot()
+    figure, axes = _new_axes(
+        "Is the model better on what it has nearly seen?",
+        f"similarity to the nearest train image (medians of {len(table)} equal parts)",
+        "accuracy, with 95 % interval",
+    )
     errors = [table["accuracy"] - table["low"], table["high"] - table["accuracy"]]
     axes.errorbar(table["similarity"], table["accuracy"], errors, fmt="o-", color=_BLUE, capsize=4, linewidth=1.8)
     overall = audit.summary["accuracy"]["all"]["accuracy"]
     axes.axhline(overall, color=_INK, linestyle=":", linewidth=1.2, label=f"all test images: {overall:.1%}")
     axes.legend(frameon=False, loc="best")
     axes.yaxis.set_major_formatter("{x:.0%}")
-    axes.set(
-        xlabel=f"similarity to the nearest train image (medians of {len(table)} equal parts)",
-        ylabel="accuracy, with 95 % interval",
-        title="Is the model better on what it has nearly seen?",
-    )
-    save_figure(figure, path)
+    return figure
 
 
-def _plot_noise(audit: Audit, path: Path) -> None:
-    assert audit.noise is not None
+def _plot_noise(audit: Audit) -> Figure | None:
+    if audit.noise is None:
+        return None
     joint = audit.noise.joint
     rows = joint / np.maximum(joint.sum(axis=1, keepdims=True), 1e-12)
-    figure = new_figure(6.8, 4.8)
-    axes = figure.add_subplot()
-    axes.imshow(rows, cmap="Blues", vmin=0, vmax=1)
-    for i, j in np.ndindex(rows.shape):
-        color = "white" if rows[i, j] > 0.5 else "black"
-        images = round(float(joint[i, j]) * len(audit.scan))
-        axes.text(j, i, f"{rows[i, j]:.1%}\n{images:,} images", ha="center", va="center", color=color, fontsize=10)
-    axes.set_xticks(range(len(rows)), [*audit.labels])
-    axes.set_yticks(range(len(rows)), [*audit.labels])
-    axes.set(
-        xlabel="likely label", ylabel="given label", title="Estimated label noise (the probe's own mistakes included)"
-    )
-    save_figure(figure, path)
+    title = "Estimated label noise (the probe's own mistakes included)"
+    figure, axes = _new_axes(title, "likely label", "given label", 6.8, 4.8)
+    images = np.round(joint * len(audit.scan))
+    draw_matrix(axes, rows, lambda cell: f"{rows[cell]:.1%}\n{images[cell]:,.0f} images", [*audit.labels])
+    return figure
 
 
-def _plain_numbers(axis, edges: np.ndarray) -> None:  # type: ignore[no-untyped-def]
+def _plain_numbers(axis: XAxis, edges: np.ndarray) -> None:
     """Ticks 1, 2 and 5 times the powers of ten, as plain numbers."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     few = edges[-1] > 100 * edges[0]
     axis.set_major_locator(LogLocator(subs=(1.0,) if few else (1.0, 2.0, 5.0)))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axis.set_major_formatter("{x:,.0f}")
     axis.set_minor_formatter(NullFormatter())
 
 
@@ -208,36 +196,32 @@ def draw_contact_sheets(audit: Audit, images: Images, folder: Path) -> list[Path
     open_private_folder(folder)
     for old in [*folder.glob("duplicates-*.png"), *folder.glob("suspicious-*.png")]:
         old.unlink()
-    tiles = {"duplicates": _duplicate_tiles(audit.scan, audit.duplicates, audit.labels)}
+    files, labels = audit.scan["file"].to_numpy(), audit.labels
+    tiles = {
+        "duplicates": [
+            (
+                files[row.row],
+                f"group {row.group}, {row.split}\n{labels[row.label]}",
+                _ORANGE if row.labels_differ or row.crosses_splits else _INK,
+            )
+            for row in audit.duplicates.head(MAX_SHEETS * SHEET_TILES).itertuples()
+        ]
+    }
     if audit.noise is not None:
-        tiles["suspicious"] = _suspicious_tiles(audit.scan, audit.noise.suspicious, audit.labels)
+        tiles["suspicious"] = [
+            (files[row.row], f"{labels[row.label]}?\n{labels[row.likely_label]}", _ORANGE)
+            for row in audit.noise.suspicious.head(MAX_SHEETS * SHEET_TILES).itertuples()
+        ]
     drawn = []
     for kind, of_kind in tiles.items():
-        for number in range(1, MAX_SHEETS + 1):
-            if not (sheet := list(islice(of_kind, SHEET_TILES))):
-                break
-            drawn.append(folder / f"{kind}-{number}.png")
-            _draw_sheet(sheet, images).save(drawn[-1])
+        for start in range(0, len(of_kind), SHEET_TILES):
+            drawn.append(folder / f"{kind}-{start // SHEET_TILES + 1}.png")
+            _draw_sheet(of_kind[start : start + SHEET_TILES], images).save(drawn[-1])
     return drawn
 
 
-_Tile = tuple[str, str, str]  # file, caption, colour of the frame
-
-
-def _duplicate_tiles(scan: pd.DataFrame, groups: pd.DataFrame, labels: LabelSet) -> Iterator[_Tile]:
-    files = scan["file"].to_numpy()
-    for row in groups.itertuples():
-        colour = _ORANGE if row.labels_differ or row.crosses_splits else _INK
-        yield files[row.row], f"group {row.group}, {row.split}\n{labels[row.label]}", colour
-
-
-def _suspicious_tiles(scan: pd.DataFrame, suspicious: pd.DataFrame, labels: LabelSet) -> Iterator[_Tile]:
-    files = scan["file"].to_numpy()
-    for row in suspicious.itertuples():
-        yield files[row.row], f"{labels[row.label]}?\n{labels[row.likely_label]}", _ORANGE
-
-
-def _draw_sheet(tiles: Sequence[_Tile], images: Images) -> Image.Image:
+def _draw_sheet(tiles: Sequence[tuple[str, str, str]], images: Images) -> Image.Image:
+    """A sheet of tiles: file, caption, colour of the frame."""
     lines = -(-len(tiles) // _COLUMNS)
     sheet = Image.new("RGB", (_COLUMNS * _TILE, lines * (_TILE + _CAPTION)), "white")
     pen = ImageDraw.Draw(sheet)

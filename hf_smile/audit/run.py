@@ -44,22 +44,6 @@ moment."""
 _QUANTILES = {"min": 0.0, "p5": 0.05, "median": 0.5, "p95": 0.95, "max": 1.0}
 
 
-@dataclass(frozen=True)
-class OddLimits:
-    """Outside of these a picture is odd. Grey levels are from 0 to 255."""
-
-    min_side: int = 64
-    """Pixels; a backbone for 224 pixels makes up the rest."""
-    max_aspect: float = 1.5
-    """Longer by shorter side."""
-    min_brightness: float = 40
-    max_brightness: float = 215
-    min_contrast: float = 15
-    min_sharpness: float = 20
-    max_border: float = 0.05
-    """Share of the picture under plain bars."""
-
-
 @dataclass
 class Audit:
     """What was found. `scan` and the arrays go by the same rows: the images that can be read."""
@@ -114,7 +98,6 @@ def run_audit(
     *,
     duplicate_similarity: float = DUPLICATE_SIMILARITY,
     cluster_similarity: float | None = None,
-    limits: OddLimits = OddLimits(),
     seed: int = 0,
 ) -> Audit:
     """Find duplicates, leaks, suspicious labels and odd pictures.
@@ -127,7 +110,6 @@ def run_audit(
         duplicate_similarity: cosine similarity, 0 to 1, from which two images count as one picture.
         cluster_similarity: from which they are kept on one side of the split; None to choose it, see
             `choose_threshold`.
-        limits: outside of which a picture is odd.
         seed: of the split and the folds.
 
     Raises:
@@ -149,7 +131,7 @@ def run_audit(
     duplicates = list_groups(readable, links)
     equal = [link_equal(readable[name].to_numpy()) for name in ("dhash", "dhash_bilinear")]
     equal_hashes = list_groups(readable, {"equal hash": equal[0] + equal[1]})
-    odd = odd_pictures(readable, limits)
+    odd = odd_pictures(readable)
 
     by_threshold = None if rows is None else clusters_by_threshold(forest, count)
     if cluster_similarity is None and by_threshold is not None:
@@ -162,18 +144,7 @@ def run_audit(
     except SmileDataError:
         group_disjoint = None
 
-    audit = Audit(
-        readable,
-        unreadable,
-        duplicates,
-        equal_hashes,
-        odd,
-        cluster,
-        group_disjoint,
-        by_threshold=by_threshold,
-        labels=scan.labels,
-    )
-    audit.summary = {
+    summary = {
         "images": {"all": len(scan.table), "readable": count, "unreadable": len(unreadable)},
         "classes": _class_table(readable["split"], labels, scan.labels),
         "duplicates": {
@@ -187,6 +158,8 @@ def run_audit(
         else _class_table(pd.Series(np.where(group_disjoint, "test", "train")), labels, scan.labels),
         "pictures": _describe_pictures(readable, odd, scan.labels),
     }
+    found = (readable, unreadable, duplicates, equal_hashes, odd, cluster, group_disjoint)
+    audit = Audit(*found, by_threshold=by_threshold, summary=summary, labels=scan.labels)
     if rows is not None:
         audit.summary["duplicates"]["similarity_threshold"] = duplicate_similarity
         audit.nearest_train = nearest_train_images(readable, rows)
@@ -202,23 +175,23 @@ def run_audit(
     return audit
 
 
-def odd_pictures(scan: pd.DataFrame, limits: OddLimits) -> pd.DataFrame:
-    """Images outside the limits, and grey ones: `image_id`, `split`, `label`, and `what` is odd, in words."""
-    width, height = scan["width"], scan["height"]
+def odd_pictures(scan: pd.DataFrame) -> pd.DataFrame:
+    """Images out of the ordinary, and grey ones: `image_id`, `split`, `label`, and `what` is odd, in words."""
+    shorter, longer = scan[["width", "height"]].min(axis=1), scan[["width", "height"]].max(axis=1)
     checks = {
-        "small": np.minimum(width, height) < limits.min_side,
-        "not square": np.maximum(width, height) > limits.max_aspect * np.minimum(width, height),
-        "dark": scan["brightness"] < limits.min_brightness,
-        "bright": scan["brightness"] > limits.max_brightness,
-        "low contrast": scan["contrast"] < limits.min_contrast,
-        "blurred": scan["sharpness"] < limits.min_sharpness,
-        "black or white bars": scan["border"] > limits.max_border,
+        "small": shorter < 64,  # pixels; a backbone for 224 pixels makes up the rest
+        "not square": longer > 1.5 * shorter,
+        "dark": scan["brightness"] < 40,
+        "bright": scan["brightness"] > 215,
+        "low contrast": scan["contrast"] < 15,
+        "blurred": scan["sharpness"] < 20,
+        "black or white bars": scan["border"] > 0.05,  # share of the picture
         "grey": scan["grey"],
     }
     found = pd.DataFrame(checks)
     words = [", ".join(found.columns[row]) for row in found.to_numpy()]
     table = scan[["image_id", "split", "label"]].assign(what=words)
-    return table[found.any(axis=1).to_numpy()].reset_index(drop=True)
+    return table[table["what"] != ""].reset_index(drop=True)
 
 
 def _describe_likeness(nearest_train: pd.DataFrame, cluster_similarity: float) -> dict[str, Any]:
@@ -261,20 +234,12 @@ def _measure_label_noise(audit: Audit, features: np.ndarray, seed: int) -> None:
     }
     several = np.bincount(cluster)[cluster] > 1
     if several.any():
-        divided_right = divided.argmax(axis=1) == labels
-        audit.summary["likeness"]["probe"] = _compare(right[several], divided_right[several])
-
-
-def _compare(together: np.ndarray, divided: np.ndarray) -> dict[str, Any]:
-    """Accuracy on images in clusters, when the probe knew none and when it knew some of their cluster.
-
-    The p-value is of McNemar's exact test, one-sided.
-    """
-    return {
-        "clusters_kept_together": accuracy_with_interval(together),
-        "clusters_divided": accuracy_with_interval(divided),
-        "p_value": mcnemar_exact(divided, together, alternative="greater"),
-    }
+        together, apart = right[several], (divided.argmax(axis=1) == labels)[several]
+        audit.summary["likeness"]["probe"] = {
+            "clusters_kept_together": accuracy_with_interval(together),
+            "clusters_divided": accuracy_with_interval(apart),
+            "p_value": mcnemar_exact(apart, together, alternative="greater"),
+        }
 
 
 def _count_labels(label_ids: np.ndarray, labels: LabelSet) -> dict[str, int]:
@@ -302,24 +267,13 @@ def _count_clusters(cluster: np.ndarray, in_test: np.ndarray, similarity: float 
 
 
 def _describe_pictures(scan: pd.DataFrame, odd: pd.DataFrame, labels: LabelSet) -> dict[str, Any]:
-    side = np.minimum(scan["width"], scan["height"])
-    aspect = np.maximum(scan["width"], scan["height"]) / side
-    numbers = {
-        "shorter_side": side,
-        "aspect": aspect,
-        "file_bytes": scan["file_bytes"],
-        "brightness": scan["brightness"],
-        "contrast": scan["contrast"],
-        "sharpness": scan["sharpness"],
-    }
-    summary = {
-        name: dict(zip(_QUANTILES, np.quantile(values, list(_QUANTILES.values())).round(3).tolist(), strict=True))
-        for name, values in numbers.items()
-    }
-    medians = pd.DataFrame(numbers | {"grey": scan["grey"].astype(float)}).groupby(scan["label"])
-    by_class = medians.median().drop(columns="grey").assign(grey=medians["grey"].mean())
+    shorter, longer = scan[["width", "height"]].min(axis=1), scan[["width", "height"]].max(axis=1)
+    numbers = pd.DataFrame({"shorter_side": shorter, "aspect": longer / shorter})
+    numbers = numbers.join(scan[["file_bytes", "brightness", "contrast", "sharpness"]])
+    quantiles = numbers.quantile(list(_QUANTILES.values())).round(3).set_axis(list(_QUANTILES))
+    by_class = numbers.groupby(scan["label"]).median().assign(grey=scan["grey"].groupby(scan["label"]).mean())
     return {
-        "quantiles": summary,
+        "quantiles": quantiles.to_dict(),
         "by_class": {labels[label]: row.round(3).to_dict() for label, row in by_class.iterrows()},
         "odd": odd["what"].str.split(", ").explode().value_counts().to_dict(),
     }

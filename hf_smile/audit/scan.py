@@ -78,44 +78,31 @@ def scan_images(tables: Mapping[str, pd.DataFrame], images: Images) -> Scan:
     >>> scan = scan_images(*read_tables(DataArguments("data/sample")))  # doctest: +SKIP
     >>> scan.table.loc[scan.table["problem"] != "", ["image_id", "problem"]]  # doctest: +SKIP
     """
-    table = pd.concat(
-        [
-            annotations[["image_id", "file", "label", "problem"]].assign(split=split)
-            for split, annotations in tables.items()
-        ],
-        ignore_index=True,
-    )
+    table = pd.concat({split: table[["image_id", "file", "label", "problem"]] for split, table in tables.items()})
+    table = table.reset_index(level=0, names="split").reset_index(drop=True)
     table["split"] = pd.Categorical(table["split"], list(tables))
     measures = np.zeros(len(table), _MEASURES)
-    problems: dict[int, str] = {}
+    files, problems = table["file"].tolist(), table["problem"].tolist()
 
-    def measure(row: tuple[str, str]) -> tuple[Any, ...] | str:
-        file, problem = row
-        if problem:
-            return problem
+    def measure(row: int) -> None:
+        if problems[row]:
+            return
         try:
-            data = images.read(file)
-            return measure_image(data, decode_image(data))
+            data = images.read(files[row])
+            measures[row] = measure_image(data, decode_image(data))
         except SmileDataError as error:
-            return str(error)
+            problems[row] = str(error)
 
-    rows = list(zip(table["file"], table["problem"], strict=True))
     threads = min(_MAX_THREADS, own_cores())
-    progress = tqdm(total=len(rows), desc="Scanning images", unit=" images", delay=1)
+    progress = tqdm(total=len(table), desc="Scanning images", unit=" images", delay=1)
     with ThreadPoolExecutor(threads) as pool, progress:
-        for start in range(0, len(rows), _CHUNK):
-            chunk = rows[start : start + _CHUNK]  # bounds what waits in the pool, however many images there are
-            for row, result in enumerate(pool.map(measure, chunk), start):
-                if isinstance(result, str):
-                    problems[row] = result
-                else:
-                    measures[row] = result
-            progress.update(len(chunk))
+        for start in range(0, len(table), _CHUNK):  # bounds what waits in the pool, however many images there are
+            for _ in pool.map(measure, range(start, min(start + _CHUNK, len(table)))):
+                progress.update()
     thumbnails = np.ascontiguousarray(measures["thumbnail"])
     for name in (_MEASURES.names or ())[:-1]:
         table[name] = measures[name]
-    table = table.assign(problem=[problems.get(row, "") for row in range(len(rows))])
-    return Scan(table, thumbnails, getattr(tables, "labels", SMILE_LABELS))
+    return Scan(table.assign(problem=problems), thumbnails, getattr(tables, "labels", SMILE_LABELS))
 
 
 def measure_image(data: bytes, image: Image.Image) -> tuple[Any, ...]:

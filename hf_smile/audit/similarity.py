@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components, minimum_spanning_tree
+from sklearn.preprocessing import normalize
 from tqdm.auto import tqdm
 
 _ROWS, _COLUMNS = 1024, 4096  # pairs compared at a time: 16 MiB of similarities
+_QUERIES = 128  # compared with all references at a time: 51 MB for 100,000 of them
 _FLOOR = 0.5  # less similar images are never linked
 _STEP = 0.01  # of the search for a threshold
 
@@ -20,30 +22,24 @@ _STEP = 0.01  # of the search for a threshold
 class Links:
     """Pairs of images with their similarity: an undirected graph."""
 
-    first: np.ndarray
-    """(E,) int32 rows."""
-    second: np.ndarray
-    """(E,) int32 rows."""
+    pairs: np.ndarray
+    """(2, E) rows."""
     similarity: np.ndarray
     """(E,) float32, -1 to 1."""
 
     def __len__(self) -> int:
-        return len(self.first)
+        return len(self.similarity)
 
     def at_least(self, similarity: float) -> Links:
         """The links that are this strong."""
         kept = self.similarity >= similarity
-        return Links(self.first[kept], self.second[kept], self.similarity[kept])
+        return Links(self.pairs[:, kept], self.similarity[kept])
 
     def __add__(self, other: Links) -> Links:
-        return Links(
-            np.concatenate([self.first, other.first]),
-            np.concatenate([self.second, other.second]),
-            np.concatenate([self.similarity, other.similarity]),
-        )
+        return Links(np.hstack([self.pairs, other.pairs]), np.append(self.similarity, other.similarity))
 
 
-NO_LINKS = Links(np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros(0, np.float32))
+NO_LINKS = Links(np.zeros((2, 0), np.int32), np.zeros(0, np.float32))
 
 
 def unit_rows(features: np.ndarray) -> np.ndarray:
@@ -56,8 +52,8 @@ def unit_rows(features: np.ndarray) -> np.ndarray:
     >>> unit_rows(np.array([[3.0, 0.0], [0.0, 1.0]])).round(2).tolist()
     [[0.71, -0.71], [-0.71, 0.71]]
     """
-    units = _scaled(features)
-    return _scaled(units - units.mean(axis=0))
+    units = normalize(features)
+    return normalize(units - units.mean(axis=0))
 
 
 def nearest(queries: np.ndarray, references: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -73,18 +69,12 @@ def nearest(queries: np.ndarray, references: np.ndarray) -> tuple[np.ndarray, np
     >>> nearest(np.eye(3)[:1], np.eye(3)[::-1])[1]
     array([2])
     """
-    best = np.full(len(queries), -np.inf, np.float32)
-    index = np.zeros(len(queries), np.int64)
-    for rows, columns, similarity in _blocks(queries, references):
-        found = similarity.argmax(axis=1)
-        value = similarity[np.arange(len(found)), found]
-        better = value > best[rows]
-        best[rows] = np.where(better, value, best[rows])
-        index[rows] = np.where(better, found + columns.start, index[rows])
-    return best, index
+    blocks = (queries[start : start + _QUERIES] @ references.T for start in range(0, len(queries), _QUERIES))
+    best, index = zip(*((block.max(axis=1), block.argmax(axis=1)) for block in blocks), strict=True)
+    return np.concatenate(best), np.concatenate(index)
 
 
-def similarity_forest(rows: np.ndarray, floor: float = _FLOOR) -> Links:
+def similarity_forest(rows: np.ndarray) -> Links:
     """The links that hold the images together, at every threshold at once: a maximum spanning forest.
 
     The links of the forest above some threshold connect the same images as all pairs above it do (Gower & Ross, 1969,
@@ -92,28 +82,50 @@ def similarity_forest(rows: np.ndarray, floor: float = _FLOOR) -> Links:
     memory stays small; the time grows with the square of the number of images.
 
     Args:
-        rows: (N, F) of length 1.
-        floor: pairs below this similarity are left out.
+        rows: (N, F) of length 1. Pairs below a similarity of 0.5 are left out.
+    """
+
+    def compare(some: slice, others: slice) -> Links:
+        similarity = rows[some] @ rows[others].T
+        pairs = pairs_in_block(similarity >= _FLOOR, some, others)
+        return Links(pairs, similarity[pairs[0] - some.start, pairs[1] - others.start])
+
+    return link_all(len(rows), compare, "Comparing images")
+
+
+def link_all(count: int, compare: Callable[[slice, slice], Links], title: str | None = None) -> Links:
+    """The strongest links between all pairs of `count` images, as a forest, compared a block at a time.
+
+    Args:
+        count: number of images.
+        compare: rows and columns of a block -> the links in it.
+        title: of the progress bar; None for none.
     """
     forest = NO_LINKS
-    for first, second, similarity in _blocks(rows, rows, "Comparing images"):
-        if second.stop <= first.start:
-            continue  # the mirror image of a block that was there
-        i, j = np.nonzero(similarity >= floor)
-        i, j, values = i + first.start, j + second.start, similarity[i, j]
-        above = i < j
-        found = Links(i[above].astype(np.int32), j[above].astype(np.int32), values[above])
-        forest = spanning_forest(forest + found, len(rows))
+    with tqdm(total=count, desc=title, unit=" images", delay=1, disable=title is None) as progress:
+        for start in range(0, count, _ROWS):
+            for first_column in range(start, count, _COLUMNS):
+                found = compare(slice(start, start + _ROWS), slice(first_column, first_column + _COLUMNS))
+                if len(found):
+                    forest = _spanning_forest(forest + found, count)
+            progress.update(min(_ROWS, count - start))
     return forest
+
+
+def pairs_in_block(wanted: np.ndarray, rows: slice, columns: slice) -> np.ndarray:
+    """The pairs (2, E) that are True in a block (R, C), each once and none of an image with itself."""
+    first, second = np.nonzero(wanted)
+    pairs = np.stack([first + rows.start, second + columns.start])
+    return pairs[:, pairs[0] < pairs[1]]
 
 
 def clusters(links: Links, count: int) -> np.ndarray:
     """Number of each image's cluster (count,): what is linked, directly or through others, is together.
 
-    >>> clusters(Links(np.array([0]), np.array([2]), np.array([0.9])), 4).tolist()
+    >>> clusters(Links(np.array([[0], [2]]), np.array([0.9])), 4).tolist()
     [0, 1, 0, 2]
     """
-    graph = coo_matrix((np.ones(len(links)), (links.first, links.second)), shape=(count, count))
+    graph = coo_matrix((np.ones(len(links)), tuple(links.pairs)), shape=(count, count))
     return connected_components(graph, directed=False)[1]
 
 
@@ -153,26 +165,9 @@ def choose_threshold(table: pd.DataFrame) -> float:
     return float(table["threshold"][(table["images"] - table["largest"]).idxmax()])
 
 
-def _scaled(rows: np.ndarray) -> np.ndarray:
-    """Each row (N, F) at length 1."""
-    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
-
-
-def _blocks(a: np.ndarray, b: np.ndarray, title: str | None = None) -> Iterator[tuple[slice, slice, np.ndarray]]:
-    """Similarities of all rows of a (N, F) to all of b (M, F), one block of them at a time."""
-    progress = tqdm(total=len(a), desc=title, unit=" images", delay=1, disable=title is None)
-    with progress:
-        for i in range(0, len(a), _ROWS):
-            rows = slice(i, min(i + _ROWS, len(a)))
-            for j in range(0, len(b), _COLUMNS):
-                columns = slice(j, min(j + _COLUMNS, len(b)))
-                yield rows, columns, a[rows] @ b[columns].T
-            progress.update(rows.stop - rows.start)
-
-
-def spanning_forest(links: Links, count: int) -> Links:
+def _spanning_forest(links: Links, count: int) -> Links:
     """The strongest of the links that connect the same images: fewer links than images."""
     # The weights must be positive: in a sparse graph a zero is no link.
-    graph = coo_matrix((2 - links.similarity.astype(np.float64), (links.first, links.second)), shape=(count, count))
+    graph = coo_matrix((2 - links.similarity.astype(np.float64), tuple(links.pairs)), shape=(count, count))
     tree = minimum_spanning_tree(graph.tocsr()).tocoo()
-    return Links(tree.row.astype(np.int32), tree.col.astype(np.int32), (2 - tree.data).astype(np.float32))
+    return Links(np.stack([tree.row, tree.col]), (2 - tree.data).astype(np.float32))

@@ -72,17 +72,15 @@ def probe_all(
             progress = tqdm(images, desc=f"{Path(name).name}, {split}", unit=" images", delay=1)
             features[split] = pooled_features(map(encoded_bytes, progress), name, cache_dir=cache_dir)
         for seed in seeds:
-            if "validation" in splits:
-                fit, held_out = (features["train"], labels["train"]), (features["validation"], labels["validation"])
-            else:
-                fit, held_out = (
-                    (features["train"][rows_of], labels["train"][rows_of])
-                    for rows_of in split_rows(splits["train"], validation_size, seed, data.group_by)
-                )
-            found = probe(*fit, *held_out, *([features["test"]] if with_test else []), labels=names)
-            rows.append(_scores(name, seed, "validation", found[0], held_out[1], names))
-            if with_test:
-                rows.append(_scores(name, seed, "test", found[1], labels["test"], names))
+            x, y = dict(features), dict(labels)
+            if "validation" not in splits:
+                parts = split_rows(splits["train"], validation_size, seed, data.group_by)
+                for split, chosen in zip(("train", "validation"), parts, strict=True):
+                    x[split], y[split] = features["train"][chosen], labels["train"][chosen]
+            further = [x["test"]] if with_test else []
+            found = probe(x["train"], y["train"], x["validation"], y["validation"], *further, labels=names)
+            for split, probabilities in zip(("validation", "test"), found, strict=False):
+                rows.append(_scores(name, seed, split, probabilities, y[split], names))
     return pd.DataFrame(facts), pd.DataFrame(rows)
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import datasets
 import torch
 
 from hf_smile.benchmarks.measure import Row, alternate
@@ -14,12 +15,9 @@ from hf_smile.data.augmentation import TrainingTransform
 from hf_smile.data.images import decode_image, encoded_bytes
 from hf_smile.data.transforms import Batch, BatchTransform, collate, evaluation_transform
 
-if TYPE_CHECKING:
-    from datasets import Dataset
-
 
 def benchmark_data(
-    images: Dataset, image_size: int, batch_size: int = 32, rounds: int = 5
+    images: datasets.Dataset, image_size: int, batch_size: int = 32, rounds: int = 5
 ) -> tuple[dict[str, Row], dict[str, float]]:
     """Images a second of a single core, and of all of them.
 
@@ -37,8 +35,6 @@ def benchmark_data(
     >>> ratios["training/decode"]  # doctest: +SKIP
     0.11
     """
-    import datasets
-
     encoded = images.cast_column("image", datasets.Image(decode=False))
     config = {"input_size": (3, image_size, image_size), "crop_pct": 1.0}
     training = BatchTransform(TrainingTransform(config, AugmentationArguments()), seed=0)
@@ -55,9 +51,9 @@ def benchmark_data(
 
     contenders: dict[str, Callable[[], int]] = {
         "decode": partial(run, lambda batch: [decode_image(encoded_bytes(image)) for image in batch["image"]]),
-        "evaluation": partial(run, _batches(BatchTransform(evaluation_transform(config)))),
-        "training": partial(run, _batches(training)),
-        "training, all cores": partial(run, _batches(training), threads=cores),
+        "evaluation": partial(run, partial(_make_batch, BatchTransform(evaluation_transform(config)))),
+        "training": partial(run, partial(_make_batch, training)),
+        "training, all cores": partial(run, partial(_make_batch, training), threads=cores),
     }
     rows = alternate(contenders, rounds, "Data")
     return rows, {
@@ -66,9 +62,6 @@ def benchmark_data(
     }
 
 
-def _batches(transform: BatchTransform) -> Callable[[Batch], Any]:
-    def make(batch: Batch) -> Any:
-        columns = transform(batch)
-        return collate([dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)])
-
-    return make
+def _make_batch(transform: BatchTransform, batch: Batch) -> Any:
+    columns = transform(batch)
+    return collate([dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)])

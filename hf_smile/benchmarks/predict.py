@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from transformers import pipeline
 
 from hf_smile.benchmarks.measure import Row, alternate
 from hf_smile.data.images import decode_image
@@ -16,6 +17,7 @@ from hf_smile.data.sample import draw_face
 from hf_smile.inference.classifier import SmileClassifier
 from hf_smile.inference.onnx_export import export_onnx, write_int8
 from hf_smile.inference.runtimes import ONNX_FILES
+from hf_smile.modeling import build_model
 
 _RUNTIMES = ("torch", *ONNX_FILES)
 
@@ -40,14 +42,10 @@ def benchmark_predict(
     4.1
     """
     contenders = make_contenders(model_dir, images)
-
-    def count(name: str, batch_size: int) -> int:
-        return len(contenders[name](batch_size))
-
     rows: dict[str, Row] = {}
     ratios: dict[str, float] = {}
     for batch_size in batch_sizes:
-        runs = {name: partial(count, name, batch_size) for name in contenders}
+        runs = {name: partial(_count, predict, batch_size) for name, predict in contenders.items()}
         measured = alternate(runs, rounds, f"Batch {batch_size}")
         rows |= {f"{name}, batch {batch_size}": row for name, row in measured.items()}
         where = "" if batch_size == batch_sizes[-1] else f", batch {batch_size}"
@@ -57,30 +55,27 @@ def benchmark_predict(
     return rows, ratios
 
 
+def _count(predict: Callable[[int], list[Any]], batch_size: int) -> int:
+    return len(predict(batch_size))
+
+
 def make_contenders(
     model_dir: str | Path, images: Sequence[Path], runtimes: Sequence[str] = _RUNTIMES
 ) -> dict[str, Callable[[int], list[Any]]]:
     """`pipeline` and our runtimes: from a batch size to their answers, one an image."""
-    from transformers import pipeline
-
     files = [str(path) for path in images]
 
     def ours(runtime: str) -> Callable[[int], list[Any]]:
         classifier = SmileClassifier.from_pretrained(model_dir, runtime, device="cpu")
         return lambda batch_size: classifier.predict(files, batch_size=batch_size)
 
-    contenders = {runtime: ours(runtime) for runtime in runtimes}
     plain = pipeline("image-classification", model=str(model_dir), device="cpu", trust_remote_code=False)
-    return {
-        "pipeline": lambda batch_size: plain(files, batch_size=batch_size),
-        **contenders,
-    }
+    contenders = {"pipeline": lambda batch_size: plain(files, batch_size=batch_size)}
+    return contenders | {runtime: ours(runtime) for runtime in runtimes}
 
 
 def make_model(folder: Path, backbone: str, image_size: int | None, images: Sequence[Path]) -> None:
     """A network of random weights, float32 and int8: how fast it runs does not depend on what it has learned."""
-    from hf_smile.modeling import build_model
-
     model = build_model(backbone, pretrained=False, image_size=image_size)
     model.save_pretrained(folder)
     path, _ = export_onnx(folder)

@@ -7,39 +7,54 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import psutil
+import torch
+from datasets import Dataset, DatasetDict
+from torch.nn.utils import clip_grad_norm_
+from torchvision.transforms import Compose, Normalize, RandomHorizontalFlip, RandomResizedCrop, ToTensor
+from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_callback import PrinterCallback
+from transformers.trainer_utils import IntervalStrategy, SaveStrategy
+from transformers.utils import logging
 
 from hf_smile.benchmarks.measure import Row, alternate
 from hf_smile.errors import SmileError
-
-if TYPE_CHECKING:
-    from datasets import DatasetDict
-    from transformers import Trainer
-
-    from hf_smile.training.trainer import SmileTrainer
+from hf_smile.modeling import build_model
+from hf_smile.training.arguments import SmileTrainingArguments
+from hf_smile.training.device import keep_freed_memory, use_all_cores
+from hf_smile.training.trainer import SmileTrainer
 
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """What all contenders have in common."""
+    """What all contenders have in common.
+
+    Attributes:
+        data: folder of a `DatasetDict` with as many training images as the run takes, saved by `save_to_disk`.
+        backbone: timm name or local folder; its weights are random.
+        image_size: side of what the model sees, in pixels.
+        batch_size: images a step.
+        steps: of a round.
+        rounds: that count.
+        bf16: compute in bfloat16.
+    """
 
     data: str
-    """Folder of a `DatasetDict` with as many training images as the run takes, saved by `save_to_disk`."""
     backbone: str = "resnet50"
     image_size: int = 224
     batch_size: int = 32
     steps: int = 10
-    """Steps of a round."""
     rounds: int = 5
     bf16: bool = False
 
@@ -47,6 +62,21 @@ class TrainSettings:
     def max_steps(self) -> int:
         """One round more than counts."""
         return self.steps * (self.rounds + 1)
+
+    @property
+    def training(self) -> dict[str, Any]:
+        """As arguments of a trainer."""
+        return {
+            "per_device_train_batch_size": self.batch_size,
+            "max_steps": self.max_steps,
+            "bf16": self.bf16,
+            "use_cpu": not torch.cuda.is_available(),
+            "disable_tqdm": True,
+        }
+
+    def load_images(self) -> Dataset:
+        """Those of train."""
+        return DatasetDict.load_from_disk(self.data)["train"]
 
 
 Pause = Callable[[int], None]
@@ -74,19 +104,21 @@ def benchmark_train(splits: DatasetDict, settings: TrainSettings) -> tuple[dict[
     >>> ratios["ours/compute_limit"]  # doctest: +SKIP
     0.96
     """
-    with tempfile.TemporaryDirectory() as folder:
+    contenders: dict[str, _Contender] = {}
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         settings = replace(settings, data=f"{folder}/data")
         enough_images(splits, settings).save_to_disk(settings.data)
-        with _started(list(CONTENDERS), settings) as contenders:
-            rows = alternate({name: contender.run for name, contender in contenders.items()}, settings.rounds, "Train")
-            rows = {name: contenders[name].complete(row) for name, row in rows.items()}
+        for name in CONTENDERS:
+            contenders[name] = _Contender(name, settings)
+            stack.callback(contenders[name].stop)
+            contenders[name].receive()
+        rows = alternate({name: contender.run for name, contender in contenders.items()}, settings.rounds, "Train")
+        rows = {name: contenders[name].complete(row) for name, row in rows.items()}
     return rows, {f"ours/{name}": rows["ours"].times_as_fast_as(rows[name]) for name in ("hf_loop", "compute_limit")}
 
 
 def enough_images(splits: DatasetDict, settings: TrainSettings) -> DatasetDict:
     """Train repeated until one epoch lasts for the whole benchmark, so that none ends in it."""
-    from datasets import DatasetDict
-
     rows = np.resize(np.arange(len(splits["train"])), settings.max_steps * settings.batch_size)
     return DatasetDict(train=splits["train"].select(rows), test=splits["test"].select([0]))
 
@@ -98,8 +130,6 @@ def ours(settings: TrainSettings, pause: Pause) -> None:
 
 def compute_limit(settings: TrainSettings, pause: Pause) -> None:
     """Forward, loss, backward, clipping, optimizer, schedule and average of our loop, on its first batch for ever."""
-    from torch.nn.utils import clip_grad_norm_
-
     trainer = _our_trainer(settings)
     args, accelerator = trainer.args, trainer.accelerator
     batch = next(iter(trainer.get_train_dataloader()))
@@ -122,13 +152,6 @@ def compute_limit(settings: TrainSettings, pause: Pause) -> None:
 
 def hf_loop(settings: TrainSettings, pause: Pause) -> None:
     """Train as transformers' `examples/pytorch/image-classification/run_image_classification.py` does."""
-    import torch
-    from datasets import DatasetDict
-    from torchvision.transforms import Compose, Normalize, RandomHorizontalFlip, RandomResizedCrop, ToTensor
-    from transformers import Trainer, TrainingArguments
-
-    from hf_smile.modeling import build_model
-
     model = build_model(settings.backbone, pretrained=False, image_size=settings.image_size)
     config = model.config.pretrained_cfg
     normalize = Normalize(config["mean"], config["std"])
@@ -143,56 +166,29 @@ def hf_loop(settings: TrainSettings, pause: Pause) -> None:
 
     args = TrainingArguments(
         output_dir=f"{settings.data}/hf_loop",
-        per_device_train_batch_size=settings.batch_size,
-        max_steps=settings.max_steps,
-        bf16=settings.bf16,
-        use_cpu=not torch.cuda.is_available(),
         save_strategy="no",
         report_to="none",
         remove_unused_columns=False,
         dataloader_pin_memory=torch.cuda.is_available(),  # else there is a warning for each round
-        disable_tqdm=True,
+        **settings.training,
     )
-    train = DatasetDict.load_from_disk(settings.data)["train"].with_transform(transform)
+    train = settings.load_images().with_transform(transform)
     _run(Trainer(model, args, data_collator=collate, train_dataset=train), settings, pause)
 
 
-CONTENDERS: dict[str, Callable[[TrainSettings, Pause], None]] = {
-    "ours": ours,
-    "compute_limit": compute_limit,
-    "hf_loop": hf_loop,
-}
+CONTENDERS = {contender.__name__: contender for contender in (ours, compute_limit, hf_loop)}
 
 
 def _our_trainer(settings: TrainSettings) -> SmileTrainer:
-    import torch
-    from datasets import DatasetDict
-    from transformers.trainer_utils import IntervalStrategy, SaveStrategy
-
-    from hf_smile.modeling import build_model
-    from hf_smile.training.arguments import SmileTrainingArguments
-    from hf_smile.training.device import keep_freed_memory
-    from hf_smile.training.trainer import SmileTrainer
-
     keep_freed_memory()
-    args = SmileTrainingArguments(
-        output_dir=f"{settings.data}/ours",
-        per_device_train_batch_size=settings.batch_size,
-        max_steps=settings.max_steps,
-        bf16=settings.bf16,
-        use_cpu=not torch.cuda.is_available(),
-        select_best="last",
-        disable_tqdm=True,
-    )
+    args = SmileTrainingArguments(output_dir=f"{settings.data}/ours", select_best="last", **settings.training)
     args.save_strategy, args.logging_strategy = SaveStrategy.NO, IntervalStrategy.NO
     model = build_model(settings.backbone, pretrained=False, image_size=settings.image_size)
-    return SmileTrainer(model, args, DatasetDict.load_from_disk(settings.data)["train"])
+    return SmileTrainer(model, args, settings.load_images())
 
 
 def _run(trainer: Trainer, settings: TrainSettings, pause: Pause) -> None:
     """Train, and pause before the first step and after each round: before the next batch is fetched."""
-    from transformers import TrainerCallback
-    from transformers.trainer_callback import PrinterCallback
 
     class Rounds(TrainerCallback):
         def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -221,7 +217,7 @@ class _Contender:
         self.peak_memory_mb = 0.0
         context = multiprocessing.get_context(_START)
         if _START == "forkserver":
-            context.set_forkserver_preload(["hf_smile.training.trainer"])  # what takes seconds to import, once for all
+            context.set_forkserver_preload([__name__])  # what takes seconds to import, once for all
             _start_server()
         self._connection, theirs = context.Pipe()
         self.process = context.Process(target=_work, args=(name, settings, theirs))  # type: ignore[attr-defined]
@@ -265,25 +261,8 @@ def _start_server() -> None:
         signal.signal(signal.SIGINT, before)
 
 
-@contextmanager
-def _started(names: Sequence[str], settings: TrainSettings) -> Iterator[dict[str, _Contender]]:
-    contenders: dict[str, _Contender] = {}
-    try:
-        for name in names:
-            contenders[name] = _Contender(name, settings)
-            contenders[name].receive()
-        yield contenders
-    finally:
-        for contender in contenders.values():
-            contender.stop()
-
-
 def _work(name: str, settings: TrainSettings, connection: Connection) -> None:
     """What the process of a contender does."""
-    from transformers.utils import logging
-
-    from hf_smile.training.device import use_all_cores
-
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     use_all_cores()
@@ -294,9 +273,6 @@ def _work(name: str, settings: TrainSettings, connection: Connection) -> None:
 
 
 def _report_and_wait(connection: Connection, cpu_before: list[float], images: int) -> None:
-    import psutil
-    import torch
-
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     connection.send((images, cpu_seconds() - cpu_before[0], peak_memory_mb()))
@@ -315,8 +291,6 @@ def _report_and_wait(connection: Connection, cpu_before: list[float], images: in
 
 def cpu_seconds() -> float:
     """CPU time of this process and of those that load data for it."""
-    import psutil
-
     loading = [process.cpu_times() for process in psutil.Process().children()]
     return time.process_time() + sum(times.user + times.system for times in loading)
 
@@ -327,9 +301,6 @@ def peak_memory_mb() -> float:
     With what those that load data for it hold now and do not share with it.
     """
     import resource
-
-    import psutil
-    import torch
 
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 1e6

@@ -21,39 +21,19 @@ if TYPE_CHECKING:
 
 def parse_arguments(words: list[str], prog: str) -> argparse.Namespace:
     parser = job_parser(prog, __doc__)
-    parser.add_argument("--output_dir", required=True, help="folder for audit.md, audit.json, lists, plots, splits")
-    parser.add_argument(
-        "--backbone",
-        metavar="DIR_OR_HUB_ID",
-        help="a pretrained model, not fine-tuned on these data; adds likeness and labels. One that was trained on "
-        "faces tells people apart",
-    )
-    parser.add_argument(
-        "--predictions", metavar="FILE.csv", help="predictions for the test split: do leaks flatter them?"
-    )
-    parser.add_argument(
-        "--write_clean", action="store_true", help="also write clean/: the splits without leaks, conflicts"
-    )
-    parser.add_argument(
-        "--contact_sheets",
-        metavar="DIR",
-        help="folder for pictures of the findings (default: OUTPUT_DIR/contact_sheets)",
-    )
-    parser.add_argument(
-        "--duplicate_similarity",
-        type=similarity,
-        help="with --backbone: cosine similarity of one picture (default: 0.95)",
-    )
-    parser.add_argument(
-        "--cluster_similarity",
-        type=similarity,
-        help="with --backbone: cosine similarity that may not straddle the split (default: by the data)",
-    )
-    parser.add_argument("--batch_size", type=positive, help="with --backbone: images at a time (default: 32)")
-    parser.add_argument(
-        "--cache_dir", metavar="DIR", help="with --backbone: keeps the features (default: OUTPUT_DIR/cache)"
-    )
-    parser.add_argument("--seed", type=int, default=42, help="of the splits and the folds (default: %(default)s)")
+    add = parser.add_argument
+    add("--output_dir", required=True, help="folder for audit.md, audit.json, lists, plots, splits")
+    add("--predictions", metavar="FILE.csv", help="predictions for the test split: do leaks flatter them?")
+    add("--write_clean", action="store_true", help="also write clean/: the splits without leaks, conflicts")
+    add("--contact_sheets", metavar="DIR", help="pictures of the findings (default: OUTPUT_DIR/contact_sheets)")
+    add("--seed", type=int, default=42, help="of the splits and the folds (default: %(default)s)")
+    add = parser.add_argument_group("likeness and labels").add_argument
+    backbone = "a pretrained model, not fine-tuned on these data. One that was trained on faces tells people apart"
+    add("--backbone", metavar="DIR_OR_HUB_ID", help=backbone)
+    add("--duplicate_similarity", type=similarity, help="cosine similarity of one picture (default: 0.95)")
+    add("--cluster_similarity", type=similarity, help="one that may not straddle the split (default: by the data)")
+    add("--batch_size", type=positive, help="images at a time (default: 32)")
+    add("--cache_dir", metavar="DIR", help="keeps the features (default: OUTPUT_DIR/cache)")
     add_data_arguments(parser, "validation_size", "on_bad_image")
     args = parser.parse_args(words)
     for option in ("duplicate_similarity", "cluster_similarity", "batch_size", "cache_dir"):
@@ -74,14 +54,14 @@ def run(args: argparse.Namespace) -> None:
     sheets_dir = Path(args.contact_sheets or output_dir / "contact_sheets")
 
     data = data_arguments(args)
-    check_installed("imagehash", "cleanlab")
+    check_installed()
     from hf_smile.audit.dataset import audit_images
     from hf_smile.audit.pictures import draw_contact_sheets, open_private_folder
     from hf_smile.audit.report import refuse_data, require_files, to_act_on, write_clean, write_report
     from hf_smile.audit.run import DUPLICATE_SIMILARITY
     from hf_smile.data.dataset import read_tables
 
-    predictions = read_predictions(args.predictions) if args.predictions else None
+    predictions = predicted_ids(args.predictions) if args.predictions else None
     tables, images = read_tables(data, args.seed)
     if args.write_clean:
         require_files(images)
@@ -109,16 +89,16 @@ def run(args: argparse.Namespace) -> None:
     print(f"The whole audit: {output_dir}/audit.md; the images of the findings: {sheets_dir}")
 
 
-def check_installed(*names: str) -> None:
+def check_installed() -> None:
     from importlib.util import find_spec
 
     from hf_smile.errors import SmileError
 
-    if missing := [name for name in names if find_spec(name) is None]:
+    if missing := [name for name in ("imagehash", "cleanlab") if find_spec(name) is None]:
         raise SmileError(f"the audit needs {' and '.join(missing)}: pip install {' '.join(missing)}")
 
 
-def read_predictions(path: str) -> pd.DataFrame:
+def predicted_ids(path: str) -> pd.DataFrame:
     import pandas as pd
 
     from hf_smile.evaluation.predictions import read_predictions

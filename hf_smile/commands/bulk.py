@@ -21,24 +21,21 @@ def parse_arguments(words: list[str], prog: str) -> argparse.Namespace:
     from hf_smile.inference.runtimes import RUNTIMES
 
     parser = job_parser(prog, __doc__)
-    parser.add_argument("--model", required=True, metavar="DIR_OR_HUB_ID", help="what `hf-smile train` made")
-    parser.add_argument("--data", required=True, metavar="DIR_OR_ZIP", help="Parquet shards, or images of face crops")
-    parser.add_argument("--output_dir", required=True, help="gets a Parquet file for each part")
-    parser.add_argument("--runtime", choices=RUNTIMES, help="default: on a CPU onnx, where it is exported")
-    parser.add_argument("--batch_size", type=positive, default=32, help="images at a time (default: %(default)s)")
-    parser.add_argument(
-        "--part_size", type=positive, default=2000, help="images a part, of a folder or zip (default: %(default)s)"
-    )
+    add = parser.add_argument
+    add("--model", required=True, metavar="DIR_OR_HUB_ID", help="what `hf-smile train` made")
+    add("--data", required=True, metavar="DIR_OR_ZIP", help="Parquet shards, or images of face crops")
+    add("--output_dir", required=True, help="gets a Parquet file for each part")
+    add("--runtime", choices=RUNTIMES, help="default: on a CPU onnx, where it is exported")
+    add("--batch_size", type=positive, default=32, help="images at a time (default: %(default)s)")
+    add("--part_size", type=positive, default=2000, help="images a part, of a folder or zip (default: %(default)s)")
     return parser.parse_args(words)
 
 
 def run(args: argparse.Namespace) -> None:
     if "ACCELERATE_USE_CPU" in os.environ:
-        from hf_smile.training.device import start_all_processes, stop_with_launcher, use_all_cores
+        from hf_smile.training.device import join_launcher
 
-        stop_with_launcher()
-        start_all_processes()
-        use_all_cores()
+        join_launcher()
 
     import torch
     from tqdm import tqdm
@@ -54,8 +51,7 @@ def run(args: argparse.Namespace) -> None:
     runtime = args.runtime or choose_runtime(args.model, "cuda" if on_gpu else None)
     device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if runtime == "torch" and on_gpu else None
     classifier = SmileClassifier.from_pretrained(args.model, runtime, device)
-    weights = weights_sha256(args.model) or args.model
-    settings = {"weights": weights, "runtime": runtime, "images": parts_digest(parts)}
+    settings = {"weights": weights_sha256(args.model) or args.model, "runtime": runtime, "images": parts_digest(parts)}
     open_predictions(args.output_dir, settings, classifier.labels)
 
     mine = parts[rank::world_size]
@@ -75,7 +71,4 @@ def run(args: argparse.Namespace) -> None:
     who = f"process {rank + 1} of {world_size}: " if world_size > 1 else ""
     counts = ", ".join(f"{count:,} {name}" for name, count in verdicts.most_common())
     images, in_parts = counted(verdicts.total(), "image"), counted(len(mine), "part")
-    print(
-        f"{who}{images} in {in_parts}, {skipped:,} of them there already, {rate:.0f} images/s: {counts}",
-        flush=True,
-    )
+    print(f"{who}{images} in {in_parts}, {skipped:,} of them there already, {rate:.0f} images/s: {counts}", flush=True)

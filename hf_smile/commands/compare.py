@@ -19,19 +19,16 @@ from hf_smile.data.arguments import DATA_SETTINGS, DEFAULT_DATA_DIR, add_data_ar
 
 def parse_arguments(words: list[str], prog: str) -> argparse.Namespace:
     parser = job_parser(prog, __doc__)
-    parser.add_argument("--backbones", nargs="+", required=True, metavar="DIR_OR_HUB_ID", help="what to compare")
-    parser.add_argument("--data_dir", help="default: the recipe's, or data/happy_images")
-    parser.add_argument("--mode", default="linear_probe", choices=("linear_probe", "fine_tune"), help="%(default)s")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3], help="of the validation split (1 2 3)")
-    parser.add_argument(
-        "--output_dir", required=True, help="folder for comparison.csv, .md and .png, and <backbone>/<seed> of each run"
-    )
-    parser.add_argument("--validation_size", type=float, help="share of train (default: the recipe's, or 0.1)")
-    parser.add_argument(
-        "--test", action="store_true", help="report the test split, too: once all is chosen, not to choose by it"
-    )
-    parser.add_argument("--cache_dir", metavar="DIR", help="keeps the features (default: OUTPUT_DIR/cache)")
-    parser.add_argument("--recipe", metavar="FILE.yaml", help="settings of the mode fine_tune")
+    add = parser.add_argument
+    add("--backbones", nargs="+", required=True, metavar="DIR_OR_HUB_ID", help="what to compare")
+    add("--data_dir", help="default: the recipe's, or data/happy_images")
+    add("--mode", default="linear_probe", choices=("linear_probe", "fine_tune"), help="%(default)s")
+    add("--seeds", nargs="+", type=int, default=[1, 2, 3], help="of the validation split (1 2 3)")
+    add("--output_dir", required=True, help="gets comparison.csv, .md and .png, and <backbone>/<seed> of each run")
+    add("--validation_size", type=float, help="share of train (default: the recipe's, or 0.1)")
+    add("--test", action="store_true", help="report the test split, too: once all is chosen, not to choose by it")
+    add("--cache_dir", metavar="DIR", help="keeps the features (default: OUTPUT_DIR/cache)")
+    add("--recipe", metavar="FILE.yaml", help="settings of the mode fine_tune")
     add_data_arguments(parser, "data_dir", "validation_size", "on_bad_image")
     args, settings = parser.parse_known_args(words)
     args.settings = settings
@@ -68,10 +65,7 @@ def run(args: argparse.Namespace) -> None:
 
 def training_settings(args: argparse.Namespace) -> list[str]:
     """The words of `hf-smile train` that every run has: the recipe, over it what was given here."""
-    given = {name: value for name, value in vars(args).items() if name in DATA_SETTINGS and value is not None}
-    words = [
-        word
-        for name, value in given.items()
-        for word in (f"--{name}", *map(str, value if isinstance(value, list) else [value]))
-    ]
-    return [*([args.recipe] if args.recipe else []), *words, *args.settings]
+    from hf_smile.training.settings import to_words
+
+    given = {name: value for name, value in vars(args).items() if name in DATA_SETTINGS}
+    return [*([args.recipe] if args.recipe else []), *to_words(given), *args.settings]

@@ -28,26 +28,16 @@ def parse_arguments(words: list[str], prog: str) -> argparse.Namespace:
     subject = parser.add_mutually_exclusive_group(required=True)
     subject.add_argument("--model", metavar="DIR_OR_HUB_ID", help="a model that `hf-smile train` made")
     subject.add_argument("--predictions", metavar="FILE.csv", help="predictions that are there already")
-    parser.add_argument(
-        "--output_dir", required=True, help="folder for report.md, metrics.json, predictions.csv, pictures"
-    )
-    parser.add_argument("--split", choices=("train", "validation", "test"), help="with --model (default: test)")
-    parser.add_argument(
-        "--held_out",
-        action="store_true",
-        help="you confirm that the images of the split were held out",
-    )
-    parser.add_argument("--batch_size", type=positive, help="with --model: images at a time (default: 64)")
-    parser.add_argument(
-        "--test_time_flip",
-        action="store_true",
-        help="with --model: report the mean of an image and its mirror image too",
-    )
-    parser.add_argument("--compare", metavar="FILE.csv", help="predictions of another model for the same images")
-    parser.add_argument("--group_by", metavar="COLUMN", help="a further column of the annotations, to report by group")
-    parser.add_argument(
-        "--heat_maps", action="store_true", help="with --model: draw where it looks, averaged by class (a few minutes)"
-    )
+    add = parser.add_argument
+    add("--output_dir", required=True, help="folder for report.md, metrics.json, predictions.csv, pictures")
+    add("--compare", metavar="FILE.csv", help="predictions of another model for the same images")
+    add("--group_by", metavar="COLUMN", help="a further column of the annotations, to report by group")
+    add = parser.add_argument_group("with --model").add_argument
+    add("--split", choices=("train", "validation", "test"), help="default: test")
+    add("--held_out", action="store_true", help="you confirm that the images of the split were held out")
+    add("--batch_size", type=positive, help="images at a time (default: 64)")
+    add("--test_time_flip", action="store_true", help="report the mean of an image and its mirror image too")
+    add("--heat_maps", action="store_true", help="draw where it looks, averaged by class (a few minutes)")
     add_data_arguments(parser, "group_by", of_the_run=True)
     args = parser.parse_args(words)
     of_the_data = [name for name in given_data_arguments(args) if name != "group_by"]

@@ -17,11 +17,7 @@ def parse_arguments(words: list[str], prog: str) -> argparse.Namespace:
     parser = job_parser(prog, __doc__)
     parser.add_argument("--model", required=True, metavar="DIR", help="a folder that `hf-smile train` made")
     parser.add_argument("--quantize", choices=("int8",), help="write onnx/model_quantized.onnx too")
-    parser.add_argument(
-        "--held_out",
-        action="store_true",
-        help="you confirm that the images of --data_dir were held out",
-    )
+    parser.add_argument("--held_out", action="store_true", help="you confirm that these images were held out")
     add_data_arguments(parser, of_the_run=True)
     args = parser.parse_args(words)
     if not args.quantize and (args.held_out or given_data_arguments(args)):

@@ -26,11 +26,8 @@ def positive(text: str) -> int:
     >>> positive("32")
     32
     """
-    try:
-        if (number := int(text)) >= 1:
-            return number
-    except ValueError:
-        pass
+    if text.isdecimal() and int(text) >= 1:
+        return int(text)
     raise argparse.ArgumentTypeError(f"it is {text}; it must be at least 1, and a whole number")
 
 
@@ -39,10 +36,8 @@ def add_classifier_arguments(parser: argparse.ArgumentParser) -> None:
     from hf_smile.inference.runtimes import RUNTIMES
 
     parser.add_argument("--model", required=True, metavar="DIR_OR_HUB_ID", help="what `hf-smile train` made")
-    parser.add_argument(
-        "--runtime", default="auto", choices=RUNTIMES, help="auto: onnx where it is exported (%(default)s)"
-    )
-    parser.add_argument("--detector", metavar="haar|yunet|FILE.onnx", help="what finds the faces (default: haar)")
+    parser.add_argument("--runtime", default="auto", choices=RUNTIMES, help="%(default)s: onnx where it is exported")
+    parser.add_argument("--detector", metavar="yunet|haar|FILE.onnx", help="what finds the faces (default: yunet)")
 
 
 def load_classifier(args: argparse.Namespace, with_faces: bool = True) -> SmileClassifier:
@@ -53,5 +48,5 @@ def load_classifier(args: argparse.Namespace, with_faces: bool = True) -> SmileC
     if with_faces:
         from hf_smile.inference.faces import make_detector
 
-        detector = make_detector(args.detector or "haar")
+        detector = make_detector(args.detector or "auto")
     return SmileClassifier.from_pretrained(args.model, args.runtime, detector=detector)

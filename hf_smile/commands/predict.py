@@ -1,7 +1,7 @@
 """Classify photos or face crops: files, folders, zips.
 
 hf-smile predict holiday/*.jpg --model outputs/model
-hf-smile predict faces.zip --model outputs/model --faces none --format csv --output verdicts.csv
+hf-smile predict faces.zip --model outputs/model --faces whole --format csv --output verdicts.csv
 """
 
 from __future__ import annotations
@@ -20,25 +20,22 @@ from hf_smile.utils.words import counted
 
 def parse_arguments(words: list[str], prog: str) -> argparse.Namespace:
     parser = job_parser(prog, __doc__)
-    parser.add_argument("paths", nargs="+", metavar="PATH", help="files, folders, zips, or patterns such as '**/*.jpg'")
+    add = parser.add_argument
+    add("paths", nargs="+", metavar="PATH", help="files, folders, zips, or patterns such as '**/*.jpg'")
     add_classifier_arguments(parser)
-    parser.add_argument("--format", choices=("table", "csv", "jsonl"), help="default: as --output ends, else table")
-    parser.add_argument("--output", metavar="FILE", help="write to this .csv, .jsonl or .txt instead of to stdout")
-    parser.add_argument(
+    add("--format", choices=("table", "csv", "jsonl"), help="default: as --output ends, else table")
+    add("--output", metavar="FILE", help="write to this .csv, .jsonl or .txt instead of to stdout")
+    add(
         "--faces",
-        default="auto",
-        choices=("none", "largest", "all", "auto"),
-        help="none: every image is a face crop. auto: all faces, and images that are face crops already (%(default)s)",
+        default="all",
+        choices=("all", "largest", "whole"),
+        help="whole: no face is looked for, every image is a face crop (%(default)s)",
     )
-    parser.add_argument("--annotate", metavar="DIR", help="write pictures with boxes and verdicts into this folder")
-    parser.add_argument(
-        "--batch_size", type=positive, metavar="N", help="crops at a time, with --faces none (default: 32)"
-    )
+    add("--annotate", metavar="DIR", help="write pictures with boxes and verdicts into this folder")
+    add("--batch_size", type=positive, default=32, metavar="N", help="faces at a time (%(default)s)")
     args = parser.parse_args(words)
-    if args.batch_size and args.faces != "none":
-        parser.error("--batch_size has no effect without --faces none: the faces of one photo at a time are classified")
-    if args.detector and args.faces == "none":
-        parser.error("--detector has no effect with --faces none, which looks for no faces")
+    if args.detector and args.faces == "whole":
+        parser.error("--detector has no effect with --faces whole, which looks for no faces")
     return args
 
 
@@ -55,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
         raise SmileDataError(f"--format {args.format} and --output {args.output} disagree; leave --format out")
     form = args.format or by_suffix or "table"
     total, images = find_images(args.paths)
-    classifier = load_classifier(args, with_faces=args.faces != "none")
+    classifier = load_classifier(args, with_faces=args.faces != "whole")
     annotator = Annotator(args.annotate) if args.annotate else None
 
     failed = without_face = 0
@@ -63,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
         file = stack.enter_context(text_output(output)) if output else sys.stdout
         write = make_writer(form, file, classifier.labels)
         progress = stack.enter_context(tqdm(total=total, unit=" images", file=sys.stderr, disable=None))
-        for image, predictions in predict_files(classifier, images, args.faces, args.batch_size or 32):
+        for image, predictions in predict_files(classifier, images, args.faces, args.batch_size):
             for prediction in predictions:
                 write(prediction)
             failed += any(prediction.error for prediction in predictions)
@@ -73,8 +70,8 @@ def run(args: argparse.Namespace) -> int:
             progress.update()
         file.flush()
     if without_face:
-        hint = "; if these are face crops, classify them whole with --faces none" if args.faces == "auto" else ""
-        print(f"no face found in {without_face:,} of {counted(total, 'image')}{hint}", file=sys.stderr)
+        hint = "if these are face crops, classify them whole with --faces whole"
+        print(f"no face found in {without_face:,} of {counted(total, 'image')}; {hint}", file=sys.stderr)
     if failed:
         print(f"{failed:,} of {counted(total, 'image')} could not be classified", file=sys.stderr)
     return 1 if failed else 0

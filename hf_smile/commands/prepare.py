@@ -10,16 +10,17 @@ import argparse
 from pathlib import Path
 
 from hf_smile.commands.options import job_parser, positive
-from hf_smile.data.arguments import DEFAULT_DATA_DIR, add_data_arguments, data_arguments
+from hf_smile.data.arguments import DEFAULT_DATA_DIR, AugmentationArguments, add_data_arguments, data_arguments
 
 
 def parse_arguments(words: list[str], prog: str) -> argparse.Namespace:
     parser = job_parser(prog, __doc__)
-    parser.add_argument("--output_dir", help="where to write the prepared data set and its pictures")
-    parser.add_argument("--draw_sample", action="store_true", help="first draw the sample data set into --data_dir")
-    parser.add_argument("--seed", type=int, default=42, help="of the splits (default: 42)")
-    parser.add_argument("--image_size", type=positive, default=224, help="size of the pictured samples (default: 224)")
-    parser.add_argument("--export_imagefolder", metavar="DIR", help="also write train/0..2 and test/0..2 into DIR")
+    add = parser.add_argument
+    add("--output_dir", help="where to write the prepared data set and its pictures")
+    add("--draw_sample", action="store_true", help="first draw the sample data set into --data_dir")
+    add("--seed", type=int, default=42, help="of the splits (default: 42)")
+    add("--image_size", type=positive, default=224, help="size of the pictured samples (default: 224)")
+    add("--export_imagefolder", metavar="DIR", help="also write train/0..2 and test/0..2 into DIR")
     add_data_arguments(parser)
     args = parser.parse_args(words)
     if args.draw_sample and args.data_dir == DEFAULT_DATA_DIR:
@@ -64,14 +65,9 @@ def run(args: argparse.Namespace) -> None:
 
     table = class_table(splits)
     for split, dataset in splits.items():
-        shares = (
-            f"{label} {table.loc[label, (split, 'images')]:,} ({table.loc[label, (split, 'share')]:.1%})"
-            for label in table.index
-        )
+        shares = (f"{label} {images:,} ({share:.1%})" for label, images, share in table[split].itertuples())
         print(f"{split}: {len(dataset):,} images: {', '.join(shares)}")
 
-    from hf_smile.data.arguments import AugmentationArguments
-
     train = datasets.load_from_disk(output_dir)["train"]
-    plot_samples(train, AugmentationArguments(), output_dir / "samples.png", args.image_size, seed=args.seed)
+    plot_samples(train, output_dir / "samples.png", args.image_size, args.seed)
     print(f"The prepared data set, class_distribution.png and samples.png are in {output_dir}")

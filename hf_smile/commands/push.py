@@ -41,28 +41,26 @@ def parse_arguments(words: list[str], prog: str) -> argparse.Namespace:
     model.add_argument("--dataset", metavar="OWNER/NAME", help="the data set it was trained on, if that is on the Hub")
 
     dataset = commands.add_parser("dataset", parents=[common], help="annotations and images; private")
-    dataset.add_argument("data_dir", help="as for `hf-smile train`")
-    dataset.add_argument("repo_id", metavar="OWNER/NAME")
+    add = dataset.add_argument
+    add("data_dir", help="as for `hf-smile train`")
+    add("repo_id", metavar="OWNER/NAME")
     visibility = dataset.add_mutually_exclusive_group()
     visibility.add_argument("--private", action="store_true", default=True, help="nobody but you sees it (the default)")
     visibility.add_argument("--public", dest="private", action="store_false", help="everybody sees these faces")
-    dataset.add_argument("--license", help="of the pictures, as the Hub spells it, for example cc-by-4.0")
-    dataset.add_argument(
-        "--i_have_the_right_to_publish", action="store_true", help="the people in the pictures and their makers agreed"
-    )
-    dataset.add_argument("--provenance", metavar="TEXT", help="for the card: who collected it, when, where and how")
-    dataset.add_argument("--consent", metavar="TEXT", help="for the card: what the people in the pictures agreed to")
-    dataset.add_argument("--seed", type=int, default=42, help="of the splits, as in training (default: %(default)s)")
+    add("--license", help="of the pictures, as the Hub spells it, for example cc-by-4.0")
+    add("--i_have_the_right_to_publish", action="store_true", help="the people in the pictures and their makers agreed")
+    add("--provenance", metavar="TEXT", help="for the card: who collected it, when, where and how")
+    add("--consent", metavar="TEXT", help="for the card: what the people in the pictures agreed to")
+    add("--seed", type=int, default=42, help="of the splits, as in training (default: %(default)s)")
     add_data_arguments(dataset, "data_dir", "on_bad_image")
 
     space = commands.add_parser("space", parents=[common], help="the demo")
-    space.add_argument("repo_id", metavar="OWNER/NAME")
-    space.add_argument("--model", required=True, metavar="OWNER/NAME", help="the model that it shows")
-    space.add_argument("--private", action="store_true", help="nobody but you sees it")
-    space.add_argument(
-        "--hardware", choices=HARDWARE, metavar="NAME", help="for example cpu-basic (free), cpu-upgrade, t4-small"
-    )
-    space.add_argument("--space_dir", default=shipped("space"), help="folder of the app (default: space)")
+    add = space.add_argument
+    add("repo_id", metavar="OWNER/NAME")
+    add("--model", required=True, metavar="OWNER/NAME", help="the model that it shows")
+    add("--private", action="store_true", help="nobody but you sees it")
+    add("--hardware", choices=HARDWARE, metavar="NAME", help="for example cpu-basic (free), cpu-upgrade, t4-small")
+    add("--space_dir", default=shipped("space"), help="folder of the app (default: space)")
     return parser.parse_args(words)
 
 
@@ -92,9 +90,9 @@ def push_dataset(args: argparse.Namespace, target: Target) -> str:
     dataset.check_permission(args.license, args.i_have_the_right_to_publish)
     splits = dataset.publishable(load_smile_dataset(**vars(data_arguments(args)), seed=args.seed))
     card = dataset_card(splits, args.repo_id, args.license, args.provenance, args.consent)
-    return (
-        list_files(dataset.dataset_sizes(splits, card)) if args.dry_run else dataset.push_dataset(splits, card, target)
-    )
+    if args.dry_run:
+        return list_files(dataset.dataset_sizes(splits, card))
+    return dataset.push_dataset(splits, card, target)
 
 
 def push_space(args: argparse.Namespace, target: Target) -> str:

@@ -6,20 +6,22 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from dataclasses import Field, fields
+from dataclasses import fields
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from hf_smile.data.arguments import require_data
+from hf_smile.data.arguments import DataArguments, require_data
 
 if TYPE_CHECKING:
+    from datasets import DatasetDict
+
     from hf_smile.training.arguments import Arguments, SmileTrainingArguments
+    from hf_smile.training.trainer import SmileTrainer
 
 
 def parse_arguments(words: list[str], prog: str) -> Arguments:
-    if "--help" in words or "-h" in words or "--help_all" in words:
+    if {"--help", "-h", "--help_all"} & {*words}:
         print_help(prog, "--help_all" in words)
     from hf_smile.training.parser import check_words
 
@@ -34,130 +36,155 @@ def parse_arguments(words: list[str], prog: str) -> Arguments:
 def print_help(prog: str, everything: bool) -> NoReturn:
     from hf_smile.training.settings import help_text
 
-    further: Sequence[Field] = ()
     if everything:
         from transformers import TrainingArguments
 
-        further = fields(TrainingArguments)
-    print(help_text(prog, further))
+        print(help_text(prog, fields(TrainingArguments)))
+    else:
+        print(help_text(prog))
     sys.exit(0)
 
 
 def run(arguments: Arguments) -> None:
-    import datasets
-    from transformers import set_seed
-    from transformers.utils import logging
-
-    from hf_smile.data.dataset import load_smile_dataset
     from hf_smile.data.layouts import refuse_data_folder
-    from hf_smile.data.record import check_splits, images_of, refuse_trained_on, run_data, write_splits
-    from hf_smile.data.rows import labels_of
-    from hf_smile.data.splits import describe
-    from hf_smile.errors import SmileError
-    from hf_smile.hub.card_sections import calibration_sentence, choice_sentence
     from hf_smile.hub.connection import check_login
-    from hf_smile.hub.model_card import write_model_card
-    from hf_smile.inference.runtimes import ONNX_FILES
-    from hf_smile.modeling import build_model
-    from hf_smile.modeling.backbone import parameter_table, parameter_totals
-    from hf_smile.modeling.calibrate import require_output_layer
-    from hf_smile.shards.folder import is_sharded, load_shards, shard_files
     from hf_smile.training.after import fold_after_training
     from hf_smile.training.arguments import to_recipe
     from hf_smile.training.checkpoints import clear_of_disk_errors
-    from hf_smile.training.device import (
-        device_line,
-        keep_freed_memory,
-        start_all_processes,
-        stop_with_launcher,
-        use_all_cores,
-    )
-    from hf_smile.training.run_folder import finish_run, is_finished, mark_finished, open_run, start_run
-    from hf_smile.training.trainer import SmileTrainer
+    from hf_smile.training.run_folder import is_finished, open_run
 
-    data, augmentation, backbone, args = arguments
-    stop_with_launcher()
-    start_all_processes()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    use_all_cores()
-    keep_freed_memory()
+    data, _, _, args = arguments
     is_main = args.process_index == 0
-    if not is_main:
-        datasets.disable_progress_bars()
-
+    start_process(is_main)
     if args.publish_to and is_main:
         check_login(args.publish_to)  # now rather than after hours
     recipe = to_recipe(arguments) | {"processes": args.world_size * max(1, args.n_gpu)}
     refuse_data_folder(args.output_dir, data.data_dir)
     if not args.overwrite and is_finished(args.output_dir, recipe):
         if is_main:
-            print(f"{args.output_dir} holds the finished run of these settings; its results are in test_metrics.json.")
-            if (earlier := run_data(args.output_dir, {})[0].data_dir) != data.data_dir:
-                print(f"It was trained on {earlier}; {data.data_dir} was not read.")
-            print("Nothing is trained. For a fresh start, add --overwrite or name another --output_dir.")
+            print_finished(args.output_dir, data.data_dir)
             publish(args)
         return
     with args.main_process_first(desc="opening the run"):
         checkpoint = open_run(args.output_dir, recipe, args.overwrite)
-        shards = shard_files(data.data_dir, "train") if is_sharded(data.data_dir) else None
-        if shards:
-            splits = load_shards(data.data_dir, train_images=False)
-        else:
-            listed = f"{args.output_dir}/bad_images.csv"
-            splits = load_smile_dataset(**vars(data), seed=args.seed, bad_image_list=listed)
-    begins_with = backbone.backbone if backbone.pretrained else None
-    if begins_with:
-        refuse_trained_on(begins_with, chain(*(images_of(splits[name]) for name in splits if name != "train")))
+        splits = load_splits(data, args)
+    trainer = make_trainer(arguments, splits)
     if is_main:
-        print(device_line(args))
-        print(describe(splits, None if shards else data.group_by), flush=True)
-        if shards:
-            print(f"The images of train are streamed from {len(shards):,} shards", flush=True)
+        begin_record(arguments, recipe, splits)
+        if checkpoint:
+            print(f"Resuming from {checkpoint}", flush=True)
+    with clear_of_disk_errors(Path(args.output_dir)):
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        folded = fold_after_training(trainer, args.temperature, args.prior_adjustment)
+        trainer.save_model()
+        logits = trainer.predict(splits["test"]).predictions
+        if is_main:
+            metrics = trainer.write_results(splits, logits, folded, recipe)
+            trainer.reporting.finish(metrics, Path(args.output_dir, "confusion_matrix.png"))
+    if is_main:
+        print_results(args.output_dir, metrics, len(logits))
+        publish(args)
 
+
+def start_process(is_main: bool) -> None:
+    """Make this process one of the launcher's, on its share of the cores; transformers is silent, we report."""
+    import datasets
+    from transformers.utils import logging
+
+    from hf_smile.training.device import join_launcher, keep_freed_memory
+
+    join_launcher()
+    keep_freed_memory()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    if not is_main:
+        datasets.disable_progress_bars()
+
+
+def print_finished(output_dir: str, data_dir: str) -> None:
+    """Say that there is nothing to train."""
+    from hf_smile.data.record import run_data
+
+    print(f"{output_dir} holds the finished run of these settings; its results are in test_metrics.json.")
+    if (earlier := run_data(output_dir, {})[0].data_dir) != data_dir:
+        print(f"It was trained on {earlier}; {data_dir} was not read.")
+    print("Nothing is trained. For a fresh start, add --overwrite or name another --output_dir.")
+
+
+def load_splits(data: DataArguments, args: SmileTrainingArguments) -> DatasetDict:
+    """The splits; of images that are streamed, train holds ids and labels alone."""
+    from hf_smile.data.dataset import load_smile_dataset
+    from hf_smile.shards.folder import is_sharded, load_shards
+
+    if is_sharded(data.data_dir):
+        return load_shards(data.data_dir, train_images=False)
+    return load_smile_dataset(**vars(data), seed=args.seed, bad_image_list=f"{args.output_dir}/bad_images.csv")
+
+
+def make_trainer(arguments: Arguments, splits: DatasetDict) -> SmileTrainer:
+    """The model and its trainer, with a line about the device, the data and the network each."""
+    from transformers import set_seed
+
+    from hf_smile.data.record import images_of, refuse_trained_on
+    from hf_smile.data.rows import labels_of
+    from hf_smile.data.splits import describe
+    from hf_smile.errors import SmileError
+    from hf_smile.modeling import build_model
+    from hf_smile.modeling.backbone import parameter_table, parameter_totals
+    from hf_smile.modeling.calibrate import require_output_layer
+    from hf_smile.shards.folder import is_sharded, shard_files
+    from hf_smile.training.device import device_line
+    from hf_smile.training.trainer import SmileTrainer
+
+    data, augmentation, backbone, args = arguments
+    streamed = is_sharded(data.data_dir)
+    if backbone.pretrained:
+        held_out = (images_of(split) for name, split in splits.items() if name != "train")
+        refuse_trained_on(backbone.backbone, chain.from_iterable(held_out))
+    if args.process_index == 0:
+        print(device_line(args))
+        print(describe(splits, None if streamed else data.group_by), flush=True)
+        if streamed:
+            n_shards = len(shard_files(data.data_dir, "train"))
+            print(f"The images of train are streamed from {n_shards:,} shards", flush=True)
     set_seed(args.seed)
     model = build_model(**vars(backbone), labels=labels_of(splits["train"]))
     if args.temperature is not None or args.prior_adjustment:
         require_output_layer(model)  # better known now than after the training
     try:
-        train = data.data_dir if shards else splits["train"]
+        train = data.data_dir if streamed else splits["train"]
         trainer = SmileTrainer(model, args, train, splits.get("validation"), augmentation=augmentation)
     except (ValueError, RuntimeError, ImportError) as error:  # a setting that transformers checks only here
         raise SmileError(str(error)) from None
-    if is_main:
+    if args.process_index == 0:
         print((parameter_table if args.show_parameters else parameter_totals)(model), flush=True)
-        if not args.overwrite:
-            check_splits(args.output_dir, splits, begins_with)
-        start_run(args.output_dir, recipe, args.overwrite)
-        write_splits(args.output_dir, splits, begins_with)
-        if checkpoint:
-            print(f"Resuming from {checkpoint}", flush=True)
+    return trainer
 
-    with clear_of_disk_errors(Path(args.output_dir)):
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        folded = fold_after_training(trainer, args.temperature, args.prior_adjustment)
-        trainer.save_model()
 
-        logits = trainer.predict(splits["test"]).predictions
-        if is_main:
-            metrics = finish_run(args.output_dir, splits, logits, folded, trainer.describe_choice())
-            write_model_card(
-                args.output_dir,
-                metrics,
-                backbone=backbone.backbone,
-                pretrained=backbone.pretrained,
-                plain_timm=backbone.head_hidden_size is None,
-            )
-            mark_finished(args.output_dir, metrics)
-            trainer.reporting.finish(metrics, Path(args.output_dir, "confusion_matrix.png"))
-    if is_main:
-        scores = f"accuracy {metrics['accuracy']:.4f}, macro F1 {metrics['macro_f1']:.4f}"
-        print(f"\n{choice_sentence(metrics['choice'])}")
-        print(f"Test {scores}, {calibration_sentence(metrics['calibration'])}, {len(logits):,} images")
-        if any(Path(args.output_dir, name).is_file() for name in ONNX_FILES.values()):
-            print(f"Its ONNX files are of earlier weights; write them again: hf-smile export --model {args.output_dir}")
-        print(f"Model, card, metrics and pictures (accuracy.png, loss.png, confusion_matrix.png): {args.output_dir}")
-        publish(args)
+def begin_record(arguments: Arguments, recipe: dict[str, Any], splits: DatasetDict) -> None:
+    """Write settings, versions and splits to the folder of the run, if it did not begin with other data."""
+    from hf_smile.data.record import check_splits, write_splits
+    from hf_smile.training.run_folder import start_run
+
+    _, _, backbone, args = arguments
+    begins_with = backbone.backbone if backbone.pretrained else None
+    if not args.overwrite:
+        check_splits(args.output_dir, splits, begins_with)
+    start_run(args.output_dir, recipe, args.overwrite)
+    write_splits(args.output_dir, splits, begins_with)
+
+
+def print_results(output_dir: str, metrics: dict[str, Any], n_images: int) -> None:
+    """The choice and the test results in two lines, and where all else is."""
+    from hf_smile.hub.card_sections import calibration_sentence, choice_sentence
+    from hf_smile.inference.runtimes import ONNX_FILES
+
+    scores = f"accuracy {metrics['accuracy']:.4f}, macro F1 {metrics['macro_f1']:.4f}"
+    print(f"\n{choice_sentence(metrics['choice'])}")
+    print(f"Test {scores}, {calibration_sentence(metrics['calibration'])}, {n_images:,} images")
+    if any(Path(output_dir, name).is_file() for name in ONNX_FILES.values()):
+        print(f"Its ONNX files are of earlier weights; write them again: hf-smile export --model {output_dir}")
+    print(f"Model, card, metrics and pictures (accuracy.png, loss.png, confusion_matrix.png): {output_dir}")
 
 
 def publish(args: SmileTrainingArguments) -> None:

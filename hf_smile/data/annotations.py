@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import logging
 import re
+from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 
 from hf_smile.data.cells import TOO_LARGE, Row, read_rows
 from hf_smile.data.columns import PLAIN, Columns, Reading
 from hf_smile.data.images import IMAGE_SUFFIXES
 from hf_smile.data.sources import plain_path
-from hf_smile.errors import Problems, SmileDataError
+from hf_smile.errors import Problems, SmileDataError, first_line
 
 logger = logging.getLogger(__name__)
 
 OWN_COLUMNS = ("image_id", "file", "label", "where", "problem")
 """Columns of every table of annotations; the others are the user's."""
 RESERVED_COLUMNS = ("image", "digest", *OWN_COLUMNS)
+_COLUMNS = OWN_COLUMNS[:4]  # before the images are looked for
 _MAX_BYTES = 50_000_000
 _MAX_LINES = 1_000_000
 _MAX_PROBLEMS = 1_000  # a file with so many is another file
@@ -49,41 +52,30 @@ def read_annotations(
     >>> problems = Problems()
     >>> table = read_annotations("data/happy_images/train.csv", problems)  # doctest: +SKIP
     """
-    path = Path(path)
-    if (size := path.stat().st_size) > _MAX_BYTES:
-        problems.append(f"{path.name}: {size:,} bytes are over the limit of {_MAX_BYTES:,}; {TOO_LARGE}")
-        return pd.DataFrame(columns=["image_id", "file", "label", "where"])
-    nothing = pd.DataFrame(columns=["image_id", "file", "label", "where"])
-    table = next(annotation_pieces(path, problems, _MAX_LINES + 1, reading, _MAX_LINES, name), nothing)
-    if len(table) > _MAX_LINES:
-        problems.append(f"{name or path.name}: more than {_MAX_LINES:,} rows; {TOO_LARGE}")
-    return table
+    return next(annotation_pieces(Path(path), problems, reading, name=name), pd.DataFrame(columns=_COLUMNS))
 
 
 def annotation_pieces(
-    path: str | Path,
-    problems: Problems,
-    piece: int,
-    reading: Reading = PLAIN,
-    max_lines: int | None = None,
-    name: str | None = None,
+    path: Path, problems: Problems, reading: Reading, piece: int = 0, name: str | None = None
 ) -> Iterator[pd.DataFrame]:
     """The same of a file of any size, in tables of so many rows, one of which is in memory at a time.
 
     Args:
-        path: as for `read_annotations`, but for the size.
+        path: as for `read_annotations`.
         problems: as there.
-        piece: rows a table.
         reading: as there.
-        max_lines: of a CSV file; a longer one is a problem.
+        piece: rows a table; 0 reads a file, of up to 50 MB and a million lines, into one.
         name: as there.
 
-    >>> rows = sum(map(len, annotation_pieces("data/shards/train.csv", problems, 5000)))  # doctest: +SKIP
+    >>> path = Path("data/shards/train.csv")
+    >>> rows = sum(map(len, annotation_pieces(path, problems, PLAIN, 5000)))  # doctest: +SKIP
     """
-    path = Path(path)
     name = name or path.name
+    limit = None if piece else _MAX_LINES
     try:
-        names, rows = read_rows(path, max_lines, reading)
+        if limit and (size := path.stat().st_size) > _MAX_BYTES:
+            raise SmileDataError(f"{size:,} bytes are over the limit of {_MAX_BYTES:,}; {TOO_LARGE}")
+        names, rows = read_rows(path, limit, reading)
         columns = reading.columns_of(names)
         if columns.label is None or columns.image_id is None is columns.file:
             missing = "label" if columns.label is None else "image_id"
@@ -92,13 +84,13 @@ def annotation_pieces(
                 f"(name it with --{'label' if missing == 'label' else 'id'}_column)"
             )
         lower = [column.strip().lower() for column in names]
-        if twice := [column for column in lower if lower.count(column) > 1]:
-            raise SmileDataError(f"column {twice[0]!r} appears twice; rename one of them")
+        if twice := next((column for column, count in Counter(lower).items() if count > 1), None):
+            raise SmileDataError(f"column {twice!r} appears twice; rename one of them")
         if dropped := [c for at, c in enumerate(lower) if c in RESERVED_COLUMNS and at not in columns]:
-            logger.warning(
-                f"Note: column {', '.join(dropped)} of {name} is not kept; the name is used for something else"
-            )
-        while block := list(islice(rows, piece)):
+            logger.warning(f"Note: column {', '.join(dropped)} of {name} is not kept; its name is in use")
+        while block := list(islice(rows, piece or _MAX_LINES + 1)):
+            if limit and len(block) > limit:
+                raise SmileDataError(f"more than {limit:,} rows; {TOO_LARGE}")
             yield _table(name, columns, names, block, reading, problems)
             if len(problems) > _MAX_PROBLEMS:
                 return
@@ -106,16 +98,21 @@ def annotation_pieces(
         text = str(error)
         at_line = text.startswith(f"{path.name}:")
         problems.append(name + text.removeprefix(path.name) if at_line else f"{name}: {text}")
+    except (pa.ArrowException, OSError) as error:
+        if path.suffix != ".parquet":
+            raise
+        problems.append(f"{name}: not a readable Parquet file ({first_line(error)}); write it again")
 
 
 def _table(
     file: str, columns: Columns, names: list[str], rows: list[Row], reading: Reading, problems: Problems
 ) -> pd.DataFrame:
-    further = _further(columns, names)
+    lower = [name.strip().lower() for name in names]
+    further = {name: at for at, name in enumerate(lower) if at not in columns and name not in RESERVED_COLUMNS}
     id_at = columns.file if columns.image_id is None else columns.image_id
     file_at = columns.image_id if columns.file is None else columns.file
     assert id_at is not None and file_at is not None and columns.label is not None
-    records: list[dict[str, object]] = []
+    records: list[tuple[object, ...]] = []
     for line, row in rows:
         if len(problems) > _MAX_PROBLEMS:
             problems.append(f"{file}: not read beyond line {line}, after so many problems")
@@ -132,27 +129,15 @@ def _table(
         if odd := next(filter(None, map(path_problem, (image_id, image_file))), None):
             problems.append(f"{where}: {image_id!r} {odd}")
             continue
-        label = -1
+        if not text.strip():
+            problems.append(f"{where}: the label is empty")
+            continue
         if text.strip().isdigit():
             problems.number_labels.setdefault(text.strip())
-        try:
-            label = reading.parse(text)
-        except ValueError as error:
-            if not text.strip():
-                problems.append(f"{where}: the label is empty")
-                continue
-            hint = "; if this line is a header, name its columns with --image_column and --label_column" * (line == 1)
-            problems.append(f"{where}: {error}{hint}")
-            problems.unknown_labels.setdefault(text.strip())
-        own = {"image_id": image_id, "file": image_file, "label": label, "where": where}
-        records.append(own | {column: row[at].strip() for column, at in further.items()})
-    return pd.DataFrame.from_records(records, columns=["image_id", "file", "label", "where", *further])
-
-
-def _further(columns: Columns, names: list[str]) -> dict[str, int]:
-    """The user's own columns, and where they stand."""
-    lower = [name.strip().lower() for name in names]
-    return {name: at for at, name in enumerate(lower) if at not in columns and name not in RESERVED_COLUMNS}
+        hint = "; if this line is a header, name its columns with --image_column and --label_column" * (line == 1)
+        label = reading.label_id(text, where, problems, hint)
+        records.append((image_id, image_file, label, where, *(row[at].strip() for at in further.values())))
+    return pd.DataFrame.from_records(records, columns=[*_COLUMNS, *further])
 
 
 def path_problem(path: str) -> str | None:

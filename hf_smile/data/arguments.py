@@ -26,50 +26,48 @@ or at the id of a data set on the Hugging Face Hub (owner/name). docs/data.md sh
 No data at hand? Draw the sample: hf-smile prepare --draw_sample --data_dir data/sample"""
 
 
+def setting(default: Any, text: str, **metadata: Any) -> Any:
+    """A field of a dataclass that a command reads its settings into, with the text of its help.
+
+    >>> setting(0.5, "probability of a flip").metadata["help"]
+    'probability of a flip'
+    """
+    return field(default=default, metadata={"help": text, **metadata})
+
+
 @dataclass
 class DataArguments:
     """Where the data are, how they are read, and how they are split.
+
+    Raises:
+        SmileDataError: a size is not a share, or `on_bad_image` is not one of its two values.
 
     >>> DataArguments(label_map="fake=negative smile").reading().label_map
     {'fake': 0}
     """
 
-    data_dir: str = field(
-        default=DEFAULT_DATA_DIR, metadata={"help": "folder or zip with the data, or a data set on the Hub"}
+    data_dir: str = setting(DEFAULT_DATA_DIR, "folder or zip with the data, or a data set on the Hub")
+    test_size: float | None = setting(None, "share of train that becomes the test split, where the data bring none")
+    validation_size: float = setting(
+        0.1, "share of train that becomes the validation split; 0 (with --select_best last) trains on all of it"
     )
-    test_size: float | None = field(
-        default=None, metadata={"help": "share of train that becomes the test split, where the data bring none"}
+    group_by: str | None = setting(None, "column whose values (people, sessions) must not be on both sides of a split")
+    image_column: str | None = setting(None, "column of the images or their paths, where its name is not a usual one")
+    label_column: str | None = setting(None, "column of the labels, where its name is not a usual one")
+    id_column: str | None = setting(None, "column of the ids, where its name is not a usual one")
+    label_map: str | None = setting(None, "other spellings of labels: 'genuine=positive smile,none=NOT smile'")
+    labels: list[str] | None = setting(None, "names of the labels in the order of their ids, if others than ours")
+    on_bad_image: str = setting(
+        "error", "image missing or broken: stop, or skip and list it", choices=["error", "skip"]
     )
-    validation_size: float = field(
-        default=0.1,
-        metadata={
-            "help": "share of train that becomes the validation split; 0 (with --select_best last) trains on all of it"
-        },
-    )
-    group_by: str | None = field(
-        default=None,
-        metadata={"help": "column whose values (people, sessions) must not be on both sides of a split"},
-    )
-    image_column: str | None = field(
-        default=None, metadata={"help": "column of the images or their paths, where its name is not a usual one"}
-    )
-    label_column: str | None = field(
-        default=None, metadata={"help": "column of the labels, where its name is not a usual one"}
-    )
-    id_column: str | None = field(
-        default=None, metadata={"help": "column of the ids, where its name is not a usual one"}
-    )
-    label_map: str | None = field(
-        default=None, metadata={"help": "other spellings of labels: 'genuine=positive smile,none=NOT smile'"}
-    )
-    labels: list[str] | None = field(
-        default=None,
-        metadata={"help": "names of the labels in the order of their ids, where the data have others than ours"},
-    )
-    on_bad_image: str = field(
-        default="error",
-        metadata={"help": "image missing or broken: stop, or leave it out and list it", "choices": ["error", "skip"]},
-    )
+
+    def __post_init__(self) -> None:
+        for name in ("validation_size", "test_size"):
+            size = getattr(self, name)
+            if size is not None and not 0 <= size < 1:
+                raise SmileDataError(f"{name} is {size}; it must lie between 0 and 1, for example 0.1")
+        if self.on_bad_image not in ("error", "skip"):
+            raise SmileDataError(f"on_bad_image is {self.on_bad_image!r}; it must be 'error' or 'skip'")
 
     def reading(self) -> Reading:
         """How the annotations are to be read.
@@ -93,16 +91,14 @@ class DataArguments:
 class AugmentationArguments:
     """Random changes of the training images. The original work used `--rotation` and `--horizontal_flip` alone."""
 
-    horizontal_flip: float = field(default=0.5, metadata={"help": "probability of a left-right flip, 0 to 1"})
-    vertical_flip: float = field(default=0.0, metadata={"help": "probability of an upside-down flip, 0 to 1"})
-    rotation: float = field(default=15.0, metadata={"help": "rotate by up to this many degrees, either way"})
-    shear: float = field(default=0.0, metadata={"help": "shear by up to this many degrees, either way"})
-    crop_scale: float = field(
-        default=0.7, metadata={"help": "crop at least this share of the area, 0 to 1; 1 crops nothing"}
-    )
-    brightness: float = field(default=0.2, metadata={"help": "change brightness by up to this share"})
-    contrast: float = field(default=0.2, metadata={"help": "change contrast by up to this share"})
-    random_erasing: float = field(default=0.0, metadata={"help": "probability of a blank rectangle, 0 to 1"})
+    horizontal_flip: float = setting(0.5, "probability of a left-right flip, 0 to 1")
+    vertical_flip: float = setting(0.0, "probability of an upside-down flip, 0 to 1")
+    rotation: float = setting(15.0, "rotate by up to this many degrees, either way")
+    shear: float = setting(0.0, "shear by up to this many degrees, either way")
+    crop_scale: float = setting(0.7, "crop at least this share of the area, 0 to 1; 1 crops nothing")
+    brightness: float = setting(0.2, "change brightness by up to this share")
+    contrast: float = setting(0.2, "change contrast by up to this share")
+    random_erasing: float = setting(0.0, "probability of a blank rectangle, 0 to 1")
 
     def __post_init__(self) -> None:
         for name in ("horizontal_flip", "vertical_flip", "brightness", "contrast", "random_erasing"):
@@ -115,7 +111,7 @@ class AugmentationArguments:
                 raise SmileDataError(f"{name} is {getattr(self, name)} degrees; it must lie between 0 and {limit}")
 
 
-DATA_SETTINGS = tuple(setting.name for setting in fields(DataArguments))
+DATA_SETTINGS = tuple(argument.name for argument in fields(DataArguments))
 
 
 def require_data(data_dir: str | Path) -> None:
@@ -141,16 +137,16 @@ def add_data_arguments(parser: argparse.ArgumentParser, *without: str, of_the_ru
         of_the_run: what is not given is left to the run of a model, see `given_data_arguments`.
     """
     group = parser.add_argument_group("data", "default: as the run of the model had them" if of_the_run else None)
-    for setting in fields(DataArguments):
-        if setting.name not in without:
-            shown = "" if of_the_run or setting.default is None else f" (default: {setting.default})"
+    for argument in fields(DataArguments):
+        if argument.name not in without:
+            shown = "" if of_the_run or argument.default is None else f" (default: {argument.default})"
             group.add_argument(
-                f"--{setting.name}",
-                type=float if setting.name.endswith("_size") else str,
-                nargs="+" if setting.name == "labels" else None,
-                default=argparse.SUPPRESS if of_the_run else setting.default,
-                choices=setting.metadata.get("choices"),
-                help=setting.metadata["help"] + shown,
+                f"--{argument.name}",
+                type=float if argument.name.endswith("_size") else str,
+                nargs="+" if argument.name == "labels" else None,
+                default=argparse.SUPPRESS if of_the_run else argument.default,
+                choices=argument.metadata.get("choices"),
+                help=argument.metadata["help"] + shown,
             )
     if of_the_run:
         group.add_argument("--seed", type=int, default=argparse.SUPPRESS, help="of the splits")

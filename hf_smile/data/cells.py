@@ -8,15 +8,14 @@ import logging
 import re
 from collections.abc import Iterator
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hf_smile.data.columns import Columns, Reading
-from hf_smile.errors import SmileDataError, first_line
+from hf_smile.errors import SmileDataError
 from hf_smile.utils.csv_cells import unguarded
 
 logger = logging.getLogger(__name__)
@@ -45,35 +44,19 @@ def read_rows(path: Path, max_lines: int | None, reading: Reading) -> tuple[list
 
     Raises:
         SmileDataError: the file is not one of these, or empty; for a line, when that is reached.
+        pyarrow.ArrowException: likewise of a Parquet file.
 
     >>> names, rows = read_rows(Path("train.csv"), None, Reading())  # doctest: +SKIP
     """
     if path.suffix == ".parquet":
         return _parquet_rows(path)
-    if path.suffix == ".jsonl":
-        return _json_rows(path)
-    return _csv_rows(path, max_lines, reading)
+    return _json_rows(path) if path.suffix == ".jsonl" else _csv_rows(path, max_lines, reading)
 
 
 def _parquet_rows(path: Path) -> tuple[list[str], Iterator[Row]]:
-    names: list[str] = []
-
-    def rows() -> Iterator[Row]:
-        try:
-            file = pq.ParquetFile(path)
-            names.extend(file.schema_arrow.names)
-            yield 0, []
-            number = 0
-            for batch in file.iter_batches():
-                for row in batch.to_pylist():
-                    number += 1
-                    yield number, [_text(row[name]) for name in names]
-        except (pa.ArrowException, OSError) as error:
-            raise SmileDataError(f"not a readable Parquet file ({first_line(error)}); write it again") from None
-
-    found = rows()
-    next(found)
-    return names, found
+    file = pq.ParquetFile(path)
+    rows = chain.from_iterable(batch.to_pylist() for batch in file.iter_batches())
+    return file.schema_arrow.names, ((at, list(map(_text, row.values()))) for at, row in enumerate(rows, 1))
 
 
 def _json_rows(path: Path) -> tuple[list[str], Iterator[Row]]:
@@ -90,9 +73,7 @@ def _json_rows(path: Path) -> tuple[list[str], Iterator[Row]]:
                     if found:
                         yield number, found
         except UnicodeDecodeError:
-            raise SmileDataError(
-                f"{path.name}:{number + 1}: wrong encoding: not UTF-8; save the file as UTF-8"
-            ) from None
+            raise SmileDataError(f"{path.name}:{number + 1}: wrong encoding: not UTF-8; save it as UTF-8") from None
         except (ValueError, RecursionError):
             like = '{"file_name": ..., "label": ...}'
             raise SmileDataError(f"{path.name}:{number}: each line must be a JSON object, {like}") from None
@@ -134,11 +115,7 @@ def _csv_rows(path: Path, max_lines: int | None, reading: Reading) -> tuple[list
             "or fix the header line (without one the columns are image_id,label)"
         )
 
-    def all_rows() -> Iterator[Row]:
-        yield from head
-        yield from rows
-
-    return names, all_rows()
+    return names, chain(head, rows)
 
 
 def _encoding_of(path: Path) -> str:
@@ -167,14 +144,8 @@ def _delimiter_of(path: Path, encoding: str, reading: Reading) -> str:
         return said[1]  # Excel's own way to say it
 
     def score(delimiter: str) -> tuple[int, int]:
-        with_label = cells = 0
-        try:
-            for row in csv.reader(lines, delimiter=delimiter):
-                with_label += reading.is_header(row) or any(map(reading.is_label, row))
-                cells += len(row)
-        except csv.Error:  # told with its line when the rows are read
-            pass
-        return with_label, cells
+        rows = [*csv.reader(lines, delimiter=delimiter)]
+        return sum(reading.is_header(row) or any(map(reading.is_label, row)) for row in rows), sum(map(len, rows))
 
     scores = {delimiter: score(delimiter) for delimiter in _DELIMITERS}
     if any(with_label for with_label, _ in scores.values()):

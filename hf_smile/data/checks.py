@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import logging
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
 import datasets
+import pandas as pd
 import PIL
 from tqdm.auto import tqdm
 
@@ -21,12 +22,17 @@ from hf_smile.data.sources import Images
 from hf_smile.errors import SmileDataError
 from hf_smile.utils.console import is_main_process
 from hf_smile.utils.cores import own_cores
+from hf_smile.utils.csv_cells import guarded
 
 logger = logging.getLogger(__name__)
 
 _CHUNK = 256  # images that wait in the pool at a time, however many there are
 _CHECKED_BY = f"hf_smile {__version__}, Pillow {PIL.__version__}"  # another version may find something else
 
+BAD_IMAGE = ["where", "image_id", "problem"]
+"""Columns of the list of images that are left out."""
+
+Key = tuple[bytes, str] | None
 Checked = tuple[str, str]
 """Digest of the encoded bytes, and what is wrong with the image; one of them is empty."""
 
@@ -46,29 +52,49 @@ def check_images(images: Images, files: list[str]) -> list[Checked]:
     >>> check_images(ImageSource("faces"), ["a.jpg"])  # doctest: +SKIP
     [('0cc175b9c0f1b6a831c399e269772661', '')]
     """
-    stamps = [images.stamp(file) for file in files]
+    keys = [_key(images, file) for file in files]
     with _memory(images.path) as memory:
-        known = [memory.get(file, stamp) for file, stamp in zip(files, stamps, strict=True)]
-        new = [number for number, checked in enumerate(known) if checked is None]
+        known = _recall(memory)
+        checked: list[Checked] = [(known.get(key, ""), "") for key in keys]
+        new = [number for number, (digest, _) in enumerate(checked) if not digest]
         if before := len(files) - len(new):
             logger.info(f"{before:,} of {len(files):,} images were already checked")
         progress = tqdm(total=len(new), desc="Checking images", unit=" images", delay=1, disable=not is_main_process())
         with progress, ThreadPoolExecutor(own_cores()) as pool:
             for start in range(0, len(new), _CHUNK):
                 chunk = new[start : start + _CHUNK]
-                for number, checked in zip(
-                    chunk, pool.map(partial(_decode, images), (files[n] for n in chunk)), strict=True
-                ):
-                    known[number] = checked
+                found = pool.map(partial(_decode, images), [files[number] for number in chunk])
+                for number, result in zip(chunk, found, strict=True):
+                    checked[number] = result
                     progress.update()
-                memory.put((files[number], stamps[number], known[number]) for number in chunk)
-    return [checked for checked in known if checked is not None]
+                _remember(memory, ((keys[number], checked[number][0]) for number in chunk))
+    return checked
 
 
 def mark_checked(images: Images, files: list[str]) -> None:
     """Remember that these images are good: they were checked where they came from."""
     with _memory(images.path) as memory:
-        memory.put((file, images.stamp(file), ("?", "")) for file in files)
+        _remember(memory, ((_key(images, file), "?") for file in files))
+
+
+def report_left_out(bad: pd.DataFrame, left: Mapping[str, int], path: Path, where: str | Path) -> None:
+    """Write the list of the images that are left out, if any.
+
+    Args:
+        bad: `where`, `image_id` and `problem` of each.
+        left: how many others each split has.
+        path: the CSV file.
+        where: the data, for messages.
+
+    Raises:
+        SmileDataError: a split has no others.
+    """
+    if len(bad) and is_main_process():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        bad.map(guarded).to_csv(path, index=False)
+        logger.warning(f"Left out {len(bad)} of {len(bad) + sum(left.values())} images; they are listed in {path}")
+    if empty := [split for split, images in left.items() if not images]:
+        raise SmileDataError(f"{where}: no image is left in {' and '.join(empty)}; see {path}")
 
 
 def _decode(images: Images, file: str) -> Checked:
@@ -80,47 +106,40 @@ def _decode(images: Images, file: str) -> Checked:
         return "", str(error)
 
 
-class _Memory:
-    """Good images alone: what is wrong with the others may be put right without a change of the file."""
-
-    def __init__(self, database: sqlite3.Connection) -> None:
-        self._database = database
-        database.execute("CREATE TABLE IF NOT EXISTS checked (file BLOB PRIMARY KEY, stamp TEXT, digest TEXT)")
-
-    def get(self, file: str, stamp: str | None) -> Checked | None:
-        query = "SELECT digest FROM checked WHERE file = ? AND stamp = ?"
-        try:
-            found = self._database.execute(query, (_key(file), f"{stamp} {_CHECKED_BY}")).fetchone()
-        except sqlite3.Error:  # the file is damaged, and the images are checked again
-            return None
-        return None if found is None else (found[0], "")
-
-    def put(self, rows: Iterable[tuple[str, str | None, Checked | None]]) -> None:
-        good = [
-            (_key(f), f"{stamp} {_CHECKED_BY}", checked[0])
-            for f, stamp, checked in rows
-            if stamp and checked and checked[0]
-        ]
-        with suppress(sqlite3.Error):
-            self._database.executemany("INSERT OR REPLACE INTO checked VALUES (?, ?, ?)", good)
-            self._database.commit()
-
-
 @contextmanager
-def _memory(path: Path) -> Iterator[_Memory]:
-    """The file that belongs to a folder or zip; where it can't be used, one that is forgotten afterwards."""
+def _memory(path: Path) -> Iterator[sqlite3.Connection]:
+    """The good images of a folder or zip, in a file; where it can't be used, in one that is forgotten afterwards.
+
+    Good images alone: what is wrong with the others may be put right without a change of the file.
+    """
     name = hashlib.blake2b(str(path.resolve()).encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
     folder = Path(datasets.config.HF_DATASETS_CACHE, "hf_smile_checked")
+    table = "CREATE TABLE IF NOT EXISTS checked (file BLOB PRIMARY KEY, stamp TEXT, digest TEXT)"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         database = sqlite3.connect(folder / f"{name}.sqlite", timeout=60)
-        memory = _Memory(database)
+        database.execute(table)
     except (OSError, sqlite3.Error):
         database = sqlite3.connect("")
-        memory = _Memory(database)
+        database.execute(table)
     with closing(database):
-        yield memory
+        yield database
 
 
-def _key(file: str) -> bytes:
-    return file.encode("utf-8", "surrogatepass")
+def _key(images: Images, file: str) -> Key:
+    stamp = images.stamp(file)
+    return (file.encode("utf-8", "surrogatepass"), f"{stamp} {_CHECKED_BY}") if stamp else None
+
+
+def _recall(memory: sqlite3.Connection) -> dict[Key, str]:
+    try:
+        return {(file, stamp): digest for file, stamp, digest in memory.execute("SELECT * FROM checked")}
+    except sqlite3.Error:  # the file is damaged, and the images are checked again
+        return {}
+
+
+def _remember(memory: sqlite3.Connection, digests: Iterable[tuple[Key, str]]) -> None:
+    with suppress(sqlite3.Error):
+        good = ((*key, digest) for key, digest in digests if key and digest)
+        memory.executemany("INSERT OR REPLACE INTO checked VALUES (?, ?, ?)", good)
+        memory.commit()

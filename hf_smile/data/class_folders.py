@@ -26,12 +26,14 @@ _PIECE = 10_000  # names that are in memory at a time
 
 @dataclass(frozen=True)
 class ClassFolders:
-    """`train/<class>/<image>`, or `<class>/<image>` where no folder is named after a split; others may lie between."""
+    """`train/<class>/<image>`, or `<class>/<image>` where no folder is named after a split; others may lie between.
+
+    The `level` is where the folders of the classes are, below those of the splits.
+    """
 
     base: str
     splits: Mapping[str, str]
     level: int
-    """Where the folders of the classes are, below those of the splits."""
     reading: Reading
 
     def place(self, path: str) -> tuple[str | None, list[str]]:
@@ -84,11 +86,7 @@ def rows_of_folders(
                 problems.append(f"{path!r} {odd}; rename the file")
             elif len(classes) <= level:
                 problems.append(f"{path}: not in the folder of a class")
-            elif not reading.is_label(classes[level]):
-                problems.append(f"{path}: unknown label {classes[level]!r}")
-                problems.unknown_labels.setdefault(classes[level])
-            else:
-                label = reading.parse(classes[level])
+            elif (label := reading.label_id(classes[level], path, problems)) >= 0:
                 row = {"image_id": path, "file": name, "label": label, "where": path, "problem": ""}
                 rows.setdefault(split, []).append(row)
         for split, found in rows.items():

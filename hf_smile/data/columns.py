@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from hf_smile.errors import SmileDataError
+from hf_smile.errors import Problems, SmileDataError
 from hf_smile.labels import SMILE_LABELS, LabelSet
 
 logger = logging.getLogger(__name__)
@@ -29,18 +29,22 @@ class Columns(NamedTuple):
 class Reading:
     """How annotations are to be read where the usual names of columns and labels do not fit.
 
+    Args:
+        image_column: of the path, or of the image itself.
+        label_column: of the labels.
+        id_column: of the ids.
+        label_map: as `LabelSet.parse_map` returns it.
+        labels: what the labels are; None where the data say it, or else for the default.
+
     >>> Reading(label_column="emotion", label_map={"fake": 0}).columns_of(["File_Name", "emotion"])
     Columns(image_id=None, file=0, label=1)
     """
 
     image_column: str | None = None
-    """Of the path, or of the image itself."""
     label_column: str | None = None
     id_column: str | None = None
     label_map: Mapping[str, int] = field(default_factory=dict)
-    """As `LabelSet.parse_map` returns it."""
     labels: LabelSet | None = None
-    """What the labels are; None where the data say it, or else for the default."""
 
     def columns_of(self, names: Iterable[str]) -> Columns:
         """Which of the columns are which, case aside; None for those that are not there.
@@ -80,6 +84,15 @@ class Reading:
             ValueError: it is no spelling of one.
         """
         return (self.labels or SMILE_LABELS).parse(text, self.label_map)
+
+    def label_id(self, text: str, where: str, problems: Problems, hint: str = "") -> int:
+        """The id of a label; of an unknown one -1, which is a problem at that place, with a hint behind it."""
+        try:
+            return self.parse(text)
+        except ValueError as error:
+            problems.append(f"{where}: {error}{hint}")
+            problems.unknown_labels.setdefault(text.strip())
+            return -1
 
     def adopting(self, names: Iterable[str], where: object) -> Reading:
         """The same with labels: those that were asked for, or what the names in the data stand for.

@@ -15,16 +15,14 @@ from datasets.exceptions import DatasetGenerationError
 
 from hf_smile.data.annotations import OWN_COLUMNS
 from hf_smile.data.arguments import DataArguments
-from hf_smile.data.checks import check_images
+from hf_smile.data.checks import BAD_IMAGE, check_images, report_left_out
 from hf_smile.data.layouts import Layout, Tables, collect, read_layout
 from hf_smile.data.rows import RowSource, build_rows
 from hf_smile.data.sources import Images
-from hf_smile.data.splits import SPLITS, check_groups, column_of, hold_out
+from hf_smile.data.splits import SPLITS, check_groups, column_of, hold_out, missing_split
 from hf_smile.errors import Problems, SmileDataError, first_line
 from hf_smile.labels import SMILE_LABELS, LabelSet
 from hf_smile.shards.folder import features_of
-from hf_smile.utils.console import is_main_process
-from hf_smile.utils.csv_cells import guarded
 
 logger = logging.getLogger(__name__)
 
@@ -78,19 +76,12 @@ def load_smile_dataset(
     >>> load_smile_dataset("data/sample")["test"].features["label"].names  # doctest: +SKIP
     ['negative smile', 'positive smile', 'NOT smile']
     """
-    for name, size in (("validation_size", validation_size), ("test_size", test_size)):
-        if size is not None and not 0 <= size < 1:
-            raise SmileDataError(f"{name} is {size}; it must lie between 0 and 1, for example 0.1")
-    if on_bad_image not in ("error", "skip"):
-        raise SmileDataError(f"on_bad_image is {on_bad_image!r}; it must be 'error' or 'skip'")
+    columns = image_column, label_column, id_column
+    read_as: dict[str, Any] = {"label_map": label_map, "labels": labels, "on_bad_image": on_bad_image}
+    data = DataArguments(str(data_dir), test_size, validation_size, group_by, *columns, **read_as)
     problems = Problems()
-    columns = {"image_column": image_column, "label_column": label_column, "id_column": id_column}
-    data = DataArguments(**columns, label_map=label_map, labels=labels)  # type: ignore[arg-type]
-    layout = read_layout(data_dir, problems, data.reading())
-    tables: dict[str, pd.DataFrame] = collect(layout, problems)
-    if not as_they_are:
-        _check_splits(tables, data_dir, test_size, problems)
-    tables = _check_images(tables, layout.images, data_dir, on_bad_image, Path(bad_image_list), problems)
+    layout, annotated = _read(data, problems, need_splits=not as_they_are)
+    tables = _check_images(annotated, layout.images, data, Path(bad_image_list), problems)
     if isinstance(layout.images, RowSource):
         splits = build_rows(layout.images, tables, layout.labels)
     else:
@@ -128,46 +119,34 @@ def read_tables(data: DataArguments, seed: int = 42) -> tuple[Tables, Images]:
     >>> tables, images = read_tables(DataArguments("data/sample"))  # doctest: +SKIP
     """
     problems = Problems()
-    layout = read_layout(data.data_dir, problems, data.reading())
-    tables = collect(layout, problems)
-    _check_splits(tables, data.data_dir, data.test_size, problems)
+    layout, tables = _read(data, problems)
     problems.raise_if_any(data.data_dir)
     if "test" not in tables and data.test_size:
         train = tables["train"]
-        columns = {"label": train["label"].tolist(), "row": range(len(train))}
-        if data.group_by is not None:
-            group = column_of([*train.columns], data.group_by)
-            columns[group] = train[group]
-        rows = Dataset.from_dict(columns).cast_column("label", ClassLabel(names=[*layout.labels]))
+        columns = ["label"] if data.group_by is None else ["label", column_of([*train.columns], data.group_by)]
+        numbered = Dataset.from_pandas(train[columns].assign(where=range(len(train))))
+        rows = numbered.cast_column("label", ClassLabel(names=[*layout.labels]))
         parts = hold_out(rows, "test", data.test_size, seed, data.group_by)
-        tables |= {split: train.iloc[rows["row"]].reset_index(drop=True) for split, rows in parts.items()}
+        tables |= {split: train.iloc[part["where"]].reset_index(drop=True) for split, part in parts.items()}
     return tables, layout.images
 
 
-def _check_splits(
-    tables: Mapping[str, pd.DataFrame], data_dir: str | Path, test_size: float | None, problems: Problems
-) -> None:
-    """Train is needed, and a test split, or a word on how large a part of train is to become one."""
-    there = " and ".join(f"{split} ({len(table):,} images)" for split, table in tables.items())
-    if "train" not in tables:
-        if there or not problems:
-            problems.append(f"there is {there}, and no train" if there else "no images with a label")
-    elif "test" not in tables and not test_size:
-        problems.append(f"there is {there}, and no test; hold one out of train, for example with --test_size 0.2")
-    else:
-        return
-    missing = ((row.where, row.image_id, row.problem) for table in tables.values() for row in table.itertuples())
-    problems.extend(f"{where}: image {image_id!r}: {problem}" for where, image_id, problem in missing if problem)
-    problems.raise_if_any(data_dir)
+def _read(data: DataArguments, problems: Problems, need_splits: bool = True) -> tuple[Layout, Tables]:
+    """The annotations. Where a split is missing, all problems are raised, those of missing images among them."""
+    layout = read_layout(data.data_dir, problems, data.reading())
+    tables = collect(layout, problems)
+    missing = missing_split({split: len(table) for split, table in tables.items()}, data.test_size)
+    if need_splits and missing:
+        if not problems:
+            problems.append(missing)
+        for table in tables.values():
+            problems.add_images(table[BAD_IMAGE].itertuples(index=False))
+        problems.raise_if_any(data.data_dir)
+    return layout, tables
 
 
 def _check_images(
-    tables: dict[str, pd.DataFrame],
-    images: Images,
-    where: str | Path,
-    on_bad_image: str,
-    bad_image_list: Path,
-    problems: Problems,
+    tables: Tables, images: Images, data: DataArguments, bad_image_list: Path, problems: Problems
 ) -> dict[str, pd.DataFrame]:
     """Raise all problems of annotations and images; the tables come back with a column `digest`, without bad images."""
     files = [file for table in tables.values() for file in table.loc[table["problem"] == "", "file"]]
@@ -176,20 +155,14 @@ def _check_images(
         results = [("", problem) if problem else next(checked) for problem in table["problem"]]
         digests, found = zip(*results, strict=True) if results else ((), ())
         tables[split] = table.assign(digest=digests, problem=found)
-    bad = pd.concat([table.loc[table["problem"] != "", ["where", "image_id", "problem"]] for table in tables.values()])
+    bad = pd.concat([table.loc[table["problem"] != "", BAD_IMAGE] for table in tables.values()])
     hint = ""
-    if len(bad) and on_bad_image == "error":
-        problems.extend(f"{row.where}: image {row.image_id!r}: {row.problem}" for row in bad.itertuples())
+    if len(bad) and data.on_bad_image == "error":
+        problems.add_images(bad.itertuples(index=False))
         hint = "Fix them, or leave them out with --on_bad_image skip."
-    problems.raise_if_any(where, hint)
-    if len(bad) and is_main_process():
-        bad_image_list.parent.mkdir(parents=True, exist_ok=True)
-        bad.map(guarded).to_csv(bad_image_list, index=False)
-        total = sum(map(len, tables.values()))
-        logger.warning(f"Left out {len(bad)} of {total} images; they are listed in {bad_image_list}")
+    problems.raise_if_any(data.data_dir, hint)
     kept = {split: table[table["problem"] == ""] for split, table in tables.items()}
-    if empty := [split for split, table in kept.items() if table.empty]:
-        raise SmileDataError(f"{where}: no image is left in {' and '.join(empty)}; see {bad_image_list}")
+    report_left_out(bad, {split: len(table) for split, table in kept.items()}, bad_image_list, data.data_dir)
     return kept
 
 

@@ -200,9 +200,7 @@ def _check_parts(data: bytes) -> None:
 
 
 def _too_many_parts(what: str) -> SmileDataError:
-    return SmileDataError(
-        f"made of too many {what}, no camera or program writes such a file; open it and save it again"
-    )
+    return SmileDataError(f"made of too many {what}, no camera or program writes such a file; open and save it again")
 
 
 def encoded_bytes(image: dict[str, Any]) -> bytes:
@@ -234,6 +232,4 @@ def read_file(path: Path) -> bytes:
 
 def check_size(size: int) -> None:
     if size > MAX_FILE_BYTES:
-        raise SmileDataError(
-            f"file of {size:,} bytes is over the limit of {MAX_FILE_BYTES:,}; make the picture smaller"
-        )
+        raise SmileDataError(f"its {size:,} bytes are over the limit of {MAX_FILE_BYTES:,}; make the picture smaller")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from datasets import ClassLabel, Dataset, Value
+from datasets import Dataset
 
-from hf_smile.data.rows import label_names, standardize
+from hf_smile.data.rows import label_names, labelled, standardize
 from hf_smile.errors import SmileDataError
 from hf_smile.labels import LabelSet
 
@@ -32,19 +32,14 @@ def smile_dataset(dataset: Dataset, labels: LabelSet, split: str = "train") -> D
     if not isinstance(dataset, Dataset):
         raise TypeError(f"the {split} data must be a datasets.Dataset, not {type(dataset).__name__}")
     rows = standardize(dataset.with_format(None), split, "the data set in memory")
-    if label_names(rows) != [*labels]:
-        label_ids = _label_ids(rows, labels, split)
-        rows = rows.remove_columns("label").add_column("label", label_ids)
-        rows = rows.cast_column("label", ClassLabel(names=[*labels]))
-    return rows if rows.features["image_id"].dtype == "string" else rows.cast_column("image_id", Value("string"))
+    named_alike = label_names(rows) == [*labels]
+    return labelled(rows, list(rows["label"]) if named_alike else _label_ids(rows, labels, split), labels)
 
 
 def _label_ids(rows: Dataset, labels: LabelSet, split: str) -> list[int]:
     names, values = label_names(rows), rows["label"]
     try:
-        ids = {
-            value: labels.parse(str(names[value] if names and value is not None else value)) for value in set(values)
-        }
+        ids = {cell: labels.parse(str(names[cell] if names and cell is not None else cell)) for cell in set(values)}
     except ValueError as error:
         raise SmileDataError(f"{split}: {error}; give build_model the labels of the data: labels=[...]") from None
     return [ids[value] for value in values]

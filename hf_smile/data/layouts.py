@@ -8,13 +8,14 @@ import sqlite3
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pandas as pd
 
-from hf_smile.data.annotations import annotation_pieces, read_annotations
+from hf_smile.data.annotations import annotation_pieces
 from hf_smile.data.arguments import EXPECTED_LAYOUT, require_data
 from hf_smile.data.class_folders import base_folder, class_folders, rows_of_folders
 from hf_smile.data.columns import PLAIN, Reading
@@ -37,11 +38,10 @@ Pieces = Iterator[tuple[str, pd.DataFrame]]
 
 @dataclass(frozen=True)
 class Layout:
-    """What a data set says of its images, and the images."""
+    """What a data set says of its images, the images that the column `file` names, and the labels."""
 
     pieces: Pieces
     images: Images
-    """Reads what the column `file` names."""
     labels: LabelSet = SMILE_LABELS
 
 
@@ -78,11 +78,7 @@ def read_layout(data_dir: str | Path, problems: Problems, reading: Reading = PLA
         reading = reading.adopting(names, data_dir) if names else reading
         return layout(row_pieces(rows, reading, problems), rows)
 
-    def read(file: Path, name: str | None = None) -> Iterator[pd.DataFrame]:
-        if piece:
-            return annotation_pieces(file, problems, piece, reading, name=name)
-        return iter([read_annotations(file, problems, reading, name)])
-
+    read = partial(annotation_pieces, problems=problems, reading=reading, piece=piece)
     if path.is_file() and path.suffix.lower() != ".zip":
         raise SmileDataError(f"{path}: a file; name the folder that it is in.\n{EXPECTED_LAYOUT}")
     if path.is_dir() and (csvs := _csv_files(path, reading)):
@@ -125,16 +121,11 @@ def refuse_data_folder(output_dir: str | Path, data_dir: str | Path, replaces: s
     if not folder.is_dir() or (folder / replaces).exists():
         return
     marks = ("train.csv", "test.csv", *METADATA, "dataset_dict.json", "state.json", SETTINGS, *_IMAGE_PLACES)
-    found = [name for name in marks if (folder / name).exists()]
-    found += [str(file.relative_to(folder)) for file in parquet_files(folder)]
     below = [path for path in folder.glob("*/*") if split_of(path.parent.name)]
-    found += [
-        str(path.relative_to(folder))
-        for path in [*folder.iterdir(), *below]
-        if path.is_dir() and PLAIN.is_label(path.name)
-    ]
+    classes = [path for path in (*folder.iterdir(), *below) if path.is_dir() and PLAIN.is_label(path.name)]
+    found = [path for path in (*map(folder.joinpath, marks), *parquet_files(folder), *classes) if path.exists()]
     if found:
-        raise SmileDataError(f"{folder} holds data ({found[0]}); name another --output_dir")
+        raise SmileDataError(f"{folder} holds data ({found[0].relative_to(folder)}); name another --output_dir")
 
 
 def _csv_files(folder: Path, reading: Reading) -> dict[str, Path]:
@@ -169,14 +160,12 @@ def _find_images(folder: Path, cells: Iterable[str], problems: Problems) -> Imag
         return fitting[0]
     chosen = next((source for source in (*usual, *others) if len(source)), (*usual, *others)[0])
     if not len(chosen):
-        looked_for = (
-            f"pictures were looked for in {', '.join(_IMAGE_PLACES)}, in any other zip, and beside the CSV files"
-        )
+        looked_for = f"pictures were looked for in {', '.join(_IMAGE_PLACES)}, any other zip, and beside the CSV files"
         problems.append(f"{chosen.why_empty}; {looked_for}")
     return chosen
 
 
-def _rows_of_metadata(images: ImageSource, read: Callable[[Path, str], Iterator[pd.DataFrame]]) -> Pieces:
+def _rows_of_metadata(images: ImageSource, read: Callable[..., Iterator[pd.DataFrame]]) -> Pieces:
     """`file_name` is relative to the folder of `metadata.csv`; the first folder of the path may be that of a split."""
     base = base_folder(images, PLAIN)
     with tempfile.TemporaryDirectory() as unpacked:
@@ -186,7 +175,7 @@ def _rows_of_metadata(images: ImageSource, read: Callable[[Path, str], Iterator[
             if images.path.is_file():
                 path = Path(unpacked, PurePosixPath(name).name)
                 path.write_bytes(images.read(name))
-            for table in read(path, plain_path(name)):
+            for table in read(path, name=plain_path(name)):
                 paths = [str(folder / file) for file in table["file"]]
                 without_id = table["image_id"] == table["file"]
                 bound = _bind(table.assign(file=paths), images.exact)
@@ -200,16 +189,15 @@ def _rows_of_metadata(images: ImageSource, read: Callable[[Path, str], Iterator[
 
 def _bind(table: pd.DataFrame, find: Callable[[str], str]) -> pd.DataFrame:
     """Put the image itself in the place of the cell that names it, or say why that can't be done."""
-    files, found_problems = [], []
-    for cell in table["file"]:
-        file, problem = cell, ""
+
+    def found(cell: str) -> tuple[str, str]:
         try:
-            file = find(cell)
+            return find(cell), ""
         except SmileDataError as error:
-            problem = str(error)
-        files.append(file)
-        found_problems.append(problem)
-    return table.assign(file=files, problem=found_problems)
+            return cell, str(error)
+
+    results = [found(cell) for cell in table["file"]]
+    return table.assign(file=[file for file, _ in results], problem=[problem for _, problem in results])
 
 
 def _refuse_duplicates(pieces: Pieces, problems: Problems, labels: LabelSet) -> Pieces:
@@ -235,9 +223,7 @@ def _refuse_duplicates(pieces: Pieces, problems: Problems, labels: LabelSet) -> 
                     both = f"no image may be in both {other_split} and {split}"
                     problems.append(f"{row.where}: {what} is in {place} too; {both}")
                     continue
-                other = (
-                    "" if -1 in (label, row.label) or label == row.label else f" with another label, {labels[label]!r}"
-                )
+                other = "" if label == -1 or row.label in (-1, label) else f" with another label, {labels[label]!r}"
                 problems.append(f"{row.where}: {what} appears twice, first in {place}{other}")
         yield split, table
 
@@ -249,12 +235,12 @@ def collect(layout: Layout, problems: Problems) -> Tables:
         parts.setdefault(split, []).append(table)
     tables = Tables({split: pd.concat(parts[split], ignore_index=True) for split in SPLITS if split in parts})
     tables.labels = layout.labels
-    rows = list(chain.from_iterable(zip(table["image_id"], table["problem"], strict=True) for table in tables.values()))
-    if rows and isinstance(layout.images, ImageSource) and all(problem for _, problem in rows):
+    rows = pd.concat(tables.values()) if tables else pd.DataFrame()
+    if len(rows) and isinstance(layout.images, ImageSource) and all(rows["problem"]):
         if there := next(layout.images.names, None):
             problems.append(
                 f"{layout.images.path}: none of the {len(rows):,} images of the annotations is in there; "
-                f"they begin with {rows[0][0]!r}, and there is {there!r}"
+                f"they begin with {rows['image_id'].iloc[0]!r}, and there is {there!r}"
             )
         tables |= {split: table[:0] for split, table in tables.items()}
     return tables

@@ -109,22 +109,19 @@ def data_config(pretrained_cfg: dict[str, Any]) -> dict[str, Any]:
 
 def _check(config: dict[str, Any]) -> None:
     """Raise SmileModelError where a setting, which may come from anywhere, is none that images can be prepared by."""
-    size, crop_pct = config["input_size"], config["crop_pct"]
-    if not (_is_list_of(size, int, 3) and size[0] == 3 and all(1 <= side <= MAX_SIDE for side in size[1:])):
-        wrong, needed = "input_size", f"3 channels, height and width, each of them 1 to {MAX_SIDE} pixels"
-    elif config["crop_mode"] not in ("center", "squash"):
-        wrong, needed = "crop_mode", "'center' or 'squash'"
-    elif not (_is_list_of([crop_pct], float, 1) and 0.1 <= crop_pct <= 1):
-        wrong, needed = "crop_pct", "a number from 0.1 to 1"
-    elif not (isinstance(config["interpolation"], str) and config["interpolation"].upper() in _INTERPOLATIONS):
-        wrong, needed = "interpolation", f"one of {', '.join(_INTERPOLATIONS).lower()}"
-    elif not _is_list_of(config["mean"], float, 3):
-        wrong, needed = "mean", "three numbers"
-    elif not (_is_list_of(config["std"], float, 3) and min(config["std"]) > 0):
-        wrong, needed = "std", "three numbers above 0"
-    else:
-        return
-    raise SmileModelError(f"{wrong} in pretrained_cfg is {config[wrong]!r:.100}; it must be {needed}")
+    size, crop_pct, interpolation = config["input_size"], config["crop_pct"], config["interpolation"]
+    sized = _is_list_of(size, int, 3) and size[0] == 3 and all(1 <= side <= MAX_SIDE for side in size[1:])
+    known = isinstance(interpolation, str) and interpolation.upper() in _INTERPOLATIONS
+    for name, is_right, needed in (
+        ("input_size", sized, f"3 channels, height and width, each of them 1 to {MAX_SIDE} pixels"),
+        ("crop_mode", config["crop_mode"] in ("center", "squash"), "'center' or 'squash'"),
+        ("crop_pct", _is_list_of([crop_pct], float, 1) and 0.1 <= crop_pct <= 1, "a number from 0.1 to 1"),
+        ("interpolation", known, f"one of {', '.join(_INTERPOLATIONS).lower()}"),
+        ("mean", _is_list_of(config["mean"], float, 3), "three numbers"),
+        ("std", _is_list_of(config["std"], float, 3) and min(config["std"]) > 0, "three numbers above 0"),
+    ):
+        if not is_right:
+            raise SmileModelError(f"{name} in pretrained_cfg is {config[name]!r:.100}; it must be {needed}")
 
 
 def _is_list_of(values: Any, kind: type[int] | type[float], length: int) -> bool:

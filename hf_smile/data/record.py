@@ -7,7 +7,7 @@ import hashlib
 import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ import yaml
 from datasets import Dataset, DatasetDict, Image
 from tqdm.auto import tqdm
 
-from hf_smile.data.arguments import DataArguments
+from hf_smile.data.arguments import DATA_SETTINGS, DataArguments
 from hf_smile.data.images import encoded_bytes
 from hf_smile.errors import SmileDataError
 from hf_smile.utils.files import written_whole
@@ -29,14 +29,16 @@ SPLITS_FILE = "splits.csv"
 
 
 class Record(NamedTuple):
-    """A row of `splits.csv`."""
+    """A row of `splits.csv`.
+
+    The digest is that of the bytes of the image, and empty where the images are streamed. The label is an id, and empty
+    in the record of an older hf_smile.
+    """
 
     image_id: str
     split: str
     digest: str
-    """Of the bytes of the image; empty where the images are streamed."""
     label: str
-    """Label id; empty in the record of an older hf_smile."""
 
     @property
     def image(self) -> str:
@@ -152,14 +154,14 @@ def run_data(model: str | Path, given: dict[str, Any]) -> tuple[DataArguments, i
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
         raise SmileDataError(f"{path}: can't be read; name the data and their settings yourself") from None
     recipe = {**(recipe if isinstance(recipe, dict) else {}), **given}
-    names = {setting.name for setting in fields(DataArguments)}
-    data, seed = DataArguments(**{name: recipe[name] for name in names & recipe.keys()}), recipe.get("seed", 42)
-    sizes = (data.validation_size, data.test_size or 0)
-    if not (
-        isinstance(seed, int) and isinstance(data.data_dir, str) and all(isinstance(n, (int, float)) for n in sizes)
-    ):
-        raise SmileDataError(f"{path}: the settings of the data are damaged; name the data and their settings yourself")
-    return data, seed
+    seed = recipe.get("seed", 42)
+    try:
+        data = DataArguments(**{name: recipe[name] for name in DATA_SETTINGS if name in recipe})
+        if isinstance(seed, int) and isinstance(data.data_dir, str):
+            return data, seed
+    except TypeError:  # a size that is no number
+        pass
+    raise SmileDataError(f"{path}: the settings of the data are damaged; name the data and their settings yourself")
 
 
 def read_as_labelled_by(model: str | Path, data: DataArguments) -> DataArguments:

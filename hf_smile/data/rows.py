@@ -121,18 +121,14 @@ def row_pieces(rows: RowSource, reading: Reading, problems: Problems) -> Iterato
         ]
         for start in range(0, len(dataset), _PIECE):
             piece = dataset.select_columns(["image_id", "label", *further])[start : start + _PIECE]
-            numbers = range(start, start + len(piece["label"]))
-            places = [f"{split}, row {number}" for number in numbers]
-            ids = [str(image_id) for image_id in piece["image_id"]]
-            for place, image_id in zip(places, ids, strict=True):
+            rows_of_piece = []
+            for row, (raw_id, raw_label) in enumerate(zip(piece["image_id"], piece["label"], strict=True), start):
+                image_id, place = str(raw_id), f"{split}, row {row}"
                 if odd := path_problem(image_id):
                     problems.append(f"{place}: image_id {image_id!r} {odd}")
-            labels = [
-                _label_id(raw, names, reading, place, problems)
-                for raw, place in zip(piece["label"], places, strict=True)
-            ]
-            files = [f"{split}/{number}" for number in numbers]
-            table = pd.DataFrame({"image_id": ids, "file": files, "label": labels, "where": places, "problem": ""})
+                label = _label_id(raw_label, names, reading, place, problems)
+                rows_of_piece.append((image_id, f"{split}/{row}", label, place, ""))
+            table = pd.DataFrame(rows_of_piece, columns=OWN_COLUMNS)
             yield split, table.assign(**{name: [str(value).strip() for value in piece[name]] for name in further})
 
 
@@ -154,13 +150,7 @@ def _label_id(raw: Any, names: list[str], reading: Reading, place: str, problems
     if raw is None or (names and not 0 <= raw < len(names)):
         problems.append(f"{place}: an image without a label; leave it out of the data set")
         return -1
-    text = str(names[raw] if names else raw)
-    try:
-        return reading.parse(text)
-    except ValueError as error:
-        problems.append(f"{place}: {error}")
-        problems.unknown_labels.setdefault(text)
-        return -1
+    return reading.label_id(str(names[raw] if names else raw), place, problems)
 
 
 def standardize(dataset: Dataset, split: str, where: str | Path, reading: Reading = PLAIN) -> Dataset:
@@ -240,14 +230,17 @@ def build_rows(rows: RowSource, tables: Mapping[str, pd.DataFrame], labels: Labe
         dataset = rows.splits[split]
         if len(table) < len(dataset):
             dataset = dataset.select([int(file.rsplit("/", 1)[1]) for file in table["file"]])
-        ours = label_names(dataset) == [*labels]
-        if not ours or list(dataset["label"]) != table["label"].tolist():  # a label_map may change ours too
-            dataset = dataset.remove_columns("label").add_column("label", table["label"].tolist())
-            dataset = dataset.cast_column("label", ClassLabel(names=[*labels]))
-        if dataset.features["image_id"].dtype != "string":
-            dataset = dataset.cast_column("image_id", Value("string"))
-        splits[split] = dataset.cast_column("image", Image())
+        splits[split] = labelled(dataset, table["label"].tolist(), labels).cast_column("image", Image())
     return splits
+
+
+def labelled(dataset: Dataset, label_ids: list[int], labels: LabelSet) -> Dataset:
+    """The data set with these labels, as `ClassLabel`, and with ids that are text."""
+    if label_names(dataset) != [*labels] or list(dataset["label"]) != label_ids:  # a label_map may change ours too
+        dataset = dataset.remove_columns("label").add_column("label", label_ids)
+        dataset = dataset.cast_column("label", ClassLabel(names=[*labels]))
+    has_text = dataset.features["image_id"].dtype == "string"
+    return dataset if has_text else dataset.cast_column("image_id", Value("string"))
 
 
 def _stamp_of_files(files: list[dict[str, str]]) -> str | None:

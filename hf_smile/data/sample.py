@@ -14,7 +14,6 @@ import io
 import tempfile
 import uuid
 import zipfile
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -57,9 +56,9 @@ def draw_face(label_id: int, rng: np.random.Generator, size: int = 128) -> Image
     """
     if label_id not in range(len(SMILE_LABELS)):
         raise ValueError(f"label_id must be 0, 1 or 2, not {label_id!r}")
-    person = _Person.random(rng)
+    person = _Person(rng)
     canvas = Image.new("RGB", (size * _SUPERSAMPLING,) * 2, _vary((150, 150, 150), rng, 70))
-    pen = _Pen.random_pose(canvas, rng)
+    pen = _Pen(canvas, rng)
     _draw_behind_face(pen, person)
     _draw_head(pen, person)
     _draw_eyes(pen, person, openness=rng.uniform(*_EYE_OPENNESS[label_id]))
@@ -133,55 +132,36 @@ def _write_images(path: Path, rows: list[tuple[str, int]], size: int, rng: np.ra
             archive.writestr(zipfile.ZipInfo(f"happy_images/{image_id}.jpg"), jpeg.getvalue())
 
 
-@dataclass(frozen=True)
 class _Person:
     """What stays the same whatever the expression. Colours are RGB, lengths are in half face heights."""
 
-    skin: _Colour
-    hair: _Colour
-    iris: _Colour
-    clothes: _Colour
-    hair_style: str
-    width: float
-    jaw: float
-    brow: float
-    blush: float
-    glasses: bool
-
-    @classmethod
-    def random(cls, rng: np.random.Generator) -> _Person:
-        return cls(
-            skin=_vary(_SKINS[rng.integers(len(_SKINS))], rng, 10),
-            hair=_vary(_HAIRS[rng.integers(len(_HAIRS))], rng, 12),
-            iris=_IRISES[rng.integers(len(_IRISES))],
-            clothes=_vary((128, 128, 128), rng, 100),
-            hair_style=_HAIR_STYLES[rng.integers(len(_HAIR_STYLES))],
-            width=rng.uniform(0.74, 0.86),
-            jaw=rng.uniform(2.0, 2.8),
-            brow=rng.uniform(-0.03, 0.03),
-            blush=rng.uniform(0.0, 0.3),
-            glasses=bool(rng.random() < 0.25),
-        )
+    def __init__(self, rng: np.random.Generator) -> None:
+        self.skin = _vary(_SKINS[rng.integers(len(_SKINS))], rng, 10)
+        self.hair = _vary(_HAIRS[rng.integers(len(_HAIRS))], rng, 12)
+        self.iris = _IRISES[rng.integers(len(_IRISES))]
+        self.clothes = _vary((128, 128, 128), rng, 100)
+        self.hair_style = _HAIR_STYLES[rng.integers(len(_HAIR_STYLES))]
+        self.width = rng.uniform(0.74, 0.86)
+        self.jaw = rng.uniform(2.0, 2.8)
+        self.brow = rng.uniform(-0.03, 0.03)
+        self.blush = rng.uniform(0.0, 0.3)
+        self.glasses = rng.random() < 0.25
 
     def shade(self, amount: float) -> _Colour:
         """The skin colour, darker (and redder, as skin in shadow is) by ``amount`` from 0 to 1."""
         return _mix(self.skin, (70, 20, 20), amount)
 
 
-@dataclass(frozen=True)
 class _Pen:
     """Draws in face coordinates: the origin is the middle of the face, y points down, its half height is 1."""
 
-    draw: ImageDraw.ImageDraw
-    axes: np.ndarray  # 2 x 2: pixels for a step along x (first row) and y (second row)
-    origin: np.ndarray  # pixels
-
-    @classmethod
-    def random_pose(cls, canvas: Image.Image, rng: np.random.Generator) -> _Pen:
+    def __init__(self, canvas: Image.Image, rng: np.random.Generator) -> None:
+        """Draw onto a canvas, on which the face has a random pose."""
         scale = rng.uniform(0.36, 0.42) * canvas.width
         tilt = np.deg2rad(rng.uniform(-12, 12))
-        axes = scale * np.array([[np.cos(tilt), np.sin(tilt)], [-np.sin(tilt), np.cos(tilt)]])
-        return cls(ImageDraw.Draw(canvas), axes, canvas.width * rng.uniform((0.46, 0.48), (0.54, 0.54)))
+        self.draw = ImageDraw.Draw(canvas)
+        self.axes = scale * np.array([[np.cos(tilt), np.sin(tilt)], [-np.sin(tilt), np.cos(tilt)]])  # pixels for a step
+        self.origin = canvas.width * rng.uniform((0.46, 0.48), (0.54, 0.54))
 
     def fill(self, points: np.ndarray, colour: _Colour) -> None:
         self.draw.polygon((points @ self.axes + self.origin).ravel().tolist(), fill=colour)

@@ -40,6 +40,13 @@ class ImageSource:
     Args:
         path: folder or zip file.
 
+    Attributes:
+        tables: files at the top that may hold annotations.
+        unread: pictures in formats that are not read, by suffix.
+        metadata: files `metadata.csv`, `.jsonl` or `.parquet`.
+        inner_zips: zips in there, which are not read.
+        wrapper: the folder that all images are in, as archives often have it; else empty.
+
     Raises:
         SmileDataError: nothing is there, the zip is broken or encrypted, or one of its members has an absolute
             path, a `..`, or is a symbolic link.
@@ -63,11 +70,8 @@ class ImageSource:
         else:
             raise SmileDataError(f"{self.path}: no such folder or zip file")
         self.tables: list[str] = []
-        """Files at the top that may hold annotations."""
         self.unread: Counter[str] = Counter()
-        """Pictures in formats that are not read, by suffix."""
         self.metadata: list[str] = []
-        """Files `metadata.csv`, `.jsonl` or `.parquet`."""
         self.inner_zips: list[str] = []
         self._root = f"{self.path.stem if self._zip else self.path.resolve().name}/"
         # Without a name, SQLite keeps the database in a temporary file of its own.
@@ -77,7 +81,6 @@ class ImageSource:
         self._index.executemany("INSERT INTO images VALUES (?, ?)", rows)
         self._index.execute("CREATE INDEX by_tail ON images (tail)")
         self.wrapper = self._common_folder()
-        """The folder that all images are in, as archives often have it; else empty."""
 
     def __len__(self) -> int:
         return self._index.execute("SELECT count(*) FROM images").fetchone()[0]
@@ -130,9 +133,7 @@ class ImageSource:
         if len(matches) == 1:
             return matches[0]
         if matches:
-            raise SmileDataError(
-                f"two files have this name: {matches[0]} and {matches[1]}; write the path of one of them"
-            )
+            raise SmileDataError(f"two files have this name: {matches[0]} and {matches[1]}; write the path of one")
         instead = f"there is {found[0]}; write that if it is meant" if found else "add it, or remove its line"
         raise SmileDataError(f"image missing in {self.path.name}; {instead}")
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import combinations
 from math import ceil
 
 import numpy as np
@@ -13,6 +14,7 @@ from datasets import Dataset, DatasetDict
 from sklearn.model_selection import StratifiedGroupKFold
 
 from hf_smile.errors import SmileDataError
+from hf_smile.utils.words import counted
 
 SPLITS = ("train", "validation", "test")
 _SPLIT_WORDS = {  # as `datasets` knows them
@@ -157,7 +159,25 @@ def check_size(labels: np.ndarray, names: Sequence[str], split: str, size: float
         )
 
 
-def check_groups(splits: DatasetDict, group_by: str) -> None:
+def missing_split(sizes: Mapping[str, int], test_size: float | None) -> str | None:
+    """What to say where train is missing, or a test split and a word on how large a part of train is to become one.
+
+    Args:
+        sizes: images by split.
+        test_size: what is asked for.
+
+    >>> missing_split({"train": 90}, 0.1) is None, missing_split({"test": 90}, None)
+    (True, 'there is test (90 images), and no train')
+    """
+    there = " and ".join(f"{split} ({images:,} images)" for split, images in sizes.items())
+    if "train" not in sizes:
+        return f"there is {there}, and no train" if there else "no images with a label"
+    if "test" not in sizes and not test_size:
+        return f"there is {there}, and no test; hold one out of train, for example with --test_size 0.2"
+    return None
+
+
+def check_groups(splits: Mapping[str, Dataset], group_by: str) -> None:
     """See that no group is in two of the splits that the data bring.
 
     Raises:
@@ -170,14 +190,12 @@ def check_groups(splits: DatasetDict, group_by: str) -> None:
         except SmileDataError as error:
             raise SmileDataError(f"{split}: {error}") from None
         groups[split] = {str(value).strip() for value in dataset[column]}
-    names = [*groups]
-    for at, split in enumerate(names):
-        for other in names[at + 1 :]:
-            if shared := groups[split] & groups[other]:
-                raise SmileDataError(
-                    f"{len(shared):,} values of {group_by!r} are in {split} and in {other}, for example "
-                    f"{min(shared)!r}; put all rows into train, and let --{other}_size hold out whole groups"
-                )
+    for split, other in combinations(groups, 2):
+        if shared := groups[split] & groups[other]:
+            raise SmileDataError(
+                f"{len(shared):,} values of {group_by!r} are in {split} and in {other}, for example "
+                f"{min(shared)!r}; put all rows into train, and let --{other}_size hold out whole groups"
+            )
 
 
 def describe(splits: DatasetDict, group_by: str | None = None) -> str:
@@ -188,9 +206,9 @@ def describe(splits: DatasetDict, group_by: str | None = None) -> str:
     """
     words = []
     for split, dataset in splits.items():
-        line = f"{split}: {len(dataset):,} image{'s' if len(dataset) != 1 else ''}"
+        line = f"{split}: {counted(len(dataset), 'image')}"
         if group_by is not None:
-            count = len(set(map(str, dataset[column_of(dataset.column_names, group_by)])))
-            line += f" of {count:,} group{'s' if count != 1 else ''} by {group_by}"
+            groups = set(map(str, dataset[column_of(dataset.column_names, group_by)]))
+            line += f" of {counted(len(groups), 'group')} by {group_by}"
         words.append(line)
     return ", ".join(words)

@@ -10,7 +10,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 
 from hf_smile.errors import SmileDataError
-from hf_smile.evaluation.metrics import CALIBRATION_BINS, FloatArray, IntArray, check_inputs, confidence_bin
+from hf_smile.evaluation.metrics import FloatArray, IntArray, check_inputs, confidence_bin
 from hf_smile.labels import SMILE_LABELS
 
 TEMPERATURE_RANGE = (0.05, 20.0)
@@ -27,13 +27,12 @@ class ReliabilityBins(NamedTuple):
     """(K,) number of images."""
 
 
-def reliability_bins(probabilities: ArrayLike, label_ids: ArrayLike, n_bins: int = CALIBRATION_BINS) -> ReliabilityBins:
-    """Group the predictions by confidence in bins of equal width (Guo et al., 2017).
+def reliability_bins(probabilities: ArrayLike, label_ids: ArrayLike) -> ReliabilityBins:
+    """Group the predictions by confidence in 15 bins of equal width, without the empty ones (Guo et al., 2017).
 
     Args:
         probabilities: (N, K), each row summing to one.
         label_ids: (N,) true label ids.
-        n_bins: between 0 and 1; empty ones are left out.
 
     Raises:
         SmileDataError: the inputs are empty, differ in length, or are not probabilities and label ids.
@@ -43,7 +42,7 @@ def reliability_bins(probabilities: ArrayLike, label_ids: ArrayLike, n_bins: int
     """
     rows, labels = check_inputs(probabilities, label_ids)
     confidence = rows.max(axis=1)
-    _, bins, count = np.unique(confidence_bin(confidence, n_bins), return_inverse=True, return_counts=True)
+    _, bins, count = np.unique(confidence_bin(confidence), return_inverse=True, return_counts=True)
     hits = rows.argmax(axis=1) == labels
     return ReliabilityBins(np.bincount(bins, confidence) / count, np.bincount(bins, hits) / count, count)
 

@@ -11,6 +11,7 @@ from scipy.stats import binomtest
 from hf_smile.errors import SmileDataError
 from hf_smile.evaluation.intervals import CONFIDENCE, N_RESAMPLES, Difference, paired_bootstrap_difference
 from hf_smile.evaluation.metrics import check_inputs
+from hf_smile.evaluation.numbers import share
 from hf_smile.labels import SMILE_LABELS, LabelSet
 
 
@@ -55,7 +56,6 @@ def compare(
     name_a: str = "A",
     name_b: str = "B",
     n_resamples: int = N_RESAMPLES,
-    confidence: float = CONFIDENCE,
     seed: int = 0,
     labels: LabelSet = SMILE_LABELS,
 ) -> Comparison:
@@ -80,20 +80,17 @@ def compare(
     if np.array_equal(a, b):
         same = Difference(0.0, 0.0, 0.0)
         return Comparison(same, 1.0, f"{name_a} and {name_b} give the same probabilities for every image.")
-    difference = paired_bootstrap_difference(a, b, ids, "accuracy", n_resamples, confidence, seed, labels)
+    difference = paired_bootstrap_difference(a, b, ids, "accuracy", n_resamples, seed, labels)
     p_value = mcnemar_exact(a.argmax(axis=1) == ids, b.argmax(axis=1) == ids)
-    excludes_zero = difference.low > 0 or difference.high < 0
-
-    if difference.value >= 0:
-        better, shown = name_a, difference
-    else:
+    better, shown = name_a, difference
+    if difference.value < 0:
         better, shown = name_b, Difference(-difference.value, -difference.high, -difference.low)
     points = f"{100 * shown.value:.1f} points"
     evidence = (
-        f"({confidence:.0%} interval {100 * shown.low:.1f} to {100 * shown.high:.1f};"
+        f"({share(CONFIDENCE, 0)} interval {100 * shown.low:.1f} to {100 * shown.high:.1f};"
         f" McNemar's exact test p {p_text(p_value)})"
-    ).replace("%", " %", 1)
-    if excludes_zero and p_value < 1 - confidence:
+    )
+    if shown.low > 0 and p_value < 1 - CONFIDENCE:
         sentence = f"In accuracy, {better} is better by {points} {evidence}."
     else:
         lead = f"{better} is {points} ahead" if shown.value else "both are right equally often"

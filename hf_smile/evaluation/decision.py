@@ -94,11 +94,11 @@ def trade_off(
     [[0.0, 0.0], [1.0, 1.0]]
     """
     rows, ids = check_inputs(probabilities, label_ids, len(labels))
-    table = []
-    for strength in np.asarray(strengths, dtype=np.float64).tolist():
-        metrics = compute_metrics(adjust_prior(rows, shares, strength), ids, labels)
-        table.append({"strength": strength, **{name: metrics[name] for name in traded(labels)}})
-    return pd.DataFrame(table)
+    strengths = np.asarray(strengths, dtype=np.float64)
+    metrics = [compute_metrics(adjust_prior(rows, shares, strength), ids, labels) for strength in strengths]
+    table = pd.DataFrame(metrics)[list(traded(labels))]
+    table.insert(0, "strength", strengths)
+    return table
 
 
 def best_strength(table: pd.DataFrame, metric: str) -> float:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from hf_smile.errors import SmileDataError
-from hf_smile.evaluation.intervals import CONFIDENCE, N_RESAMPLES, chunk_sizes, confidence_intervals
+from hf_smile.evaluation.intervals import N_RESAMPLES, chunk_sizes, confidence_intervals
 from hf_smile.evaluation.metrics import check_inputs, compute_metrics, weighted_metrics
 from hf_smile.labels import SMILE_LABELS, LabelSet
 from hf_smile.utils.words import counted
@@ -42,7 +42,6 @@ def metrics_by_group(
     label_ids: ArrayLike,
     groups: Sequence[str],
     n_resamples: int = N_RESAMPLES,
-    confidence: float = CONFIDENCE,
     seed: int = 0,
     labels: LabelSet = SMILE_LABELS,
 ) -> dict[str, Group]:
@@ -65,7 +64,7 @@ def metrics_by_group(
     result = {}
     for code in np.argsort(-counts, kind="stable"):
         part = rows[codes == code], ids[codes == code]
-        intervals = confidence_intervals(*part, n_resamples, confidence, seed, labels)
+        intervals = confidence_intervals(*part, n_resamples, seed, labels)
         result[names[code]] = Group(int(counts[code]), compute_metrics(*part, labels), intervals)
     return result
 

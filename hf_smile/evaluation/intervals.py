@@ -30,11 +30,10 @@ def confidence_intervals(
     probabilities: ArrayLike,
     label_ids: ArrayLike,
     n_resamples: int = N_RESAMPLES,
-    confidence: float = CONFIDENCE,
     seed: int = 0,
     labels: LabelSet = SMILE_LABELS,
 ) -> dict[str, tuple[float, float]]:
-    """An interval of every metric of `compute_metrics`.
+    """A 95 % interval of every metric of `compute_metrics`.
 
     `accuracy`, and `recall_<class>` and `precision_<class>`, are plain shares: of all images, of those of the class,
     of those called so. They get Wilson's interval (`wilson_interval`), which holds for few images and for 0 and 100 %
@@ -53,7 +52,6 @@ def confidence_intervals(
         probabilities: (N, K), each row summing to one.
         label_ids: (N,) true label ids.
         n_resamples: how many sets of N images are drawn, with replacement.
-        confidence: share of repetitions in which the interval should hold the true value.
         seed: makes the interval repeatable.
         labels: the K labels.
 
@@ -71,7 +69,7 @@ def confidence_intervals(
     samples = bootstrap_samples(probabilities, label_ids, n_resamples, seed, labels)
     ece = compute_metrics(probabilities, label_ids, labels)["ece"]
     samples["ece"] = np.maximum(2 * ece - samples["ece"], 0)
-    found = {name: percentile_interval(values, confidence) for name, values in samples.items()}
+    found = {name: percentile_interval(values) for name, values in samples.items()}
 
     predicted = probabilities.argmax(axis=1)
     hits = predicted == label_ids
@@ -79,20 +77,17 @@ def confidence_intervals(
     for label_id, slug in enumerate(labels.slugs):
         shares |= {f"recall_{slug}": label_ids == label_id, f"precision_{slug}": predicted == label_id}
     for name, among in shares.items():
-        low, high = wilson_interval(hits[among].mean() if among.any() else 0.0, among.sum(), confidence)
+        low, high = wilson_interval(hits[among].mean() if among.any() else 0.0, among.sum())
         found[name] = float(low), float(high)
     return found
 
 
-def wilson_interval(
-    share: ArrayLike, n_images: ArrayLike, confidence: float = CONFIDENCE
-) -> tuple[FloatArray, FloatArray]:
-    """Interval of a share of so many images (Wilson, 1927); where there is no image, anything from 0 to 1.
+def wilson_interval(share: ArrayLike, n_images: ArrayLike) -> tuple[FloatArray, FloatArray]:
+    """95 % interval of a share of so many images (Wilson, 1927); where there is no image, anything from 0 to 1.
 
     Args:
         share: (...) from 0 to 1.
         n_images: (...) what it is a share of.
-        confidence: share of repetitions in which the interval should hold the true value.
 
     Returns:
         Lower and upper ends, each (...).
@@ -102,7 +97,7 @@ def wilson_interval(
     (0.839, 1.0)
     """
     share, n = np.asarray(share, dtype=np.float64), np.asarray(n_images, dtype=np.float64)
-    z2 = norm.ppf((1 + confidence) / 2) ** 2
+    z2 = norm.ppf((1 + CONFIDENCE) / 2) ** 2
     center, half = n * share + z2 / 2, np.sqrt(z2 * (n * share * (1 - share) + z2 / 4))
     return ((center - half) / (n + z2)).clip(0, 1), ((center + half) / (n + z2)).clip(0, 1)
 
@@ -113,11 +108,10 @@ def paired_bootstrap_difference(
     label_ids: ArrayLike,
     metric: str = "accuracy",
     n_resamples: int = N_RESAMPLES,
-    confidence: float = CONFIDENCE,
     seed: int = 0,
     labels: LabelSet = SMILE_LABELS,
 ) -> Difference:
-    """A metric of A minus that of B on the same images, with its percentile interval.
+    """A metric of A minus that of B on the same images, with its 95 % percentile interval.
 
     Both are resampled together, so the faces that are hard for both cancel out; two overlapping intervals of
     `confidence_intervals` do not mean that there is no difference.
@@ -137,15 +131,11 @@ def paired_bootstrap_difference(
     """
     a, label_ids = check_inputs(probabilities_a, label_ids, len(labels))
     b, label_ids = check_inputs(probabilities_b, label_ids, len(labels))
-    once = np.ones((len(label_ids), 1))
-    values_a, values_b = (weighted_metrics(rows, label_ids, once, labels) for rows in (a, b))
-    if metric not in values_a:
-        raise SmileDataError(f"there is no metric {metric!r}; choose one of {', '.join(values_a)}")
-    differences = (
-        bootstrap_samples(a, label_ids, n_resamples, seed, labels)[metric]
-        - bootstrap_samples(b, label_ids, n_resamples, seed, labels)[metric]
-    )
-    return Difference(float(values_a[metric][0] - values_b[metric][0]), *percentile_interval(differences, confidence))
+    value_a, value_b = (compute_metrics(rows, label_ids, labels) for rows in (a, b))
+    if metric not in value_a:
+        raise SmileDataError(f"there is no metric {metric!r}; choose one of {', '.join(value_a)}")
+    of_a, of_b = (bootstrap_samples(rows, label_ids, n_resamples, seed, labels)[metric] for rows in (a, b))
+    return Difference(value_a[metric] - value_b[metric], *percentile_interval(of_a - of_b))
 
 
 def bootstrap_samples(
@@ -166,12 +156,12 @@ def bootstrap_samples(
     return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
 
 
-def percentile_interval(samples: FloatArray, confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """The middle `confidence` of the samples that are not NaN; (NaN, NaN) if all are."""
+def percentile_interval(samples: FloatArray) -> tuple[float, float]:
+    """The middle 95 % of the samples that are not NaN; (NaN, NaN) if all are."""
     defined = samples[~np.isnan(samples)]
     if not len(defined):
         return float("nan"), float("nan")
-    low, high = np.quantile(defined, [(1 - confidence) / 2, (1 + confidence) / 2])
+    low, high = np.quantile(defined, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return float(low), float(high)
 
 

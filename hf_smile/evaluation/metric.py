@@ -15,10 +15,6 @@ from datasets import Features, Sequence, Value
 from hf_smile.evaluation.metrics import compute_metrics
 from hf_smile.labels import SMILE_LABELS, LabelSet
 
-_DESCRIPTION = """\
-Accuracy, balanced accuracy, precision, recall, F1, ROC AUC, Cohen's kappa, negative log-likelihood, Brier score and
-calibration error of a classifier that tells a posed smile, a genuine smile and no smile apart.
-"""
 _CITATION = """\
 @inproceedings{guo2017calibration,
   title     = {On Calibration of Modern Neural Networks},
@@ -26,13 +22,6 @@ _CITATION = """\
   booktitle = {International Conference on Machine Learning},
   year      = {2017}
 }
-"""
-_INPUTS = """
-Args:
-    predictions: rows of probabilities, one a label: by default negative smile, positive smile, NOT smile.
-    references: true label ids.
-Returns:
-    dict of float: see `hf_smile.evaluation.metrics.compute_metrics`.
 """
 
 
@@ -59,15 +48,16 @@ class SmileMetric(evaluate.Metric):
 
     def _build_data_dir(self) -> str:
         # The base class makes this folder even when all is kept in memory, and fails where home is read-only.
-        if self.keep_in_memory:
-            return os.devnull
-        return super()._build_data_dir()
+        return os.devnull if self.keep_in_memory else super()._build_data_dir()
 
     def _info(self) -> evaluate.MetricInfo:
         return evaluate.MetricInfo(
-            description=_DESCRIPTION,
+            description=(
+                "Accuracy, precision, recall, F1, ROC AUC, Cohen's kappa, negative log-likelihood, Brier score and"
+                " calibration error of a classifier that tells a posed smile, a genuine smile and no smile apart."
+            ),
             citation=_CITATION,
-            inputs_description=_INPUTS,
+            inputs_description=compute_metrics.__doc__ or "",
             features=Features({"predictions": Sequence(Value("float64")), "references": Value("int64")}),
             reference_urls=["https://arxiv.org/abs/1706.04599"],
         )

@@ -178,9 +178,9 @@ def weighted_metrics(
     return result
 
 
-def confidence_bin(confidence: FloatArray, n_bins: int = CALIBRATION_BINS) -> IntArray:
-    """Index of the equal-width bin (low, high] that each confidence in [0, 1] falls into."""
-    return np.digitize(confidence, np.linspace(0, 1, n_bins + 1)[1:-1], right=True)
+def confidence_bin(confidence: FloatArray) -> IntArray:
+    """Index of the bin, of 15 of equal width, (low, high] that each confidence in [0, 1] falls into."""
+    return np.digitize(confidence, np.linspace(0, 1, CALIBRATION_BINS + 1)[1:-1], right=True)
 
 
 def _auc(scores: FloatArray, positive: NDArray[np.bool_], weights: FloatArray) -> FloatArray:

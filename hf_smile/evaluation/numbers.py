@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 
 DASH = "–"
 NO_INTERVAL = (math.nan, math.nan)
+QUESTIONS = {"smile_auc": "**Is it a smile?**", "genuine_auc": "**Is the smile genuine?**"}
+"""What an AUC answers, by its name."""
+
+_PAIRS = {
+    "smile_auc": "a smiling face and one that does not smile",
+    "genuine_auc": "a genuine smile and a posed one",
+}
 
 
 def number(value: float, decimals: int = 3) -> str:
@@ -63,3 +71,27 @@ def times_in_100(share: float) -> str:
     ('91', 'more than 99', '100')
     """
     return "more than 99" if 0.995 <= share < 1 else f"{100 * share:.0f}"
+
+
+def auc_sentence(name: str, auc: float) -> str:
+    """One of the `QUESTIONS` answered in words.
+
+    >>> auc_sentence("smile_auc", 0.913)[:67]
+    'Of a smiling face and one that does not smile, drawn at random, it '
+    """
+    if math.isnan(auc):
+        return f"Not available: it needs images of both {_PAIRS[name]}."
+    times = times_in_100(auc)
+    return f"Of {_PAIRS[name]}, drawn at random, it tells which is which {times} times in 100; guessing does 50 times."
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown. Its first column is text, and the others stand to the right, as numbers do.
+
+    >>> print(markdown_table(["", "images"], [["smile", "12"]]))
+    |  | images |
+    | --- | ---: |
+    | smile | 12 |
+    """
+    rule = ["---"] + ["---:"] * (len(header) - 1)
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, rule, *rows))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from numpy.typing import ArrayLike
 from hf_smile.evaluation.calibration import reliability_bins
 from hf_smile.evaluation.intervals import wilson_interval
 from hf_smile.evaluation.metrics import CALIBRATION_BINS, check_inputs
+from hf_smile.evaluation.numbers import share
 from hf_smile.labels import SMILE_LABELS, LabelSet
 from hf_smile.utils.figures import class_colors, new_figure, save_figure
 from hf_smile.utils.words import counted
@@ -19,18 +21,16 @@ from hf_smile.utils.words import counted
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
-    from matplotlib.ticker import Formatter
 
 _BLUE, _INK, _GREY = "#0072B2", "#222222", "#767676"
-_LINE_STYLES = ("-", "--", "-.")  # classes can be told apart in print, too
-_MARKERS = ("o", "s", "D")
 
 
 def _styles(labels: LabelSet) -> Iterator[tuple[str, str, str, str]]:
-    """Name, colour, line and marker of each label."""
-    for label_id, (name, color) in enumerate(class_colors(labels).items()):
-        yield name, color, _LINE_STYLES[label_id % len(_LINE_STYLES)], _MARKERS[label_id % len(_MARKERS)]
+    """Name, colour, line and marker of each label; classes can be told apart in print, too."""
+    names, colors = zip(*class_colors(labels).items(), strict=True)
+    return zip(names, colors, cycle(("-", "--", "-.")), cycle("osD"), strict=False)
 
 
 def plot_confusion_matrix(
@@ -49,36 +49,39 @@ def plot_confusion_matrix(
         title: says what the picture is about, e.g. "Confusion matrix, test split".
         labels: the classes.
     """
-    classes = len(labels)
-    counts = np.zeros((classes, classes), dtype=int)
+    counts = np.zeros((len(labels), len(labels)), dtype=int)
     np.add.at(counts, (np.asarray(label_ids), np.asarray(predictions)), 1)
     support = counts.sum(axis=1)
-    shares = counts / np.maximum(support, 1)[:, None]
+    shares = counts / np.where(support, support, np.nan)[:, None]
 
-    more = max(0, classes - 3)
+    more = max(0, len(labels) - 3)
     figure = new_figure(5.6 + more, 4.8 + 0.8 * more)
     axes = figure.subplots()
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    for row, column in np.ndindex(counts.shape):
-        share = f"{100 * shares[row, column]:.1f} %" if support[row] else "–"
-        color = "white" if shares[row, column] > 0.5 else "black"
-        axes.text(column, row, f"{counts[row, column]:,}\n{share}", ha="center", va="center", color=color)
-    axes.set_xticks(range(classes), [*labels])
-    axes.set_yticks(
-        range(classes), [f"{name}\n({counted(n, 'image')})" for name, n in zip(labels, support, strict=True)]
+    rows = [f"{name}\n({counted(n, 'image')})" for name, n in zip(labels, support, strict=True)]
+    draw_matrix(axes, np.nan_to_num(shares), lambda cell: f"{counts[cell]:,}\n{share(shares[cell])}", [*labels], rows)
+    axes.set(
+        xlabel="predicted label\n(each cell: images, and their share of the row)", ylabel="true label", title=title
     )
-    axes.set_xlabel("predicted label\n(each cell: images, and their share of the row)")
-    axes.set_ylabel("true label")
-    axes.set_title(title)
     save_figure(figure, path)
 
 
-def plot_reliability(
-    probabilities: ArrayLike,
-    label_ids: ArrayLike,
-    path: str | Path,
-    title: str = "Reliability: is it as right as sure?",
+def draw_matrix(
+    axes: Axes,
+    shares: np.ndarray,
+    text: Callable[[tuple[int, ...]], str],
+    columns: list[str],
+    rows: list[str] | None = None,
 ) -> None:
+    """Cells (K, K) from white for a share of 0 to blue for 1, each with its text; `rows` are called as the columns."""
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for cell in np.ndindex(shares.shape):
+        color = "white" if shares[cell] > 0.5 else "black"
+        axes.text(cell[1], cell[0], text(cell), ha="center", va="center", color=color)
+    axes.set_xticks(range(len(columns)), columns)
+    axes.set_yticks(range(len(columns)), rows or columns)
+
+
+def plot_reliability(probabilities: ArrayLike, label_ids: ArrayLike, path: str | Path) -> None:
     """Share of right predictions against confidence in 15 bins, and how many images each bin holds.
 
     The bars are 95 % intervals: a point whose bar crosses the diagonal may be calibrated.
@@ -97,27 +100,17 @@ def plot_reliability(
     errors = np.stack([bins.accuracy - low, high - bins.accuracy]).clip(min=0)
     label = "the model, with 95 % intervals"
     upper.errorbar(bins.confidence, bins.accuracy, errors, fmt="o-", color=_BLUE, capsize=3, clip_on=False, label=label)
-    upper.set_ylim(0, 1)
-    upper.set_ylabel("right predictions")
+    upper.set(ylim=(0, 1), ylabel="right predictions", title="Reliability: is it as right as sure?")
     upper.legend(loc="lower right")
-    upper.yaxis.set_major_formatter(_percent_format())
-    upper.set_title(title)
     confidence = np.max(np.asarray(probabilities), axis=1)
     lower.hist(confidence, np.linspace(0, 1, CALIBRATION_BINS + 1), color=_BLUE, edgecolor="white")
-    lower.set_ylabel("images")
-    lower.set_xlabel("confidence (highest probability)")
-    lower.set_xlim(1 / np.shape(probabilities)[1], 1)
-    lower.xaxis.set_major_formatter(_percent_format())
-    _clean(upper, lower)
-    save_figure(figure, path)
+    lowest = 1 / np.shape(probabilities)[1]
+    lower.set(xlim=(lowest, 1), xlabel="confidence (highest probability)", ylabel="images")
+    _save(figure, path, upper.yaxis, lower.xaxis)
 
 
 def plot_precision_recall(
-    probabilities: ArrayLike,
-    label_ids: ArrayLike,
-    path: str | Path,
-    title: str = "Precision and recall of each class",
-    labels: LabelSet = SMILE_LABELS,
+    probabilities: ArrayLike, label_ids: ArrayLike, path: str | Path, labels: LabelSet = SMILE_LABELS
 ) -> None:
     """Precision against recall as the threshold on a class's probability moves; a class without images has no curve.
 
@@ -126,44 +119,37 @@ def plot_precision_recall(
         label_ids: (N,) true label ids.
         path: the PNG to write.
     """
+    from sklearn.metrics import precision_recall_curve
+
     rows, ids = check_inputs(probabilities, label_ids, len(labels))
     predicted = rows.argmax(axis=1)
 
     figure = new_figure(6.6, 4.6)
     axes = figure.subplots()
     for label_id, (name, color, line, marker) in enumerate(_styles(labels)):
-        positive = ids == label_id
+        positive, claimed = ids == label_id, predicted == label_id
         if not positive.any():
             continue
-        order = np.argsort(-rows[:, label_id], kind="stable")
-        scores = rows[order, label_id]
-        last_of_tie = np.append(scores[1:] != scores[:-1], True)
-        hits = positive[order].cumsum()[last_of_tie]
-        claims = np.flatnonzero(last_of_tie) + 1
-        (curve,) = axes.plot(hits / positive.sum(), hits / claims, line, color=color, label=name)
-        curve.set_clip_on(False)
-        claimed = predicted == label_id
+        precision, recall, _ = precision_recall_curve(positive, rows[:, label_id])
+        # The last point is not measured: no image is claimed there.
+        axes.plot(recall[:-1], precision[:-1], line, color=color, label=name, clip_on=False)
         if claimed.any():
-            both = (positive & claimed).sum()
-            point = both / positive.sum(), both / claimed.sum()
-            (dot,) = axes.plot(*point, marker, color=color, markersize=9, markeredgecolor="white", zorder=3)
-            dot.set_clip_on(False)
-    axes.plot(
-        [], [], "o", color=_INK, label="where the highest probability decides", markersize=8, markeredgecolor="white"
-    )
-    axes.set_xlim(0, 1)
-    axes.set_ylim(0, 1)
+            point = positive[claimed].sum() / positive.sum(), positive[claimed].mean()
+            axes.plot(*point, marker, color=color, markersize=9, markeredgecolor="white", zorder=3, clip_on=False)
+    words = "where the highest probability decides"
+    axes.plot([], [], "o", color=_INK, label=words, markersize=8, markeredgecolor="white")
     axes.set(
+        xlim=(0, 1),
+        ylim=(0, 1),
         xlabel="recall (share of the class that is found)",
         ylabel="precision (share of the finds that are right)",
-        title=title,
+        title="Precision and recall of each class",
     )
-    _save_shares(figure, axes, path)
+    axes.legend(loc="lower left", frameon=False)
+    _save(figure, path, axes.xaxis, axes.yaxis)
 
 
-def plot_coverage(
-    probabilities: ArrayLike, label_ids: ArrayLike, path: str | Path, title: str = "Accuracy if it may abstain"
-) -> None:
+def plot_coverage(probabilities: ArrayLike, label_ids: ArrayLike, path: str | Path) -> None:
     """Accuracy on the images the model is surest about, against their share; the band is the 95 % interval.
 
     Dots mark what is answered at and above a confidence (El-Yaniv and Wiener, 2010, "On the Foundations of
@@ -201,19 +187,14 @@ def plot_coverage(
             text = f"≥ {100 * threshold:.0f} %"
             axes.annotate(text, point, (0, -16), textcoords="offset points", ha="center", color=_INK, fontsize=9)
     axes.plot([], [], "o", color=_INK, markersize=5, label="answers at this confidence and above")
-    axes.set_xlim(0, 1)
-    axes.set_ylim(max(0, min(low[-1], accuracy.min()) - 0.2), 1)
-    axes.set(xlabel="answered images, the surest first", ylabel="accuracy on them", title=title)
-    _save_shares(figure, axes, path)
+    lowest = max(0, min(low[-1], accuracy.min()) - 0.2)
+    axes.set(xlim=(0, 1), ylim=(lowest, 1), xlabel="answered images, the surest first", ylabel="accuracy on them")
+    axes.set_title("Accuracy if it may abstain")
+    axes.legend(loc="lower left", frameon=False)
+    _save(figure, path, axes.xaxis, axes.yaxis)
 
 
-def plot_trade_off(
-    table: pd.DataFrame,
-    chosen: float,
-    path: str | Path,
-    title: str = "What a more balanced decision costs and gives",
-    labels: LabelSet = SMILE_LABELS,
-) -> None:
+def plot_trade_off(table: pd.DataFrame, chosen: float, path: str | Path, labels: LabelSet = SMILE_LABELS) -> None:
     """Accuracy and macro F1, and the recall of each class, along the strength of the prior adjustment.
 
     Args:
@@ -225,37 +206,25 @@ def plot_trade_off(
     left, right = figure.subplots(1, 2)
     left.plot(table["strength"], table["accuracy"], "o-", color=_INK, markersize=4, label="accuracy")
     left.plot(table["strength"], table["macro_f1"], "s--", color=_BLUE, markersize=4, label="macro F1")
-    left.set_title(title)
+    left.set_title("What a more balanced decision costs and gives")
     for slug, (name, color, line, _) in zip(labels.slugs, _styles(labels), strict=True):
         right.plot(table["strength"], table[f"recall_{slug}"], line, color=color, clip_on=False, label=name)
-    right.set_ylim(0, 1)
-    right.set_ylabel("recall (share of the class that is found)")
+    right.set(ylim=(0, 1), ylabel="recall (share of the class that is found)")
     right.set_title("Which class gains and which loses")
     for axes in (left, right):
         axes.axvline(chosen, color=_GREY, linestyle=":", label="this model")
         axes.set_xlabel("strength of the prior adjustment")
-        axes.yaxis.set_major_formatter(_percent_format())
         axes.legend(frameon=False)
-    _clean(left, right)
-    save_figure(figure, path)
+    _save(figure, path, left.yaxis, right.yaxis)
 
 
-def _save_shares(figure: Figure, axes: Axes, path: str | Path) -> None:
-    """Save a picture whose both axes are shares."""
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(_percent_format())
-    axes.legend(loc="lower left", frameon=False)
-    _clean(axes)
-    save_figure(figure, path)
-
-
-def _percent_format() -> Formatter:
+def _save(figure: Figure, path: str | Path, *shares: Axis) -> None:
+    """Save a picture with a grid; some of its axes are shares, in percent."""
     from matplotlib.ticker import PercentFormatter
 
-    return PercentFormatter(1.0, decimals=0, symbol=" %")
-
-
-def _clean(*all_axes: Axes) -> None:
-    for axes in all_axes:
+    for axis in shares:
+        axis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
+    for axes in figure.axes:
         axes.grid(color="#dddddd", linewidth=0.6)
         axes.set_axisbelow(True)
+    save_figure(figure, path)

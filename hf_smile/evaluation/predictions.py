@@ -215,10 +215,7 @@ def _read_lines(path: Path) -> tuple[list[str], list[tuple[int, list[str]]], Lab
         f"no column {name!r}; the header has {', '.join(header)}" for name in columns if name not in header
     )
     problems += (f"column {name!r} is there twice" for name in dict.fromkeys(header) if header.count(name) > 1)
-    problems.raise_if_any(
-        str(path),
-        "It takes what train.py and evaluate.py write: test_predictions.csv, predictions.csv.",
-    )
+    problems.raise_if_any(path, "It takes what train.py and evaluate.py write: test_predictions.csv, predictions.csv.")
     column = header.index("true_label")
     if not any(cells[column].strip() for _, cells in lines if len(cells) == len(header)):
         raise SmileDataError(

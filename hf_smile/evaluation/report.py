@@ -104,15 +104,7 @@ def write_report(
         parts.append(sections.variants(content["metrics"], content["variants"]))
     parts += [*sections.two_questions(content["metrics"]), sections.per_class(content["metrics"], labels)]
     if other is not None:
-        result = compare(
-            probabilities,
-            other.probabilities,
-            label_ids,
-            name,
-            compare_name,
-            n_resamples=n_resamples,
-            **how,
-        )
+        result = compare(probabilities, other.probabilities, label_ids, name, compare_name, n_resamples, **how)
         content["comparison"] = {
             "with": compare_name,
             "accuracy_difference": result.difference._asdict(),
@@ -124,16 +116,12 @@ def write_report(
         gap = largest_gap(probabilities, label_ids, grouping, n_permutations=n_resamples, **how)
         content["groups"] = {
             "column": group_by,
-            "groups": {
-                key: {"n": group.n, "metrics": _values(group.metrics, group.intervals)} for key, group in groups.items()
-            },
+            "groups": {key: {"n": group.n, "metrics": _values(*group[1:])} for key, group in groups.items()},
             "largest_accuracy_gap": gap._asdict() if gap else None,
         }
         parts.append(sections.groups(content["groups"], gap, labels))
-    parts += [
-        sections.calibration(content["metrics"], *ece_if_calibrated(probabilities, seed=seed)),
-        sections.abstention(predictions),
-    ]
+    parts.append(sections.calibration(content["metrics"], *ece_if_calibrated(probabilities, seed=seed)))
+    parts.append(sections.abstention(predictions))
     if heat_maps:
         parts.append(sections.heat_maps(heat_maps))
     parts.append(sections.how_to_read(content["metrics"], len(predictions), labels))
@@ -192,5 +180,5 @@ def _nan_to_none(content: Any) -> Any:
     if isinstance(content, dict):
         return {key: _nan_to_none(value) for key, value in content.items()}
     if isinstance(content, list):
-        return [_nan_to_none(value) for value in content]
+        return [*map(_nan_to_none, content)]
     return None if isinstance(content, float) and math.isnan(content) else content

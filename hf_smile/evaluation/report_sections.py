@@ -10,7 +10,17 @@ from typing import Any
 from hf_smile.evaluation.comparison import p_text
 from hf_smile.evaluation.groups import MIN_IMAGES, Gap
 from hf_smile.evaluation.intervals import CONFIDENCE
-from hf_smile.evaluation.numbers import DASH, interval, number, share, share_interval, times_in_100, with_interval
+from hf_smile.evaluation.numbers import (
+    DASH,
+    QUESTIONS,
+    auc_sentence,
+    interval,
+    markdown_table,
+    number,
+    share,
+    share_interval,
+    with_interval,
+)
 from hf_smile.evaluation.predictions import Predictions
 from hf_smile.labels import LabelSet
 from hf_smile.utils.words import counted
@@ -23,96 +33,76 @@ Values = Mapping[str, Mapping[str, float]]
 
 def headline(metrics: Values) -> str:
     """What one plain forward pass gives."""
-    rows = [("Accuracy", "accuracy"), ("Balanced accuracy", "balanced_accuracy"), ("Macro F1", "macro_f1")]
-    rows += [
-        ("Micro precision at threshold 0.5 (Keras's `Precision`)", "micro_precision_at_50"),
-        ("Micro recall at threshold 0.5 (Keras's `Recall`)", "micro_recall_at_50"),
-    ]
-    rows += [("Cohen's kappa", "cohen_kappa"), ("Expected calibration error (ECE)", "ece")]
-    lines = []
-    for text, key in rows:
-        value, low, high = (metrics[key][end] for end in ("value", "low", "high"))
-        in_percent = key not in ("cohen_kappa", "ece")
-        ends = share_interval(low, high) if in_percent else interval(low, high)
-        lines.append(f"| {text} | {share(value) if in_percent else number(value)} | {ends} |")
-    return "\n".join(["| | value | interval |", "| --- | ---: | ---: |", *lines])
+    shares = {
+        "Accuracy": "accuracy",
+        "Balanced accuracy": "balanced_accuracy",
+        "Macro F1": "macro_f1",
+        "Micro precision at threshold 0.5 (Keras's `Precision`)": "micro_precision_at_50",
+        "Micro recall at threshold 0.5 (Keras's `Recall`)": "micro_recall_at_50",
+    }
+    others = {"Cohen's kappa": "cohen_kappa", "Expected calibration error (ECE)": "ece"}
+    rows = []
+    for names, write, write_ends in ((shares, share, share_interval), (others, number, interval)):
+        for text, name in names.items():
+            metric = metrics[name]
+            rows.append([text, write(metric["value"]), write_ends(metric["low"], metric["high"])])
+    return markdown_table(["", "value", "interval"], rows)
 
 
 def variants(metrics: Values, by_name: Mapping[str, Values]) -> str:
     """One forward pass and other ways of asking the same model, row by row."""
-    lines = ["## Other ways of asking the model", ""]
-    lines += ["| | accuracy | balanced accuracy | macro F1 | ECE |", "| --- | ---: | ---: | ---: | ---: |"]
-    for name, values in {"One forward pass: all other numbers here": metrics, **by_name}.items():
-        cells = [_share(values[key]) for key in ("accuracy", "balanced_accuracy", "macro_f1")]
-        lines.append(f"| {name} | {' | '.join(cells)} | {_number(values['ece'])} |")
-    return "\n".join(lines)
+    rows = [
+        [name, *(_share(values[key]) for key in ("accuracy", "balanced_accuracy", "macro_f1")), _number(values["ece"])]
+        for name, values in {"One forward pass: all other numbers here": metrics, **by_name}.items()
+    ]
+    table = markdown_table(["", "accuracy", "balanced accuracy", "macro F1", "ECE"], rows)
+    return f"## Other ways of asking the model\n\n{table}"
 
 
 def heat_maps(sanity: str) -> str:
     """The picture `heat_maps.png`, and whether it can be trusted."""
-    return "\n\n".join(
-        [
-            "## Where it looks",
-            "HiResCAM of the score of each image's own label, averaged over up to 100 images a class. " + sanity,
-            "![Mean heat map of each class](heat_maps.png)",
-        ]
+    return (
+        "## Where it looks\n\nHiResCAM of the score of each image's own label, averaged over up to 100 images a class."
+        f" {sanity}\n\n![Mean heat map of each class](heat_maps.png)"
     )
-
-
-_QUESTIONS = {
-    "smile_auc": ("**Is it a smile?**", "a smiling face", "one that does not smile"),
-    "genuine_auc": ("**Is the smile genuine?**", "a face with a genuine smile", "one with a posed smile"),
-}
 
 
 def two_questions(metrics: Values) -> list[str]:
     """Is it a smile, and is the smile genuine? Two AUCs in words, of which labels may answer one or none."""
-    asked = [
-        f"{question} {_auc_sentence(metrics[name], *pair)}"
-        for name, (question, *pair) in _QUESTIONS.items()
-        if name in metrics
-    ]
+    asked = []
+    for name, question in QUESTIONS.items():
+        if name in metrics:
+            auc = metrics[name]["value"]
+            value = "" if math.isnan(auc) else f"AUC {_number(metrics[name])}. "
+            asked.append(f"{question} {value}{auc_sentence(name, auc)}")
     return ["## Two questions" if len(asked) > 1 else "## One question", *asked] if asked else []
-
-
-def _auc_sentence(auc: Mapping[str, float], one: str, other: str) -> str:
-    if math.isnan(auc["value"]):
-        return f"Not available: it needs images of both {one} and {other}."
-    return (
-        f"AUC {_number(auc)}: of {one} and {other}, drawn at random, the model"
-        f" tells which is which {times_in_100(auc['value'])} times in 100; guessing does so 50 times."
-    )
 
 
 def per_class(metrics: Values, labels: LabelSet) -> str:
     """A row a class, and the pictures of the confusion matrix and of precision and recall."""
-    lines = ["## Classes", "", "| class | images | precision | recall | F1 | AUC against the rest |"]
-    lines.append("| --- | ---: | ---: | ---: | ---: | ---: |")
+    rows = []
     for class_name, slug in zip(labels, labels.slugs, strict=True):
         n = metrics[f"support_{slug}"]["value"]
         cells = [_share(metrics[f"{key}_{slug}"]) if n else DASH for key in ("precision", "recall", "f1")]
-        auc = metrics[f"roc_auc_{slug}"]
-        lines.append(f"| {class_name} | {n:,.0f} | {' | '.join(cells)} | {_number(auc)} |")
-    pictures = ["![Confusion matrix](confusion_matrix.png)", "![Precision-recall curves](precision_recall.png)"]
-    return "\n\n".join(["\n".join(lines), *pictures])
+        rows.append([class_name, f"{n:,.0f}", *cells, _number(metrics[f"roc_auc_{slug}"])])
+    table = markdown_table(["class", "images", "precision", "recall", "F1", "AUC against the rest"], rows)
+    return (
+        f"## Classes\n\n{table}\n\n![Confusion matrix](confusion_matrix.png)\n\n"
+        "![Precision-recall curves](precision_recall.png)"
+    )
 
 
 def groups(groups: Mapping[str, Any], gap: Gap | None, labels: LabelSet) -> str:
     """A row a group, and the largest gap between two of them in words."""
-    header, rule = "| group | images | accuracy | macro F1 |", "| --- | ---: | ---: | ---: |"
-    if labels.tells_genuine:
-        header, rule = f"{header} genuine AUC |", f"{rule} ---: |"
-    lines = [f"## Groups by {_cell(groups['column'])}", "", header, rule]
+    genuine = ["genuine AUC"] if labels.tells_genuine else []
+    rows = []
     for key, group in groups["groups"].items():
         metrics = group["metrics"]
         complete = all(metrics[f"support_{slug}"]["value"] for slug in labels.slugs)
-        cells = [
-            _share(metrics["accuracy"]),
-            _share(metrics["macro_f1"]) if complete else DASH,  # a class that is not there counts as 0 in it
-        ]
-        if labels.tells_genuine:
-            cells.append(_number(metrics["genuine_auc"]))
-        lines.append(f"| {_cell(key)} | {group['n']:,} | {' | '.join(cells)} |")
+        macro_f1 = _share(metrics["macro_f1"]) if complete else DASH  # a class that is not there counts as 0 in it
+        answers = [_number(metrics["genuine_auc"]) for _ in genuine]
+        rows.append([_cell(key), f"{group['n']:,}", _share(metrics["accuracy"]), macro_f1, *answers])
+    table = markdown_table(["group", "images", "accuracy", "macro F1", *genuine], rows)
     if gap is None:
         sentence = f"Fewer than two groups have {MIN_IMAGES} images or more: too few to compare."
     else:
@@ -122,23 +112,19 @@ def groups(groups: Mapping[str, Any], gap: Gap | None, labels: LabelSet) -> str:
             f" {_cell(gap.lowest)}: {verdict} between groups of these sizes (permutation test, p"
             f" {p_text(gap.p_value)}; groups under {MIN_IMAGES} images left out)."
         )
-    return "\n".join(lines) + "\n\n" + sentence
+    return f"## Groups by {_cell(groups['column'])}\n\n{table}\n\n{sentence}"
 
 
 def calibration(metrics: Values, expected_ece: float, highest_ece: float) -> str:
     """How far the confidence is off, and whether chance alone would do that."""
     ece = metrics["ece"]["value"]
     verdict = "so chance alone may explain this one" if ece <= highest_ece else "so this one is more than chance"
-    return "\n\n".join(
-        [
-            "## Is it as right as sure?",
-            f"The model's confidence is off by {100 * ece:.1f} points on average (expected calibration error). A"
-            f" perfectly calibrated model with the same confidences would show {100 * expected_ece:.1f} points, and"
-            f" up to {100 * highest_ece:.1f} in 95 of 100 draws of as many images, {verdict}.",
-            f"Negative log-likelihood {_number(metrics['nll'])} nats;"
-            f" Brier score {_number(metrics['brier'])}, from 0 (best) to 2.",
-            "![Reliability diagram](reliability.png)",
-        ]
+    return (
+        f"## Is it as right as sure?\n\nThe model's confidence is off by {100 * ece:.1f} points on average (expected"
+        f" calibration error). A perfectly calibrated model with the same confidences would show"
+        f" {100 * expected_ece:.1f} points, and up to {100 * highest_ece:.1f} in 95 of 100 draws of as many images,"
+        f" {verdict}.\n\nNegative log-likelihood {_number(metrics['nll'])} nats;"
+        f" Brier score {_number(metrics['brier'])}, from 0 (best) to 2.\n\n![Reliability diagram](reliability.png)"
     )
 
 

@@ -9,7 +9,15 @@ import pandas as pd
 
 from hf_smile.evaluation.calibration import ece_if_calibrated
 from hf_smile.evaluation.decision import best_strength, traded
-from hf_smile.evaluation.numbers import NO_INTERVAL, interval, number, times_in_100, with_interval
+from hf_smile.evaluation.numbers import (
+    NO_INTERVAL,
+    QUESTIONS,
+    auc_sentence,
+    interval,
+    markdown_table,
+    number,
+    with_interval,
+)
 from hf_smile.evaluation.predictions import Predictions
 from hf_smile.labels import LabelSet
 
@@ -26,10 +34,6 @@ _REPORTED = {
     "brier": "Brier score (0 to 2)",
 }
 _METRICS = _REPORTED | {"nll": "NLL"}
-_QUESTIONS = {
-    "smile_auc": ("**Is it a smile?**", "a smiling face and one that does not smile"),
-    "genuine_auc": ("**Is the smile genuine?**", "a genuine smile and a posed one"),
-}
 _STAGES = {
     "as_trained": "as trained",
     "with_temperature": "with the temperature",
@@ -56,21 +60,22 @@ _RECIPE_SHOWN = (
 
 def results_section(metrics: dict[str, float], intervals: Intervals, labels: LabelSet) -> str:
     """All classes together, the questions that the labels answer in words, and each class."""
-    overall = ["| | value | 95 % interval |", "| --- | --- | --- |"]
-    overall += [
-        f"| {text} | {number(metrics[name], 4)} | {interval(*intervals.get(name, NO_INTERVAL), 4)} |"
+    overall = [
+        [text, number(metrics[name], 4), interval(*intervals.get(name, NO_INTERVAL), 4)]
         for name, text in _REPORTED.items()
         if name in metrics
     ]
-    questions = [
-        f"{question} {_pairs(metrics[name], pair)}" for name, (question, pair) in _QUESTIONS.items() if name in metrics
-    ]
-    classes = ["| class | precision | recall | F1 | images |", "| --- | --- | --- | --- | --- |"]
+    questions = [f"{text} {auc_sentence(name, metrics[name])}" for name, text in QUESTIONS.items() if name in metrics]
+    classes = []
     for label, slug in zip(labels, labels.slugs, strict=True):
         names = [f"{name}_{slug}" for name in ("precision", "recall", "f1")]
         values = [with_interval(metrics[name], *intervals.get(name, NO_INTERVAL)) for name in names]
-        classes.append(f"| {label} | {' | '.join(values)} | {metrics[f'support_{slug}']:.0f} |")
-    parts = ["\n".join(overall), *questions, "\n".join(classes)]
+        classes.append([label, *values, f"{metrics[f'support_{slug}']:.0f}"])
+    parts = [
+        markdown_table(["", "value", "95 % interval"], overall),
+        *questions,
+        markdown_table(["class", "precision", "recall", "F1", "images"], classes),
+    ]
     if intervals:
         parts.append(
             "In brackets and in the last column are 95 % intervals: Wilson's for accuracy, precision and recall,\n"
@@ -101,13 +106,12 @@ def calibration_section(calibration: dict[str, Any], ece: float, predictions: Pr
     )
     splits = [split for split in ("validation", "test") if split in calibration]
     names = [f"{split} {text}" for split in splits for text in ("calibration error", "NLL")]
-    rows = {
+    stages = {
         text: [calibration[split][stage][name] for split in splits for name in ("ece", "nll")]
         for stage, text in _STAGES.items()
     }
-    lines = [f"| | {' | '.join(names)} |", "| --- |" + " --- |" * len(names)]
-    lines += [f"| {text} | {' | '.join(map(number, values))} |" for text, values in _that_differ(rows).items()]
-    return "\n\n".join([*parts, "\n".join(lines)])
+    rows = [[text, *map(number, values)] for text, values in _that_differ(stages).items()]
+    return "\n\n".join([*parts, markdown_table(["", *names], rows)])
 
 
 def calibration_sentence(calibration: dict[str, Any]) -> str:
@@ -187,41 +191,32 @@ def decision_section(decision: dict[str, Any], calibration: dict[str, Any], labe
         " the saved model without training\nagain; every such change is one more look at the test split. A strength"
         " that gives the same as the one above it is left out."
     )
-    lines = [f"| strength | {' | '.join(name.replace('_', ' ') for name in columns)} |"]
-    lines.append("| --- |" + " --- |" * len(columns))
-    above = ""
+    rows: list[list[str]] = []
+    above: list[str] = []
     for row in decision["trade_off"]:
         is_saved = math.isclose(row["strength"], strength, abs_tol=1e-9)
-        cells = " | ".join(number(row[name]) for name in columns)
+        cells = [number(row[name]) for name in columns]
         if is_saved or cells != above:
-            mark = "**" * is_saved
-            lines.append(f"| {mark}{row['strength']:g}{mark} | {cells} |")
+            rows.append([f"**{row['strength']:g}**" if is_saved else f"{row['strength']:g}", *cells])
         above = cells
-    parts += ["\n".join(lines), "![Accuracy against macro F1 along the prior adjustment](prior_adjustment.png)"]
+    parts.append(markdown_table(["strength", *(name.replace("_", " ") for name in columns)], rows))
+    parts.append("![Accuracy against macro F1 along the prior adjustment](prior_adjustment.png)")
     return "\n\n".join(parts)
 
 
 def recipe_section(recipe: dict[str, Any]) -> str:
     """The settings that are asked for most; empty without a recipe."""
-    lines = [f"| {name} | {recipe[name]} |" for name in _RECIPE_SHOWN if name in recipe]
-    return "\n".join(["| setting | value |", "| --- | --- |", *lines]) if lines else ""
+    rows = [[name, str(recipe[name])] for name in _RECIPE_SHOWN if name in recipe]
+    return markdown_table(["setting", "value"], rows) if rows else ""
 
 
 def _that_differ(stages: dict[str, Any]) -> dict[str, Any]:
     """The stages that changed something."""
-    first, *further = stages
-    kept = {first: stages[first]}
-    for name in further:
-        if stages[name] != stages[[*kept][-1]]:
-            kept[name] = stages[name]
-    return kept if len(kept) > 1 else {f"{first}, and as saved": stages[first]}
-
-
-def _pairs(auc: float, pair: str) -> str:
-    if math.isnan(auc):
-        return f"Not available: it needs images of both {pair}."
-    times = times_in_100(auc)
-    return f"Of {pair}, drawn at random, it tells which is which {times} times in 100; guessing does 50 times."
+    kept: dict[str, Any] = {}
+    for name, stage in stages.items():
+        if stage not in [*kept.values()][-1:]:
+            kept[name] = stage
+    return kept if len(kept) > 1 else {f"{name}, and as saved": stage for name, stage in kept.items()}
 
 
 def _mixture(shares: list[float], labels: LabelSet) -> str:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from huggingface_hub import HfApi, constants, get_token
-from huggingface_hub.errors import HfHubHTTPError, HTTPError, OfflineModeIsEnabled
+from huggingface_hub.errors import HfHubHTTPError, HTTPError
 
 from hf_smile.errors import SmileError, first_line
 from hf_smile.utils.hub_id import is_hub_id
@@ -108,8 +108,6 @@ def hub_errors(repo_id: str) -> Iterator[None]:
         meaning = _MEANINGS.get(code, "the Hub refused it" if code < 500 else "the Hub is in trouble. Try again later")
         said = f' (it says: "{first_line(error.server_message)}")' if error.server_message else ""
         raise SmileError(f"{repo_id}: {code}: {meaning}{said}") from None
-    except OfflineModeIsEnabled:
-        raise SmileError("HF_HUB_OFFLINE is set, so nothing can be published; unset it") from None
     except HTTPError as error:
         raise SmileError(
             f"{repo_id}: the connection to {constants.ENDPOINT} failed: {first_line(error)}. Try again later"

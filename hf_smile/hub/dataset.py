@@ -20,7 +20,7 @@ from huggingface_hub import (
 from hf_smile.data.plots import plot_class_distribution
 from hf_smile.errors import SmileError
 from hf_smile.hub.connection import connect, hub_errors, retry
-from hf_smile.hub.upload import Target, commit_url, list_paths, open_repo, send_commit
+from hf_smile.hub.upload import Target, list_paths, open_repo, send_commit
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ def publishable(splits: DatasetDict) -> DatasetDict:
 
 def dataset_sizes(splits: DatasetDict, card: DatasetCard) -> dict[str, int]:
     """Bytes of the files that `push_dataset` makes, by path; a split beyond 500 MB is cut into several."""
-    sizes = {"README.md": len(str(card).encode()), "class_distribution.png": len(_picture(splits))}
+    sizes = {name: len(content) for name, content in _beside_the_data(splits, card).items()}
     for split, dataset in splits.items():
         with tempfile.TemporaryFile() as file:
             dataset.to_parquet(file)
@@ -94,15 +94,14 @@ def push_dataset(splits: DatasetDict, card: DatasetCard, target: Target) -> str:
         try:
             retry(lambda: _push_card(api, splits, card, target, staging))
             retry(lambda: splits.push_to_hub(target.repo_id, revision=staging))
-            return commit_url(retry(lambda: _move(api, target, staging)), target)
+            return target.url_of(retry(lambda: _move(api, target, staging)))
         finally:
             _delete_branch(api, target, staging)
 
 
 def _push_card(api: HfApi, splits: DatasetDict, card: DatasetCard, target: Target, branch: str) -> None:
-    files = {"README.md": str(card).encode(), "class_distribution.png": _picture(splits)}
     api.create_commit(
-        operations=[CommitOperationAdd(path, content) for path, content in files.items()],
+        operations=[CommitOperationAdd(path, content) for path, content in _beside_the_data(splits, card).items()],
         commit_message="Write the card",
         revision=branch,
         **target.where,
@@ -124,7 +123,8 @@ def _delete_branch(api: HfApi, target: Target, branch: str) -> None:
         logger.warning(f"Note: delete the branch {branch} of {target.repo_id} by hand: {error}")
 
 
-def _picture(splits: DatasetDict) -> bytes:
+def _beside_the_data(splits: DatasetDict, card: DatasetCard) -> dict[str, bytes]:
     with tempfile.TemporaryDirectory() as folder:
-        plot_class_distribution(splits, Path(folder, "picture.png"))
-        return Path(folder, "picture.png").read_bytes()
+        picture = Path(folder, "class_distribution.png")
+        plot_class_distribution(splits, picture)
+        return {"README.md": str(card).encode(), picture.name: picture.read_bytes()}

@@ -23,105 +23,6 @@ from hf_smile.labels import SMILE_LABELS, LabelSet
 from hf_smile.utils.hub_id import is_hub_id
 from hf_smile.utils.model_files import read_timm_config
 
-_TEMPLATE = """\
----
-{{ card_data }}
----
-
-# {{ title }}
-
-{{ tells }} {{ origin }} with hf_smile.
-
-![Confusion matrix on the test split](confusion_matrix.png)
-
-## How to load it
-
-{% if not plain_timm -%}
-Its head has a hidden layer, which `hf_smile.modeling` knows; timm does not load it.
-
-{% endif -%}
-With a pipeline of transformers:
-
-```python
-{{ import_first }}from transformers import pipeline
-
-classify = pipeline("image-classification", model="{{ source }}")
-classify("face.jpg")
-```
-
-With the classes of transformers:
-
-```python
-{{ import_first }}from transformers import AutoImageProcessor, AutoModelForImageClassification
-
-model = AutoModelForImageClassification.from_pretrained("{{ source }}")
-processor = AutoImageProcessor.from_pretrained("{{ source }}")
-```
-
-{% if plain_timm -%}
-With timm:
-
-```python
-import timm
-
-model = timm.create_model("{{ 'hf-hub' if published else 'local-dir' }}:{{ source }}", pretrained=True)
-```
-
-{% endif -%}
-With hf_smile, which finds the faces of a photo as well:
-
-```python
-from hf_smile import SmileClassifier
-
-classifier = SmileClassifier.from_pretrained("{{ source }}"{{ onnx }})
-for prediction in classifier.predict_photo("group.jpg", faces="all"):
-    print(prediction.box, prediction.label, {{ answers }})
-```
-
-## Results on the test split
-
-{{ results }}
-
-{% if published -%}
-![Precision and recall of each class](precision_recall.png)
-
-{% endif -%}
-{{ chosen }}
-
-{{ looks }} `test_metrics.json` holds every metric{{ predictions }}.
-
-## How sure it is
-
-{{ calibration }}
-
-## How it decides
-
-{{ decision }}
-
-## Training
-
-{% if recipe %}{{ recipe }}
-
-{% endif -%}
-`recipe.yaml` holds all settings, `versions.json` the versions of everything used, `training_history.csv` each epoch.
-
-![Accuracy](accuracy.png) ![Loss](loss.png)
-
-## Limits and responsible use
-
-- A still image cannot prove {{ unproven }}. The labels are opinions, and many of them can be disputed.
-- The model has seen faces of one data set only. How it does on other people, ages, cultures, cameras and light was
-  not measured.
-- Whom the data leave out: age, gender, skin colour, culture and health of the people in them were not recorded, so
-  nobody can tell which groups are missing or few, and no group has numbers of its own. Faces that move in other ways
-  (after a stroke, with facial palsy or Parkinson's disease), covered faces, profiles and children were not looked at
-  apart.
-- Out of scope: telling emotions, moods, honesty or character; watching people; hiring, teaching, policing, lending,
-  insuring, medicine; anything that decides about a person, and anything done to people who do not know of it.
-- Do not use it for decisions about people. Inferring the emotions of people at work or in education is prohibited in
-  the European Union (Regulation (EU) 2024/1689, the AI Act, Article 5(1)(f)).
-"""
-
 
 def write_model_card(
     output_dir: str | Path,
@@ -141,8 +42,8 @@ def write_model_card(
         pretrained: whether the backbone came with its weights.
         plain_timm: whether timm loads the folder too (it does not with a hidden layer in the head).
     """
-    card = _make_card(Path(output_dir), metrics, backbone=backbone, pretrained=pretrained, plain_timm=plain_timm)
-    card.save(Path(output_dir) / "README.md")
+    folder = Path(output_dir)
+    _make_card(folder, metrics, backbone, pretrained, plain_timm).save(folder / "README.md")
 
 
 def published_model_card(
@@ -163,22 +64,14 @@ def published_model_card(
     """
     folder = Path(output_dir)
     recipe = read_recipe(folder)
-    return _make_card(
-        folder,
-        read_metrics(folder),
-        backbone=recipe.get("backbone", "a timm model"),
-        pretrained=recipe.get("pretrained", True),
-        plain_timm=recipe.get("head_hidden_size") is None,
-        repo_id=repo_id,
-        license=license,
-        dataset=dataset,
-    )
+    backbone, pretrained = recipe.get("backbone", "a timm model"), recipe.get("pretrained", True)
+    plain_timm = recipe.get("head_hidden_size") is None
+    return _make_card(folder, read_metrics(folder), backbone, pretrained, plain_timm, repo_id, license, dataset)
 
 
 def _make_card(
     folder: Path,
     metrics: dict[str, Any],
-    *,
     backbone: str,
     pretrained: bool,
     plain_timm: bool,
@@ -189,14 +82,17 @@ def _make_card(
     name = folder.resolve().name
     path = folder / "test_predictions.csv"
     predictions = read_predictions(path) if path.exists() else None
-    labels = _labels_of(folder)
+    config = read_timm_config(folder) if (folder / "config.json").is_file() else {}
+    labels = LabelSet.of(config.get("label_names") or SMILE_LABELS)
     intervals = {}
     if predictions:
         intervals = confidence_intervals(predictions.probabilities, predictions.label_ids, labels=labels)
-    answers = ("p_smile", "p_genuine_given_smile") if labels.tells_genuine else ("probabilities",)
+    # What visitors of the Hub compare models by, with the Hub's name for it.
+    compared = {"accuracy": "accuracy", "macro_f1": "f1", "balanced_accuracy": "balanced_accuracy"}
+    compared |= {f"f1_{slug}": "f1" for slug in labels.slugs}
     recipe = read_recipe(folder) if (folder / "recipe.yaml").exists() else {}
     calibration, numbers = metrics["calibration"], _defined_numbers(metrics, labels)
-    began_with = _base_models(folder, backbone) if pretrained else [Path(backbone).name]
+    began_with = _base_models(config, backbone) if pretrained else [Path(backbone).name]
     card_data = ModelCardData(
         library_name="transformers",
         pipeline_tag="image-classification",
@@ -215,27 +111,25 @@ def _make_card(
                 metric_name=metric.replace("_", " "),
                 metric_value=round(numbers[metric], 4),
             )
-            for metric, metric_type in _compared(labels).items()
+            for metric, metric_type in compared.items()
             if not math.isnan(numbers[metric])
         ],
     )
     return ModelCard.from_template(
         card_data,
-        template_str=_TEMPLATE,
+        template_path=str(Path(__file__).with_suffix(".md")),
         published=repo_id is not None,
         title=repo_id or name,
         source=repo_id or (name if folder.is_absolute() else folder.as_posix()),
-        tells=_TELLS_SMILES if labels.tells_genuine else f"Tells what a picture of one face shows: {labels}.",
-        answers=", ".join(f"prediction.{answer}" for answer in answers),
-        unproven="a smile genuine" if labels.tells_genuine else "what somebody feels",
+        labels=labels,
+        genuine=labels.tells_genuine,
         origin=_origin(began_with) if pretrained else f"`{began_with[0]}`, trained from random weights",
         plain_timm=plain_timm,
-        import_first="" if plain_timm else "import hf_smile.modeling\n",
         onnx=', runtime="onnx"' if (folder / "onnx" / "model.onnx").exists() else "",
         results=results_section(numbers, intervals, labels),
         chosen=choice_sentence(metrics["choice"]),
         looks=looks_sentence(read_looks(folder, images_digest(predictions.image_ids) if predictions else None)),
-        predictions=_WITHHELD if repo_id else _KEPT["validation" in calibration],
+        validated="validation" in calibration,
         calibration=calibration_section(calibration, metrics["ece"], predictions, picture=repo_id is not None),
         decision=decision_section(metrics["decision"], calibration, labels),
         recipe=recipe_section(recipe),
@@ -248,34 +142,10 @@ def _origin(models: list[str]) -> str:
     return f"Fine-tuned from {chain}" + "," * (len(models) > 1)
 
 
-_TELLS_SMILES = """\
-Tells from a picture of one face whether it is not smiling, smiling for real (positive, genuine) or smiling for show
-(negative, posed)."""
-
-
-def _compared(labels: LabelSet) -> dict[str, str]:
-    """In the front matter: what visitors of the Hub compare models by, with the Hub's name for it."""
-    overall = {"accuracy": "accuracy", "macro_f1": "f1", "balanced_accuracy": "balanced_accuracy"}
-    return overall | {f"f1_{slug}": "f1" for slug in labels.slugs}
-
-
-def _labels_of(folder: Path) -> LabelSet:
-    config = read_timm_config(folder) if (folder / "config.json").is_file() else {}
-    return LabelSet.of(config.get("label_names") or SMILE_LABELS)
-
-
-_WITHHELD = ". The predictions are not published: they carry the ids of people's\npictures"
-_KEPT = {
-    True: ", `test_predictions.csv` and `validation_predictions.csv` every prediction",
-    False: ", `test_predictions.csv` every prediction",
-}
-
-
-def _base_models(folder: Path, backbone: str) -> list[str]:
+def _base_models(config: dict[str, Any], backbone: str) -> list[str]:
     """The models that training began with, the latest first: those that the run noted, or the one in its settings."""
     from hf_smile.modeling.origin import pretrained_hub_id
 
-    config = read_timm_config(folder) if (folder / "config.json").is_file() else {}
     if noted := config.get("base_models"):
         return noted
     if is_hub_id(backbone) and not Path(backbone).exists():

@@ -57,6 +57,10 @@ class Target:
         prefix = constants.REPO_TYPES_URL_PREFIXES.get(self.repo_type, "")
         return f"{constants.ENDPOINT}/{prefix}{self.repo_id}" + (f"/tree/{self.revision}" if self.revision else "")
 
+    def url_of(self, commit: CommitInfo) -> str:
+        """Where a person finds what was published."""
+        return commit.pr_url or self.url
+
     @property
     def is_live(self) -> bool:
         """Whether it is the main branch that changes: of a Space, the one that runs."""
@@ -98,7 +102,7 @@ def push_files(files: Files, target: Target, message: str, belongs: Callable[[st
                 )
             return send_commit(api, target, [*operations, *map(CommitOperationDelete, stale)], message)
 
-        return commit_url(retry(commit), target)
+        return target.url_of(retry(commit))
 
 
 def open_repo(api: HfApi, target: Target) -> None:
@@ -144,11 +148,6 @@ def send_commit(api: HfApi, target: Target, operations: list[Any], message: str)
         raise
 
 
-def commit_url(commit: CommitInfo, target: Target) -> str:
-    """Where a person finds what was published."""
-    return commit.pr_url or target.url
-
-
 def list_files(sizes: Mapping[str, int]) -> str:
     """A table of what would go up, with sizes.
 
@@ -169,7 +168,5 @@ def file_sizes(files: Files) -> dict[str, int]:
 
 
 def _size(n_bytes: int) -> str:
-    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if n_bytes >= factor:
-            return f"{n_bytes / factor:.1f} {unit}"
-    return f"{n_bytes} B"
+    units = {"GB": 1e9, "MB": 1e6, "kB": 1e3}
+    return next((f"{n_bytes / size:.1f} {unit}" for unit, size in units.items() if n_bytes >= size), f"{n_bytes} B")

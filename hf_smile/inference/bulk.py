@@ -177,17 +177,13 @@ def _shard(file: Path, name: str) -> Part:
 
 def _rows(file: Path, name: str, columns: list[str], names: list[str]) -> Iterator[tuple[NamedImage, str | None]]:
     number = itertools.count()
-    for batch in _batches(file, columns):
-        for row in batch.to_pylist():
-            image_id = row.get("image_id") or f"{name}:{next(number)}"
-            label = row["label"] if names else None
-            true_label = names[label] if label is not None and label >= 0 else None  # -1 is one that is not known
-            yield NamedImage(image_id, partial(encoded_bytes, row["image"])), true_label
-
-
-def _batches(file: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
     try:
-        yield from pq.ParquetFile(file).iter_batches(batch_size=100, columns=columns)
+        for batch in pq.ParquetFile(file).iter_batches(batch_size=100, columns=columns):
+            for row in batch.to_pylist():
+                image_id = row.get("image_id") or f"{name}:{next(number)}"
+                label = row["label"] if names else None
+                true_label = names[label] if label is not None and label >= 0 else None  # -1 is one that is not known
+                yield NamedImage(image_id, partial(encoded_bytes, row["image"])), true_label
     except (pa.ArrowException, OSError) as error:
         raise SmileDataError(f"{file}: can't be read to its end ({first_line(error)}); make it again") from None
 

@@ -6,7 +6,8 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from itertools import islice
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack, overload
 
@@ -17,22 +18,23 @@ from PIL import Image
 from hf_smile.data.images import decode_image, decoding_problem, read_file, upright_rgb
 from hf_smile.data.preprocessing import Preprocessor
 from hf_smile.errors import SmileDataError, SmileModelError
-from hf_smile.inference.prediction import SmilePrediction, verdict
+from hf_smile.inference.prediction import SmilePrediction, with_verdict
 from hf_smile.inference.runtimes import Runtime, load_runtime
 from hf_smile.labels import SMILE_LABELS, LabelSet
+from hf_smile.utils.cores import in_order, own_cores
 from hf_smile.utils.model_files import HubOptions
 
 if TYPE_CHECKING:
     from hf_smile.inference.faces import FaceDetector
 
-PHOTO_FACES = ("largest", "all", "auto")
+PHOTO_FACES = ("largest", "all", "whole")
 
 _BATCH_SIZE = 32
 
 
 @dataclass(frozen=True)
 class NamedImage:
-    """An image that is read when its turn comes, under a name to show: a member of a zip, for one."""
+    """An image that is read when its turn comes, under a name to show, for example a member of a zip."""
 
     source: str
     read: Callable[[], bytes]
@@ -40,6 +42,9 @@ class NamedImage:
 
 
 ImageInput = str | Path | bytes | Image.Image | NDArray[np.uint8] | NamedImage
+
+_Searched = tuple[list[SmilePrediction], list[NDArray[np.float32]]]
+"""Of a photo, a prediction for each face that lacks its verdict, and `pixel_values (3, H, W)` of each."""
 
 _IMAGE_TYPES = (str, Path, bytes, Image.Image, np.ndarray, NamedImage)
 
@@ -49,7 +54,7 @@ class SmileClassifier:
 
     Args:
         runtime: a loaded network; `from_pretrained` makes both.
-        detector: finds the faces of `predict_photo`; None for `hf_smile.inference.faces.HaarDetector`.
+        detector: finds the faces of photos; None for that of `hf_smile.inference.faces.make_detector`.
 
     >>> classifier = SmileClassifier.from_pretrained("outputs/model", runtime="onnx")  # doctest: +SKIP
     >>> classifier.predict("face.jpg")[0].label  # doctest: +SKIP
@@ -81,7 +86,7 @@ class SmileClassifier:
             runtime: `torch`, `onnx`, `onnx-int8`, or `auto` for `onnx` where the model is exported and `torch` where it
                 is not. ONNX imports no torch.
             device: `cpu` or `cuda`; None for a GPU where torch sees one.
-            detector: finds the faces of `predict_photo`; None for the one that comes with OpenCV.
+            detector: finds the faces of photos; None for that of `hf_smile.inference.faces.make_detector`.
             hub: `revision`, `token` and `cache_dir` for a model on the Hub, as everywhere in the ecosystem.
 
         Raises:
@@ -145,13 +150,10 @@ class SmileClassifier:
         >>> for prediction in classifier.predict(Path("faces").glob("*.jpg")):  # doctest: +SKIP
         ...     print(prediction.source, prediction.label)
         """
-        if batch_size < 1:
-            raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
-        if isinstance(images, Iterator):
-            return self._predict(images, batch_size)
         if isinstance(images, _IMAGE_TYPES) or not isinstance(images, Iterable):
-            return list(self._predict(iter([images]), batch_size))
-        return list(self._predict(iter(images), batch_size))
+            images = [images]
+        verdicts = chain.from_iterable(self.predict_photos(images, "whole", batch_size=batch_size))
+        return verdicts if isinstance(images, Iterator) else list(verdicts)
 
     def predict_photo(
         self, image: ImageInput, faces: str = "largest", max_faces: int | None = None
@@ -160,8 +162,8 @@ class SmileClassifier:
 
         Args:
             image: as for `predict`; turned photos are put upright by their EXIF orientation.
-            faces: `largest` takes one face, `all` takes all, the largest first. `auto` takes all, and where there is
-                none, the whole image if it resembles a face crop (`FaceDetector.resembles_face`); `note` says so then.
+            faces: `largest` takes one face, `all` takes all, the largest first. `whole` looks for none: it takes the
+                whole image for a face crop, as `predict` does.
             max_faces: of all faces, so many of the largest; None for no limit.
 
         Returns:
@@ -175,56 +177,67 @@ class SmileClassifier:
         >>> classifier.predict_photo("grace_hopper.jpg")[0].box  # doctest: +SKIP
         (146, 97, 387, 338)
         """
+        return next(self.predict_photos([image], faces, max_faces))
+
+    def predict_photos(
+        self,
+        images: Iterable[ImageInput],
+        faces: str = "largest",
+        max_faces: int | None = None,
+        batch_size: int = _BATCH_SIZE,
+    ) -> Iterator[list[SmilePrediction]]:
+        """`predict_photo` for many photos, in order: several are searched at a time, and their faces share batches.
+
+        Memory grows with `batch_size`, the number of cores and the size of a photo, not with the number of photos.
+
+        >>> for predictions in classifier.predict_photos(Path("holiday").glob("*.jpg")):  # doctest: +SKIP
+        ...     print(len(predictions), "faces")
+        """
         if faces not in PHOTO_FACES:
             raise ValueError(f"faces is {faces!r}; choose one of {', '.join(PHOTO_FACES)}")
-        if max_faces is not None and max_faces < 1:
-            raise ValueError(f"max_faces is {max_faces}; it must be at least 1")
-        source = source_of(image)
+        for name, value in (("max_faces", max_faces), ("batch_size", batch_size)):
+            if value is not None and value < 1:
+                raise ValueError(f"{name} is {value}; it must be at least 1")
+        search = partial(self._search, whole=faces == "whole", most=1 if faces == "largest" else max_faces)
+        return self._judge(in_order(search, images, own_cores()), batch_size)
+
+    def _search(self, image: ImageInput, whole: bool, most: int | None) -> _Searched:
+        blank = SmilePrediction(source=source_of(image), labels=self.labels)
         try:
             photo = load_image(image)
+            if whole:
+                return [blank], [self.preprocess(photo)]
+            faces = self.detector.detect(photo)[:most]
+            return (
+                [replace(blank, box=face.box, detector_score=face.score) for face in faces],
+                [self.preprocess(photo.crop(face.box)) for face in faces],
+            )
         except SmileDataError as error:
-            return [SmilePrediction(source=source, error=str(error), labels=self.labels)]
-        found = self.detector.detect(photo)
-        if found:
-            found = found[: 1 if faces == "largest" else max_faces]
-            verdicts = self._predict((photo.crop(face.box) for face in found), _BATCH_SIZE)
-            return [
-                replace(crop, box=face.box, detector_score=face.score, source=source)
-                for crop, face in zip(verdicts, found, strict=True)
-            ]
-        if faces != "auto" or not self.detector.resembles_face(photo):
-            return []
-        (whole,) = self._predict(iter([photo]), 1)
-        note = None if whole.error else "taken for a face crop; the whole image was classified"
-        return [replace(whole, source=source, note=note)]
+            return [replace(blank, error=str(error))], []
+
+    def _judge(self, photos: Iterable[_Searched], batch_size: int) -> Iterator[list[SmilePrediction]]:
+        """Classify the faces of several photos at a time."""
+        waiting: list[_Searched] = []
+        for photo in chain(photos, [None]):
+            waiting += [photo] if photo else []
+            inputs = [pixel_values for _, of_photo in waiting for pixel_values in of_photo]
+            if photo and len(inputs) < batch_size:
+                continue
+            starts = range(0, len(inputs), batch_size)
+            rows = chain.from_iterable(self.probabilities(np.stack(inputs[at : at + batch_size])) for at in starts)
+            for faces, of_photo in waiting:
+                yield [with_verdict(face, next(rows)) for face in faces] if of_photo else faces
+            waiting = []
 
     @property
     def detector(self) -> FaceDetector:
         """What finds the faces. OpenCV is imported when it is first needed."""
         with self._lock:
             if self._detector is None:
-                from hf_smile.inference.faces import HaarDetector
+                from hf_smile.inference.faces import make_detector
 
-                self._detector = HaarDetector()
+                self._detector = make_detector()
             return self._detector
-
-    def _predict(self, images: Iterator[ImageInput], batch_size: int) -> Iterator[SmilePrediction]:
-        while batch := [self._prepare(image) for image in islice(images, batch_size)]:
-            inputs = [pixel_values for _, pixel_values, _ in batch if pixel_values is not None]
-            verdicts = iter(self.probabilities(np.stack(inputs)) if inputs else ())
-            for source, pixel_values, error in batch:
-                if pixel_values is None:
-                    yield SmilePrediction(source=source, error=error, labels=self.labels)
-                else:
-                    yield verdict(next(verdicts), self.labels, source=source)
-
-    def _prepare(self, image: ImageInput) -> tuple[str | None, NDArray[np.float32] | None, str | None]:
-        """Source, `pixel_values (3, H, W)`, error: one of the last two is None."""
-        source = source_of(image)
-        try:
-            return source, self.preprocess(load_image(image)), None
-        except SmileDataError as error:
-            return source, None, str(error)
 
     def probabilities(self, pixel_values: NDArray[np.float32]) -> NDArray[np.float64]:
         """`pixel_values (N, 3, H, W) float32` -> probabilities (N, K) float64 in label id order.
@@ -234,7 +247,7 @@ class SmileClassifier:
         """
         logits = self.runtime(pixel_values).astype(np.float64)
         if not np.isfinite(logits).all():
-            raise SmileModelError("the network answers with NaN or infinity: its weights are broken; train it anew")
+            raise SmileModelError("the network answers with NaN or infinity: its weights are broken; train it again")
         powers = np.exp(logits - logits.max(axis=1, keepdims=True))
         return powers / powers.sum(axis=1, keepdims=True)
 

@@ -84,10 +84,10 @@ class Explainer:
             raise SmileModelError("explanations need gradients: load the model with runtime='torch'")
         self.classifier = classifier
         self.device = classifier.runtime.device
-        network = _Logits(copy.deepcopy(classifier.runtime.model)).eval().requires_grad_(False)
+        network = copy.deepcopy(classifier.runtime.model).eval().requires_grad_(False)
         size = (classifier.preprocess.height, classifier.preprocess.width)
-        layer, self._channel_axis = feature_layer(network.model.timm_model, size)
-        self._attribution = LayerGradientXActivation(network, layer)
+        layer, self._channel_axis = feature_layer(network.timm_model, size)
+        self._attribution = LayerGradientXActivation(lambda inputs: network(pixel_values=inputs).logits, layer)
 
     def __call__(self, image: ImageInput, label: str | None = None) -> Explanation:
         """Explain one face crop.
@@ -134,19 +134,18 @@ def feature_layer(timm_model: Any, size: tuple[int, int]) -> tuple[nn.Module, in
     Raises:
         SmileModelError: no stage gives a map: a vision transformer, for one.
     """
+    stages = {
+        timm_model.get_submodule(one["module"]): one["num_chs"] for one in getattr(timm_model, "feature_info", ())
+    }
     found: list[tuple[int, nn.Module, int]] = []
-    hooks = []
 
-    def remember(module: nn.Module, channels: int) -> Any:
-        def hook(_: nn.Module, __: object, output: object) -> None:
-            if isinstance(output, torch.Tensor) and output.ndim == 4 and channels in (output.shape[1], output.shape[3]):
-                axis = 1 if output.shape[1] == channels else 3
-                found.append((min(output.shape[2:] if axis == 1 else output.shape[1:3]), module, axis))
+    def remember(stage: nn.Module, _: object, output: object) -> None:
+        channels = stages[stage]
+        if isinstance(output, torch.Tensor) and output.ndim == 4 and channels in (output.shape[1], output.shape[3]):
+            axis = 1 if output.shape[1] == channels else 3
+            found.append((min(output.shape[2:] if axis == 1 else output.shape[1:3]), stage, axis))
 
-        return module.register_forward_hook(hook)
-
-    for stage in getattr(timm_model, "feature_info", ()):
-        hooks.append(remember(timm_model.get_submodule(stage["module"]), stage["num_chs"]))
+    hooks = [stage.register_forward_hook(remember) for stage in stages]
     try:
         with torch.inference_mode():
             timm_model(next(timm_model.parameters()).new_zeros(1, 3, *size))
@@ -157,15 +156,6 @@ def feature_layer(timm_model: Any, size: tuple[int, int]) -> tuple[nn.Module, in
         raise SmileModelError(f"{type(timm_model).__name__} has no feature map to explain; heat maps are for CNNs")
     fine = [one for one in found if one[0] >= _SMALLEST_MAP] or found[:1]
     return fine[-1][1:]
-
-
-class _Logits(nn.Module):
-    def __init__(self, model: Any) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        return self.model(pixel_values=pixel_values).logits
 
 
 def deletion_curve(

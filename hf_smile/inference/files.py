@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import logging
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -54,15 +55,13 @@ def find_images(paths: Sequence[str]) -> tuple[int, Iterator[NamedImage]]:
         if not found:
             raise SmileDataError(f"{text}: no such file or folder, and no pattern that fits one")
         for path in map(Path, found):
-            if not path.is_dir() and path.suffix.lower() != ".zip":
-                sources.append(path)
-                continue
-            sources.append(ImageSource(path))
+            sources.append(ImageSource(path) if path.is_dir() or path.suffix.lower() == ".zip" else path)
     total = sum(len(source) if isinstance(source, ImageSource) else 1 for source in sources)
+    empty = [source.why_empty for source in sources if isinstance(source, ImageSource) and not len(source)]
     if not total:
-        raise SmileDataError("\n".join(source.why_empty for source in sources if isinstance(source, ImageSource)))
-    for empty in (source for source in sources if isinstance(source, ImageSource) and not len(source)):
-        logger.warning(f"Note: {empty.why_empty}")
+        raise SmileDataError("\n".join(empty))
+    for why in empty:
+        logger.warning(f"Note: {why}")
     return total, chain.from_iterable(map(_images_of, sources))
 
 
@@ -81,30 +80,25 @@ def _read_image(path: Path) -> bytes:
 
 
 def predict_files(
-    classifier: SmileClassifier, images: Iterator[NamedImage], faces: str = "auto", batch_size: int = 32
+    classifier: SmileClassifier, images: Iterator[NamedImage], faces: str = "all", batch_size: int = 32
 ) -> Iterator[tuple[NamedImage, list[SmilePrediction]]]:
     """Verdicts image by image, in order, with bounded memory. An image without a face has one row that says so.
 
     Args:
         classifier: does the work.
         images: as `find_images` gives them.
-        faces: `none` takes every image for a face crop; `largest`, `all` and `auto` as in `predict_photo`.
-        batch_size: crops at a time, with `none`.
+        faces: as for `SmileClassifier.predict_photos`, as is `batch_size`.
     """
-    if faces != "none":
-        for image in images:
-            predictions = classifier.predict_photo(image, faces)
-            yield image, predictions or [SmilePrediction(source=image.source, note=NO_FACE, labels=classifier.labels)]
-        return
-    waiting: list[NamedImage] = []
+    waiting: deque[NamedImage] = deque()
 
     def remembered() -> Iterator[NamedImage]:
         for image in images:
             waiting.append(image)
             yield image
 
-    for prediction in classifier.predict(remembered(), batch_size):
-        yield waiting.pop(0), [prediction]
+    for predictions in classifier.predict_photos(remembered(), faces, batch_size=batch_size):
+        image = waiting.popleft()
+        yield image, predictions or [SmilePrediction(source=image.source, note=NO_FACE, labels=classifier.labels)]
 
 
 @contextmanager
@@ -173,8 +167,7 @@ def _table_line(prediction: SmilePrediction, width: int) -> str:
     where = prediction.source or "-"
     if prediction.box:
         where += f" {prediction.box[0]},{prediction.box[1]} to {prediction.box[2]},{prediction.box[3]}"
-    remark = prediction.error or (prediction.note if prediction.label else None)
-    if remark:
+    if remark := prediction.error or (prediction.note if prediction.label else None):
         where += f" ({remark})"
     # A file name may hold line breaks and terminal commands; a line stays a line.
     where = "".join(letter if letter.isprintable() else "?" for letter in where)

@@ -35,8 +35,6 @@ class MeanHeatMap:
     """(H, W), the mean of the heat maps."""
     upper_share: float
     """Mean share of the heat on the upper half of the crop, where the eyes are."""
-    upper_share_error: float
-    """Standard error of that mean."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +94,6 @@ def mean_heat_maps(
                 np.mean(faces, axis=0).round().astype(np.uint8),
                 np.mean(heats, axis=0),
                 float(np.mean(shares)),
-                float(np.std(shares) / np.sqrt(len(shares))),
             )
         )
     return result
@@ -126,8 +123,7 @@ def check_sanity(classifier: SmileClassifier, images: Sequence[ImageInput], seed
         random = deletion_curve(classifier, explanation, rng.permutation(len(hottest))).mean()
         other = explain_untrained(image, explanation.label).heat
         rows.append((hot, random, hot < random, abs(_rank_correlation(explanation.heat, other))))
-    hot, random, wins, correlation = np.mean(rows, axis=0).tolist()
-    return SanityCheck(len(rows), hot, random, wins, correlation)
+    return SanityCheck(len(rows), *np.mean(rows, axis=0).tolist())
 
 
 def plot_heat_maps(maps: Sequence[MeanHeatMap], path: str | Path) -> None:

@@ -6,13 +6,13 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.special import softmax
-from torch import nn
 
 from hf_smile.data.images import decode_image, encoded_bytes
 from hf_smile.data.preprocessing import Preprocessor
@@ -98,18 +98,19 @@ def export_onnx(model_dir: str | Path) -> tuple[Path, float]:
     preprocess = Preprocessor(torch_runtime.pretrained_cfg)
     shape = (3, preprocess.height, preprocess.width)
     # Traced in the plain memory layout and with a batch that is neither 0 nor 1, which torch.export would fix.
-    network = _Logits(torch_runtime.model.to(memory_format=torch.contiguous_format)).eval()
+    network = torch_runtime.model.to(memory_format=torch.contiguous_format).eval()
     path = Path(model_dir, ONNX_FILES["onnx"])
     make_folder(path.parent)
     with written_whole(path) as unfinished:
         try:
             torch.onnx.export(
                 network,
-                (torch.zeros(2, *shape),),
+                (),
                 unfinished,
+                kwargs={"pixel_values": torch.zeros(2, *shape)},
                 input_names=["pixel_values"],
                 output_names=["logits"],
-                dynamic_shapes=({0: torch.export.Dim("batch")},),
+                dynamic_shapes={"pixel_values": {0: torch.export.Dim("batch")}},
                 dynamo=True,
                 external_data=False,
                 verbose=False,
@@ -172,6 +173,8 @@ def write_int8(float32: Path, path: Path, batches: Iterator[NDArray[np.float32]]
     from onnxruntime import quantization
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
+    inputs = ({"pixel_values": batch} for batch in batches)
+    reader = SimpleNamespace(get_next=lambda: next(inputs, None))
     prepared = path.with_suffix(".prepared")
     try:
         quant_pre_process(str(float32), str(prepared), skip_symbolic_shape=True)
@@ -179,7 +182,7 @@ def write_int8(float32: Path, path: Path, batches: Iterator[NDArray[np.float32]]
         quantization.quantize_static(
             str(prepared),
             str(path),
-            _CalibrationReader(batches),
+            reader,
             quant_format=quantization.QuantFormat.QDQ,
             per_channel=True,
             # Weights of 7 bits, without which x86 CPUs lacking VNNI overflow (ONNX Runtime's "Quantize ONNX models"):
@@ -222,28 +225,6 @@ class EncodedImages:
             yield np.stack([self.preprocess(decode_image(encoded_bytes(image))) for image in images])
 
 
-class _CalibrationReader:
-    """Batches in the form in which ONNX Runtime asks for them."""
-
-    def __init__(self, batches: Iterator[NDArray[np.float32]]) -> None:
-        self._batches = batches
-
-    def get_next(self) -> dict[str, NDArray[np.float32]] | None:
-        batch = next(self._batches, None)
-        return None if batch is None else {"pixel_values": batch}
-
-
-class _Logits(nn.Module):
-    """A transformers model that takes and gives bare tensors."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        return self.model(pixel_values=pixel_values).logits
-
-
 def _set_metadata(
     path: Path, labels: LabelSet, pretrained_cfg: dict[str, Any], weights: str | None, precision: str
 ) -> None:
@@ -255,9 +236,7 @@ def _set_metadata(
         del node.metadata_props[:]
         node.doc_string = ""
     metadata = {"labels": json.dumps(labels.names), "pretrained_cfg": json.dumps(pretrained_cfg)}
-    metadata["precision"] = precision
-    if weights is not None:
-        metadata["weights_sha256"] = weights
+    metadata |= {"precision": precision} | ({"weights_sha256": weights} if weights else {})
     onnx.helper.set_model_props(network, metadata)
     onnx.checker.check_model(network)
     onnx.save(network, path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -94,7 +94,7 @@ def answers_of(labels: LabelSet) -> tuple[str, ...]:
     return (*smile, "p_genuine_given_smile") if labels.tells_genuine else smile
 
 
-def verdict(probabilities: NDArray[np.float64], labels: LabelSet = SMILE_LABELS, **about: Any) -> SmilePrediction:
-    """The prediction that probabilities (K,) in label id order make; `about` fills its other fields."""
-    by_name = dict(zip(labels, probabilities.tolist(), strict=True))
-    return SmilePrediction(labels[int(probabilities.argmax())], by_name, labels=labels, **about)
+def with_verdict(face: SmilePrediction, probabilities: NDArray[np.float64]) -> SmilePrediction:
+    """The prediction with the verdict that probabilities (K,) in label id order make."""
+    by_name = dict(zip(face.labels, probabilities.tolist(), strict=True))
+    return replace(face, label=face.labels[int(probabilities.argmax())], probabilities=by_name)

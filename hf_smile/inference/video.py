@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
-import numpy as np
+import pandas as pd
 from PIL import Image
 
 from hf_smile.data.images import IMAGE_SUFFIXES, MAX_PIXELS
@@ -28,7 +28,7 @@ SMILE_FROM = 0.5
 
 _SAME_FACE = 0.3  # intersection over union of the boxes
 _FORGET_AFTER = 1.0  # seconds, or two frames where these are further apart
-_MOST_BINS = 2000
+_MOST_POINTS = 2000  # of the plot
 
 
 class Peak(NamedTuple):
@@ -114,28 +114,6 @@ class FaceTracker:
                 self._on_lost(track)
 
 
-class _Timeline:
-    """The mean probabilities of a face over time, in at most `_MOST_BINS` bins however long the clip is."""
-
-    def __init__(self, bin_seconds: float, classes: int) -> None:
-        self.bin_seconds = bin_seconds
-        self._sums = np.zeros((_MOST_BINS, classes + 2))  # of the probabilities, of the times; how many
-
-    def add(self, seconds: float, probabilities: list[float]) -> None:
-        # 0.6 / 0.2 is 2.9999...
-        while (index := int(seconds / self.bin_seconds + 1e-6)) >= _MOST_BINS:
-            pairs = self._sums.reshape(_MOST_BINS // 2, 2, -1).sum(axis=1)
-            self._sums = np.concatenate([pairs, np.zeros_like(pairs)])
-            self.bin_seconds *= 2
-        self._sums[index] += [*probabilities, seconds, 1.0]
-
-    def points(self) -> tuple[np.ndarray, np.ndarray]:
-        """Seconds (K,), and mean probabilities (K, C), of the bins with a face."""
-        (filled,) = np.nonzero(self._sums[:, -1])
-        means = self._sums[filled, :-1] / self._sums[filled, -1:]
-        return means[:, -1], means[:, :-1]
-
-
 def analyse_video(
     classifier: SmileClassifier, clip: str | Path, fps: float = 5.0, max_seconds: float = float("inf")
 ) -> Iterator[Frame]:
@@ -198,7 +176,7 @@ def write_analysis(frames: Iterable[Frame], output_dir: str | Path, fps: float, 
     frames = iter(frames)
     first = next(frames)  # a clip that can't be read leaves no folder behind
     make_folder(output_dir)
-    timeline, n = _Timeline(1 / fps, len(labels)), 0
+    n = 0
     with TemporaryDirectory(prefix=".unfinished_", dir=output_dir) as name:
         unfinished = Path(name)
         (unfinished / "peaks").mkdir()
@@ -208,14 +186,14 @@ def write_analysis(frames: Iterable[Frame], output_dir: str | Path, fps: float, 
             writer.writerow(["seconds", "face", "predicted_label", *columns, "left", "top", "right", "bottom"])
             for frame in chain([first], frames):
                 for number, face in frame.faces:
-                    probabilities = list((face.probabilities or {}).values())
+                    probabilities = (face.probabilities or {}).values()
                     writer.writerow([round(frame.seconds, 3), number, face.label, *probabilities, *(face.box or ())])
-                    timeline.add(frame.seconds, probabilities)
                 for peak in frame.peaks:
                     still = unfinished / "peaks" / f"{peak.seconds:08.2f}s_face{peak.face}.jpg"
                     annotate(peak.picture, [peak.prediction]).save(still, quality=90)
                 n += 1
-        plot_timeline(*timeline.points(), 2 * timeline.bin_seconds, unfinished / "timeline.png", labels)
+        table = pd.read_csv(unfinished / "timeline.csv", usecols=["seconds", *columns])
+        plot_timeline(table, 1 / fps, unfinished / "timeline.png", labels)
         _replace(unfinished, Path(output_dir))
     return n
 
@@ -270,30 +248,37 @@ def read_frames(clip: str | Path, fps: float) -> Iterator[tuple[float, Image.Ima
         capture.release()
 
 
-def plot_timeline(
-    seconds: np.ndarray,
-    probabilities: np.ndarray,
-    longest_step: float,
-    path: str | Path,
-    labels: LabelSet = SMILE_LABELS,
-) -> None:
-    """Probabilities (K, C) over seconds (K,), stacked: all smiles together lie below the top area.
+def mean_over_faces(table: pd.DataFrame, step: float) -> pd.DataFrame:
+    """The mean of a timeline's columns in every `step` seconds, or in longer ones that make at most 2,000 rows."""
+    step = max(step, 1.001 * table["seconds"].max() / _MOST_POINTS) if len(table) else step
+    means = table.groupby((table["seconds"] / step + 1e-6).astype(int)).mean()  # 0.6 / 0.2 is 2.9999...
+    return means.assign(gap=means["seconds"].diff() > 2 * step)
 
-    A step of more than `longest_step` seconds is a time without a face; the areas do not bridge it.
+
+def plot_timeline(table: pd.DataFrame, step: float, path: str | Path, labels: LabelSet = SMILE_LABELS) -> None:
+    """Mean probabilities over time, stacked: all smiles together lie below the top area.
+
+    Args:
+        table: `seconds` and the probabilities, one row a face and frame.
+        step: seconds between two frames. The areas do not bridge a gap of more than two steps without a face.
+        path: the PNG to write.
+        labels: of the classifier.
     """
     figure = new_figure(9.0, 3.2)
     axes = figure.subplots()
-    order = sorted(range(len(labels)), key=lambda label_id: (label_id not in labels.smile_ids, -label_id))
-    colors = class_colors(labels)
-    if len(seconds):
-        gaps = np.nonzero(np.diff(seconds) > longest_step)[0] + 1
-        for x, p in zip(np.split(seconds, gaps), np.split(probabilities, gaps), strict=True):
-            axes.stackplot(
-                *(x, *(p[:, i] for i in order)),
-                labels=[labels[i] for i in order] if x[0] == seconds[0] else [],
-                colors=[colors[labels[i]] for i in order],
-                alpha=0.85,
-            )
+    columns, colors = probability_columns(labels), class_colors(labels)
+    by_id = sorted(range(len(labels)), key=lambda label_id: (label_id not in labels.smile_ids, -label_id))
+    order = [labels[label_id] for label_id in by_id]
+    means = mean_over_faces(table, step)
+    for number, part in means.groupby(means["gap"].cumsum()):
+        axes.stackplot(
+            part["seconds"],
+            *(part[columns[name]] for name in order),
+            labels=[] if number else order,
+            colors=[colors[name] for name in order],
+            alpha=0.85,
+        )
+    if len(means):
         axes.legend(loc="upper right", fontsize=8)
     axes.set(xlabel="seconds", ylabel="probability, mean over faces", ylim=(0, 1))
     save_figure(figure, path)

@@ -10,6 +10,7 @@ from typing import Any
 
 import timm
 import torch
+from timm.models import PretrainedCfg
 from torch import nn
 from transformers import TimmWrapperConfig, TimmWrapperForImageClassification
 from transformers.utils import logging as transformers_logging
@@ -17,7 +18,7 @@ from transformers.utils import logging as transformers_logging
 from hf_smile.data.preprocessing import Preprocessor
 from hf_smile.errors import SmileModelError, first_line
 from hf_smile.labels import SMILE_LABELS, LabelSet
-from hf_smile.modeling.head import SmileTimmConfig, SmileTimmForImageClassification
+from hf_smile.modeling.head import classes_of
 from hf_smile.modeling.layers import freeze_stages as freeze
 from hf_smile.modeling.layers import head_parameters
 from hf_smile.modeling.origin import base_models
@@ -80,6 +81,8 @@ def build_model(
     {0: 'smile', 1: 'NOT smile'}
     """
     labels = LabelSet.of(labels)
+    if pretrained and "/" not in backbone and not Path(backbone).is_dir():
+        backbone = _hub_id(backbone)
     config = _load_config(backbone, pretrained)
     config["base_models"] = base_models(backbone, config) if pretrained else []
     earlier_head = config.pop("label_names", None), config.pop("head_hidden_size", None)
@@ -89,16 +92,16 @@ def build_model(
     if not pretrained:
         pretrained_cfg = {name: value for name, value in pretrained_cfg.items() if name not in _OF_THE_WEIGHTS}
     names = label_settings(labels)
-    build_args = model_args | _drop_path_args(drop_path)
+    if not 0 <= drop_path < 1:
+        raise SmileModelError(f"drop_path is {drop_path}; it must be at least 0 and below 1")
+    build_args = model_args | ({"drop_path_rate": drop_path} if drop_path else {})
     _check_build_args(backbone, config["architecture"], build_args)
     settings = config | {"pretrained_cfg": pretrained_cfg, "model_args": build_args} | names
-    model_class: type[TimmWrapperForImageClassification] = TimmWrapperForImageClassification
-    config_class: type[TimmWrapperConfig] = TimmWrapperConfig
     if head_hidden_size is not None:
         if head_hidden_size < 1:
             raise SmileModelError(f"head_hidden_size is {head_hidden_size}; it must be at least 1")
-        model_class, config_class = SmileTimmForImageClassification, SmileTimmConfig
         settings["head_hidden_size"] = head_hidden_size
+    config_class, model_class = classes_of(head_hidden_size)
     model_config = config_class.from_dict(settings, **names)
 
     model = _load_weights(model_class, model_config, backbone if pretrained else None, keep_head)
@@ -136,17 +139,20 @@ def _data_settings(backbone: str, config: dict[str, Any], image_size: int | None
     if not 0.1 <= crop_pct <= 1:
         raise SmileModelError(f"crop_pct is {crop_pct}; it must lie between 0.1 and 1")
     pretrained_cfg |= {"crop_pct": crop_pct, "crop_mode": "center"}
-    try:
-        Preprocessor(pretrained_cfg)
-    except SmileModelError as error:
-        raise SmileModelError(f"{backbone}: config.json: {error}") from None
+    check_preprocessing(backbone, pretrained_cfg)
     return pretrained_cfg
 
 
-def _drop_path_args(drop_path: float) -> dict[str, Any]:
-    if not 0 <= drop_path < 1:
-        raise SmileModelError(f"drop_path is {drop_path}; it must be at least 0 and below 1")
-    return {"drop_path_rate": drop_path} if drop_path else {}
+def check_preprocessing(model: str, pretrained_cfg: dict[str, Any]) -> None:
+    """See that images can be prepared as a model's `config.json` says.
+
+    Raises:
+        SmileModelError: they can't.
+    """
+    try:
+        Preprocessor(pretrained_cfg)
+    except SmileModelError as error:
+        raise SmileModelError(f"{model}: config.json: {error}") from None
 
 
 def _check_build_args(backbone: str, architecture: str, build_args: dict[str, Any]) -> None:
@@ -172,22 +178,12 @@ def parameter_table(model: nn.Module) -> str:
     bias       3           3  yes
     9 parameters, 9 trainable
     """
-    rows = [
-        (
-            name,
-            " x ".join(map(str, parameter.shape)),
-            f"{parameter.numel():,}",
-            "yes" if parameter.requires_grad else "no",
-        )
-        for name, parameter in model.named_parameters()
-    ]
-    names, shapes, counts = (
-        max(len(title), *(len(row[i]) for row in rows)) for i, title in enumerate(("parameter", "shape", "count"))
-    )
-    lines = [
-        f"{name:<{names}}  {shape:<{shapes}}  {count:>{counts}}  {trainable}"
-        for name, shape, count, trainable in [("parameter", "shape", "count", "trainable"), *rows]
-    ]
+    rows = [("parameter", "shape", "count", "trainable")]
+    for name, parameter in model.named_parameters():
+        shape, trainable = " x ".join(map(str, parameter.shape)), "yes" if parameter.requires_grad else "no"
+        rows.append((name, shape, f"{parameter.numel():,}", trainable))
+    names, shapes, counts, _ = (max(map(len, column)) for column in zip(*rows, strict=True))
+    lines = [f"{name:<{names}}  {shape:<{shapes}}  {count:>{counts}}  {yes}" for name, shape, count, yes in rows]
     return "\n".join([*lines, parameter_totals(model)])
 
 
@@ -207,48 +203,52 @@ def _load_config(backbone: str, pretrained: bool) -> dict[str, Any]:
     if Path(backbone).is_dir():
         if not (Path(backbone) / "config.json").is_file():
             raise SmileModelError(f"{backbone}: the folder holds no config.json; it is not a timm model in Hub layout")
-        return _read_config(backbone)
-    is_timm_name = "/" not in backbone
-    if is_timm_name or not pretrained:
-        return _config_of_timm_name(backbone.removeprefix("timm/"), pretrained)
+    elif not pretrained:
+        return _config_without_weights(backbone.removeprefix("timm/"))
     # A folder timm/ beside the scripts, such as a clone of it, does not make the names of timm's models paths.
-    if not backbone.startswith("timm/") and (message := missing_folder(backbone)):
+    elif not backbone.startswith("timm/") and (message := missing_folder(backbone)):
         raise SmileModelError(message)
-    return _read_config(backbone)
-
-
-def _read_config(backbone: str) -> dict[str, Any]:
     try:
         config = read_timm_config(backbone)
     except SmileModelError as error:
         raise _not_loaded(backbone, error) from None
-    if not timm.is_model(config["architecture"]):
-        raise SmileModelError(
-            f"{backbone}: config.json names the architecture {config['architecture']!r}, which this timm "
-            f"({timm.__version__}) does not know"
-        )
+    check_architecture(backbone, config)
     return {name: config[name] for name in _TAKEN if name in config}
 
 
-def _config_of_timm_name(name: str, pretrained: bool) -> dict[str, Any]:
-    if not timm.is_model(name):
-        similar = timm.list_models(f"*{name.split('.')[0][:8]}*")[:3]
-        hint = f"; similar: {', '.join(similar)}" if similar else ""
-        raise SmileModelError(f"timm knows no model {name!r}{hint}")
-    pretrained_cfg = timm.get_pretrained_cfg(name)
-    if pretrained:
-        return _read_config(_hub_id(name))
-    assert pretrained_cfg is not None  # a name that timm knows, without asking for its weights
-    settings = {key: value for key, value in pretrained_cfg.to_dict().items() if key not in ("hf_hub_id", "url")}
+def check_architecture(model: str, config: dict[str, Any]) -> None:
+    """See that timm knows the architecture in a model's `config.json`.
+
+    Raises:
+        SmileModelError: it does not.
+    """
+    if not timm.is_model(config["architecture"]):
+        raise SmileModelError(
+            f"{model}: config.json names the architecture {config['architecture']!r}, which this timm "
+            f"({timm.__version__}) does not know"
+        )
+
+
+def _config_without_weights(name: str) -> dict[str, Any]:
+    pretrained_cfg = _timm_settings(name).to_dict()
+    settings = {key: value for key, value in pretrained_cfg.items() if key not in ("hf_hub_id", "url")}
     features = timm.create_model(name, pretrained=False, num_classes=0).num_features
     return {"architecture": name.split(".")[0], "num_features": features, "pretrained_cfg": settings, "model_args": {}}
 
 
 def _hub_id(name: str) -> str:
-    pretrained_cfg = timm.get_pretrained_cfg(name)
-    if not pretrained_cfg or not pretrained_cfg.hf_hub_id:
+    """Where the weights of a timm name are."""
+    if not (hub_id := _timm_settings(name).hf_hub_id):
         raise SmileModelError(f"timm has no pretrained weights for {name!r}; add --no_pretrained for random ones")
-    return pretrained_cfg.hf_hub_id
+    return hub_id
+
+
+def _timm_settings(name: str) -> PretrainedCfg:
+    if not timm.is_model(name):
+        similar = timm.list_models(f"*{name.split('.')[0][:8]}*")[:3]
+        hint = f"; similar: {', '.join(similar)}" if similar else ""
+        raise SmileModelError(f"timm knows no model {name!r}{hint}")
+    return timm.get_pretrained_cfg(name) or PretrainedCfg()
 
 
 def _load_weights(
@@ -265,8 +265,6 @@ def _load_weights(
         random = model_class(config).timm_model.state_dict()
         with quiet_transformers():
             return model_class.from_pretrained(None, config=config, state_dict=random, dtype=torch.float32)
-    if "/" not in backbone and not Path(backbone).is_dir():
-        backbone = _hub_id(backbone)
     classifiers = getattr(timm.get_pretrained_cfg(config.architecture), "classifier", None) or ()
     heads = [classifiers] if isinstance(classifiers, str) else classifiers
     of_a_head = rf"^(?:timm_model\.)?(?:{'|'.join(map(re.escape, heads))})\."
@@ -298,7 +296,7 @@ def _load_weights(
 
 
 def _not_loaded(backbone: str, error: Exception) -> SmileModelError:
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    reason = first_line(error)
     if Path(backbone).is_dir():
         return SmileModelError(reason if reason.startswith(backbone) else f"{backbone}: {reason}")
     return SmileModelError(

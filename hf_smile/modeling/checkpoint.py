@@ -10,17 +10,14 @@ import datasets
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from timm import __version__ as timm_version
-from timm import is_model
 from tqdm.auto import tqdm
-from transformers import TimmWrapperConfig, TimmWrapperForImageClassification
+from transformers import TimmWrapperForImageClassification
 
-from hf_smile.data.preprocessing import Preprocessor
 from hf_smile.data.transforms import BatchTransform, collate, evaluation_transform
 from hf_smile.errors import SmileModelError, first_line
 from hf_smile.labels import LabelSet
-from hf_smile.modeling.backbone import label_settings, quiet_transformers
-from hf_smile.modeling.head import SmileTimmConfig, SmileTimmForImageClassification
+from hf_smile.modeling.backbone import check_architecture, check_preprocessing, label_settings, quiet_transformers
+from hf_smile.modeling.head import classes_of
 from hf_smile.utils.console import is_main_process
 from hf_smile.utils.model_files import WEIGHTS_FIX, HubOptions, model_file, read_config
 
@@ -41,21 +38,10 @@ def load_model(model: str, **hub: Unpack[HubOptions]) -> TimmWrapperForImageClas
     {0: 'negative smile', 1: 'positive smile', 2: 'NOT smile'}
     """
     config = read_config(model, **hub)
-    if not is_model(config["architecture"]):
-        raise SmileModelError(
-            f"{model}: config.json names the architecture {config['architecture']!r}, which this timm "
-            f"({timm_version}) does not know"
-        )
-    try:
-        Preprocessor(config["pretrained_cfg"])
-    except SmileModelError as error:
-        raise SmileModelError(f"{model}: config.json: {error}") from None
+    check_architecture(model, config)
+    check_preprocessing(model, config["pretrained_cfg"])
     path = model_file(model, "model.safetensors", WEIGHTS_FIX, **hub)
-    hidden = "head_hidden_size" in config
-    model_class: type[TimmWrapperForImageClassification] = (
-        SmileTimmForImageClassification if hidden else TimmWrapperForImageClassification
-    )
-    config_class: type[TimmWrapperConfig] = SmileTimmConfig if hidden else TimmWrapperConfig
+    config_class, model_class = classes_of(config.get("head_hidden_size"))
     settings = {name: config[name] for name in _TAKEN if name in config}
     try:
         model_config = config_class.from_dict(settings, **label_settings(LabelSet.of(config["label_names"])))

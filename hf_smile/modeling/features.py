@@ -56,10 +56,9 @@ def pooled_features(
     model = build_model(backbone).to(device, memory_format=torch.channels_last).eval()
     network, config = model.timm_model, model.config.pretrained_cfg
     transform = evaluation_transform(config)
-    cache = _Cache(cache_dir, _key(model, config))
-
-    def load(data: bytes) -> torch.Tensor:
-        return transform(decode_image(data))
+    path = None if cache_dir is None else Path(cache_dir, f"features-{_key(model, config)}.npy")
+    rows = _read_cache(path)
+    known = len(rows)
 
     digests: list[bytes] = []
     stream = iter(images)
@@ -67,52 +66,38 @@ def pooled_features(
         with ThreadPoolExecutor(_MAX_THREADS) as pool:
             while batch := list(islice(stream, batch_size)):
                 digests += map(_digest, batch)
-                new = {
-                    digest: data
-                    for digest, data in zip(digests[-len(batch) :], batch, strict=True)
-                    if digest not in cache.rows
-                }
+                named = zip(digests[-len(batch) :], batch, strict=True)
+                new = {digest: data for digest, data in named if digest not in rows}
                 if new:
-                    pixel_values = torch.stack(list(pool.map(load, new.values())))
+                    pixel_values = torch.stack(list(pool.map(lambda data: transform(decode_image(data)), new.values())))
                     pixel_values = pixel_values.to(device, memory_format=torch.channels_last)
                     pooled = network.forward_head(network.forward_features(pixel_values), pre_logits=True)
-                    cache.add(list(new), pooled.float().cpu().numpy())
+                    rows.update(zip(new, pooled.float().cpu().numpy(), strict=True))
     finally:
-        cache.save()  # what an interrupted run has computed, too
+        if path is not None and len(rows) > known:  # what an interrupted run has computed, too
+            _write_cache(path, rows)
     if not digests:
         return np.zeros((0, network.num_features), np.float32)
-    return np.stack([cache.rows[digest] for digest in digests])
+    return np.stack([rows[digest] for digest in digests])
 
 
-class _Cache:
-    """Features by the digest of their image, kept in one file of records (digest, features)."""
+def _read_cache(path: Path | None) -> dict[bytes, np.ndarray]:
+    """Features by the digest of their image, from a file of such records."""
+    if path is None or not path.is_file():
+        return {}
+    try:
+        records = np.load(path, allow_pickle=False)
+        return dict(zip(records["digest"].tolist(), records["features"], strict=True))
+    except (OSError, EOFError, ValueError, IndexError):  # a broken file is as good as none
+        return {}
 
-    def __init__(self, folder: str | Path | None, key: str) -> None:
-        self.path = None if folder is None else Path(folder) / f"features-{key}.npy"
-        self.rows: dict[bytes, np.ndarray] = {}
-        self._changed = False
-        if self.path is not None and self.path.is_file():
-            try:
-                records = np.load(self.path, allow_pickle=False)
-                self.rows = dict(zip(records["digest"].tolist(), records["features"], strict=True))
-            except (OSError, EOFError, ValueError, IndexError):  # a broken file is as good as none
-                self.rows = {}
 
-    def add(self, digests: list[bytes], features: np.ndarray) -> None:
-        self.rows.update(zip(digests, features, strict=True))
-        self._changed = True
-
-    def save(self) -> None:
-        if self.path is None or not self._changed:
-            return
-        features = next(iter(self.rows.values()))
-        records = np.zeros(len(self.rows), [("digest", "S32"), ("features", np.float32, features.shape)])
-        records["digest"] = list(self.rows)
-        for record, row in zip(records, self.rows.values(), strict=True):
-            record["features"] = row
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with written_whole(self.path) as unfinished, unfinished.open("wb") as file:
-            np.save(file, records, allow_pickle=False)
+def _write_cache(path: Path, rows: dict[bytes, np.ndarray]) -> None:
+    shape = next(iter(rows.values())).shape
+    records = np.fromiter(rows.items(), [("digest", "S32"), ("features", np.float32, shape)], len(rows))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with written_whole(path) as unfinished, unfinished.open("wb") as file:
+        np.save(file, records, allow_pickle=False)
 
 
 def _digest(data: bytes) -> bytes:

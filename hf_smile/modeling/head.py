@@ -53,6 +53,13 @@ class SmileTimmForImageClassification(TimmWrapperForImageClassification):
         self.post_init()
 
 
+def classes_of(head_hidden_size: int | None) -> tuple[type[TimmWrapperConfig], type[TimmWrapperForImageClassification]]:
+    """The classes of the configuration and of the model: of transformers, where the head is linear (None)."""
+    if head_hidden_size is None:
+        return TimmWrapperConfig, TimmWrapperForImageClassification
+    return SmileTimmConfig, SmileTimmForImageClassification
+
+
 AutoConfig.register(SmileTimmConfig.model_type, SmileTimmConfig)
 AutoModelForImageClassification.register(SmileTimmConfig, SmileTimmForImageClassification)
 AutoImageProcessor.register(SmileTimmConfig, slow_image_processor_class=TimmWrapperImageProcessor)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -12,11 +13,6 @@ from hf_smile.evaluation.decision import prior_shift
 
 Penalty = Callable[[torch.Tensor], torch.Tensor]
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-
-
-def cross_entropy(log_p: torch.Tensor) -> torch.Tensor:
-    """`-log p`, as a penalty for `softmax_loss`."""
-    return -log_p
 
 
 def focal(log_p: torch.Tensor, gamma: float = 2.0) -> torch.Tensor:
@@ -40,7 +36,7 @@ def softmax_loss(
     logits: torch.Tensor,
     targets: torch.Tensor,
     *,
-    penalty: Penalty = cross_entropy,
+    penalty: Penalty = torch.neg,
     weights: torch.Tensor | None = None,
     shift: torch.Tensor | None = None,
     smoothing: float = 0.0,
@@ -50,7 +46,7 @@ def softmax_loss(
     Args:
         logits: (N, C).
         targets: label ids (N,) int64, or the share of each class (N, C), as mixup makes them.
-        penalty: of the log-probability of a class, element by element.
+        penalty: of the log-probability of a class, element by element; cross-entropy by default.
         weights: (C,) factor of each class; 1 when None.
         shift: (C,) added to the logits; 0 when None.
         smoothing: this share of each target is spread evenly over the classes.
@@ -106,15 +102,10 @@ def training_loss(
     >>> training_loss("focal", np.array([1, 1, 1]))(torch.zeros(1, 3), torch.tensor([0]))
     tensor(0.4883)
     """
-    penalty: Penalty = {"cross_entropy": cross_entropy, "gce": generalized_cross_entropy}[loss]
-    if imbalance == "focal":
-        penalty = focal
+    penalties: dict[str, Penalty] = {"cross_entropy": torch.neg, "gce": generalized_cross_entropy, "focal": focal}
+    penalty = penalties["focal" if imbalance == "focal" else loss]
     weights = class_weights(counts) if imbalance == "class_weights" else None
     shift = None
     if imbalance == "logit_adjustment":
         shift = torch.tensor(prior_shift(counts / counts.sum(), -tau), dtype=torch.float32)
-
-    def loss_of(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        return softmax_loss(logits, targets, penalty=penalty, weights=weights, shift=shift, smoothing=smoothing)
-
-    return loss_of
+    return partial(softmax_loss, penalty=penalty, weights=weights, shift=shift, smoothing=smoothing)

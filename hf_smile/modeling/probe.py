@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
+from timeit import repeat
 from typing import NamedTuple
 
 import numpy as np
@@ -21,24 +21,28 @@ PENALTIES = (2.0, 0.2, 0.02)
 
 
 class Backbone(NamedTuple):
-    """Size and speed of a backbone with three classes on it."""
+    """Size and speed of a backbone with three classes on it.
+
+    Attributes:
+        parameters: how many.
+        image_size: side of the input in pixels.
+        images_per_second: through the network in batches, on this machine; reading and decoding not counted.
+    """
 
     parameters: int
     image_size: int
-    """Side of the input in pixels."""
     images_per_second: float
-    """Through the network in batches, on this machine; reading and decoding not counted."""
 
 
 def describe_backbone(
-    backbone: str, *, pretrained: bool = True, image_size: int | None = None, batch_size: int = 16, repeats: int = 3
+    backbone: str, *, pretrained: bool = True, image_size: int | None = None, batch_size: int = 16
 ) -> Backbone:
     """Count the parameters of a backbone and measure its speed, on a GPU where there is one.
 
     Args:
         backbone, pretrained, image_size: as in `build_model`.
-        batch_size: images at a time.
-        repeats: batches; the fastest counts, since whatever else the machine does can only make it slower.
+        batch_size: images at a time. The fastest of three batches counts, since whatever else the machine does can
+            only make it slower.
 
     Raises:
         SmileModelError: the backbone can't be had.
@@ -51,14 +55,9 @@ def describe_backbone(
     model = model.to(device, memory_format=torch.channels_last).eval()
     shape = model.config.pretrained_cfg["input_size"]
     pixel_values = torch.randn(batch_size, *shape).to(device, memory_format=torch.channels_last)
-    fastest = float("inf")
-    with torch.inference_mode():
-        for _ in range(1 + repeats):  # the first one warms up, and is never the fastest
-            start = time.perf_counter()
-            model(pixel_values=pixel_values).logits.cpu()  # waits for the GPU
-            fastest = min(fastest, time.perf_counter() - start)
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    return Backbone(parameters, shape[-1], batch_size / fastest)
+    with torch.inference_mode():  # the first one warms up, and is never the fastest; cpu() waits for the GPU
+        seconds = repeat(lambda: model(pixel_values=pixel_values).logits.cpu(), number=1, repeat=4)
+    return Backbone(model.num_parameters(), shape[-1], batch_size / min(seconds))
 
 
 def split_rows(
@@ -99,12 +98,8 @@ def probe(
     Raises:
         SmileDataError: the labels hold one class only.
     """
-    best: tuple[float, list[np.ndarray]] = (float("inf"), [])
-    for found in linear_probes(features, label_ids, validation_features, *further, classes=len(labels)):
-        nll = compute_metrics(found[0], validation_label_ids, labels)["nll"]
-        if nll < best[0]:
-            best = nll, found
-    return best[1]
+    fits = linear_probes(features, label_ids, validation_features, *further, classes=len(labels))
+    return min(fits, key=lambda found: compute_metrics(found[0], validation_label_ids, labels)["nll"])
 
 
 def linear_probes(

@@ -17,7 +17,7 @@ import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value
+from datasets import ClassLabel, DatasetDict, Features, Image, Value
 
 from hf_smile.data.splits import SPLITS
 from hf_smile.errors import SmileDataError, first_line
@@ -116,16 +116,11 @@ def load_shards(folder: str | Path, *, train_images: bool = True) -> DatasetDict
         if not files and split != "validation":
             raise SmileDataError(f"{folder}: no shards of {split}")
         if files:
+            _check_columns(files)
             columns = ["image_id", "label"] if split == "train" and not train_images else None
-            splits[split] = _load(split, files, columns)
+            paths = {split: [*map(str, files)]}
+            splits[split] = datasets.load_dataset("parquet", data_files=paths, columns=columns, split=split)
     return splits
-
-
-def _load(split: str, files: list[Path], columns: list[str] | None) -> Dataset:
-    _check_columns(files)
-    return datasets.load_dataset(
-        "parquet", data_files={split: [str(file) for file in files]}, columns=columns, split=split
-    )
 
 
 def _check_columns(files: Sequence[Path], labels: LabelSet | None = None) -> None:

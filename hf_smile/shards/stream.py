@@ -9,11 +9,9 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
-import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from datasets.distributed import split_dataset_by_node
 
 from hf_smile.errors import SmileDataError, first_line
 from hf_smile.shards.folder import rows_of
@@ -33,8 +31,8 @@ class ShardBatches:
     full (but for one row) in place of a small one at the end, so that processes with unlike numbers of rows make
     equally many.
 
-    Blocks instead of the rolling buffer of `datasets`, which loses its content at an interruption: the state of the
-    `IterableDataset` at the beginning of a block, and the seed, are all it takes to go on in the middle of it.
+    Blocks instead of the rolling buffer of `datasets`, which loses its content at an interruption: the number of the
+    block and the seed are all it takes to resume in the middle of it.
 
     Args:
         files: the shards, the same in all processes.
@@ -43,6 +41,9 @@ class ShardBatches:
         world_size: number of processes.
         seed: of the run.
         buffer_size: rows that are held and shuffled.
+
+    Attributes:
+        total: rows of all processes.
 
     Raises:
         SmileDataError: a shard is damaged, or there are fewer rows than processes.
@@ -68,7 +69,6 @@ class ShardBatches:
         self.batch_size, self.rank, self.world_size = batch_size, rank, world_size
         self.seed, self.buffer_size = seed, buffer_size
         self.total = sum(self._rows.values())
-        """Rows of all processes."""
         sizes = sorted(self._rows.values())
         per_process = len(sizes) // world_size
         largest, smallest = sum(sizes[len(sizes) - per_process :]), sum(sizes[:per_process])
@@ -78,8 +78,7 @@ class ShardBatches:
         self._steps = ceil(largest / batch_size)
         if smallest < max(1, self._steps):
             raise SmileDataError(f"{self.total} images in the shards are too few for {world_size} processes")
-        self._blocks: list[dict[str, Any]] = []  # the reader's state at the beginning of each block of this epoch
-        self._resumed: dict[str, Any] | None = None
+        self._resumed: dict[str, Any] = {}
         self.set_epoch(0)
 
     def __len__(self) -> int:
@@ -88,18 +87,18 @@ class ShardBatches:
     def set_epoch(self, epoch: int) -> None:
         """Shuffle anew; epochs count from 0."""
         self.epoch = epoch
-        self._shuffle_shards()
+        order = [self.files[index] for index in np.random.default_rng([self.seed, epoch]).permutation(len(self.files))]
+        if self._by_shards:
+            self._order = order[self.rank :: self.world_size]
+            self._own_rows = sum(self._rows[path] for path in self._order)
+        else:
+            self._order = order
+            self._own_rows = len(range(self.rank, self.total, self.world_size))
 
     def state_dict(self, batches: int) -> dict[str, Any]:
         """Where this process is when it has trained on so many batches of the epoch, as JSON can hold it."""
         block = self._start_of(batches) // self.buffer_size
-        known = block < len(self._blocks)
-        return {
-            "epoch": self.epoch,
-            "block": block if known else 0,
-            "reader": self._blocks[block] if known else None,
-            "shards": self._fingerprint(),
-        }
+        return {"epoch": self.epoch, "block": block, "shards": self._fingerprint()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Let the epoch of that state begin with its block. For the batches before it, empty ones are yielded.
@@ -109,14 +108,12 @@ class ShardBatches:
         """
         if state["shards"] != self._fingerprint():
             raise SmileDataError("the shards are not those that the run began with; start afresh with --overwrite")
-        self._resumed = state if state["reader"] is not None else None
+        self._resumed = state
 
     def __iter__(self) -> Iterator[Rows]:
-        state = self._resumed if self._resumed and self._resumed["epoch"] == self.epoch else None
-        self._resumed = None
-        block = state["block"] if state else 0
-        self._blocks = [{} for _ in range(block)]
-        rows = self._read(block, state["reader"] if state else None)
+        resumed, self._resumed = self._resumed, {}
+        block = resumed["block"] if resumed.get("epoch") == self.epoch else 0
+        rows = self._shuffled(block)
         at = block * self.buffer_size
         for batch in range(self._steps):
             end = self._start_of(batch + 1)
@@ -127,52 +124,37 @@ class ShardBatches:
         """How many rows of this process come before a batch."""
         return batch * self._own_rows // self._steps
 
-    def _shuffle_shards(self) -> None:
-        order = np.random.default_rng([self.seed, self.epoch]).permutation(len(self.files))
-        self._order = [self.files[index] for index in order]
-        if self._by_shards:
-            self._own_rows = sum(self._rows[path] for path in self._order[self.rank :: self.world_size])
-        else:
-            self._own_rows = len(range(self.rank, self.total, self.world_size))
-
-    def _read(self, block: int, state: dict[str, Any] | None) -> Iterator[dict[str, Any]]:
-        stream = datasets.load_dataset(
-            "parquet",
-            data_files=[str(path) for path in self._order],
-            columns=_COLUMNS,
-            split=datasets.Split.TRAIN,
-            streaming=True,
-        )
-        strategy = "shards" if self._by_shards else "examples"
-        stream = split_dataset_by_node(stream, self.rank, self.world_size, strategy).with_format("arrow")
-        if state:
-            stream.load_state_dict(state)
-        tables = stream.iter(self.buffer_size)
-        position = state or stream.state_dict()
-        while (table := self._next(tables)) is not None:
-            self._blocks.append(position)
-            position = stream.state_dict()
-            order = np.random.default_rng([self.seed, self.epoch, self.rank, block]).permutation(len(table))
+    def _shuffled(self, block: int) -> Iterator[dict[str, Any]]:
+        """The rows of this process from the beginning of a block."""
+        for number, table in enumerate(self._blocks(block * self.buffer_size), block):
+            order = np.random.default_rng([self.seed, self.epoch, self.rank, number]).permutation(len(table))
             for index in order:
                 yield table.slice(index, 1).to_pylist()[0]
-            block += 1
 
-    def _next(self, tables: Iterator[pa.Table]) -> pa.Table | None:
-        try:
-            return next(tables, None)
-        except (pa.ArrowException, OSError, ValueError) as error:
-            where = next(filter(_is_damaged, self._order), "a shard")
-            raise SmileDataError(f"{where}: can't be read to its end ({first_line(error)}); make it again") from None
+    def _blocks(self, start: int) -> Iterator[pa.Table]:
+        """The rows of this process from one on, `buffer_size` at a time; no more than that and a row group are held."""
+        held: list[pa.Table] = []
+        for table in self._row_groups(start):
+            held = [pa.concat_tables([*held, table])]
+            while len(held[0]) >= self.buffer_size:
+                yield held[0][: self.buffer_size]
+                held = [held[0][self.buffer_size :]]
+        if held and len(held[0]):
+            yield held[0]
+
+    def _row_groups(self, start: int) -> Iterator[pa.Table]:
+        step, skipped = (1, start) if self._by_shards else (self.world_size, start * self.world_size + self.rank)
+        for path in self._order:
+            try:
+                file = pq.ParquetFile(path)
+                for group in range(file.num_row_groups):
+                    rows = file.metadata.row_group(group).num_rows
+                    if skipped < rows:
+                        yield file.read_row_group(group, _COLUMNS)[skipped::step]
+                    skipped += len(range(skipped, rows, step)) * step - rows
+            except (pa.ArrowException, OSError) as error:
+                raise SmileDataError(f"{path}: can't be read to its end ({first_line(error)}); make it again") from None
 
     def _fingerprint(self) -> str:
         names = ",".join(f"{path.name}:{rows}" for path, rows in self._rows.items())
         return hashlib.blake2b(f"{self.world_size}/{self.buffer_size}/{names}".encode(), digest_size=8).hexdigest()
-
-
-def _is_damaged(file: Path) -> bool:
-    try:
-        for _ in pq.ParquetFile(file).iter_batches(columns=_COLUMNS):
-            pass
-    except (pa.ArrowException, OSError):
-        return True
-    return False

@@ -5,62 +5,66 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import logging
 import shutil
 import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import asdict, dataclass
+from functools import partial
 from math import ceil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from datasets import Features
+from datasets import Dataset, Features
 from tqdm.auto import tqdm
 
 from hf_smile.data.annotations import OWN_COLUMNS
+from hf_smile.data.checks import BAD_IMAGE, report_left_out
 from hf_smile.data.columns import PLAIN, Reading
 from hf_smile.data.images import decode_image
 from hf_smile.data.layouts import read_layout, refuse_data_folder
 from hf_smile.data.sources import Images
-from hf_smile.data.splits import SPLITS, column_of, grouped_rows
+from hf_smile.data.splits import SPLITS, check_groups, column_of, grouped_rows, missing_split
 from hf_smile.errors import Problems, SmileDataError
 from hf_smile.labels import SMILE_LABELS, LabelSet
 from hf_smile.shards.folder import SETTINGS, features_of, read_settings, rows_of, shard_files
 from hf_smile.utils.cores import own_cores
-from hf_smile.utils.csv_cells import guarded
 from hf_smile.utils.files import make_folder, write_text, written_whole
-
-logger = logging.getLogger(__name__)
 
 _PIECE = 1_000  # lines of a CSV file that are in memory at a time
 _ROW_GROUP = 100  # images that are in memory at a time, here and wherever the shards are read
 _MAX_PROBLEMS = 1_000
 _BAD_IMAGES = b"hf_smile.bad_images"
 
-Read = Callable[[str], bytes]
+Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Sharding:
-    """How data are cut into shards. The same settings and data give the same shards."""
+    """How data are cut into shards. The same settings and data give the same shards.
+
+    Args:
+        images_per_shard: at most.
+        divisible_by: the number of shards of train is a multiple of this, so that 1, 2, 4 or 8 processes each read
+            their own.
+        validation_size: share of each class of train; 0 for none. Not used where the data bring a validation split.
+        test_size: likewise of the test split; needed where the data bring none.
+        group_by: a column whose values must not be on both sides of a split.
+        seed: of the splits, and of the order of the images, which is random.
+        on_bad_image: `error`, or `skip` to leave such images out and list them.
+    """
 
     images_per_shard: int = 2000
     divisible_by: int = 8
-    """The number of shards of train is a multiple of this, so that 1, 2, 4 or 8 processes each read their own."""
     validation_size: float = 0.1
-    """Share of each class of train; 0 for none. Not used where the data bring a validation split."""
     test_size: float | None = None
-    """Likewise of the test split; needed where the data bring none."""
     group_by: str | None = None
-    """A column whose values must not be on both sides of a split."""
     seed: int = 42
-    """Of the splits, and of the order of the images, which is random."""
     on_bad_image: str = "error"
 
     def shards_of(self, split: str, images: int) -> int:
@@ -99,10 +103,13 @@ def write_shards(
     make_folder(output)
     for left in output.glob(".index-*"):  # by a start that was killed
         shutil.rmtree(left)
-    with tempfile.TemporaryDirectory(dir=output, prefix=".index-") as unfinished:
-        index = _Index(Path(unfinished, "index.sqlite"), how, layout.labels)
+    with (
+        tempfile.TemporaryDirectory(dir=output, prefix=".index-") as unfinished,
+        closing(sqlite3.connect(Path(unfinished, "index.sqlite"))) as database,
+    ):
+        index = _Index(database, how, layout.labels)
         index.fill(layout.pieces, problems, data_dir)
-        sizes = {split: images for split in SPLITS if (images := index.size(split))}
+        sizes = index.sizes()
         shards = {split: how.shards_of(split, images) for split, images in sizes.items()}
         settings = asdict(how) | {"annotations": index.digest(layout.images), "shards": shards}
         if layout.labels != SMILE_LABELS:
@@ -112,6 +119,7 @@ def write_shards(
         features = features_of(index.further, layout.labels)
         progress = tqdm(total=sum(sizes.values()), desc="Writing shards", unit=" images", delay=1)
         with progress, ThreadPoolExecutor(own_cores()) as pool:
+            with_images = partial(pool.map, partial(_with_image, layout.images.read))
             for split, count in shards.items():
                 rows = index.rows(split)
                 for shard in range(count):
@@ -120,17 +128,12 @@ def write_shards(
                     part = itertools.islice(rows, size)
                     if path.exists() and _is_readable(path):
                         progress.update(sum(1 for _ in part))
-                    else:
-                        bad = _write_shard(path, part, features, layout.images.read, pool, how, progress)
-                        problems.extend(bad)
-                        if len(problems) > _MAX_PROBLEMS:
-                            break
-        index.close()
+                    elif len(problems) <= _MAX_PROBLEMS:
+                        bad = _write_shard(path, part, features, with_images, how, progress)
+                        problems.add_images(row.values() for row in bad)
     problems.raise_if_any(data_dir, "Fix them, or leave them out with --on_bad_image skip; what is written stays.")
-    _list_bad_images(output, sum(sizes.values()))
     written = {split: sum(map(rows_of, shard_files(output, split))) for split in shards}
-    if empty := [split for split, images in written.items() if not images]:
-        raise SmileDataError(f"{data_dir}: no image is left in {' and '.join(empty)}; see {output}/bad_images.csv")
+    report_left_out(_left_out(output), written, output / "bad_images.csv", data_dir)
     return written
 
 
@@ -142,46 +145,36 @@ def _is_readable(path: Path) -> bool:
     return True
 
 
-def _write_shard(
-    path: Path,
-    rows: Iterator[dict[str, Any]],
-    features: Features,
-    read: Read,
-    pool: ThreadPoolExecutor,
-    how: Sharding,
-    progress: tqdm,
-) -> list[str]:
-    """What is wrong with its images; with `on_bad_image="error"`, the shard is written only if nothing is."""
-
-    def load(row: dict[str, Any]) -> dict[str, Any]:
-        try:
-            if row["problem"]:
-                raise SmileDataError(row["problem"])
+def _with_image(read: Callable[[str], bytes], row: Row) -> Row:
+    """The row with its image, or with a `problem`."""
+    try:
+        if not row["problem"]:
             data = read(row["file"])
             decode_image(data)
-            return {"image": {"bytes": data, "path": None}}
-        except SmileDataError as error:
-            return {"problem": str(error)}
+            row["image"] = {"bytes": data, "path": None}
+    except SmileDataError as error:
+        row["problem"] = str(error)
+    return row
 
+
+def _write_shard(
+    path: Path, rows: Iterator[Row], features: Features, with_images: Callable, how: Sharding, progress: tqdm
+) -> list[dict[str, str]]:
+    """What is wrong with its images; with `on_bad_image="error"`, the shard is written only if nothing is."""
     schema = features.arrow_schema
     bad: list[dict[str, str]] = []
     path.parent.mkdir(exist_ok=True)
     compressed = {name: "zstd" for name in features if name not in ("image", "image_id")}
     with written_whole(path) as unfinished, pq.ParquetWriter(unfinished, schema, compression=compressed) as writer:
-        while group := list(itertools.islice(rows, _ROW_GROUP)):
-            good = []
-            for row, image in zip(group, pool.map(load, group), strict=True):
-                if "problem" in image:
-                    bad.append({"where": row["place"], "image_id": row["image_id"], "problem": image["problem"]})
-                else:
-                    good.append({"image_id": row["image_id"], "label": row["label"], **row["further"], **image})
-                progress.update()
-            if good:
+        while group := [*with_images(itertools.islice(rows, _ROW_GROUP))]:
+            bad += [{name: row[name] for name in BAD_IMAGE} for row in group if row["problem"]]
+            if good := [row for row in group if not row["problem"]]:
                 writer.write_table(pa.Table.from_pylist(good, schema))
+            progress.update(len(group))
         writer.add_key_value_metadata({_BAD_IMAGES: json.dumps(bad)})
         if bad and how.on_bad_image == "error":
             unfinished.unlink()
-            return [f"{row['where']}: image {row['image_id']!r}: {row['problem']}" for row in bad]
+            return bad
     return []
 
 
@@ -199,67 +192,78 @@ def _open_output(output: Path, settings: dict[str, Any]) -> None:
     write_text(path, json.dumps(settings, indent=2) + "\n")
 
 
-def _list_bad_images(output: Path, total: int) -> None:
+def _left_out(output: Path) -> pd.DataFrame:
     """Each shard remembers what it left out, so that the list is complete after a restart too."""
-    bad = [
-        row
-        for split in SPLITS
-        for file in shard_files(output, split)
-        for row in json.loads((pq.read_metadata(file).metadata or {}).get(_BAD_IMAGES, b"[]"))
-    ]
-    if bad:
-        pd.DataFrame(bad).map(guarded).to_csv(output / "bad_images.csv", index=False)
-        logger.warning(f"Left out {len(bad)} of {total} images; they are listed in {output}/bad_images.csv")
+    metadata = [pq.read_metadata(file).metadata or {} for split in SPLITS for file in shard_files(output, split)]
+    bad = itertools.chain.from_iterable(json.loads(found.get(_BAD_IMAGES, b"[]")) for found in metadata)
+    return pd.DataFrame(bad, columns=BAD_IMAGE)
 
 
 class _Index:
     """The annotations in a file on disk, in a random order, with further columns as JSON."""
 
-    def __init__(self, path: Path, how: Sharding, labels: LabelSet) -> None:
+    def __init__(self, database: sqlite3.Connection, how: Sharding, labels: LabelSet) -> None:
         self.how = how
         self.labels = labels
         self.further: list[str] = []
-        self._database = sqlite3.connect(path)
-        self._database.executescript(
+        self._database = database
+        database.executescript(
             "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA temp_store = FILE;"
-            "CREATE TABLE images (image_id TEXT, file TEXT, split TEXT, label INT, place TEXT, problem TEXT,"
-            " further TEXT, key BLOB);"
+            "CREATE TABLE images (image_id TEXT, file TEXT, label INT, place TEXT, problem TEXT, split TEXT,"
+            " people TEXT, further TEXT, key BLOB);"
         )
-
-    def close(self) -> None:
-        self._database.close()
 
     def fill(self, pieces: Iterator[tuple[str, pd.DataFrame]], problems: Problems, where: str | Path) -> None:
         """Read and check the annotations, and hold out what the data do not bring."""
         for split, table in pieces:
             self._add(split, table)
-        if not self.size("train"):
-            problems.append("no images of train")
-        elif not self.size("test") and not self.how.test_size:
-            problems.append("there is no test; hold one out of train, for example with --test_size 0.2")
+        if missing := missing_split(self.sizes(), self.how.test_size):
+            problems.append(missing)
         if problems and self.how.on_bad_image == "error":
             query = "SELECT place, image_id, problem FROM images WHERE problem != '' LIMIT ?"
-            missing = self._database.execute(query, (_MAX_PROBLEMS,))
-            problems.extend(f"{place}: image {image_id!r}: {problem}" for place, image_id, problem in missing)
+            problems.add_images(self._database.execute(query, (_MAX_PROBLEMS,)))
         problems.raise_if_any(where)
         self._database.execute("CREATE INDEX shuffled ON images (split, key)")
         if self.how.group_by:
-            self._check_groups(self.how.group_by)
+            check_groups({split: Dataset.from_pandas(self._people(split)) for split in self.sizes()}, self.how.group_by)
         for split, size in (("test", self.how.test_size), ("validation", self.how.validation_size)):
-            if size and not self.size(split):
+            if size and split not in self.sizes():
                 self._hold_out(split, size)
         if len(self._counts()) < 2:
             raise SmileDataError(f"{where}: train needs images of at least two classes")
+
+    def _add(self, split: str, table: pd.DataFrame) -> None:
+        further = [name for name in table.columns if name not in OWN_COLUMNS]
+        self.further += [name for name in further if name not in self.further]
+        people = column_of(further, self.how.group_by) if self.how.group_by else ""
+        query = "INSERT INTO images VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+        for row in table.to_dict("records"):
+            own = (row[name] for name in OWN_COLUMNS)
+            cells = json.dumps({name: row[name] for name in further})
+            key = hashlib.blake2b(f"{self.how.seed}/{row['image_id']}".encode(), digest_size=8).digest()
+            self._database.execute(query, (*own, split, row.get(people), cells, key))
+
+    def sizes(self) -> dict[str, int]:
+        """Images by split."""
+        counts = dict(self._database.execute("SELECT split, count(*) FROM images GROUP BY split"))
+        return {split: counts[split] for split in SPLITS if split in counts}
 
     def _counts(self) -> dict[int, int]:
         query = "SELECT label, count(*) FROM images WHERE split = 'train' GROUP BY label"
         return dict(self._database.execute(query))
 
+    def _people(self, split: str) -> pd.DataFrame:
+        """Label, number of the row (`where`), and group of each image of a split, in the random order."""
+        query = "SELECT label, rowid, people FROM images WHERE split = ? ORDER BY key"
+        rows = self._database.execute(query, (split,))
+        return pd.DataFrame(rows, columns=["label", "where", self.how.group_by])
+
     def _hold_out(self, split: str, size: float) -> None:
         if self.how.group_by:
-            numbers, labels, groups = self._groups("train")
-            held_out = grouped_rows(labels, groups, split, size, self.how.seed)
-            chosen = ((split, int(number)) for number in numbers[held_out])
+            train = self._people("train")
+            groups = train[self.how.group_by].to_numpy(str)
+            held_out = grouped_rows(train["label"].to_numpy(), groups, split, size, self.how.seed)
+            chosen = ((split, number) for number in train.loc[held_out, "where"])
             self._database.executemany("UPDATE images SET split = ? WHERE rowid = ?", chosen)
             return
         for label, count in self._counts().items():
@@ -274,42 +278,6 @@ class _Index:
                 (split, label, min(count - 1, max(1, round(count * size)))),
             )
 
-    def _groups(self, split: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Row number, label and group of each image of a split."""
-        column = column_of(self.further, self.how.group_by or "")
-        codes: dict[str, int] = {"": -1}
-        query = "SELECT rowid, label, further FROM images WHERE split = ? ORDER BY key"
-        rows = (
-            (number, label, codes.setdefault(json.loads(further).get(column, ""), len(codes)))
-            for number, label, further in self._database.execute(query, (split,))
-        )
-        table = np.fromiter(rows, dtype=[("number", "i8"), ("label", "i4"), ("group", "i4")])
-        return table["number"], table["label"], np.where(table["group"] < 0, "", table["group"].astype(str))
-
-    def _check_groups(self, group_by: str) -> None:
-        column = column_of(self.further, group_by)
-        first: dict[str, str] = {}
-        for split, further in self._database.execute("SELECT split, further FROM images"):
-            group = json.loads(further).get(column, "")
-            if first.setdefault(group, split) != split:
-                raise SmileDataError(
-                    f"{group_by} {group!r} is in {first[group]} and in {split}; "
-                    "put all rows into train, and let --test_size and --validation_size hold out whole groups"
-                )
-
-    def _add(self, split: str, table: pd.DataFrame) -> None:
-        further = [name for name in table.columns if name not in OWN_COLUMNS]
-        self.further += [name for name in further if name not in self.further]
-        query = "INSERT INTO images VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
-        for row in table.to_dict("records"):
-            key = hashlib.blake2b(f"{self.how.seed}/{row['image_id']}".encode(), digest_size=8).digest()
-            cells = json.dumps({name: row[name] for name in further})
-            own = (row["image_id"], row["file"], split, int(row["label"]), row["where"], row["problem"])
-            self._database.execute(query, (*own, cells, key))
-
-    def size(self, split: str) -> int:
-        return self._database.execute("SELECT count(*) FROM images WHERE split = ?", (split,)).fetchone()[0]
-
     def digest(self, images: Images) -> str:
         """Of all that the shards are made of. Of the images their names, sizes and times of modification."""
         digest = hashlib.blake2b(digest_size=16)
@@ -319,10 +287,8 @@ class _Index:
             digest.update(repr((*row, stamp)).encode("utf-8", "surrogatepass"))
         return digest.hexdigest()
 
-    def rows(self, split: str) -> Iterator[dict[str, Any]]:
-        """`image_id`, `file`, `label`, `place`, `problem` and `further` columns, in the random order."""
-        names = ("image_id", "file", "label", "place", "problem")
-        query = f"SELECT {', '.join(names)}, further FROM images WHERE split = ? ORDER BY key"
+    def rows(self, split: str) -> Iterator[Row]:
+        """`OWN_COLUMNS` and the further columns, in the random order."""
+        query = "SELECT image_id, file, label, place, problem, further FROM images WHERE split = ? ORDER BY key"
         for *own, further in self._database.execute(query, (split,)):
-            cells = dict.fromkeys(self.further) | json.loads(further)
-            yield {**dict(zip(names, own, strict=True)), "further": cells}
+            yield dict(zip(OWN_COLUMNS, own, strict=True)) | json.loads(further)

@@ -20,16 +20,21 @@ if TYPE_CHECKING:
 
 
 class Folded(NamedTuple):
-    """What went into the last layer, and the validation split as the model saw it before."""
+    """What went into the last layer, and the validation split as the model saw it before.
+
+    Attributes:
+        temperature: divides the logits.
+        temperature_is: where it comes from, in words: "fitted on the validation split".
+        prior_adjustment: strength of the shift that is added to the logits.
+        shares: (K,) of the classes in train.
+        validation_logits: (N, K) before anything was folded; None without a validation split.
+    """
 
     temperature: float
     temperature_is: str
-    """Where it comes from, in words: "fitted on the validation split"."""
     prior_adjustment: float
     shares: FloatArray
-    """(K,) of the classes in train."""
     validation_logits: FloatArray | None
-    """(N, K) before anything was folded; None without a validation split."""
 
     def undo(self, logits: FloatArray) -> FloatArray:
         """The logits (N, K) of the model as it was trained, from those of the saved one."""
@@ -39,11 +44,8 @@ class Folded(NamedTuple):
         """Probabilities (N, K) `as_trained`, `with_temperature` and as `saved`, from logits of the trained model."""
         scaled = trained / self.temperature
         saved = scaled + prior_shift(self.shares, self.prior_adjustment)
-        return {
-            "as_trained": softmax(trained, axis=1),
-            "with_temperature": softmax(scaled, axis=1),
-            "saved": softmax(saved, axis=1),
-        }
+        logits = {"as_trained": trained, "with_temperature": scaled, "saved": saved}
+        return {stage: softmax(values, axis=1) for stage, values in logits.items()}
 
 
 def fold_after_training(
@@ -66,25 +68,22 @@ def fold_after_training(
         SmileModelError: a temperature or an adjustment is asked for, and the model has no layer to take it.
         SmileDataError: the logits are not finite.
     """
-    shares, logits = trainer.class_counts / trainer.class_counts.sum(), None
-    label_ids: Any = None
-    if trainer.eval_dataset is not None:
-        output = trainer.predict(trainer.eval_dataset)
-        logits, label_ids = output.predictions.astype(np.float64), output.label_ids
+    shares = trainer.class_counts / trainer.class_counts.sum()
+    output = None if trainer.eval_dataset is None else trainer.predict(trainer.eval_dataset)
+    logits: Any = None if output is None else output.predictions.astype(np.float64)
+    imbalance = trainer.args.imbalance
     if temperature is not None:
         source = "given as a setting"
-    elif logits is None:
-        temperature, source = 1.0, "not fitted, because there is no validation split"
-    elif trainer.args.imbalance in MOVES_THE_PRIOR:
-        source = (
-            f"not fitted, because imbalance '{trainer.args.imbalance}' gives the probabilities of other class shares"
-        )
-        temperature = 1.0
+    elif output is None:
+        source = "not fitted, because there is no validation split"
+    elif imbalance in MOVES_THE_PRIOR:
+        source = f"not fitted, because imbalance '{imbalance}' gives the probabilities of other class shares"
     elif output_layer(trainer.model) is None:
-        temperature, source = 1.0, "not fitted, because no single linear layer gives the logits of this backbone"
+        source = "not fitted, because no single linear layer gives the logits of this backbone"
     else:
-        temperature = fit_temperature(logits, label_ids, len(trainer.labels))
+        temperature = fit_temperature(logits, output.label_ids, len(trainer.labels))
         source = "fitted on the validation split"
+    temperature = 1.0 if temperature is None else temperature
     if temperature != 1 or prior_adjustment:
         fold_into_output_layer(trainer.model, temperature, prior_shift(shares, prior_adjustment))
     trainer.forget_evaluations()
@@ -112,19 +111,13 @@ def describe(folded: Folded, splits: DatasetDict, logits: FloatArray) -> dict[st
     table: list[dict[str, float]] = []
     for split, scores in trained.items():
         stages, label_ids = folded.stages(scores), splits[split]["label"]
-        calibration[split] = {
-            stage: {name: compute_metrics(probabilities, label_ids, labels)[name] for name in ("ece", "nll")}
-            for stage, probabilities in stages.items()
-        }
+        metrics = {stage: compute_metrics(probabilities, label_ids, labels) for stage, probabilities in stages.items()}
         ece = ece_where_it_is_meant(stages["saved"], label_ids, folded.shares, folded.prior_adjustment, labels)
+        calibration[split] = {stage: {"ece": found["ece"], "nll": found["nll"]} for stage, found in metrics.items()}
         calibration[split]["ece_where_it_is_meant"] = ece
         if split == "validation":
             strengths = sorted({*STRENGTHS, folded.prior_adjustment})
             probabilities = stages["with_temperature"]
             table = trade_off(probabilities, label_ids, folded.shares, strengths, labels).to_dict("records")
-    decision = {
-        "prior_adjustment": folded.prior_adjustment,
-        "class_shares": folded.shares.tolist(),
-        "trade_off": table,
-    }
-    return {"calibration": calibration, "decision": decision}
+    decision = {"prior_adjustment": folded.prior_adjustment, "class_shares": folded.shares.tolist()}
+    return {"calibration": calibration, "decision": decision | {"trade_off": table}}

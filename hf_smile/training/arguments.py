@@ -14,9 +14,9 @@ from transformers import TrainingArguments
 
 from hf_smile.data.arguments import AugmentationArguments, DataArguments
 from hf_smile.errors import SmileError
-from hf_smile.training.checks import check_together, check_values
+from hf_smile.training.checks import FIXED, check_together, check_values
 from hf_smile.training.parser import SettingsParser
-from hf_smile.training.settings import SETTINGS, ModelArguments, TrainingSettings, read_words
+from hf_smile.training.settings import OURS, SETTINGS, ModelArguments, TrainingSettings
 from hf_smile.utils.cores import own_cores
 from hf_smile.utils.hub_id import is_hub_id
 
@@ -35,18 +35,15 @@ class SmileTrainingArguments(TrainingSettings, TrainingArguments):
             self.dataloader_num_workers = min(8, own_cores()) if on_gpu else 0
         launched_with = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
         if self.bf16 is None:
-            can = on_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
-            self.bf16 = can and not self.fp16 and launched_with == "no"
-        if not on_gpu and not self.use_cpu and "bf16" in (self.bf16 and "bf16", launched_with):
-            raise SmileError(
-                "bf16 is on, and there is no GPU here; turn it off (--bf16 false, of the launcher --mixed_precision "
-                "no), or add --use_cpu where the CPU computes in bfloat16"
-            )
-        if not on_gpu and "fp16" in (self.fp16 and "fp16", launched_with):
-            raise SmileError(
-                "fp16 is on, and there is no GPU to compute in it; turn it off (--fp16 false, of the launcher "
-                "--mixed_precision no)"
-            )
+            is_fast = on_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
+            self.bf16 = is_fast and not self.fp16 and launched_with == "no"
+        for name, hint in (("bf16", ", or add --use_cpu where the CPU computes in bfloat16"), ("fp16", "")):
+            can = on_gpu or (name == "bf16" and self.use_cpu)
+            if not can and (getattr(self, name) or launched_with == name):
+                raise SmileError(
+                    f"{name} is on, and there is no GPU here; turn it off (--{name} false, of the launcher "
+                    f"--mixed_precision no){hint}"
+                )
         check_values(self)
         if self.max_steps <= 0 and not self.num_train_epochs > 0:
             raise SmileError(f"num_train_epochs is {self.num_train_epochs}; it must be above 0")
@@ -63,11 +60,9 @@ class SmileTrainingArguments(TrainingSettings, TrainingArguments):
         if self.select_best == "last":
             if self.early_stopping_patience is not None:
                 raise SmileError("early_stopping_patience needs a metric to watch; select_best is 'last'")
-            self.metric_for_best_model = None
-            self.load_best_model_at_end = False
+            self.metric_for_best_model, self.load_best_model_at_end = None, False
         else:
-            self.metric_for_best_model = self.select_best
-            self.greater_is_better = self.select_best != "nll"
+            self.metric_for_best_model, self.greater_is_better = self.select_best, self.select_best != "nll"
         if self.loss != "cross_entropy" and self.imbalance == "focal":
             raise SmileError(f"the focal loss takes the place of {self.loss}; choose --loss or --imbalance focal")
         if self.push_to_hub and not self.hub_model_id:
@@ -102,9 +97,7 @@ def parse_arguments(argv: Sequence[str]) -> Arguments:
     30.0
     """
     types = [SmileTrainingArguments if group is TrainingSettings else group for group in SETTINGS.values()]
-    *parsed, unknown = SettingsParser(types).parse_args_into_dataclasses(
-        read_words(argv), return_remaining_strings=True, look_for_args_file=False
-    )
+    parsed, unknown = SettingsParser(types).read(argv)
     if unknown:
         raise SmileError(f"{unknown[0]!r} in the command line belongs to no setting")
     check_together(parsed)
@@ -118,43 +111,24 @@ def to_recipe(arguments: Sequence[Any]) -> dict[str, Any]:
     True
     """
     recipe: dict[str, Any] = {}
-    ours = {setting.name for group in SETTINGS.values() for setting in fields(group)}
     for group in arguments:
         for setting in fields(group):
             value, default = (
                 v.value if isinstance(v, Enum) else v for v in (getattr(group, setting.name), setting.default)
             )
             changed = value != default and not (value is False and default is None)
-            kinds = (str, int, float, bool, dict, *[list] * (setting.name in ours))
-            if isinstance(value, kinds) and (setting.name in ours or changed):
+            kinds = (str, int, float, bool, dict, *[list] * (setting.name in OURS))
+            if isinstance(value, kinds) and (setting.name in OURS or changed) and setting.name not in _NOT_IN_RECIPE:
                 recipe[setting.name] = value
     backbone = recipe["backbone"]
     if is_hub_id(backbone) and Path(backbone).is_dir():  # else the recipe would name a model on the Hub
         recipe["backbone"] = f"./{backbone}"
-    return {name: value for name, value in recipe.items() if name not in _NOT_IN_RECIPE}
+    return recipe
 
 
+# What holds for one start only, what is the same in every run, and what follows from other settings.
 _NOT_IN_RECIPE = {
-    # Secrets, what holds for one start only, and what is the same in every run or follows from the rest.
-    "hub_token",
-    "hub_model_id",
-    "hub_private_repo",
-    "push_to_hub",
-    "overwrite",
-    "local_rank",
-    "disable_tqdm",
-    "eval_strategy",
-    "save_strategy",
-    "logging_strategy",
-    "load_best_model_at_end",
-    "remove_unused_columns",
-    "report_to",
-    "run_name",
-    "show_parameters",
-    "project",
-    "do_eval",
-    "metric_for_best_model",
-    "greater_is_better",
-    "dataloader_pin_memory",
-    "dataloader_persistent_workers",
+    *("overwrite", "hub_model_id", "hub_private_repo", "push_to_hub", "report_to", "run_name", "project"),
+    *("show_parameters", "local_rank", "disable_tqdm", "do_eval", *FIXED),
+    *("metric_for_best_model", "dataloader_pin_memory", "dataloader_persistent_workers"),
 }

@@ -9,14 +9,7 @@ from typing import Any
 
 import torch
 from tqdm.auto import tqdm
-from transformers import (
-    PreTrainedModel,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
-    get_scheduler,
-)
+from transformers import PreTrainedModel, TrainerCallback, TrainerState, TrainingArguments, get_scheduler
 from transformers.trainer_callback import ProgressCallback
 from transformers.trainer_utils import IntervalStrategy
 
@@ -38,31 +31,22 @@ class EpochReport(ProgressCallback):
         self.training = False
         self.epoch_start = time.perf_counter()
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, *_: Any, **kwargs: Any) -> None:
         self.training, self.current_step = True, state.global_step
         if state.is_world_process_zero and self.show_bar:
             self.training_bar = tqdm(
                 total=state.max_steps, initial=state.global_step, desc="Training", unit=" steps", dynamic_ncols=True
             )
 
-    def on_epoch_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_epoch_begin(self, *_: Any, **kwargs: Any) -> None:
         self.epoch_start = time.perf_counter()
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_step_end(self, *event: Any, **kwargs: Any) -> None:
         if self.training_bar is not None:
-            super().on_step_end(args, state, control, **kwargs)
+            super().on_step_end(*event, **kwargs)
 
     def on_prediction_step(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        eval_dataloader: Any = None,
-        **kwargs: Any,
+        self, args: TrainingArguments, state: TrainerState, *_: Any, eval_dataloader: Any = None, **kwargs: Any
     ) -> None:
         """The evaluation after an epoch has no bar of its own."""
         if self.show_bar and state.is_world_process_zero and self.training_bar is None:
@@ -72,15 +56,13 @@ class EpochReport(ProgressCallback):
                 )
             self.prediction_bar.update()
 
-    def on_log(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any
-    ) -> None:
+    def on_log(self, args: TrainingArguments, state: TrainerState, *_: Any, logs: Any = None, **kwargs: Any) -> None:
         """Where there is an evaluation, the epoch's line follows when it is done."""
         if args.eval_strategy == IntervalStrategy.NO and "loss" in logs:
             self._report_epoch(args, state)
 
-    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        super().on_evaluate(args, state, control, **kwargs)
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, *event: Any, **kwargs: Any) -> None:
+        super().on_evaluate(args, state, *event, **kwargs)
         self._report_epoch(args, state)
 
     def _report_epoch(self, args: TrainingArguments, state: TrainerState) -> None:
@@ -88,24 +70,18 @@ class EpochReport(ProgressCallback):
         if not self.training or not state.is_world_process_zero or table.empty:
             return
         last = table.iloc[-1]
-        parts = [
-            f"epoch {last['epoch']:.3g}/{args.num_train_epochs:g}",
-            f"train loss {last['train_loss']:.3f}, accuracy {last['train_accuracy']:.3f}",
-        ]
-        validation = [("loss", "loss"), ("accuracy", "accuracy"), ("macro_f1", "macro F1")]
-        numbers = [
-            f"{text} {last[f'validation_{name}']:.3f}" for name, text in validation if f"validation_{name}" in last
-        ]
-        parts += [f"validation {', '.join(numbers)}"] if numbers else []
+        parts = [f"epoch {last['epoch']:.3g}/{args.num_train_epochs:g}"]
+        for split, names in (("train", ("loss", "accuracy")), ("validation", ("loss", "accuracy", "macro_f1"))):
+            if f"{split}_loss" in last:
+                numbers = (f"{name} {last[f'{split}_{name}']:.3f}" for name in names)
+                parts.append(f"{split} {', '.join(numbers)}".replace("macro_f1", "macro F1"))
         logger.info("%s", " | ".join([*parts, f"{time.perf_counter() - self.epoch_start:.0f} s"]))
         write_history(table, Path(str(args.output_dir)))
 
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_end(self, *event: Any, **kwargs: Any) -> None:
         self.training = False
         if self.training_bar is not None:
-            super().on_train_end(args, state, control, **kwargs)
+            super().on_train_end(*event, **kwargs)
 
 
 class FrozenWarmUp(TrainerCallback):
@@ -120,9 +96,7 @@ class FrozenWarmUp(TrainerCallback):
         head = set(head_parameters(model))
         self.backbone = [p for p in model.parameters() if p.requires_grad and p not in head]
 
-    def on_epoch_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, *_: Any, **kwargs: Any) -> None:
         for parameter in self.backbone:
             parameter.requires_grad_(int(state.epoch or 0) >= self.epochs)
 
@@ -134,11 +108,7 @@ def head_first_schedule(
     head_steps = round(steps * args.warmup_frozen_epochs / args.num_train_epochs)
     head, whole = (
         get_scheduler(
-            args.lr_scheduler_type,
-            optimizer,
-            args.get_warmup_steps(part),
-            part,
-            scheduler_specific_kwargs=args.lr_scheduler_kwargs,
+            args.lr_scheduler_type, optimizer, args.get_warmup_steps(part), part, args.lr_scheduler_kwargs
         ).lr_lambdas[0]
         for part in (head_steps, steps - head_steps)
     )

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, fields
 from importlib.util import find_spec
-from types import SimpleNamespace
+from types import SimpleNamespace as Settings
 from typing import Any
 
 from hf_smile.errors import SmileError
@@ -22,50 +22,38 @@ _PER_EPOCH = "the history and the checkpoints are kept per epoch"
 _NEEDED = "the metrics of every epoch need it so"
 _IN_FLOAT32 = "the numbers are those of the saved weights, which are float32"
 FIXED: dict[str, tuple[Any, str]] = {
-    "eval_strategy": ("epoch", _PER_EPOCH),
-    "save_strategy": ("epoch", _PER_EPOCH),
-    "logging_strategy": ("epoch", _PER_EPOCH),
+    **dict.fromkeys(("eval_strategy", "save_strategy", "logging_strategy"), ("epoch", _PER_EPOCH)),
+    **dict.fromkeys(("prediction_loss_only", "batch_eval_metrics"), (False, _NEEDED)),
+    **dict.fromkeys(("bf16_full_eval", "fp16_full_eval"), (False, _IN_FLOAT32)),
+    "eval_do_concat_batches": (True, _NEEDED),
     "remove_unused_columns": (False, "the images would be among them"),
-    "prediction_loss_only": (False, _NEEDED),
-    "batch_eval_metrics": (False, _NEEDED),
     "load_best_model_at_end": (True, "select_best says which model is saved"),
     "greater_is_better": (None, "it follows from select_best"),
     "resume_from_checkpoint": (None, "a run resumes when it is started again with the same output_dir"),
     "hub_token": (None, "the token comes from HF_TOKEN or `hf auth login`, which keep it out of the command line"),
     "neftune_noise_alpha": (None, "it is for language models"),
     "label_names": (None, "the labels of a batch are called 'labels'; the classes come from the data"),
-    "eval_do_concat_batches": (True, _NEEDED),
     "train_sampling_strategy": ("random", "the images have no lengths to sort them by"),
-    "bf16_full_eval": (False, _IN_FLOAT32),
-    "fp16_full_eval": (False, _IN_FLOAT32),
     "ignore_data_skip": (False, "a resumed run would see some images twice and others never"),
     "save_only_model": (False, "a run could not be resumed from such a checkpoint"),
 }
 RANGES = {
+    **dict.fromkeys(("per_device_train_batch_size", "per_device_eval_batch_size"), (1, 1e6)),
+    **dict.fromkeys(("gradient_accumulation_steps", "early_stopping_patience"), (1, 1e6)),
+    **dict.fromkeys(("learning_rate", "head_learning_rate", "weight_decay"), (0, 1e3)),
+    **dict.fromkeys(("mixup", "cutmix"), (0, 100)),
     "seed": (0, 2**32 - 1),
-    "learning_rate": (0, 1e3),
-    "head_learning_rate": (0, 1e3),
-    "weight_decay": (0, 1e3),
     "label_smoothing_factor": (0, 1),
     "logit_adjustment_tau": (0, 10),
-    "mixup": (0, 100),
-    "cutmix": (0, 100),
     "layer_decay": (0.01, 1),
     "warmup_frozen_epochs": (0, 1e6),
     "ema_decay": (0, 0.999999),
     "temperature": (0.05, 20),
     "prior_adjustment": (0, 2),
     "num_train_epochs": (-float("inf"), 1e6),  # NaN lies nowhere
-    "per_device_train_batch_size": (1, 1e6),
-    "per_device_eval_batch_size": (1, 1e6),
-    "gradient_accumulation_steps": (1, 1e6),
     "shuffle_buffer_size": (1, 1e7),
     "dataloader_num_workers": (0, 1024),
-    "early_stopping_patience": (1, 1e6),
 }
-
-Settings = SimpleNamespace
-"""The settings of all groups, by name."""
 
 
 def _always(settings: Settings) -> bool:
@@ -76,37 +64,27 @@ def _head_only(settings: Settings) -> bool:
     return settings.freeze_backbone
 
 
-def _unreported(settings: Settings) -> bool:
-    return settings.report_to in ([], ["none"])
+def _streamed(settings: Settings) -> bool:
+    return is_sharded(settings.data_dir)
 
 
-def _unpublished(settings: Settings) -> bool:
-    return settings.publish_to is None
-
-
-_ONCE = "the finished run is published once"
-_SPLIT_BEFORE = "the data were split when they were written to shards"
-_READ_BEFORE = "the annotations were read when they were written to shards"
-_NO_TOKENS = "it is for language models"
+_TO_SHARDS = "when they were written to shards"
+_PUBLISHING = ("hub_strategy", "hub_always_push", "hub_revision")
+_TEXT_ALONE = ("include_num_input_tokens_seen", "average_tokens_across_devices", "use_cache", "length_column_name")
+_HOW_READ = ("label_map", "labels", "image_column", "label_column", "id_column")
 WITHOUT_EFFECT: dict[str, tuple[Callable[[Settings], bool], str]] = {
-    "logging_steps": (_always, _PER_EPOCH),
-    "logging_first_step": (_always, _PER_EPOCH),
-    "eval_steps": (_always, _PER_EPOCH),
-    "save_steps": (_always, _PER_EPOCH),
+    **dict.fromkeys(("logging_steps", "logging_first_step", "eval_steps", "save_steps"), (_always, _PER_EPOCH)),
+    **dict.fromkeys(("do_train", "do_predict"), (_always, "a run trains, validates and tests")),
+    **dict.fromkeys(_PUBLISHING, (_always, "the finished run is published once")),
+    **dict.fromkeys(_TEXT_ALONE, (_always, "it is for language models")),
+    **dict.fromkeys(("trackio_space_id", "project"), (lambda s: s.report_to in ([], ["none"]), "report_to is none")),
+    **dict.fromkeys(("hub_model_id", "hub_private_repo"), (lambda s: s.publish_to is None, "push_to_hub is off")),
+    **dict.fromkeys(("validation_size", "test_size", "group_by"), (_streamed, f"the data were split {_TO_SHARDS}")),
+    **dict.fromkeys(_HOW_READ, (_streamed, f"the annotations were read {_TO_SHARDS}")),
+    "on_bad_image": (_streamed, f"the images were checked {_TO_SHARDS}"),
+    "dataloader_drop_last": (_streamed, "images from shards are shared out whole"),
+    "shuffle_buffer_size": (lambda s: not _streamed(s), "the images are not streamed from shards"),
     "logging_nan_inf_filter": (_always, "a loss that is not finite ends the run"),
-    "do_train": (_always, "a run trains, validates and tests"),
-    "do_predict": (_always, "a run trains, validates and tests"),
-    "hub_strategy": (_always, _ONCE),
-    "hub_always_push": (_always, _ONCE),
-    "hub_revision": (_always, _ONCE),
-    "include_num_input_tokens_seen": (_always, _NO_TOKENS),
-    "average_tokens_across_devices": (_always, _NO_TOKENS),
-    "use_cache": (_always, _NO_TOKENS),
-    "trackio_space_id": (_unreported, "report_to is none"),
-    "length_column_name": (_always, _NO_TOKENS),
-    "hub_model_id": (_unpublished, "push_to_hub is off"),
-    "hub_private_repo": (_unpublished, "push_to_hub is off"),
-    "project": (_unreported, "report_to is none"),
     "freeze_stages": (_head_only, "freeze_backbone freezes all of them"),
     "drop_path": (_head_only, "freeze_backbone leaves the backbone as it is"),
     "layer_decay": (_head_only, "freeze_backbone leaves one layer to train"),
@@ -125,17 +103,6 @@ WITHOUT_EFFECT: dict[str, tuple[Callable[[Settings], bool], str]] = {
         "the run ends after num_train_epochs, which is no more",
     ),
     "num_train_epochs": (lambda s: s.max_steps > 0, "max_steps ends the run"),
-    "shuffle_buffer_size": (lambda s: not is_sharded(s.data_dir), "the images are not streamed from shards"),
-    "dataloader_drop_last": (lambda s: is_sharded(s.data_dir), "images from shards are shared out whole"),
-    "validation_size": (lambda s: is_sharded(s.data_dir), _SPLIT_BEFORE),
-    "test_size": (lambda s: is_sharded(s.data_dir), _SPLIT_BEFORE),
-    "group_by": (lambda s: is_sharded(s.data_dir), _SPLIT_BEFORE),
-    "label_map": (lambda s: is_sharded(s.data_dir), _READ_BEFORE),
-    "labels": (lambda s: is_sharded(s.data_dir), _READ_BEFORE),
-    "image_column": (lambda s: is_sharded(s.data_dir), _READ_BEFORE),
-    "label_column": (lambda s: is_sharded(s.data_dir), _READ_BEFORE),
-    "id_column": (lambda s: is_sharded(s.data_dir), _READ_BEFORE),
-    "on_bad_image": (lambda s: is_sharded(s.data_dir), "the images were checked when they were written to shards"),
 }
 """Where a setting does nothing, and why. One that differs from its default there is warned about."""
 
@@ -148,8 +115,10 @@ CONTRADICTORY: dict[str, tuple[Callable[[Settings], bool], str]] = {
         lambda s: s.imbalance in MOVES_THE_PRIOR,
         "this imbalance evens the class shares already; choose one of the two",
     ),
-    "freeze_backbone": (lambda s: not s.pretrained, "random weights would never be trained; leave out --no_pretrained"),
-    "freeze_stages": (lambda s: not s.pretrained, "random weights would never be trained; leave out --no_pretrained"),
+    **dict.fromkeys(
+        ("freeze_backbone", "freeze_stages"),
+        (lambda s: not s.pretrained, "random weights would never be trained; leave out --no_pretrained"),
+    ),
 }
 """Where a setting makes no sense, and why. One that differs from its default there is refused."""
 
@@ -183,7 +152,7 @@ def check_together(groups: Sequence[Any]) -> None:
     Raises:
         SmileError: one contradicts another, as `CONTRADICTORY` has it.
     """
-    settings = SimpleNamespace(**{name: value for group in groups for name, value in vars(group).items()})
+    settings = Settings(**{name: value for group in groups for name, value in vars(group).items()})
     changed = {
         setting.name: getattr(group, setting.name)
         for group in groups

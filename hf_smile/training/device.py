@@ -37,9 +37,8 @@ def use_all_cores() -> None:
     `accelerate launch` gives each process one thread (`OMP_NUM_THREADS=1`) unless told otherwise, which leaves the
     other cores of a CPU idle. A larger number that the user set is kept.
     """
-    if torch.cuda.is_available() or os.environ.get("OMP_NUM_THREADS", "1") != "1":
-        return
-    torch.set_num_threads(own_cores())
+    if not torch.cuda.is_available() and os.environ.get("OMP_NUM_THREADS", "1") == "1":
+        torch.set_num_threads(own_cores())
 
 
 def keep_freed_memory() -> None:
@@ -58,6 +57,13 @@ def keep_freed_memory() -> None:
 
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8  # malloc.h
+
+
+def join_launcher() -> None:
+    """Run as one of the processes of `accelerate launch`, if it started this one, on a share of the cores."""
+    stop_with_launcher()
+    start_all_processes()
+    use_all_cores()
 
 
 def stop_with_launcher() -> None:

@@ -12,16 +12,8 @@ from transformers import TrainingArguments
 from hf_smile.evaluation.intervals import wilson_interval
 from hf_smile.utils.figures import new_figure, save_figure
 
-_FIRST_COLUMNS = (
-    "epoch",
-    "step",
-    "learning_rate",
-    "train_loss",
-    "train_accuracy",
-    "validation_loss",
-    "validation_accuracy",
-    "validation_macro_f1",
-)
+_OF_TRAINING = ("epoch", "step", "learning_rate", "train_loss", "train_accuracy")
+_OF_VALIDATION = ("validation_loss", "validation_accuracy", "validation_macro_f1")
 _NOT_HISTORY = ("runtime", "samples_per_second", "steps_per_second")
 
 
@@ -36,11 +28,8 @@ def history_table(log_history: list[dict[str, Any]]) -> pd.DataFrame:
     for entry in log_history:
         row = rows.setdefault(entry["step"], {"epoch": entry["epoch"], "step": entry["step"]})
         if "loss" in entry:
-            row |= {
-                "learning_rate": entry["learning_rate"],
-                "train_loss": entry["loss"],
-                "train_accuracy": entry["accuracy"],
-            }
+            row["learning_rate"] = entry["learning_rate"]
+            row |= {"train_loss": entry["loss"], "train_accuracy": entry["accuracy"]}
         row |= {
             f"validation_{name.removeprefix('eval_')}": value
             for name, value in entry.items()
@@ -48,10 +37,9 @@ def history_table(log_history: list[dict[str, Any]]) -> pd.DataFrame:
         }
     validated = any("validation_loss" in row for row in rows.values())
     whole = [row for row in rows.values() if "train_loss" in row and ("validation_loss" in row or not validated)]
-    first = [name for name in _FIRST_COLUMNS if validated or not name.startswith("validation_")]
     # A log that comes from a checkpoint has its keys sorted; sorting them always keeps equal histories equal.
-    metrics = sorted({name for row in whole for name in row} - set(_FIRST_COLUMNS))
-    return pd.DataFrame(whole, columns=[*first, *metrics])
+    metrics = sorted({name for row in whole for name in row} - {*_OF_TRAINING, *_OF_VALIDATION})
+    return pd.DataFrame(whole, columns=[*_OF_TRAINING, *(_OF_VALIDATION if validated else ()), *metrics])
 
 
 def best_epoch(table: pd.DataFrame, args: TrainingArguments) -> int:
@@ -80,35 +68,27 @@ def describe_choice(table: pd.DataFrame, args: TrainingArguments, n_images: int)
         `epoch`, `epochs` that there were, and the `metric`, or `last`. Where something was chosen also the number of
         `images`, and `margin`: half the width of Wilson's 95 % interval of an accuracy on so many, from 0 to 1.
     """
-    if args.metric_for_best_model is None:
-        return {"epoch": float(table["epoch"].iloc[-1]), "epochs": len(table), "metric": "last"}
-    row = table.iloc[best_epoch(table, args)]
+    metric = args.metric_for_best_model
+    row = table.iloc[-1 if metric is None else best_epoch(table, args)]
+    choice = {"epoch": float(row["epoch"]), "epochs": len(table), "metric": metric or "last"}
+    if metric is None:
+        return choice
     low, high = wilson_interval(row["validation_accuracy"], n_images)
-    return {
-        "epoch": float(row["epoch"]),
-        "epochs": len(table),
-        "metric": args.metric_for_best_model,
-        "images": n_images,
-        "margin": float(high - low) / 2,
-    }
+    return choice | {"images": n_images, "margin": float(high - low) / 2}
 
 
 def write_history(table: pd.DataFrame, output_dir: Path) -> None:
     """Write `training_history.csv`, `accuracy.png` and `loss.png` to `output_dir`."""
     output_dir.mkdir(parents=True, exist_ok=True)
     table.to_csv(output_dir / "training_history.csv", index=False)
-    for name, title in (("accuracy", "Accuracy"), ("loss", "Loss")):
-        _plot_curves(table, name, title, output_dir / f"{name}.png")
-
-
-def _plot_curves(table: pd.DataFrame, name: str, title: str, path: Path) -> None:
-    figure = new_figure()
-    axes = figure.add_subplot()
-    for split, color, marker in (("train", "#E69F00", "o"), ("validation", "#0072B2", "s")):
-        if f"{split}_{name}" in table:
-            axes.plot(table["epoch"], table[f"{split}_{name}"], color=color, marker=marker, label=split)
-    axes.set(xlabel="epoch", ylabel=title, title=f"{title} over the training")
-    axes.locator_params(axis="x", integer=True)
-    axes.grid(alpha=0.3)
-    axes.legend()
-    save_figure(figure, path)
+    for name in ("accuracy", "loss"):
+        figure = new_figure()
+        axes = figure.add_subplot()
+        for split, color, marker in (("train", "#E69F00", "o"), ("validation", "#0072B2", "s")):
+            if f"{split}_{name}" in table:
+                axes.plot(table["epoch"], table[f"{split}_{name}"], color=color, marker=marker, label=split)
+        axes.set(xlabel="epoch", ylabel=name.capitalize(), title=f"{name.capitalize()} over the training")
+        axes.locator_params(axis="x", integer=True)
+        axes.grid(alpha=0.3)
+        axes.legend()
+        save_figure(figure, output_dir / f"{name}.png")

@@ -6,7 +6,7 @@ import atexit
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import cache, partial
 from typing import Any
 
@@ -22,10 +22,8 @@ def training_loader(
     images: Dataset, batches: BatchSampler, args: TrainingArguments, device: torch.device
 ) -> DataLoaderShard:
     """A data loader that accelerate splits no further: `batches` are those of this process already."""
-    non_blocking = args.accelerator_config.non_blocking
-    return DataLoaderShard(
-        images, device=device, batch_sampler=batches, _non_blocking=non_blocking, **_loader_options(args)
-    )
+    options = _loader_options(args) | {"_non_blocking": args.accelerator_config.non_blocking}
+    return DataLoaderShard(images, device=device, batch_sampler=batches, **options)
 
 
 def evaluation_loader(images: Dataset, args: TrainingArguments) -> DataLoader:
@@ -44,7 +42,7 @@ def _loader_options(args: TrainingArguments) -> dict[str, Any]:
         "in_order": args.dataloader_in_order,
         # Else it draws from the generator of the training, at other times in a run that is resumed.
         "generator": torch.Generator(),
-        "worker_init_fn": worker_start(),
+        "worker_init_fn": partial(_start_worker, _exiting()),
     }
 
 
@@ -59,15 +57,6 @@ def end_workers(loaders: Iterable[Any]) -> None:
             loader.base_dataloader._iterator = None
 
 
-def worker_start() -> Callable[[int], None]:
-    """A `worker_init_fn`: a data loader's worker passes over SIGTERM until the process that trains is exiting.
-
-    Slurm and service managers signal all processes of a job, and the one that trains still needs its workers to finish
-    the step at hand.
-    """
-    return partial(_start_worker, _exiting())
-
-
 @cache
 def _exiting() -> Any:
     """What tells the workers. multiprocessing, which registered earlier, terminates them after it is set."""
@@ -77,6 +66,12 @@ def _exiting() -> Any:
 
 
 def _start_worker(exiting: Any, worker_id: int) -> None:
+    """Let a data loader's worker pass over SIGTERM until the process that trains is exiting.
+
+    Slurm and service managers signal all processes of a job, and the one that trains still needs its workers to finish
+    the step at hand.
+    """
+
     def receive(*_: Any) -> None:
         if exiting.value:
             os._exit(0)  # of any other end torch would say that a worker was killed

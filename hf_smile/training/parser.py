@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from transformers.hf_argparser import HfArgumentParser
 
@@ -17,6 +17,13 @@ class SettingsParser(HfArgumentParser):
 
     def __init__(self, types: Sequence[type]) -> None:
         super().__init__(types, add_help=False, allow_abbrev=False)
+
+    def read(self, argv: Sequence[str]) -> tuple[list[Any], list[str]]:
+        """The settings of each type, and words that belong to none."""
+        *groups, unknown = self.parse_args_into_dataclasses(
+            read_words(argv), return_remaining_strings=True, look_for_args_file=False
+        )
+        return groups, unknown
 
     def error(self, message: str) -> NoReturn:
         raise SmileError(f"{message}\nAll settings: hf-smile train --help")
@@ -35,7 +42,5 @@ def check_words(argv: Sequence[str]) -> tuple[DataArguments, TrainingSettings]:
     >>> data.data_dir, training.learning_rate
     ('data/sample', 0.001)
     """
-    data, _, _, training, *_ = SettingsParser(list(SETTINGS.values())).parse_args_into_dataclasses(
-        read_words(argv), return_remaining_strings=True, look_for_args_file=False
-    )
+    (data, *_, training), _ = SettingsParser(list(SETTINGS.values())).read(argv)
     return data, training

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,21 +21,24 @@ from hf_smile.training.settings import ModelArguments
 
 
 class RecordedTrainer(ResumableTrainer):
-    """Remembers what it has evaluated, and writes and publishes the model card from that."""
+    """Remembers what it has evaluated, and writes and publishes the model card from that.
+
+    Attributes:
+        class_counts: (K,) training images of each class.
+        evaluated: what was last evaluated with the weights as they are, and the answers, by `metric_key_prefix`.
+        folded: what `fold_after_training` has put into the model.
+    """
 
     args: SmileTrainingArguments
     model: PreTrainedModel
     labels: LabelSet
     augmentation: AugmentationArguments
     class_counts: np.ndarray
-    """(K,) training images of each class."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.evaluated: dict[str, tuple[Dataset, EvalLoopOutput]] = {}
-        """What was last evaluated with the weights as they are, and the answers, by `metric_key_prefix`."""
         self.folded: Folded | None = None
-        """What `fold_after_training` has put into the model."""
 
     def forget_evaluations(self) -> None:
         """The weights have changed."""
@@ -67,14 +69,12 @@ class RecordedTrainer(ResumableTrainer):
         settings = to_recipe((model, self.augmentation, self.args))
         return {name: value for name, value in settings.items() if name not in unknown}
 
-    def record(self) -> dict[str, Any]:
-        """Write settings, versions, predictions, metrics and their pictures to the output folder.
-
-        Returns:
-            The metrics of `finish_run`; nothing in all processes but the first.
+    def create_model_card(self) -> None:
+        """Write the model card `README.md`, and beside it settings, versions, predictions, metrics and their pictures.
 
         Raises:
-            SmileModelError: the test data were not evaluated with the weights as they are.
+            SmileModelError: the test data were not evaluated with the weights as they are:
+                `evaluate(test_dataset, metric_key_prefix="test")`.
         """
         if "test" not in self.evaluated:
             raise SmileModelError(
@@ -82,36 +82,40 @@ class RecordedTrainer(ResumableTrainer):
                 "trainer.evaluate(test_dataset, metric_key_prefix='test')"
             )
         images, output = self.evaluated["test"]
-        splits, folded = {"test": images.with_format(None)}, self.folded
+        splits, logits = DatasetDict(test=images.with_format(None)), None
         if self.eval_dataset is not None:
             splits["validation"] = self.eval_dataset.with_format(None)
-        if folded is None:
-            logits = None
-            if self.eval_dataset is not None:
+            if self.folded is None:
                 logits = self.predict(self.eval_dataset).predictions.astype(np.float64)
-            shares = self.class_counts / self.class_counts.sum()
-            folded = Folded(1.0, "not fitted; `fold_after_training` fits one", 0.0, shares, logits)
-        if not self.is_world_process_zero():
-            return {}
-        folder = Path(str(self.args.output_dir))
-        start_run(folder, self.describe_settings())
-        metrics = finish_run(folder, DatasetDict(splits), output.predictions, folded, self.describe_choice())
-        mark_finished(folder, metrics)
-        return metrics
+        shares = self.class_counts / self.class_counts.sum()
+        folded = self.folded or Folded(1.0, "not fitted; `fold_after_training` fits one", 0.0, shares, logits)
+        if self.is_world_process_zero():
+            settings = self.describe_settings()
+            start_run(str(self.args.output_dir), settings)
+            self.write_results(splits, output.predictions, folded, settings)
 
-    def create_model_card(self) -> None:
-        """Write the model card `README.md`, and beside it the record of the run that it tells of.
+    def write_results(
+        self, splits: DatasetDict, logits: np.ndarray, folded: Folded, settings: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Write predictions, metrics, their pictures and the model card, by which a run is finished.
 
-        Raises:
-            SmileModelError: the test data were not evaluated: `evaluate(test_dataset, metric_key_prefix="test")`.
+        Args:
+            splits: with `test`, and `validation` where there is one.
+            logits: (N, K) of the saved model on the test split.
+            folded: what `fold_after_training` put into it.
+            settings: as in `recipe.yaml`.
+
+        Returns:
+            The metrics of `finish_run`.
         """
         from hf_smile import write_model_card  # by its public name, because hub stands above this room
 
-        if metrics := self.record():
-            settings = self.describe_settings()
-            about = {name: settings[name] for name in ("backbone", "pretrained")}
-            plain_timm = "head_hidden_size" not in settings
-            write_model_card(str(self.args.output_dir), metrics, plain_timm=plain_timm, **about)
+        folder = str(self.args.output_dir)
+        metrics = finish_run(folder, splits, logits, folded, self.describe_choice())
+        about = {name: settings[name] for name in ("backbone", "pretrained")}
+        write_model_card(folder, metrics, plain_timm="head_hidden_size" not in settings, **about)
+        mark_finished(folder, metrics)
+        return metrics
 
     def push_to_hub(  # type: ignore[override]
         self,

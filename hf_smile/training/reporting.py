@@ -9,12 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 from transformers import TrainerCallback
-from transformers.integrations import (
-    TensorBoardCallback,
-    TrackioCallback,
-    WandbCallback,
-    get_reporting_integration_callbacks,
-)
+from transformers.integrations import TensorBoardCallback, WandbCallback, get_reporting_integration_callbacks
 
 if TYPE_CHECKING:
     from hf_smile.training.trainer import SmileTrainer
@@ -67,10 +62,9 @@ def _report_picture(tracker: TrainerCallback, name: str, path: Path, step: int) 
     if isinstance(tracker, TensorBoardCallback):
         pixels = np.asarray(Image.open(path).convert("RGB"))
         tracker.tb_writer.add_image(name, pixels, step, dataformats="HWC")
-    elif isinstance(tracker, TrackioCallback):
-        tracker._trackio.log({name: tracker._trackio.Image(str(path))})
-    elif isinstance(tracker, WandbCallback):
-        tracker._wandb.log({name: tracker._wandb.Image(str(path))})
+    else:
+        library = tracker._wandb if isinstance(tracker, WandbCallback) else tracker._trackio
+        library.log({name: library.Image(str(path))})
 
 
 def _nothing(*args: Any, **kwargs: Any) -> None:

@@ -14,16 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import (
-    EarlyStoppingCallback,
-    Trainer,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
-)
+from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainerControl, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_utils import TrainOutput, rotate_checkpoints
+from transformers.trainer_utils import EvalLoopOutput, TrainOutput, rotate_checkpoints
 
 from hf_smile.errors import SmileError, SmileModelError
 from hf_smile.training.checkpoints import UNFINISHED, last_whole_checkpoint, move_into_place, seal
@@ -47,6 +40,11 @@ class ResumableTrainer(Trainer):
     - A loss that is not finite ends the run before it reaches the weights.
 
     Batches carry `image_ids`, a list of strings, for the message about the last.
+
+    Attributes:
+        loss_so_far: sum of the losses of this process that are not logged yet.
+        hits_so_far: right answers and answers, likewise.
+        loaders: accelerate's, whose workers outlive an epoch.
     """
 
     control: TrainerControl
@@ -58,15 +56,12 @@ class ResumableTrainer(Trainer):
         self.args.logging_nan_inf_filter = False  # `training_step` looks already, and that is waiting once a step
         self.args.restore_callback_states_from_checkpoint = True  # or early stopping would count afresh
         self.loss_so_far = torch.zeros(())
-        """Sum of the losses of this process that are not logged yet."""
         self.hits_so_far = torch.zeros(2, dtype=torch.int64)
-        """Right answers and answers, likewise."""
         self._logged_step = 0
         self._checkpoint: Path | None = None
         self._evaluation_is_due = False
         self._interruption = _Interruption(self)
         self.loaders: dict[str, Any] = {}
-        """accelerate's, whose workers outlive an epoch."""
 
     def train(self, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> TrainOutput:
         """As `Trainer.train`. A run that is at its end already is not trained any further.
@@ -163,11 +158,8 @@ class ResumableTrainer(Trainer):
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """As `Trainer.evaluate`. On SIGTERM in training, what is left is saved to be evaluated later."""
-        if not self.is_in_train:
-            with self._loading():
-                return super().evaluate(*args, **kwargs)
         try:
-            if self._interruption.agreed():
+            if self.is_in_train and self._interruption.agreed():
                 raise _EvaluationStopped
             return super().evaluate(*args, **kwargs)
         except _EvaluationStopped:
@@ -175,9 +167,9 @@ class ResumableTrainer(Trainer):
             self._save_checkpoint(self.model, None)
             raise self._interruption.exit() from None
 
-    def predict(self, *args: Any, **kwargs: Any) -> Any:
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
         with nullcontext() if self.is_in_train else self._loading():
-            return super().predict(*args, **kwargs)
+            return super().evaluation_loop(*args, **kwargs)
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         """Whole or not at all. `best_global_step` says which is the best; a path would break when they are moved."""
@@ -204,8 +196,8 @@ class ResumableTrainer(Trainer):
         state.best_model_checkpoint = None
         if self.args.should_save:
             state.save_to_json(str(aside / name / TRAINER_STATE_NAME))
-            so_far = {"losses": losses, "hits": hits, "logged_step": self._logged_step}
-            so_far["evaluation_is_due"] = self._evaluation_is_due
+            due = {"logged_step": self._logged_step, "evaluation_is_due": self._evaluation_is_due}
+            so_far = {"losses": losses, "hits": hits, **due}
             (aside / name / EPOCH_SO_FAR).write_text(json.dumps(so_far, indent=2) + "\n", encoding="utf-8")
             seal(aside / name)
             move_into_place(aside / name, folder / name)
@@ -283,14 +275,10 @@ class _Interruption(TrainerCallback):
             logger.warning("\nSIGTERM: %s is saved; the same command resumes from there", saved)
         return SystemExit(TERMINATED)
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, *_: Any, **kwargs: Any) -> None:
         self.trainer.make_up()
 
-    def on_epoch_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_epoch_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Of a resumed run, the end may have come with the checkpoint, or with the evaluation that was made up for."""
         stopped = any(
             callback.early_stopping_patience_counter >= callback.early_stopping_patience
@@ -299,16 +287,14 @@ class _Interruption(TrainerCallback):
         if stopped or control.should_training_stop or state.global_step >= state.max_steps:
             raise _AtItsEnd
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if self.agreed() and not (control.should_training_stop or float(state.epoch or 0).is_integer()):
             control.should_save = True  # at the end of an epoch, what is due then comes first
 
-    def on_prediction_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_prediction_step(self, *_: Any, **kwargs: Any) -> None:
         if self.trainer.is_in_train and self.agreed():
             raise _EvaluationStopped
 
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_save(self, *_: Any, **kwargs: Any) -> None:
         if self.agreed():
             raise self.exit()

@@ -6,7 +6,7 @@ import json
 import logging
 import platform
 import shutil
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -41,37 +41,20 @@ LOOKS = "test_looks.json"
 BAD_IMAGES = "bad_images.csv"
 
 _LEFT_BY_A_RUN = (
-    RECIPE,
-    RESULT,
-    "README.md",
-    "accuracy.png",
-    BAD_IMAGES,
-    "config.json",
-    "confusion_matrix.png",
-    "loss.png",
-    "model.safetensors",
-    "onnx/model.onnx",
-    "onnx/model_quantized.onnx",
-    "prior_adjustment.png",
-    SPLITS_FILE,
-    "test_predictions.csv",
-    "training_history.csv",
-    "validation_predictions.csv",
-    "versions.json",
+    *(RECIPE, RESULT, BAD_IMAGES, SPLITS_FILE, "versions.json", "training_history.csv"),
+    *("config.json", "model.safetensors", "onnx/model.onnx", "onnx/model_quantized.onnx"),
+    *("README.md", "accuracy.png", "loss.png", "confusion_matrix.png", "prior_adjustment.png"),
+    *("test_predictions.csv", "validation_predictions.csv"),
 )
-_AFTER_TRAINING = {"temperature", "prior_adjustment"}
+_AFTER_TRAINING = ("temperature", "prior_adjustment")
+_LENGTH = ("num_train_epochs", "max_steps")
 _OF_THE_MACHINE = {
-    "use_cpu",
-    "data_dir",
-    "output_dir",
-    "dataloader_num_workers",
-    "dataloader_prefetch_factor",
-    "per_device_eval_batch_size",
-    "save_total_limit",
+    *("use_cpu", "data_dir", "output_dir", "dataloader_num_workers", "dataloader_prefetch_factor"),
+    *("per_device_eval_batch_size", "save_total_limit"),
 }
 # A run may be continued for longer, on moved data, or on another machine; what is folded into the model when the
 # training is done may be folded again. All else would make it another run.
-_MAY_CHANGE = {*_AFTER_TRAINING, *_OF_THE_MACHINE, "num_train_epochs", "max_steps", "early_stopping_patience"}
+_MAY_CHANGE = {*_AFTER_TRAINING, *_OF_THE_MACHINE, *_LENGTH, "early_stopping_patience"}
 _PACKAGES = ["hf_smile", "torch", "torchvision", "timm", "transformers", "datasets", "accelerate", "evaluate"]
 _PACKAGES += ["huggingface_hub", "safetensors", "numpy", "pandas", "scikit-learn", "pillow"]
 
@@ -111,45 +94,46 @@ def open_run(output_dir: str | Path, recipe: dict[str, Any], overwrite: bool = F
     earlier = _read_recipe(folder / RECIPE)
     if earlier is None and checkpoint is not None:
         raise SmileError(f"{folder} holds checkpoints without a readable {RECIPE}; start afresh with --overwrite")
-    if earlier is not None and (checkpoint is not None or (folder / RESULT).exists()):
-        fixed = [{name: run[name] for name in {*run} - _MAY_CHANGE} for run in (earlier, recipe)]
-        if changed := differences(*fixed):
-            listed = ", ".join(f"{name} {before} -> {now}" for name, (before, now) in changed.items())
-            raise SmileError(
-                f"{folder} holds a run with other settings ({listed}).\n"
-                "Name another --output_dir, or start afresh in this one with --overwrite."
-            )
-        if (folder / RESULT).exists() and not _goes_on(earlier, recipe):
-            raise SmileError(
-                f"{folder} holds a finished run; its results are in {folder / RESULT}.\n"
-                "Name another --output_dir, start afresh with --overwrite, go on with more --num_train_epochs, or\n"
-                "let it decide otherwise with another --prior_adjustment or --temperature, without training anew."
-            )
-        if checkpoint is None and (folder / RESULT).exists():
-            raise SmileError(
-                f"{folder} holds a finished run without its checkpoints, so there is nothing to go on from; "
-                "name another --output_dir, or start afresh with --overwrite"
-            )
-        changed = _only_after_training(earlier, recipe)
-        if changed and (folder / RESULT).exists():
-            listed = ", ".join(f"{name} {before} -> {now}" for name, (before, now) in changed.items())
+    finished = (folder / RESULT).exists()
+    if earlier is None or not (checkpoint or finished):
+        return None
+    changed = differences(earlier, recipe)
+    if another := changed.keys() - _MAY_CHANGE:
+        raise SmileError(
+            f"{folder} holds a run with other settings ({_listed(changed, another)}).\n"
+            "Name another --output_dir, or start afresh in this one with --overwrite."
+        )
+    if finished:
+        _check_that_it_goes_on(folder, earlier, recipe, checkpoint)
+        if (decides := changed.keys() - _OF_THE_MACHINE) and decides <= {*_AFTER_TRAINING}:
+            listed = _listed(changed, decides)
             logger.warning("%s: nothing is trained; %s changes the saved model", folder, listed)
-        if checkpoint is not None:
-            _warn_of_another_length(folder, earlier, recipe)
-    return checkpoint
-
-
-def _warn_of_another_length(folder: Path, earlier: dict[str, Any], recipe: dict[str, Any]) -> None:
-    """The learning rate is a function of the share of the run that is done, which the new length changes."""
+    # The learning rate is a function of the share of the run that is done, which the new length changes.
     schedule = recipe.get("lr_scheduler_type", "cosine")
-    lengths = [{name: run.get(name) for name in ("num_train_epochs", "max_steps")} for run in (earlier, recipe)]
-    changed = differences(*lengths)
-    if changed and not schedule.startswith("constant"):
-        listed = ", ".join(f"{name} {before} -> {now}" for name, (before, now) in changed.items())
+    if (length := changed.keys() & {*_LENGTH}) and not schedule.startswith("constant"):
         logger.warning(
             "%s: %s bends the learning rate (%s): what is trained already followed the schedule of the earlier length, "
             "so the result is not that of a run of this length. For that, start afresh with --overwrite.",
-            *(folder, listed, schedule),
+            *(folder, _listed(changed, length), schedule),
+        )
+    return checkpoint
+
+
+def _check_that_it_goes_on(
+    folder: Path, earlier: dict[str, Any], recipe: dict[str, Any], checkpoint: Path | None
+) -> None:
+    """See that a finished run is to be longer, or to decide otherwise, and can be."""
+    longer = any((recipe.get(name) or 0) > (earlier.get(name) or 0) for name in _LENGTH)
+    if not longer and all((recipe.get(name) or 0) == (earlier.get(name) or 0) for name in _AFTER_TRAINING):
+        raise SmileError(
+            f"{folder} holds a finished run; its results are in {folder / RESULT}.\n"
+            "Name another --output_dir, start afresh with --overwrite, go on with more --num_train_epochs, or\n"
+            "let it decide otherwise with another --prior_adjustment or --temperature, without training anew."
+        )
+    if checkpoint is None:
+        raise SmileError(
+            f"{folder} holds a finished run without its checkpoints, so there is nothing to go on from; "
+            "name another --output_dir, or start afresh with --overwrite"
         )
 
 
@@ -158,10 +142,8 @@ def is_finished(output_dir: str | Path, recipe: dict[str, Any]) -> bool:
     folder = Path(output_dir)
     if not (folder / RESULT).is_file():
         return False
-    earlier = _read_recipe(folder / RECIPE) or {}
-    matters = {"num_train_epochs", "max_steps", "early_stopping_patience", *_AFTER_TRAINING}
-    may_differ = {"processes", *_MAY_CHANGE} - matters
-    return all(earlier.get(name) == recipe.get(name) for name in {*earlier, *recipe} - may_differ)
+    changed = differences(_read_recipe(folder / RECIPE) or {}, recipe)
+    return changed.keys() <= {"processes", *_OF_THE_MACHINE}
 
 
 def start_run(output_dir: str | Path, recipe: dict[str, Any], overwrite: bool = False) -> None:
@@ -175,11 +157,13 @@ def start_run(output_dir: str | Path, recipe: dict[str, Any], overwrite: bool = 
         clear_run(folder)
     (folder / RESULT).unlink(missing_ok=True)
     write_text(folder / RECIPE, yaml.safe_dump(recipe, sort_keys=False))
-    versions: dict[str, Any] = {"python": platform.python_version()}
-    versions |= {package: version(package) for package in _PACKAGES}
-    versions["platform"] = platform.platform()
-    versions["cpu_cores"] = own_cores()
-    versions["accelerators"] = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    versions = {
+        "python": platform.python_version(),
+        **{package: version(package) for package in _PACKAGES},
+        "platform": platform.platform(),
+        "cpu_cores": own_cores(),
+        "accelerators": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+    }
     (folder / "versions.json").write_text(json.dumps(versions, indent=2) + "\n", encoding="utf-8")
 
 
@@ -209,9 +193,8 @@ def finish_run(
     for split, probabilities in predicted.items():
         ids, label_ids = splits[split]["image_id"], splits[split]["label"]
         write_predictions(folder / f"{split}_predictions.csv", ids, label_ids, probabilities, labels=labels)
-    label_ids = splits["test"]["label"]
-    path = folder / "confusion_matrix.png"
-    plot_confusion_matrix(label_ids, predicted["test"].argmax(axis=1), path, "Test split", labels)
+    label_ids, predicted_ids = splits["test"]["label"], predicted["test"].argmax(axis=1)
+    plot_confusion_matrix(label_ids, predicted_ids, folder / "confusion_matrix.png", "Test split", labels)
     after = describe(folded, splits, logits)
     if table := after["decision"]["trade_off"]:
         path = folder / "prior_adjustment.png"
@@ -230,9 +213,8 @@ def record_look(output_dir: str | Path, image_ids: Sequence[str]) -> None:
     """
     folder = Path(output_dir)
     looks = _read_looks(folder)
-    settings = {
-        name: value for name, value in (_read_recipe(folder / RECIPE) or {}).items() if name not in _OF_THE_MACHINE
-    }
+    recipe = _read_recipe(folder / RECIPE) or {}
+    settings = {name: value for name, value in recipe.items() if name not in _OF_THE_MACHINE}
     test_split = images_digest(image_ids)
     earlier = next((look["settings"] for look in reversed(looks) if look["test_split"] == test_split), None)
     if settings == earlier:
@@ -264,6 +246,11 @@ def differences(earlier: dict[str, Any], recipe: dict[str, Any]) -> dict[str, li
     return {name: [before, now] for name, (before, now) in pairs.items() if before != now}
 
 
+def _listed(changed: dict[str, list[Any]], names: Set[str]) -> str:
+    """Those of the `differences` that are named, as words."""
+    return ", ".join(f"{name} {before} -> {now}" for name, (before, now) in changed.items() if name in names)
+
+
 def mark_finished(output_dir: str | Path, metrics: dict[str, Any]) -> None:
     """Write `test_metrics.json`, which marks a finished run and so comes last. An undefined number is null there."""
     write_text(Path(output_dir) / RESULT, to_json(metrics))
@@ -279,17 +266,6 @@ def clear_run(folder: Path) -> None:
     for name in _LEFT_BY_A_RUN:
         if name != BAD_IMAGES:
             (folder / name).unlink(missing_ok=True)
-
-
-def _only_after_training(earlier: dict[str, Any], recipe: dict[str, Any]) -> dict[str, list[Any]]:
-    """What changed, where it is all applied after the training."""
-    changed = {name: pair for name, pair in differences(earlier, recipe).items() if name not in _OF_THE_MACHINE}
-    return changed if changed.keys() <= {*_AFTER_TRAINING} else {}
-
-
-def _goes_on(earlier: dict[str, Any], recipe: dict[str, Any]) -> bool:
-    longer = any((recipe.get(name) or 0) > (earlier.get(name) or 0) for name in ("num_train_epochs", "max_steps"))
-    return longer or any((recipe.get(name) or 0) != (earlier.get(name) or 0) for name in _AFTER_TRAINING)
 
 
 def _read_recipe(path: Path) -> dict[str, Any] | None:

@@ -96,11 +96,10 @@ class EpochBatches(BatchSampler):
         super().__init__(sampler, batch_size, drop_last)
         self.process, self.processes = process, processes
         together = batch_size * processes
-        self._draws = len(sampler)  # type: ignore[arg-type]
-        self._draws -= self._draws % together if drop_last else 0
+        images = len(sampler)  # type: ignore[arg-type]
+        self._draws = images - images % together if drop_last else images
         if self._draws < processes:
             whole = f" in batches of {batch_size}" if drop_last else ""
-            images = len(sampler)  # type: ignore[arg-type]
             raise SmileDataError(f"{images} images are too few for {processes} processes{whole}")
         self._batches = min(ceil(self._draws / together), self._draws // processes)
 

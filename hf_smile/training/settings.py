@@ -9,14 +9,15 @@ import re
 import shutil
 import textwrap
 from collections.abc import Iterable, Sequence
-from dataclasses import Field, dataclass, field, fields
+from dataclasses import Field, dataclass, fields
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import yaml
 
-from hf_smile.data.arguments import AugmentationArguments, DataArguments
+from hf_smile.data.arguments import AugmentationArguments, DataArguments, setting
 from hf_smile.errors import SmileError
 from hf_smile.utils.model_files import DEFAULT_BACKBONE
 from hf_smile.utils.shipped import shipped
@@ -31,117 +32,66 @@ LOSSES = ["cross_entropy", "gce"]
 class ModelArguments:
     """The backbone and its head."""
 
-    backbone: str = field(
-        default=DEFAULT_BACKBONE, metadata={"help": "timm model on the Hub, local folder in Hub layout, or timm name"}
-    )
-    pretrained: bool = field(default=True, metadata={"help": "start from the backbone's weights"})
-    image_size: int | None = field(
-        default=None, metadata={"help": "side of the input in pixels; the backbone's own when left out"}
-    )
-    crop_pct: float = field(
-        default=1.0, metadata={"help": "look at this share of an image's side, its centre; not while training"}
-    )
-    head_hidden_size: int | None = field(
-        default=None, metadata={"help": "hidden units of a two-layer head; linear when left out"}
-    )
-    freeze_backbone: bool = field(default=False, metadata={"help": "train the head alone"})
-    freeze_stages: int | None = field(
-        default=None, metadata={"help": "freeze the stem and this many stages of the backbone; nothing when left out"}
-    )
-    drop_path: float = field(default=0.0, metadata={"help": "leave out residual branches with up to this probability"})
+    backbone: str = setting(DEFAULT_BACKBONE, "timm model on the Hub, local folder in Hub layout, or timm name")
+    pretrained: bool = setting(True, "start from the backbone's weights")
+    image_size: int | None = setting(None, "side of the input in pixels; the backbone's own when left out")
+    crop_pct: float = setting(1.0, "look at this share of an image's side, its centre; not while training")
+    head_hidden_size: int | None = setting(None, "hidden units of a two-layer head; linear when left out")
+    freeze_backbone: bool = setting(False, "train the head alone")
+    freeze_stages: int | None = setting(None, "freeze the stem and this many stages; nothing when left out")
+    drop_path: float = setting(0.0, "leave out residual branches with up to this probability")
 
 
 @dataclass
 class TrainingSettings:
     """What `SmileTrainingArguments` has beyond `transformers.TrainingArguments`, or by another default."""
 
-    output_dir: str = field(default="outputs/model", metadata={"help": "where the run leaves all it makes"})
-    overwrite: bool = field(default=False, metadata={"help": "start afresh in an output folder that holds a run"})
-    ema_decay: float = field(
-        default=0.995, metadata={"help": "average the weights exponentially with this decay, which is saved; 0 is off"}
+    output_dir: str = setting("outputs/model", "where the run leaves all it makes")
+    overwrite: bool = setting(False, "start afresh in an output folder that holds a run")
+    ema_decay: float = setting(0.995, "average the weights exponentially with this decay, which is saved; 0 is off")
+    select_best: str = setting(
+        "accuracy",
+        "validation metric that chooses the checkpoint; last: no choosing, the last epoch is kept",
+        choices=["accuracy", "macro_f1", "balanced_accuracy", "nll", "last"],
     )
-    select_best: str = field(
-        default="accuracy",
-        metadata={
-            "help": "validation metric that chooses the checkpoint; last: no choosing, the last epoch is kept",
-            "choices": ["accuracy", "macro_f1", "balanced_accuracy", "nll", "last"],
-        },
-    )
-    early_stopping_patience: int | None = field(
-        default=None, metadata={"help": "stop after this many epochs without a better validation metric"}
-    )
+    early_stopping_patience: int | None = setting(None, "stop after so many epochs without a better validation metric")
 
-    temperature: float | None = field(
-        default=None,
-        metadata={"help": "divide the logits of the saved model by this; fitted on validation, if any, when left out"},
-    )
-    prior_adjustment: float = field(
-        default=0.0,
-        metadata={
-            "help": "let the saved model name rare classes more readily: minus this times the log of their share"
-        },
-    )
+    temperature: float | None = setting(None, "divide the saved logits by this; fitted on validation when left out")
+    prior_adjustment: float = setting(0.0, "name rare classes more readily: minus this times the log of their share")
 
-    imbalance: str = field(
-        default="none", metadata={"help": "what is done about classes of unequal size", "choices": IMBALANCE}
-    )
-    logit_adjustment_tau: float = field(
-        default=1.0, metadata={"help": "strength of --imbalance logit_adjustment: times the log prior"}
-    )
-    loss: str = field(
-        default="cross_entropy",
-        metadata={"help": "gce is generalized cross-entropy, against noisy labels", "choices": LOSSES},
-    )
-    mixup: float = field(
-        default=0.0, metadata={"help": "blend images of a batch, by shares of Beta(this, this); 0 is off"}
-    )
-    cutmix: float = field(
-        default=0.0,
-        metadata={"help": "paste rectangles between images of a batch, by shares of Beta(this, this); 0 is off"},
-    )
-    layer_decay: float = field(
-        default=1.0, metadata={"help": "each layer learns this times as fast as the one above it; 1 is off"}
-    )
-    warmup_frozen_epochs: int = field(default=0, metadata={"help": "first epochs that train the head alone"})
-    head_learning_rate: float | None = field(
-        default=None, metadata={"help": "highest learning rate of these first epochs; learning_rate when left out"}
-    )
+    imbalance: str = setting("none", "what is done about classes of unequal size", choices=IMBALANCE)
+    logit_adjustment_tau: float = setting(1.0, "strength of --imbalance logit_adjustment: times the log prior")
+    loss: str = setting("cross_entropy", "gce is generalized cross-entropy, against noisy labels", choices=LOSSES)
+    mixup: float = setting(0.0, "blend images of a batch, by shares of Beta(this, this); 0 is off")
+    cutmix: float = setting(0.0, "paste rectangles between images of a batch, by shares of Beta(this, this); 0 is off")
+    layer_decay: float = setting(1.0, "each layer learns this times as fast as the one above it; 1 is off")
+    warmup_frozen_epochs: int = setting(0, "first epochs that train the head alone")
+    head_learning_rate: float | None = setting(None, "highest rate of these first epochs; learning_rate when left out")
 
-    seed: int = field(default=42, metadata={"help": "of the splits and of all that is drawn"})
-    num_train_epochs: float = field(default=15, metadata={"help": "number of passes over the training images"})
-    per_device_train_batch_size: int = field(default=32, metadata={"help": "images per step and device"})
-    per_device_eval_batch_size: int = field(default=64, metadata={"help": "images per evaluation step and device"})
-    learning_rate: float = field(default=5e-4, metadata={"help": "the highest learning rate"})
-    lr_scheduler_type: str = field(
-        default="cosine",
-        metadata={
-            "help": "shape of the learning rate over the run; with --warmup_steps 0.25, cosine is the one-cycle shape"
-        },
+    seed: int = setting(42, "of the splits and of all that is drawn")
+    num_train_epochs: float = setting(15, "number of passes over the training images")
+    per_device_train_batch_size: int = setting(32, "images per step and device")
+    per_device_eval_batch_size: int = setting(64, "images per evaluation step and device")
+    learning_rate: float = setting(5e-4, "the highest learning rate")
+    lr_scheduler_type: str = setting(
+        "cosine", "shape of the learning rate over the run; with --warmup_steps 0.25, cosine is the one-cycle shape"
     )
-    warmup_steps: float = field(default=0.1, metadata={"help": "steps, or share of the run below 1, of rising rate"})
-    weight_decay: float = field(default=0.01, metadata={"help": "of AdamW"})
-    label_smoothing_factor: float = field(default=0.05, metadata={"help": "of the training loss, against noisy labels"})
-    shuffle_buffer_size: int = field(
-        default=1000, metadata={"help": "images that are held and shuffled, where they are streamed from shards"}
-    )
-    dataloader_num_workers: int | None = field(
-        default=None, metadata={"help": "loading processes; when left out, up to 8 beside a GPU and none on a CPU"}
-    )
-    dataloader_persistent_workers: bool = field(default=True, metadata={"help": "keep the loading processes"})
-    dataloader_pin_memory: bool = field(
-        default=True, metadata={"help": "load into memory that a GPU copies from without waiting"}
-    )
-    bf16: bool | None = field(
-        default=None, metadata={"help": "compute in bfloat16 where that is exact enough; by default where a GPU can"}
-    )
-    use_cpu: bool = field(default=False, metadata={"help": "compute on the CPU, also where there is a GPU"})
-    push_to_hub: bool = field(default=False, metadata={"help": "publish the finished run as hub_model_id"})
-    hub_model_id: str | None = field(default=None, metadata={"help": "where to publish: owner/name"})
-    hub_private_repo: bool = field(default=False, metadata={"help": "publish where nobody else sees it"})
+    warmup_steps: float = setting(0.1, "steps, or share of the run below 1, of rising rate")
+    weight_decay: float = setting(0.01, "of AdamW")
+    label_smoothing_factor: float = setting(0.05, "of the training loss, against noisy labels")
+    shuffle_buffer_size: int = setting(1000, "images that are held and shuffled, where they are streamed from shards")
+    dataloader_num_workers: int | None = setting(None, "loading processes; by default up to 8 with a GPU, else none")
+    dataloader_persistent_workers: bool = setting(True, "keep the loading processes")
+    dataloader_pin_memory: bool = setting(True, "load into memory that a GPU copies from without waiting")
+    bf16: bool | None = setting(None, "compute in bfloat16 where that is exact enough; by default where a GPU can")
+    use_cpu: bool = setting(False, "compute on the CPU, also where there is a GPU")
+    push_to_hub: bool = setting(False, "publish the finished run as hub_model_id")
+    hub_model_id: str | None = setting(None, "where to publish: owner/name")
+    hub_private_repo: bool = setting(False, "publish where nobody else sees it")
 
-    show_parameters: bool = field(default=False, metadata={"help": "print a line for each parameter of the network"})
-    report_to: str = field(default="none", metadata={"help": "tensorboard, trackio or wandb, if it is installed"})
-    run_name: str | None = field(default=None, metadata={"help": "for --report_to; the output folder's name"})
+    show_parameters: bool = setting(False, "print a line for each parameter of the network")
+    report_to: str = setting("none", "tensorboard, trackio or wandb, if it is installed")
+    run_name: str | None = setting(None, "for --report_to; the output folder's name")
 
     metric_for_best_model: str | None = None  # these three follow from select_best
     greater_is_better: bool | None = None
@@ -160,6 +110,7 @@ SETTINGS = {
     "training": TrainingSettings,
 }
 """Ours, in the groups in which help shows them."""
+OURS = {option.name for group in SETTINGS.values() for option in fields(group)}
 
 COMMON = {
     *("data_dir", "labels", "test_size", "validation_size", "group_by"),
@@ -168,38 +119,21 @@ COMMON = {
 }
 """What help explains; of the others it gives the names."""
 
-OTHER_NAMES = {
-    "batch_size": "per_device_train_batch_size",
-    "cpu": "use_cpu",
-    "data": "data_dir",
-    "dataset": "data_dir",
-    "dataset_name": "data_dir",
-    "decay": "weight_decay",
-    "epochs": "num_train_epochs",
-    "eval_batch_size": "per_device_eval_batch_size",
-    "freeze": "freeze_backbone",
-    "img_size": "image_size",
-    "label_smoothing": "label_smoothing_factor",
-    "lr": "learning_rate",
-    "lr_scheduler": "lr_scheduler_type",
-    "model": "backbone",
-    "model_name": "backbone",
-    "model_name_or_path": "backbone",
-    "n_epochs": "num_train_epochs",
-    "no_cuda": "use_cpu",
-    "num_epochs": "num_train_epochs",
-    "num_workers": "dataloader_num_workers",
-    "output": "output_dir",
-    "overwrite_output_dir": "overwrite",
-    "patience": "early_stopping_patience",
-    "scheduler": "lr_scheduler_type",
-    "train_batch_size": "per_device_train_batch_size",
-    "val_size": "validation_size",
-    "warmup_ratio": "warmup_steps",
-    "wd": "weight_decay",
-    "workers": "dataloader_num_workers",
+_OTHER_NAMES = {
+    "backbone": "model model_name model_name_or_path",
+    "data_dir": "dataset dataset_name",
+    "dataloader_num_workers": "workers",
+    "early_stopping_patience": "patience",
+    "freeze_backbone": "freeze",
+    "learning_rate": "lr",
+    "num_train_epochs": "epochs",
+    "overwrite": "overwrite_output_dir",
+    "per_device_train_batch_size": "batch_size train_batch_size",
+    "use_cpu": "no_cuda",
+    "weight_decay": "decay wd",
 }
-"""What other programs call a setting."""
+OTHER_NAMES = {other: ours for ours, others in _OTHER_NAMES.items() for other in others.split()}
+"""What other programs call a setting, where the name that looks most alike is another's."""
 
 
 def setting_names() -> set[str]:
@@ -208,7 +142,7 @@ def setting_names() -> set[str]:
     >>> {"rotation", "learning_rate", "gradient_checkpointing"} <= setting_names()
     True
     """
-    return {setting.name for group in SETTINGS.values() for setting in fields(group)} | _names_of_transformers()
+    return OURS | _names_of_transformers()
 
 
 @cache
@@ -261,14 +195,23 @@ def _read_recipe(name: str) -> list[str]:
         raise SmileError(f"{path}: a recipe is a list of 'setting: value' lines")
     recipe.pop("processes", None)  # in the recipe that a run leaves; how many there are is up to the launcher
     _check_names(map(str, recipe), str(path))
-    words = []
     for name, value in recipe.items():
-        if isinstance(value, dict):
-            if odd := [key for key in value if not isinstance(key, str)]:
-                raise SmileError(f"{path}: {name} holds {odd[0]!r}, which YAML takes for no text; quote it")
-            words += [f"--{name}", json.dumps(value)]
-        elif value is not None:
-            words += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
+        if isinstance(value, dict) and (odd := [key for key in value if not isinstance(key, str)]):
+            raise SmileError(f"{path}: {name} holds {odd[0]!r}, which YAML takes for no text; quote it")
+    return to_words(recipe)
+
+
+def to_words(settings: dict[str, Any]) -> list[str]:
+    """Settings as words of a command line. What is None is left out.
+
+    >>> to_words({"mixup": 0.2, "labels": ["smile", "NOT smile"]})
+    ['--mixup', '0.2', '--labels', 'smile', 'NOT smile']
+    """
+    words = []
+    for name, value in settings.items():
+        if value is not None:
+            values = value if isinstance(value, list) else [json.dumps(value) if isinstance(value, dict) else value]
+            words += [f"--{name}", *map(str, values)]
     return words
 
 
@@ -291,29 +234,28 @@ def help_text(prog: str, further: Iterable[Field] = (), width: int | None = None
         width: columns; by default, those of the terminal.
     """
     width = width or shutil.get_terminal_size().columns
-    groups = {name: [setting for setting in fields(group) if setting.metadata] for name, group in SETTINGS.items()}
-    ours = {setting.name for group in SETTINGS.values() for setting in fields(group)}
-    if further := [setting for setting in further if setting.name not in ours]:
+    groups = {name: [option for option in fields(group) if option.metadata] for name, group in SETTINGS.items()}
+    if further := [option for option in further if option.name not in OURS]:
         groups["transformers.TrainingArguments"] = further
     lines = [f"usage: {prog} [RECIPE.yaml] [--any_setting value ...]", ""]
     lines += ["Fine-tune on your data. The command line goes over the recipe,", "the recipe over the defaults."]
     for title, group in groups.items():
         lines += ["", f"{title}:"]
-        explained = [setting for setting in group if further or setting.name in COMMON]
-        lines += (line for setting in explained for line in _explain(setting, width))
-        if others := [setting.name for setting in group if setting not in explained]:
+        explained = [option for option in group if further or option.name in COMMON]
+        lines += (line for option in explained for line in _explain(option, width))
+        if others := [option.name for option in group if option not in explained]:
             lines += textwrap.wrap(", ".join(others), width, initial_indent="  also ", subsequent_indent=" " * 7)
     if not further:
         lines += ["", f"{prog} --help_all explains all, and those of transformers.TrainingArguments."]
     return "\n".join(lines)
 
 
-def _explain(setting: Field, width: int) -> list[str]:
-    is_on = setting.default is True
-    text = "turn off: " * is_on + " ".join(str(setting.metadata.get("help", "")).replace("%%", "%").split())
-    if choices := setting.metadata.get("choices"):
+def _explain(option: Field, width: int) -> list[str]:
+    is_on = option.default is True
+    text = "turn off: " * is_on + " ".join(str(option.metadata.get("help", "")).replace("%%", "%").split())
+    if choices := option.metadata.get("choices"):
         text += f": {', '.join(map(str, choices))}"
-    if isinstance(setting.default, (str, int, float)) and not isinstance(setting.default, bool):
-        text += f" [{setting.default}]"
-    name = f"  --{'no_' * is_on}{setting.name}"
+    if isinstance(option.default, (str, int, float)) and not isinstance(option.default, bool):
+        text += f" [{option.default}]"
+    name = f"  --{'no_' * is_on}{option.name}"
     return textwrap.wrap(text or " ", width, initial_indent=f"{name:<22}  ", subsequent_indent=" " * 24)

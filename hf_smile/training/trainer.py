@@ -19,15 +19,7 @@ from timm.data import Mixup
 from timm.utils import ModelEmaV3
 from torch import nn
 from torch.nn import functional as F
-from transformers import (
-    EarlyStoppingCallback,
-    EvalPrediction,
-    PreTrainedModel,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
-)
+from transformers import EarlyStoppingCallback, EvalPrediction, PreTrainedModel, TrainerCallback, TrainerState
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import EvalLoopOutput, IntervalStrategy, TrainOutput
 from transformers.utils import SAFE_WEIGHTS_NAME
@@ -116,7 +108,6 @@ class SmileTrainer(RecordedTrainer):
         if args.mixup or args.cutmix:
             self.mixup = Mixup(args.mixup, args.cutmix, label_smoothing=0, num_classes=len(self.labels))
         self.class_counts = np.zeros(len(self.labels), np.int64)
-        """(K,) training images of each class."""
         self.augmentation = augmentation or AugmentationArguments()
         self.augment = BatchTransform(TrainingTransform(pretrained_cfg, self.augmentation), seed=args.seed)
         # Convolutions run faster this way on CPUs and on GPUs; the values stay the same.
@@ -216,9 +207,7 @@ class SmileTrainer(RecordedTrainer):
             self.optimizer = optimizer_class(groups, **options)
         return super().create_optimizer(model)
 
-    def create_scheduler(
-        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
-    ) -> torch.optim.lr_scheduler.LRScheduler:
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
         """With `head_learning_rate`, that of `head_first_schedule`."""
         args, optimizer = self.args, optimizer or self.optimizer
         if self.lr_scheduler is None and args.head_learning_rate is not None and args.warmup_frozen_epochs:
@@ -337,11 +326,9 @@ class _Following(TrainerCallback):
     def __init__(self, trainer: SmileTrainer) -> None:
         self.trainer = trainer
 
-    def on_epoch_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_epoch_begin(self, args: Any, state: TrainerState, *_: Any, **kwargs: Any) -> None:
         self.trainer.augment.set_epoch(int(state.epoch or 0))
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_step_end(self, args: Any, state: TrainerState, *_: Any, **kwargs: Any) -> None:
         if self.trainer.ema is not None:
             self.trainer.ema.update(self.trainer.model, step=state.global_step)

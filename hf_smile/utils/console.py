@@ -60,22 +60,11 @@ def run_script(main: Callable[[], None]) -> None:
     show_messages()
     try:
         main()
-    except SmileError as error:
-        if is_main_process():
-            print(f"error: {visible(_without_worker_s_traceback(error))}", file=sys.stderr)
-        sys.exit(2)
-    except RuntimeError as error:
-        if not str(error).startswith("DataLoader worker"):  # torch's words for one that died
+    except (SmileError, RuntimeError, OSError) as error:
+        if not (message := _told(error)):
             raise
-        print(f"error: {error}\n{_WORKER_DIED}", file=sys.stderr)
-        sys.exit(2)
-    except OSError as error:  # no such folder, no permission, no space left
-        if error.strerror is None:
-            raise
-        if is_main_process():
-            where = f"{error.filename}: " if error.filename is not None else ""
-            mend = "; make room there, and start it again" if error.errno in DISK_FULL else ""
-            print(f"error: {visible(where)}{error.strerror}{mend}", file=sys.stderr)
+        if is_main_process() or isinstance(error, RuntimeError):
+            print(f"error: {visible(message)}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -91,7 +80,12 @@ def visible(text: str) -> str:
     return "".join(letter if letter.isprintable() or letter == "\n" else "?" for letter in text)
 
 
-def _without_worker_s_traceback(error: SmileError) -> str:
-    """PyTorch puts the traceback of a data loader's worker into the message of the error it passes on."""
+def _told(error: SmileError | RuntimeError | OSError) -> str | None:
+    """What a user is told of an error; None of one that is not theirs."""
     message = str(error)
-    return message.partition(f"{type(error).__name__}: ")[2].strip() if message.startswith("Caught ") else message
+    if isinstance(error, OSError) and error.strerror:  # no such folder, no permission, no space left
+        where = f"{error.filename}: " if error.filename is not None else ""
+        return f"{where}{error.strerror}{'; make room there, and start it again' * (error.errno in DISK_FULL)}"
+    if isinstance(error, SmileError):  # into which PyTorch puts the traceback of a data loader's worker
+        return message.partition(f"{type(error).__name__}: ")[2].strip() if message.startswith("Caught ") else message
+    return f"{message}\n{_WORKER_DIED}" if message.startswith("DataLoader worker") else None  # torch's words

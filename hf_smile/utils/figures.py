@@ -28,12 +28,9 @@ def class_colors(labels: Iterable[str]) -> dict[str, str]:
 
 def new_figure(width: float = 7.0, height: float = 4.2) -> Figure:
     """An empty figure, `width` x `height` inches, that needs no display and no pyplot state."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
+    return Figure(figsize=(width, height), layout="constrained")
 
 
 def save_figure(figure: Figure, path: str | Path) -> None:

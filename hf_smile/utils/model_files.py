@@ -30,45 +30,22 @@ WEIGHTS_FIX = "other formats, pickle among them, are never read"
 """What to say where there is no `model.safetensors`."""
 
 _OWN_CODE = ("auto_map", "custom_pipelines")
-_WHOLE_NUMBERS = {  # the highest value of each; some take one for every stage or side
-    "base_width": 1024,
-    "cardinality": 256,
-    "depth": 128,
-    "depths": 128,
-    "dims": 8192,
-    "embed_dim": 8192,
-    "embed_dims": 8192,
-    "img_size": 2048,
-    "layers": 128,
-    "num_features": 16384,
-    "num_heads": 256,
-    "patch_size": 64,
-    "reg_tokens": 64,
-    "stem_size": 1024,
-    "stem_width": 1024,
-    "window_size": 256,
+_HIGHEST = {  # of whole numbers; some take one for every stage or side
+    64: ("patch_size", "reg_tokens"),
+    128: ("depth", "depths", "layers"),
+    256: ("cardinality", "num_heads", "window_size"),
+    1024: ("base_width", "stem_size", "stem_width"),
+    2048: ("img_size",),
+    8192: ("dims", "embed_dim", "embed_dims"),
+    16384: ("num_features",),
 }
+_WHOLE_NUMBERS = {name: highest for highest, names in _HIGHEST.items() for name in names}
 _NUMBERS = {"init_values", "layer_scale_init_value", "ls_init_value", "mlp_ratio", "norm_eps"}
 _SWITCHES = {
-    "avg_down",
-    "class_token",
-    "conv_mlp",
-    "dynamic_img_pad",
-    "dynamic_img_size",
-    "fc_norm",
-    "final_norm",
-    "fix_stem",
-    "head_bias",
-    "head_norm",
-    "head_norm_first",
-    "no_embed_class",
-    "pre_norm",
-    "proj_bias",
-    "qk_norm",
-    "qkv_bias",
-    "se_from_exp",
-    "strict_img_size",
-    "use_grn",
+    *("avg_down", "class_token", "conv_mlp", "fix_stem", "no_embed_class", "se_from_exp", "use_grn"),
+    *("fc_norm", "final_norm", "head_norm", "head_norm_first", "pre_norm", "qk_norm"),
+    *("head_bias", "proj_bias", "qkv_bias"),
+    *("dynamic_img_pad", "dynamic_img_size", "strict_img_size"),
 }
 _NAMES = {"aa_layer", "act_layer", "global_pool", "norm_layer", "pad_type", "pos_embed", "stem_type"}
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,30}")  # of a layer in timm's tables; what is not in them, timm does not know
@@ -130,11 +107,8 @@ def file_sha256(path: Path) -> str:
     >>> file_sha256(Path("outputs/model/model.safetensors"))  # doctest: +SKIP
     '9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08'
     """
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_config(model: str | Path, **hub: Unpack[HubOptions]) -> dict[str, Any]:
@@ -155,7 +129,7 @@ def read_config(model: str | Path, **hub: Unpack[HubOptions]) -> dict[str, Any]:
         LabelSet.of(labels if isinstance(labels, list) else ())
     except (ValueError, TypeError) as error:
         raise SmileModelError(
-            f"{where} is of no model of hf-smile train: its label_names are {_short(labels)}: {error}"
+            f"{where} is of no model of hf-smile train: its label_names are {labels!r:.100}: {error}"
         ) from None
     return config
 
@@ -201,11 +175,11 @@ def _checked_model_args(model_args: object, where: str) -> dict[str, Any]:
     if not isinstance(model_args, dict):
         raise SmileModelError(f"{where}: model_args must be an object, not a {type(model_args).__name__}")
     kept = {name: value for name, value in model_args.items() if value is not None and name != "num_classes"}
-    if kept.pop("in_chans", 3) != 3:
-        raise SmileModelError(f"{where}: model_args ask for in_chans {_short(model_args['in_chans'])}; images have 3")
+    if (channels := kept.pop("in_chans", 3)) != 3:
+        raise SmileModelError(f"{where}: model_args ask for in_chans {channels!r:.100}; images have 3")
     for name, value in kept.items():
         if needed := _wrong_model_arg(name, value):
-            raise SmileModelError(f"{where}: model_args hold {name} = {_short(value)}; {needed}")
+            raise SmileModelError(f"{where}: model_args hold {name} = {value!r:.100}; {needed}")
     return kept
 
 
@@ -223,8 +197,3 @@ def _wrong_model_arg(name: str, value: object) -> str | None:
     if name in _NAMES:
         return None if isinstance(value, str) and _NAME.fullmatch(value) else "it must be a plain name"
     return f"{name} is not among the arguments that are known to only describe a network; choose another model"
-
-
-def _short(value: object, length: int = 100) -> str:
-    text = repr(value)
-    return text if len(text) <= length else f"{text[:length]}..."

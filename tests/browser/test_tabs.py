@@ -38,7 +38,7 @@ def test_many_photos_become_faces_a_table_and_a_csv(open_demo, classifier, drawn
     page = open_demo()
     give_many(page, [drawn[0], tmp_path / "more.zip"])
     page.get_by_role("heading", name="3 verdicts, 1 file could not be read").wait_for()
-    predictions = [classifier.predict_photo(path, faces="auto")[0] for path in drawn]
+    predictions = [classifier.predict_photo(path, faces="all")[0] for path in drawn]
     captions = page.locator("#verdicts figcaption strong").all_inner_texts()
     assert [caption.lower() for caption in captions] == [short(prediction) for prediction in predictions]
     errors = read(page, "#verdicts .hs-errors")
@@ -73,7 +73,7 @@ def test_the_table_is_sorted_by_a_click(open_demo, classifier, drawn):
     page.wait_for_timeout(500)
     column = page.locator("#table tbody:visible tr").evaluate_all("rows => rows.map((row) => row.cells[2].innerText)")
     shown = [int(cell) for cell in column if cell.strip()]
-    expected = sorted(round(100 * classifier.predict_photo(path, faces="auto")[0].p_smile) for path in drawn)
+    expected = sorted(round(100 * classifier.predict_photo(path, faces="all")[0].p_smile) for path in drawn)
     assert shown[-3:] == expected
 
 

@@ -39,7 +39,7 @@ def test_every_step_from_the_data_to_a_verdict(sample_dir, tmp_path):
         "evaluate --model model --output_dir report": "The whole report: report/report.md",
         f"audit --data_dir {sample_dir} --output_dir audit": "The whole audit: audit/audit.md",
         "export --model model": "model/onnx/model.onnx",
-        f"predict {sample_dir}/happy_images.zip --model model --faces none --format csv": "image_id,true_label",
+        f"predict {sample_dir}/happy_images.zip --model model --faces whole --format csv": "image_id,true_label",
         "push space me/demo --model me/smile --dry_run": "app.py",
     }.items():
         done = subprocess.run(

@@ -88,8 +88,8 @@ def two(tmp_path_factory) -> Run:
         "train": [*TINY, *data, "--output_dir", "model", *fifth, "--prior_adjustment", "0.5"],
         "evaluate": ["--model", "model", "--output_dir", "report", "--heat_maps", "--test_time_flip"],
         "export": ["--model", "model"],
-        "predict": ["data", "--model", "model", "--faces", "none", "--output", "verdicts.csv", "--annotate", "shown"],
-        "table_predict": ["data/000.jpg", "--model", "model", "--faces", "none"],
+        "predict": ["data", "--model", "model", "--faces", "whole", "--output", "verdicts.csv", "--annotate", "shown"],
+        "table_predict": ["data/000.jpg", "--model", "model", "--faces", "whole"],
         "refused_evaluate": ["--model", "model", "--output_dir", "other", "--labels", "happy", "sad"],
         "audit": [*data, "--output_dir", "audit"],
         "second_train": ["--backbone", "model", *kinds, "--output_dir", "second"],
@@ -135,7 +135,7 @@ def four(tmp_path_factory) -> Run:
         "shard": ["--data_dir", "faces", *sizes, "--output_dir", "shards", "--divisible_by", "1"],
         "streamed_train": [*TINY, "--data_dir", "shards", "--output_dir", "streamed"],
         "bulk": ["--model", "model", "--data", "shards", "--output_dir", "predictions", "--runtime", "torch"],
-        "table_predict": ["faces/grin/000.jpg", "--model", "model", "--faces", "none"],
+        "table_predict": ["faces/grin/000.jpg", "--model", "model", "--faces", "whole"],
     }
     return do(folder, jobs)
 

@@ -42,7 +42,7 @@ for script, words in (
     ("scripts/prepare_data.py", "--draw_sample --data_dir data"),
     ("scripts/train.py", train.replace("recipes", str(root / "recipes"))),
     ("scripts/evaluate.py", "--model model --data_dir data --output_dir report"),
-    ("hf_smile/__main__.py", "predict data/happy_images.zip --model model --faces none --output verdicts.csv"),
+    ("hf_smile/__main__.py", "predict data/happy_images.zip --model model --faces whole --output verdicts.csv"),
 ):
     sys.argv = [str(root / script), *words.split()]
     try:

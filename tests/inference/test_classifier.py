@@ -14,6 +14,7 @@ from PIL import Image
 from hf_smile.errors import SmileDataError, SmileModelError
 from hf_smile.inference.classifier import NamedImage, SmileClassifier, SmilePrediction
 from hf_smile.labels import LABEL_NAMES
+from hf_smile.utils.cores import own_cores
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +83,7 @@ def test_an_iterator_is_read_batch_by_batch(classifier, faces):
     assert not taken
     for _ in range(5):
         assert next(predictions).label in LABEL_NAMES
-    assert len(taken) == 8
+    assert 8 <= len(taken) <= 8 + own_cores()  # several are read at a time
 
 
 def test_a_bad_image_yields_its_error_and_the_rest_goes_on(classifier, faces, tmp_path):

@@ -43,7 +43,7 @@ def test_files_folders_patterns_and_zips_are_all_accounted_for(run, model_dir, f
         archive.write(face_files[1], "b/1.png")
     code, out, _ = run(
         *("predict", folder, tmp_path / "more.zip", f"{folder}/0[0-3].png", face_files[0]),
-        *("--model", model_dir, "--faces", "none", "--format", "jsonl", "--batch_size", 4),
+        *("--model", model_dir, "--faces", "whole", "--format", "jsonl", "--batch_size", 4),
     )
     rows = [json.loads(line) for line in out.splitlines()]
     names = [Path(row["image_id"]).relative_to(tmp_path).as_posix() for row in rows]
@@ -56,7 +56,7 @@ def test_files_folders_patterns_and_zips_are_all_accounted_for(run, model_dir, f
 
 def test_some_failed_is_exit_code_1_and_the_rest_is_there(run, model_dir, face_files):
     face_files[3].write_bytes(b"broken")
-    code, out, err = run("predict", *face_files, "--model", model_dir, "--faces", "none")
+    code, out, err = run("predict", *face_files, "--model", model_dir, "--faces", "whole")
     lines = out.splitlines()
     assert code == 1 and len(lines) == 12 and "1 of 11 images" in err
     assert lines[4].startswith("error") and "not a JPEG" in lines[4]
@@ -67,7 +67,7 @@ def test_csv_goes_to_a_file_and_no_cell_is_a_formula(run, model_dir, face_files,
     for name in ("=1+1.png", "@x.png", "-y.png"):
         Path(name).write_bytes(face_files[0].read_bytes())
     code, out, _ = run(
-        *("predict", "*.png", "--model", model_dir, "--faces", "none", "--format", "csv", "--output", "verdicts.csv")
+        *("predict", "*.png", "--model", model_dir, "--faces", "whole", "--format", "csv", "--output", "verdicts.csv")
     )
     with Path("verdicts.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -80,7 +80,7 @@ def test_csv_goes_to_a_file_and_no_cell_is_a_formula(run, model_dir, face_files,
 
 
 def test_every_prediction_begins_with_the_same_columns(run, model_dir, face_files, tmp_path):
-    arguments = ("predict", face_files[0], "--model", model_dir, "--faces", "none", "--format")
+    arguments = ("predict", face_files[0], "--model", model_dir, "--faces", "whole", "--format")
     headers = {"csv": run(*arguments, "csv")[1].splitlines()[0].split(",")}
     headers["jsonl"] = list(json.loads(run(*arguments, "jsonl")[1]))
     headers["Parquet"] = bulk.schema_of(SMILE_LABELS).names
@@ -93,7 +93,7 @@ def test_every_prediction_begins_with_the_same_columns(run, model_dir, face_file
 
 def test_verdicts_can_be_evaluated_once_their_true_labels_are_filled_in(run, model_dir, face_files, tmp_path):
     verdicts = tmp_path / "verdicts.csv"
-    run("predict", *face_files, "--model", model_dir, "--faces", "none", "--output", verdicts)
+    run("predict", *face_files, "--model", model_dir, "--faces", "whole", "--output", verdicts)
     with pytest.raises(SmileDataError, match="holds no true labels"):
         read_predictions(verdicts)
     with verdicts.open(newline="") as file:
@@ -117,9 +117,9 @@ def test_faces_are_found_said_and_drawn(run, model_dir, face_files, tmp_path):
     first, second, third = map(json.loads, out.splitlines())
     assert code == 0 and first["box"] == third["box"] and first["note"] is None
     assert second["box"] is None and second["predicted_label"] is None and second["note"] == "no face found"
-    assert "no face found in 1 of 3 images; if these are face crops, classify them whole with --faces none" in err
+    assert "no face found in 1 of 3 images; if these are face crops, classify them whole with --faces whole" in err
     assert sorted(path.name for path in shown.iterdir()) == ["empty.jpg", "hopper.jpg", "hopper_2.jpg"]
-    _, out, _ = run(*arguments, "--faces", "all")
+    _, out, _ = run(*arguments, "--faces", "largest")
     assert [json.loads(line)["note"] for line in out.splitlines()] == [None, "no face found", None]
 
 
@@ -133,7 +133,7 @@ def test_of_a_picture_without_a_face_the_table_says_so_first(run, model_dir, tmp
 def test_a_file_name_stays_on_its_line(run, model_dir, face_files, tmp_path):
     evil = tmp_path / "a\nb\x1b[31m.png"
     evil.write_bytes(face_files[0].read_bytes())
-    _, out, _ = run("predict", evil, "--model", model_dir, "--faces", "none")
+    _, out, _ = run("predict", evil, "--model", model_dir, "--faces", "whole")
     assert len(out.splitlines()) == 2 and "\x1b" not in out
 
 
@@ -149,11 +149,10 @@ def test_a_file_name_stays_on_its_line(run, model_dir, face_files, tmp_path):
         ["info", ""],
         ["predict", "{face}", "--model", "{model}", "--runtime", "onnx-int8"],
         ["predict", "{face}", "--model", "{model}", "--faces", "some"],
-        ["predict", "{face}", "--model", "{model}", "--batch_size", "0", "--faces", "none"],
+        ["predict", "{face}", "--model", "{model}", "--batch_size", "0", "--faces", "whole"],
         ["predict", "{face}", "--model", "{model}", "--output", "{tmp}/no/such/folder/x.csv"],
         ["predict", "{face}", "--model", "{model}", "--detector", "{tmp}/none.onnx"],
-        ["predict", "{face}", "--model", "{model}", "--faces", "none", "--detector", "haar"],
-        ["predict", "{face}", "--model", "{model}", "--batch_size", "8"],
+        ["predict", "{face}", "--model", "{model}", "--faces", "whole", "--detector", "haar"],
         ["predict", "{face}", "--model", "{model}", "--format", "csv", "--output", "{tmp}/out.jsonl"],
         ["video", "{tmp}", "--model", "{model}", "--output_dir", "{tmp}/out"],
         ["video", "{tmp}/none.mp4", "--model", "{model}", "--output_dir", "{tmp}/out"],
@@ -188,7 +187,7 @@ def test_one_of_anything_is_told_in_the_singular(run, model_dir, tmp_path):
 
 def test_a_clip_among_the_images_is_sent_to_the_right_command(run, model_dir, face_files, tmp_path):
     (tmp_path / "clip.MP4").write_bytes(b"film")
-    code, out, _ = run("predict", face_files[0], tmp_path / "clip.MP4", "--model", model_dir, "--faces", "none")
+    code, out, _ = run("predict", face_files[0], tmp_path / "clip.MP4", "--model", model_dir, "--faces", "whole")
     assert code == 1 and "hf-smile video" in out.splitlines()[2]
 
 
@@ -292,7 +291,7 @@ def test_from_the_command_to_the_answer_without_torch(model_dir, face_files):
 
 
 def test_a_reader_that_stops_early_sees_no_traceback(model_dir, face_files):
-    command = f"{sys.executable} -m hf_smile predict {face_files[0].parent} --model {model_dir} --faces none | head -1"
+    command = f"{sys.executable} -m hf_smile predict {face_files[0].parent} --model {model_dir} --faces whole | head -1"
     answer = subprocess.run(command, shell=True, capture_output=True, text=True)
     assert answer.stdout.startswith("label") and "Traceback" not in answer.stderr
 
@@ -316,7 +315,7 @@ def test_annotate_leaves_the_pictures_alone(model_dir, face_files, run):
 def test_any_file_name_gets_into_any_output(model_dir, face_files, tmp_path):
     odd = tmp_path / os.fsdecode(b"odd\xff \xe5.png")
     odd.write_bytes(face_files[0].read_bytes())
-    words = [sys.executable, "-m", "hf_smile", "predict", os.fsencode(odd), "--model", model_dir, "--faces", "none"]
+    words = [sys.executable, "-m", "hf_smile", "predict", os.fsencode(odd), "--model", model_dir, "--faces", "whole"]
     for format in ("table", "csv", "jsonl"):
         environment = os.environ | {"PYTHONIOENCODING": "ascii"}
         done = subprocess.run([*words, "--format", format], env=environment, capture_output=True, timeout=120)
@@ -324,7 +323,7 @@ def test_any_file_name_gets_into_any_output(model_dir, face_files, tmp_path):
 
 
 def test_an_output_that_can_not_be_written_is_told(model_dir, face_files):
-    words = [sys.executable, "-m", "hf_smile", "predict", face_files[0], "--model", model_dir, "--faces", "none"]
+    words = [sys.executable, "-m", "hf_smile", "predict", face_files[0], "--model", model_dir, "--faces", "whole"]
     if Path("/dev/full").exists():
         with Path("/dev/full").open("w") as full:
             done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, timeout=120)

@@ -4,6 +4,7 @@ import csv
 import tracemalloc
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -11,7 +12,14 @@ from hf_smile.data.sample import draw_face
 from hf_smile.errors import SmileDataError
 from hf_smile.inference.classifier import SmileClassifier
 from hf_smile.inference.faces import Face
-from hf_smile.inference.video import FaceTracker, _Timeline, analyse_video, plot_timeline, read_frames, write_analysis
+from hf_smile.inference.video import (
+    FaceTracker,
+    analyse_video,
+    mean_over_faces,
+    plot_timeline,
+    read_frames,
+    write_analysis,
+)
 
 cv2 = pytest.importorskip("cv2")
 
@@ -145,31 +153,29 @@ def test_frames_that_are_too_large_are_told_before_they_are_decoded(monkeypatch,
         next(read_frames(tmp_path / "clip.mp4", fps=5))
 
 
+def timeline(seconds, not_smile=0.5) -> pd.DataFrame:
+    columns = {"p_negative_smile": 0.2, "p_positive_smile": 0.8 - not_smile, "p_not_smile": not_smile}
+    return pd.DataFrame({"seconds": seconds}).assign(**columns)
+
+
 def test_a_timeline_of_any_length_keeps_its_size():
-    timeline = _Timeline(0.2, classes=3)
-    for second in range(0, 36_000, 5):
-        timeline.add(second, [0.0, 1.0, 0.0] if second >= 18_000 else [0.0, 0.0, 1.0])
-    seconds, probabilities = timeline.points()
-    assert len(seconds) <= 2000 and seconds[-1] == pytest.approx(36_000, rel=0.01)
-    assert seconds[probabilities[:, 1] > 0.5].min() == pytest.approx(18_000, abs=2 * timeline.bin_seconds)
+    table = pd.concat([timeline(np.arange(0, 18_000, 5.0), 0.8), timeline(np.arange(18_000, 36_000, 5.0), 0.0)])
+    means = mean_over_faces(table, 0.2)
+    assert 1000 < len(means) <= 2000 and means["seconds"].max() == pytest.approx(36_000, rel=0.01)
+    assert means["seconds"][means["p_positive_smile"] > 0.5].min() == pytest.approx(18_000, abs=40)
 
 
 def test_a_frame_is_drawn_at_its_time_and_no_frame_is_missing():
-    timeline = _Timeline(0.2, classes=3)
-    for index in range(50):
-        timeline.add(index / 5, [0.2, 0.3, 0.5])
-    seconds, probabilities = timeline.points()
-    assert seconds == pytest.approx(np.arange(50) / 5) and probabilities.shape == (50, 3)
+    seconds = np.arange(50) / 5
+    means = mean_over_faces(pd.concat([timeline(seconds, 0.6), timeline(seconds, 0.4)]), 0.2)
+    assert means["seconds"].to_numpy() == pytest.approx(seconds)
+    assert means["p_not_smile"].to_numpy() == pytest.approx(0.5)
 
 
 def test_the_plot_is_broken_only_where_there_is_no_face(tmp_path):
     """Two frames a second of a clip of five come at 0, 0.6, 1, 1.6, ... seconds."""
-    timeline = _Timeline(0.5, classes=3)
-    seconds = [second + part for second in range(60) for part in (0, 0.6)]
-    for second in seconds:
-        if not 20 <= second < 40:
-            timeline.add(second, [0.2, 0.3, 0.5])
-    plot_timeline(*timeline.points(), 2 * timeline.bin_seconds, tmp_path / "timeline.png")
+    seconds = [second + part for second in range(60) for part in (0, 0.6) if not 20 <= second < 40]
+    plot_timeline(timeline(seconds), 0.5, tmp_path / "timeline.png")
     picture = np.asarray(Image.open(tmp_path / "timeline.png").convert("RGB")).astype(int)
     row = picture[int(0.7 * len(picture))]  # through the coloured areas
     colored = np.flatnonzero(row.max(axis=1) - row.min(axis=1) > 60)
