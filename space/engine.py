@@ -93,17 +93,19 @@ class Engine:
         """Of the model."""
         return self.classifier.labels
 
-    def look(self, photo: Image.Image, side: int = _CROP_SIDE) -> list[SeenFace]:
-        """The faces of a photo; the whole photo, with a `note`, where it is a face crop already; else nothing.
+    def look(self, photo: Image.Image, side: int = _CROP_SIDE, whole: bool = False) -> list[SeenFace]:
+        """The faces of a photo.
 
         Args:
             photo: RGB.
             side: pixels that the longer side of a crop has at most.
+            whole: take the photo for a face that was cut out, and look for none in it.
 
         Raises:
             SmileDataError: the photo is too long and thin.
         """
-        predictions = self.classifier.predict_photo(photo, faces="all", max_faces=MAX_FACES)
+        faces = "whole" if whole else "all"
+        predictions = self.classifier.predict_photo(photo, faces=faces, max_faces=MAX_FACES)
         for prediction in predictions:
             if prediction.error:
                 raise SmileDataError(prediction.error)

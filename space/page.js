@@ -23,7 +23,11 @@ window.hs = (() => {
   addEventListener('hashchange', () => openTab(location.hash.slice(1)));
 
   // A photo that is chosen, dropped or pasted, or an example.
+  let takeWhole = () => {};
   function intake(element, trigger, upload) {
+    let last = {};
+    const ask = (kind, what) => trigger(kind, last = what);
+    takeWhole = () => trigger('select', { ...last, whole: true });
     const input = element.querySelector('input');
     const problem = element.querySelector('[role=alert]');
     async function give(file) {
@@ -33,7 +37,7 @@ window.hs = (() => {
       problem.textContent = '';
       element.classList.add('hs-sending');
       try {
-        trigger('upload', { path: (await upload(file)).path });
+        ask('upload', { path: (await upload(file)).path });
       } catch (error) {
         problem.textContent = `The photo could not be sent: ${error.message}`;
       }
@@ -45,7 +49,7 @@ window.hs = (() => {
       if (!example) return;
       expectResult();
       problem.textContent = '';
-      trigger('select', { example: Number(example.dataset.example) });
+      ask('select', { example: Number(example.dataset.example) });
     });
     const only = (files) => [...files].find((file) => file.type.startsWith('image/')) ?? files[0];
     input.addEventListener('change', () => give(input.files[0]));
@@ -77,6 +81,7 @@ window.hs = (() => {
   // What was found out about each face is there already: a choice shows it.
   function faces(element, trigger) {
     element.addEventListener('click', (event) => {
+      if (event.target.closest('[data-whole]')) takeWhole();
       const index = event.target.closest('button[data-face]')?.dataset.face;
       if (index === undefined) return;
       for (const part of element.querySelectorAll('[data-face]')) {

@@ -56,7 +56,7 @@ def photo_tab(engine: Engine, samples: Path, drawn: bool) -> None:
             path = uploaded({"path": _told(event, "path")})
         try:
             image = load_image(path)
-            faces = engine.look(image)
+            faces = engine.look(image, whole=_told(event, "whole") is True)
             result = views.photo(image, faces, engine.metrics)
         except SmileDataError as error:
             faces, result = [], views.message("This picture can't be read", f"{why(error, path)}.", "problem")

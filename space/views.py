@@ -74,8 +74,9 @@ def photo(image: Image.Image, faces: Sequence[SeenFace], metrics: Mapping[str, A
         metrics: of the model on its test images.
     """
     if not faces:
-        return message(
-            "No face found", "So there is no verdict. Faces are found best from the front, upright and large."
+        hint = "So there is no verdict. Faces are found best from the front, upright and large."
+        return message("No face found", hint) + (
+            '<button type="button" class="hs-link" data-whole>It is a face that was cut out: take all of it</button>'
         )
     boxes = "".join(_box(image, face.prediction, index) for index, face in enumerate(faces))
     strip = "".join(_strip_button(face, index) for index, face in enumerate(faces))
@@ -95,7 +96,7 @@ def _answer(faces: Sequence[SeenFace], index: int) -> str:
     prediction = faces[index].prediction
     about = f"Face {index + 1} of {len(faces)}" if len(faces) > 1 else ""
     if prediction.box is None:
-        about = "Taken for a face cut out closely, so all of the picture was classified."
+        about = "All of the picture was taken for a face, as you said."
     answer = sentence(prediction)
     return (
         f'<div class="hs-answer" data-face="{index}" data-say="{escape(f"{about}: {answer}" if about else answer)}"'

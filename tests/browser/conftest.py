@@ -51,7 +51,7 @@ def open_demo(chromium, demo_url, request) -> Iterator[Callable]:
         page.on("pageerror", lambda error: complaints.append(error))
         page.set_default_timeout(60_000)
         page.goto(demo_url + at)
-        page.get_by_role("tab", name="Photo").wait_for()
+        page.get_by_role("tab", name="Photo", exact=True).wait_for()
         pages.append(page)
         return page
 

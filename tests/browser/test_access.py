@@ -16,25 +16,25 @@ def show_all(page, hopper, drawn, clip) -> list[str]:
     page.get_by_role("button", name="Where it looked").click()
     page.get_by_alt_text("Heat map: ").wait_for()
     yield "Photo"
-    page.get_by_role("tab", name="Live").click()
+    page.get_by_role("tab", name="Live", exact=True).click()
     page.get_by_role("button", name="Start the camera").click()
     page.locator(".hs-lines p").first.wait_for()
     yield "Live"
     broken = drawn[0].with_name("broken.jpg")
     broken.write_bytes(b"no image")
-    page.get_by_role("tab", name="Many photos").click()
+    page.get_by_role("tab", name="Many photos", exact=True).click()
     page.set_input_files("#files input[type=file]", [hopper, *drawn, broken])
     page.locator("#files").get_by_text("broken").first.wait_for()
     page.get_by_role("button", name="Look at them").click()
     page.locator("#table td").first.wait_for()
     yield "Many photos"
-    page.get_by_role("tab", name="Video").click()
+    page.get_by_role("tab", name="Video", exact=True).click()
     page.set_input_files("#video input[type=file]", clip)
     page.locator("#video video").wait_for()
     page.get_by_role("button", name="Follow the faces").click()
     page.locator("#peaks h2").first.wait_for()
     yield "Video"
-    page.get_by_role("tab", name="About").click()
+    page.get_by_role("tab", name="About", exact=True).click()
     yield "About"
 
 
@@ -111,9 +111,9 @@ def test_what_changes_is_said_in_one_sentence_and_not_read_out_whole(open_demo):
 
 def test_the_tab_is_in_the_address(open_demo):
     page = open_demo(at="/#many-photos")
-    tab = page.get_by_role("tab", name="Many photos")
+    tab = page.get_by_role("tab", name="Many photos", exact=True)
     page.wait_for_function("document.querySelector('[role=tab][aria-selected=true]')?.innerText === 'Many photos'")
-    page.get_by_role("tab", name="About").click()
+    page.get_by_role("tab", name="About", exact=True).click()
     assert page.evaluate("location.hash") == "#about"
     page.reload()
     page.wait_for_function("document.querySelector('[role=tab][aria-selected=true]')?.innerText === 'About'")

@@ -130,7 +130,7 @@ def test_the_photo_does_not_travel_back(open_demo, hopper):
     assert not [url for url in fetched if "/file=" in url]
 
 
-def test_a_photo_without_a_face_gets_no_verdict(open_demo, tmp_path):
+def test_a_photo_without_a_face_gets_no_verdict_until_it_is_said_to_be_one(open_demo, classifier, tmp_path):
     temple = tmp_path / "temple.png"
     Image.fromarray(load_sample_image("china.jpg")).save(temple)
     page = open_demo()
@@ -138,6 +138,10 @@ def test_a_photo_without_a_face_gets_no_verdict(open_demo, tmp_path):
     page.get_by_role("heading", name="No face found").wait_for()
     assert "So there is no verdict." in read(page, "#picture")
     assert not page.get_by_role("button", name="Where it looked").is_visible()
+    page.get_by_role("button", name="It is a face that was cut out").click()
+    page.get_by_text("All of the picture was taken for a face").wait_for()
+    (whole,) = classifier.predict_photo(temple, faces="whole")
+    assert read(page, ".hs-answer h2") == plain(sentence(whole))
 
 
 def test_a_broken_file_is_told_in_words_and_the_next_one_works(open_demo, hopper, tmp_path):
@@ -172,7 +176,7 @@ def test_a_photo_is_pasted_on_any_tab_and_dropped(open_demo, hopper, way):
         [*hopper.read_bytes()],
     )
     page.locator(".hs-result").wait_for()
-    assert page.get_by_role("tab", name="Photo").get_attribute("aria-selected") == "true"
+    assert page.get_by_role("tab", name="Photo", exact=True).get_attribute("aria-selected") == "true"
 
 
 def test_examples_are_thumbnails_and_drawn_faces_are_not_for_a_model_of_people(open_demo):

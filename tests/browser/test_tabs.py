@@ -24,7 +24,7 @@ def read(page, selector: str) -> str:
 
 
 def give_many(page, files: list[Path]) -> None:
-    page.get_by_role("tab", name="Many photos").click()
+    page.get_by_role("tab", name="Many photos", exact=True).click()
     page.set_input_files("#files input[type=file]", files)
     page.locator("#files").get_by_text(files[-1].stem[:10]).first.wait_for()
     page.get_by_role("button", name="Look at them").click()
@@ -99,17 +99,17 @@ def test_work_is_stopped_by_a_button_and_the_next_is_done(open_demo, drawn, tmp_
 
 def test_choosing_nothing_is_told(open_demo):
     page = open_demo()
-    page.get_by_role("tab", name="Many photos").click()
+    page.get_by_role("tab", name="Many photos", exact=True).click()
     page.get_by_role("button", name="Look at them").click()
     page.get_by_text("No photos yet").wait_for()
-    page.get_by_role("tab", name="Video").click()
+    page.get_by_role("tab", name="Video", exact=True).click()
     page.get_by_role("button", name="Follow the faces").click()
     page.get_by_text("No clip yet").wait_for()
 
 
 def test_a_clip_is_followed_over_time_and_says_who_is_who(open_demo, classifier, clip, hopper):
     page = open_demo(360, 740)
-    page.get_by_role("tab", name="Video").click()
+    page.get_by_role("tab", name="Video", exact=True).click()
     page.set_input_files("#video input[type=file]", clip)
     page.locator("#video video").wait_for()
     page.get_by_role("button", name="Follow the faces").click()
@@ -128,30 +128,30 @@ def test_a_clip_is_followed_over_time_and_says_who_is_who(open_demo, classifier,
 def test_the_camera_is_looked_at_frame_by_frame_until_it_is_out_of_sight(open_demo):
     page, calls = open_demo(permissions=["camera"]), []
     page.on("request", lambda asking: calls.append(asking.url) if asking.method == "POST" else None)
-    page.get_by_role("tab", name="Live").click()
+    page.get_by_role("tab", name="Live", exact=True).click()
     page.get_by_role("button", name="Start the camera").click()
     page.wait_for_function("document.querySelector('#live-answer [data-number]')?.dataset.number >= 3")
     assert read(page, ".hs-lines")
     assert not [url for url in calls if "/upload" in url]  # which would write frames to disk
-    page.get_by_role("tab", name="Photo").click()
+    page.get_by_role("tab", name="Photo", exact=True).click()
     page.wait_for_timeout(1500)
     calls.clear()
     page.wait_for_timeout(1000)
     assert calls == []
-    page.get_by_role("tab", name="Live").click()
+    page.get_by_role("tab", name="Live", exact=True).click()
     assert page.get_by_role("button", name="Start the camera").is_visible()
 
 
 def test_a_denied_camera_is_said(open_demo):
     page = open_demo()
-    page.get_by_role("tab", name="Live").click()
+    page.get_by_role("tab", name="Live", exact=True).click()
     page.get_by_role("button", name="Start the camera").click()
     page.get_by_text("The browser gives no camera to this page.").wait_for()
 
 
 def test_the_about_tab_shows_limits_metrics_and_versions(open_demo):
     page = open_demo()
-    page.get_by_role("tab", name="About").click()
+    page.get_by_role("tab", name="About", exact=True).click()
     page.get_by_role("heading", name="Limits and responsible use").wait_for()
     text = read(page, "body")
     assert "Proves nothing." in text and "Some." not in text

@@ -256,9 +256,10 @@ def test_a_picture_without_a_face_gets_no_verdict_anywhere(demo_model, tmp_path)
     assert views.table([row])[1] == [["cup.png", "no face found", None, None]]
 
 
-def test_a_face_crop_that_the_detector_is_not_sure_of_is_said_to_be_classified_whole():
-    html = views.photo(Image.new("RGB", (80, 80)), [face(box=None)], {})
-    assert "Taken for a face cut out closely" in html and "No face found" not in html
+def test_a_picture_that_is_said_to_be_a_face_is_classified_whole(demo_model):
+    engine, crop = Engine(str(demo_model)), Image.new("RGB", (80, 80))
+    (seen,) = engine.look(crop, whole=True)
+    assert "taken for a face, as you said" in views.photo(crop, [seen], {}) and seen.prediction.box is None
 
 
 def test_results_carry_their_pictures_inside(demo_model):
