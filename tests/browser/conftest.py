@@ -14,7 +14,7 @@ from hf_smile.data.sample import draw_face
 from hf_smile.inference.classifier import SmileClassifier
 
 SCREENSHOTS = Path(__file__).parents[2] / "outputs" / "screenshots"
-_SEEN = (6, 1, 8)  # seeds of faces that the detector takes for faces
+_SEEN = (11, 14, 16)  # seeds of faces that the detector takes for faces
 
 
 @pytest.fixture(scope="session")

@@ -84,7 +84,7 @@ def faces_zip(tmp_path) -> Path:
     with zipfile.ZipFile(tmp_path / "faces.zip", "w") as archive:
         for i in range(2):
             file = io.BytesIO()
-            draw_face(i, np.random.default_rng((6, 1)[i])).save(file, "PNG")  # seeds of faces that the detector sees
+            draw_face(i, np.random.default_rng((11, 14)[i])).save(file, "PNG")  # seeds of faces that the detector sees
             archive.writestr(f"a/{i}.png", file.getvalue())
     return tmp_path / "faces.zip"
 
@@ -179,7 +179,8 @@ def test_a_broken_zip_does_not_tell_where_uploads_lie(look_at, demo_url, tmp_pat
     (tmp_path / "broken.zip").write_bytes(b"no zip")
     (path,) = json.loads(curl("-F", f"files=@{tmp_path}/broken.zip", f"{demo_url}/gradio_api/upload"))
     answer = look_at(Path(path))
-    assert "broken.zip: not a readable zip" in answer and str(Path(path).parent) not in answer
+    words = re.sub("<.*?>", "", answer)
+    assert re.search("broken.zip:? not a readable zip", words) and str(Path(path).parent) not in answer
 
 
 def test_uploads_have_a_limit(demo_url, tmp_path):
