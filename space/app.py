@@ -46,7 +46,8 @@ _OTHER_LABELS = """\
 Give it a face. It says which of these it shows, and how sure it is: {}. It is often wrong: a picture cannot prove what
 somebody feels. Do not judge anyone by it.
 """
-_HEAD = f'<meta name="description" content="{DESCRIPTION}">'
+# Nothing moves when the page gets longer.
+_HEAD = f'<meta name="description" content="{DESCRIPTION}"><style>html {{ scrollbar-gutter: stable }}</style>'
 _DRAWN_ONLY = "**This is the quick start's model. It has seen drawn faces only: what it says of people means nothing.**"
 
 THEME = gr.themes.Default(
@@ -114,6 +115,7 @@ def __getattr__(name: str) -> gr.Blocks:
 def main() -> None:
     port = _port(environment.PORT)
     engine = Engine(MODEL)
+    engine.warm_up()
     uploads, health = Uploads(environment.UPLOADS.name), Health()
     with tempfile.TemporaryDirectory() as samples:
         page = build_page(engine, Path(samples))
@@ -145,7 +147,6 @@ def main() -> None:
                 "GRADIO_SERVER_PORT name another host and port"
             ) from error
         print(f"The demo runs at {page.local_url} (Ctrl-C ends it)", flush=True)
-        engine.warm_up()
         page.block_thread()
 
 

@@ -179,12 +179,16 @@ class Engine:
         return explain(self._torch_classifier(), face.crop, face.prediction.label)
 
     def warm_up(self) -> threading.Thread:
-        """Explain something in the background: the first time takes seconds. What is wrong with it, `explain` says."""
+        """Look at something, and explain it in the background: the first time takes seconds.
+
+        What is wrong with explaining, `explain` says.
+        """
+        blank = Image.new("RGB", (320, 240))
+        self.look(blank)
 
         def load() -> None:
             with suppress(SmileModelError, ImportError):
-                blank = Image.new("RGB", (64, 64))
-                self.explain(SeenFace(SmilePrediction(self.labels[0], labels=self.labels), blank))
+                self.explain(self.look(blank, whole=True)[0])
 
         thread = threading.Thread(target=load, daemon=True)
         thread.start()

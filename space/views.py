@@ -96,7 +96,7 @@ def _answer(faces: Sequence[SeenFace], index: int) -> str:
     prediction = faces[index].prediction
     about = f"Face {index + 1} of {len(faces)}" if len(faces) > 1 else ""
     if prediction.box is None:
-        about = "All of the picture was taken for a face, as you said."
+        about = "All of the picture was taken for a face, as you said"
     answer = sentence(prediction)
     return (
         f'<div class="hs-answer" data-face="{index}" data-say="{escape(f"{about}: {answer}" if about else answer)}"'

@@ -84,7 +84,7 @@ def test_of_several_faces_one_is_chosen_with_the_keyboard_alone_and_without_the_
     page.keyboard.press("Enter")
     assert "Face 2 of 2" in read(page, ".hs-result") and "Face 1 of 2" not in read(page, ".hs-result")
     assert page.locator("[aria-pressed=true]").evaluate_all("them => them.map((one) => one.dataset.face)") == ["1", "1"]
-    spoken = page.locator("#hs-said").inner_text()
+    spoken = read(page, "#hs-said")
     assert spoken.startswith("Face 2 of 2: ") and spoken.endswith(read(page, ".hs-answer:not([hidden]) h2"))
 
 
@@ -139,7 +139,7 @@ def test_a_photo_without_a_face_gets_no_verdict_until_it_is_said_to_be_one(open_
     assert "So there is no verdict." in read(page, "#picture")
     assert not page.get_by_role("button", name="Where it looked").is_visible()
     page.get_by_role("button", name="It is a face that was cut out").click()
-    page.get_by_text("All of the picture was taken for a face").wait_for()
+    page.locator(".hs-answer p", has_text="All of the picture was taken for a face").wait_for()
     (whole,) = classifier.predict_photo(temple, faces="whole")
     assert read(page, ".hs-answer h2") == plain(sentence(whole))
 
@@ -149,7 +149,7 @@ def test_a_broken_file_is_told_in_words_and_the_next_one_works(open_demo, hopper
     broken.write_bytes(hopper.read_bytes()[:2000])
     page = open_demo()
     page.set_input_files("#photo input[type=file]", broken)
-    page.get_by_text("This picture can't be read").wait_for()
+    page.get_by_role("heading", name="This picture can't be read").wait_for()
     assert "%" not in read(page, "#picture")
     give(page, hopper)
 
