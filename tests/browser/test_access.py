@@ -26,7 +26,7 @@ def show_all(page, hopper, drawn, clip) -> list[str]:
     page.set_input_files("#files input[type=file]", [hopper, *drawn, broken])
     page.locator("#files").get_by_text("broken").first.wait_for()
     page.get_by_role("button", name="Look at them").click()
-    page.locator("#table td").first.wait_for()
+    page.locator("#table [role=gridcell]").first.wait_for()
     yield "Many photos"
     page.get_by_role("tab", name="Video", exact=True).click()
     page.set_input_files("#video input[type=file]", clip)
