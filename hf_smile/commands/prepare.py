@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 
 from hf_smile.commands.options import job_parser, positive
-from hf_smile.data.arguments import DEFAULT_DATA_DIR, AugmentationArguments, add_data_arguments, data_arguments
+from hf_smile.data.arguments import DEFAULT_DATA_DIR, add_data_arguments, data_arguments
 
 
 def parse_arguments(words: list[str], prog: str) -> argparse.Namespace:

@@ -211,7 +211,7 @@ def read_frames(clip: str | Path, fps: float) -> Iterator[tuple[float, Image.Ima
     """Seconds and RGB picture of `fps` frames a second, or of every frame where the clip has fewer.
 
     The seconds are the clip's own time stamps, which phones space unevenly; where these are missing or run backwards,
-    they go on at the clip's frame rate.
+    they continue at the clip's frame rate.
 
     Raises:
         SmileDataError: there is no such file, it is a picture, OpenCV sees no frame in it, or a frame has over
