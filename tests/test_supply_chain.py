@@ -70,6 +70,17 @@ def test_every_dependency_is_pinned():
     assert declared(*PROJECT["optional-dependencies"]) <= {normalized(line) for line in pins}
 
 
+def test_the_script_of_a_hired_machine_pins_what_the_package_needs():
+    """As uv reads it: PEP 723."""
+    script = (ROOT / "recipes" / "jobs" / "train.py").read_text(encoding="utf-8")
+    header = re.search(r"^# /// script$(.*?)^# ///$", script, re.M | re.S)[1]
+    settings = tomllib.loads(re.sub(r"^# ?", "", header, flags=re.M))
+    pins = {normalized(line): line for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()}
+    needed = sorted(pins[name].lower() for name in declared())
+    assert sorted(line.lower() for line in settings["dependencies"]) == needed
+    assert settings["requires-python"] == PROJECT["requires-python"]
+
+
 @pytest.mark.parametrize("path", CODE, ids=lambda path: str(path.relative_to(ROOT)))
 def test_nothing_from_outside_is_run(path):
     lines = path.read_text(encoding="utf-8").replace(".eval()", "").splitlines()
