@@ -57,6 +57,8 @@ class Job:
             raise SmileError(f"job_timeout is {self.training.job_timeout!r}; it is a time such as 45m or 2h")
         if self.training.report_to != "none":
             raise SmileError(f"{self.training.report_to} is not installed on the hired machine; leave out --report_to")
+        if data.corrections:
+            raise SmileError("--corrections is a file on this machine; give it to hf-smile push dataset instead")
         _check_is_remote("--data_dir", self.data_dir, "hf-smile push dataset {} OWNER/NAME")
         if "/" in self.backbone or Path(self.backbone).is_dir():  # else a name that timm knows
             is_run = Path(self.backbone, "test_metrics.json").is_file()

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import ClassLabel, DatasetDict, Features, Image, Value
 
+from hf_smile.data.corrections import with_facts
 from hf_smile.data.splits import SPLITS
 from hf_smile.errors import SmileDataError, first_line
 from hf_smile.labels import SMILE_LABELS, LabelSet
@@ -120,7 +121,14 @@ def load_shards(folder: str | Path, *, train_images: bool = True) -> DatasetDict
             columns = ["image_id", "label"] if split == "train" and not train_images else None
             paths = {split: [*map(str, files)]}
             splits[split] = datasets.load_dataset("parquet", data_files=paths, columns=columns, split=split)
-    return splits
+    return with_corrections(splits, folder)
+
+
+def with_corrections(splits: DatasetDict, folder: str | Path) -> DatasetDict:
+    """The splits, which tell what corrections did to them before they became shards."""
+    path = Path(folder, SETTINGS)
+    facts = read_settings(path).get("corrections", {}) if path.is_file() else {}
+    return DatasetDict({split: with_facts(rows, facts.get(split, {})) for split, rows in splits.items()})
 
 
 def _check_columns(files: Sequence[Path], labels: LabelSet | None = None) -> None:

@@ -117,6 +117,7 @@ CONTRADICTORY: dict[str, tuple[Callable[[Settings], bool], str]] = {
         "this imbalance evens the class shares already; choose one of the two",
     ),
     "dry_run": (lambda s: not s.job, "it shows the request of a job; add --job, for example a10g-small"),
+    "corrections": (lambda s: is_sharded(s.data_dir), "shards hold labels; give it to hf-smile shard"),
     **dict.fromkeys(
         ("freeze_backbone", "freeze_stages"),
         (lambda s: not s.pretrained, "random weights would never be trained; leave out --no_pretrained"),

@@ -178,7 +178,7 @@ class SmileTrainer(RecordedTrainer):
             best = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.best_global_step}"
             if problem := damage(best):
                 raise SmileModelError(
-                    f"{best}, the best checkpoint, is damaged: {problem}; start afresh with --overwrite"
+                    f"{best}, the best checkpoint, is damaged: {problem}; start again with --overwrite"
                 )
             self.model.load_state_dict(load_file(best / SAFE_WEIGHTS_NAME))
             self.state.best_model_checkpoint = str(best)
