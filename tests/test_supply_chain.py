@@ -47,8 +47,8 @@ def imported(paths: list[Path]) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("folders", "extras"),
     [
-        (("hf_smile", "scripts", "space"), ("audit", "inference", "heif", "demo")),
-        (("hf_smile", "scripts", "space", "tests"), ("audit", "inference", "heif", "demo", "dev", "fuzz")),
+        (("hf_smile", "scripts", "space"), ("audit", "inference", "tune", "heif", "demo")),
+        (("hf_smile", "scripts", "space", "tests"), ("audit", "inference", "tune", "heif", "demo", "dev", "fuzz")),
     ],
 )
 def test_what_is_imported_is_declared(folders, extras):
