@@ -16,16 +16,21 @@ from hf_smile.data.arguments import DataArguments, require_data
 if TYPE_CHECKING:
     from datasets import DatasetDict
 
+    from hf_smile.hub.jobs import Job
     from hf_smile.training.arguments import Arguments, SmileTrainingArguments
     from hf_smile.training.trainer import SmileTrainer
 
 
-def parse_arguments(words: list[str], prog: str) -> Arguments:
+def parse_arguments(words: list[str], prog: str) -> Arguments | Job:
     if {"--help", "-h", "--help_all"} & {*words}:
         print_help(prog, "--help_all" in words)
     from hf_smile.training.parser import check_words
 
     data, training = check_words(words)
+    if training.job:
+        from hf_smile.hub.jobs import Job
+
+        return Job(words)
     if not Path(training.output_dir, "recipe.yaml").is_file():  # a finished run needs no data any more
         require_data(data.data_dir)
     from hf_smile.training.arguments import parse_arguments
@@ -45,7 +50,10 @@ def print_help(prog: str, everything: bool) -> NoReturn:
     sys.exit(0)
 
 
-def run(arguments: Arguments) -> None:
+def run(arguments: Arguments | Job) -> None:
+    if not isinstance(arguments, tuple):
+        arguments.start()
+        return
     from hf_smile.data.corrections import digest_of
     from hf_smile.data.layouts import refuse_data_folder
     from hf_smile.hub.connection import check_login

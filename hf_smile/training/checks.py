@@ -103,6 +103,7 @@ WITHOUT_EFFECT: dict[str, tuple[Callable[[Settings], bool], str]] = {
         "the run ends after num_train_epochs, which is no more",
     ),
     "num_train_epochs": (lambda s: s.max_steps > 0, "max_steps ends the run"),
+    "job_timeout": (lambda s: not s.job, "there is no job"),
 }
 """Where a setting does nothing, and why. One that differs from its default there is warned about."""
 
@@ -115,6 +116,7 @@ CONTRADICTORY: dict[str, tuple[Callable[[Settings], bool], str]] = {
         lambda s: s.imbalance in MOVES_THE_PRIOR,
         "this imbalance evens the class shares already; choose one of the two",
     ),
+    "dry_run": (lambda s: not s.job, "it shows the request of a job; add --job, for example a10g-small"),
     "corrections": (lambda s: is_sharded(s.data_dir), "shards hold labels; give it to hf-smile shard"),
     **dict.fromkeys(
         ("freeze_backbone", "freeze_stages"),
