@@ -117,7 +117,8 @@ def load_splits(data: DataArguments, args: SmileTrainingArguments) -> DatasetDic
     from hf_smile.shards.folder import is_sharded, load_shards
 
     if is_sharded(data.data_dir):
-        return load_shards(data.data_dir, train_images=False)
+        few = data.max_train_samples
+        return load_shards(data.data_dir, train_images=few is not None, max_train_samples=few, seed=args.seed)
     return load_smile_dataset(**vars(data), seed=args.seed, bad_image_list=f"{args.output_dir}/bad_images.csv")
 
 
@@ -137,7 +138,7 @@ def make_trainer(arguments: Arguments, splits: DatasetDict) -> SmileTrainer:
     from hf_smile.training.trainer import SmileTrainer
 
     data, augmentation, backbone, args = arguments
-    streamed = is_sharded(data.data_dir)
+    streamed = is_sharded(data.data_dir) and data.max_train_samples is None
     if backbone.pretrained:
         held_out = (images_of(split) for name, split in splits.items() if name != "train")
         refuse_trained_on(backbone.backbone, chain.from_iterable(held_out))

@@ -161,6 +161,20 @@ def looks_sentence(looks: list[dict[str, Any]]) -> str:
     )
 
 
+def reach_sentence(recipe: dict[str, Any]) -> str:
+    """A warning where a run was a first try on some of the images; else empty.
+
+    >>> reach_sentence({"max_train_samples": 200})[:40]
+    '**A first try**: it was trained on at mo'
+    """
+    if not (count := recipe.get("max_train_samples")):
+        return ""
+    return (
+        f"**A first try**: it was trained on at most {count:,} images of train (`--max_train_samples`), so these"
+        " numbers say little\nabout what its settings can reach."
+    )
+
+
 def decision_section(decision: dict[str, Any], calibration: dict[str, Any], labels: LabelSet) -> str:
     """The prior adjustment, and what other strengths of it would give."""
     strength, shares = decision["prior_adjustment"], decision["class_shares"]
