@@ -43,6 +43,7 @@ from hf_smile.training.history import best_epoch, history_table
 from hf_smile.training.loading import training_loader
 from hf_smile.training.recorded import RecordedTrainer
 from hf_smile.training.reporting import Reporting
+from hf_smile.training.resumable import SaveEvery
 from hf_smile.training.samplers import BalancedSampler, EpochBatches, RepeatedImages
 
 RAW_WEIGHTS = "raw_weights.safetensors"
@@ -127,6 +128,8 @@ class SmileTrainer(RecordedTrainer):
         self.add_callback(EpochReport(args))
         if args.early_stopping_patience is not None:
             self.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
+        if args.save_every is not None:
+            self.add_callback(SaveEvery(args.save_every))
         if args.warmup_frozen_epochs:
             self.add_callback(FrozenWarmUp(model, args.warmup_frozen_epochs))
         self.ema = self._new_average()
