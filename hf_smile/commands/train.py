@@ -50,6 +50,7 @@ def run(arguments: Arguments) -> None:
     from hf_smile.hub.connection import check_login
     from hf_smile.training.after import fold_after_training
     from hf_smile.training.arguments import to_recipe
+    from hf_smile.training.budget import process_start
     from hf_smile.training.checkpoints import clear_of_disk_errors
     from hf_smile.training.run_folder import is_finished, open_run
 
@@ -73,6 +74,9 @@ def run(arguments: Arguments) -> None:
         begin_record(arguments, recipe, splits)
         if checkpoint:
             print(f"Resuming from {checkpoint}", flush=True)
+    if trainer.budget is not None:
+        trainer.budget.started = process_start()
+        trainer.budget.images_after = len(splits["test"]) + len(splits.get("validation", ()))
     with clear_of_disk_errors(Path(args.output_dir)):
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         folded = fold_after_training(trainer, args.temperature, args.prior_adjustment)

@@ -161,18 +161,25 @@ def looks_sentence(looks: list[dict[str, Any]]) -> str:
     )
 
 
-def reach_sentence(recipe: dict[str, Any]) -> str:
-    """A warning where a run was a first try on some of the images; else empty.
+def reach_section(recipe: dict[str, Any], budget: dict[str, float] | None) -> str:
+    """What kept a run short: a first try on some of the images, or a budget; else empty.
 
-    >>> reach_sentence({"max_train_samples": 200})[:40]
+    >>> reach_section({"max_train_samples": 200}, None)[:40]
     '**A first try**: it was trained on at mo'
     """
-    if not (count := recipe.get("max_train_samples")):
-        return ""
-    return (
-        f"**A first try**: it was trained on at most {count:,} images of train (`--max_train_samples`), so these"
-        " numbers say little\nabout what its settings can reach."
-    )
+    parts = []
+    if count := recipe.get("max_train_samples"):
+        parts.append(
+            f"**A first try**: it was trained on at most {count:,} images of train (`--max_train_samples`), so these"
+            " numbers say little\nabout what its settings can reach."
+        )
+    if budget:
+        parts.append(
+            f"**On a budget** of {budget['max_hours']:g} hours (`--max_hours`): there was time for {budget['steps']:,}"
+            f" steps, which are {budget['epochs']:.1f} epochs;\nthe run took {budget['hours']:.2g} hours, evaluation"
+            " and all else counted in."
+        )
+    return "\n\n".join(parts)
 
 
 def decision_section(decision: dict[str, Any], calibration: dict[str, Any], labels: LabelSet) -> str:

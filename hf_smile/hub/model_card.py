@@ -15,7 +15,7 @@ from hf_smile.hub.card_sections import (
     choice_sentence,
     decision_section,
     looks_sentence,
-    reach_sentence,
+    reach_section,
     recipe_section,
     results_section,
 )
@@ -128,7 +128,7 @@ def _make_card(
         plain_timm=plain_timm,
         onnx=', runtime="onnx"' if (folder / "onnx" / "model.onnx").exists() else "",
         results=results_section(numbers, intervals, labels),
-        reach=reach_sentence(recipe),
+        reach=reach_section(recipe, metrics.get("budget")),
         chosen=choice_sentence(metrics["choice"]),
         looks=looks_sentence(read_looks(folder, images_digest(predictions.image_ids) if predictions else None)),
         validated="validation" in calibration,

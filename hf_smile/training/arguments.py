@@ -47,7 +47,7 @@ class SmileTrainingArguments(TrainingSettings, TrainingArguments):
         check_values(self)
         if self.max_steps <= 0 and not self.num_train_epochs > 0:
             raise SmileError(f"num_train_epochs is {self.num_train_epochs}; it must be above 0")
-        if 0 < self.num_train_epochs <= self.warmup_frozen_epochs:
+        if self.max_hours is None and 0 < self.num_train_epochs <= self.warmup_frozen_epochs:
             raise SmileError(
                 f"warmup_frozen_epochs is {self.warmup_frozen_epochs}, and there are {self.num_train_epochs:g} epochs: "
                 "the backbone would never train; if that is meant, set --freeze_backbone"

@@ -51,6 +51,7 @@ RANGES = {
     "temperature": (0.05, 20),
     "prior_adjustment": (0, 2),
     "num_train_epochs": (-float("inf"), 1e6),  # NaN lies nowhere
+    "max_hours": (0.001, 1e5),
     "shuffle_buffer_size": (1, 1e7),
     "dataloader_num_workers": (0, 1024),
 }
@@ -104,10 +105,13 @@ WITHOUT_EFFECT: dict[str, tuple[Callable[[Settings], bool], str]] = {
         "this lr_scheduler_type has no warm-up; constant_with_warmup has",
     ),
     "early_stopping_patience": (
-        lambda s: s.max_steps <= 0 and s.early_stopping_patience >= s.num_train_epochs,
+        lambda s: s.max_steps <= 0 and s.max_hours is None and s.early_stopping_patience >= s.num_train_epochs,
         "the run ends after num_train_epochs, which is no more",
     ),
-    "num_train_epochs": (lambda s: s.max_steps > 0, "max_steps ends the run"),
+    "num_train_epochs": (
+        lambda s: s.max_steps > 0 or s.max_hours is not None,
+        "max_steps or max_hours ends the run",
+    ),
 }
 """Where a setting does nothing, and why. One that differs from its default there is warned about."""
 
@@ -115,6 +119,10 @@ CONTRADICTORY: dict[str, tuple[Callable[[Settings], bool], str]] = {
     "head_learning_rate": (
         lambda s: s.lr_scheduler_type == "reduce_lr_on_plateau",
         "reduce_lr_on_plateau changes the rate as it goes, and can't be planned twice; leave one of them out",
+    ),
+    "max_hours": (
+        lambda s: s.max_steps > 0 or s.lr_scheduler_type in ("reduce_lr_on_plateau", "greedy"),
+        "a budget needs a learning rate that is planned ahead, and no max_steps",
     ),
     "prior_adjustment": (
         lambda s: s.imbalance in MOVES_THE_PRIOR,

@@ -71,6 +71,7 @@ class TrainingSettings:
 
     seed: int = setting(42, "of the splits and of all that is drawn")
     num_train_epochs: float = setting(15, "number of passes over the training images")
+    max_hours: float | None = setting(None, "train as many steps as the run, evaluated and saved, has time for")
     per_device_train_batch_size: int = setting(32, "images per step and device")
     per_device_eval_batch_size: int = setting(64, "images per evaluation step and device")
     learning_rate: float = setting(5e-4, "the highest learning rate")
@@ -116,7 +117,7 @@ OURS = {option.name for group in SETTINGS.values() for option in fields(group)}
 COMMON = {
     *("data_dir", "labels", "test_size", "validation_size", "group_by"),
     *("backbone", "pretrained", "image_size", "output_dir", "overwrite", "seed", "use_cpu"),
-    *("num_train_epochs", "per_device_train_batch_size", "learning_rate", "imbalance", "select_best"),
+    *("num_train_epochs", "max_hours", "per_device_train_batch_size", "learning_rate", "imbalance", "select_best"),
 }
 """What help explains; of the others it gives the names."""
 

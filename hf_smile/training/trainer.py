@@ -37,6 +37,7 @@ from hf_smile.shards.folder import labels_in, shard_files
 from hf_smile.shards.loader import StreamedImages, load_position, save_position
 from hf_smile.shards.stream import ShardBatches
 from hf_smile.training.arguments import SmileTrainingArguments
+from hf_smile.training.budget import Budget
 from hf_smile.training.callbacks import EpochReport, FrozenWarmUp, head_first_schedule
 from hf_smile.training.checkpoints import damage
 from hf_smile.training.history import best_epoch, history_table
@@ -132,6 +133,9 @@ class SmileTrainer(RecordedTrainer):
             self.add_callback(SaveEvery(args.save_every))
         if args.warmup_frozen_epochs:
             self.add_callback(FrozenWarmUp(model, args.warmup_frozen_epochs))
+        if args.max_hours is not None:
+            self.budget = Budget(self)
+            self.add_callback(self.budget)
         self.ema = self._new_average()
         self.reporting = Reporting(self)
 
@@ -211,12 +215,20 @@ class SmileTrainer(RecordedTrainer):
         return super().create_optimizer(model)
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
-        """With `head_learning_rate`, that of `head_first_schedule`."""
+        """With `head_learning_rate`, that of `head_first_schedule`; with `max_hours`, that of `Budget`."""
         args, optimizer = self.args, optimizer or self.optimizer
+        if self.lr_scheduler is None and self.budget is not None:
+            assert optimizer is not None
+            self.lr_scheduler = self.budget.scheduler(optimizer)
         if self.lr_scheduler is None and args.head_learning_rate is not None and args.warmup_frozen_epochs:
             assert optimizer is not None
-            self.lr_scheduler = head_first_schedule(args, optimizer, num_training_steps)
+            head_steps = round(num_training_steps * args.warmup_frozen_epochs / args.num_train_epochs)
+            self.lr_scheduler = head_first_schedule(args, optimizer, num_training_steps, head_steps)
         return super().create_scheduler(num_training_steps, optimizer)
+
+    def set_initial_training_values(self, *args: Any, **kwargs: Any) -> Any:
+        values = super().set_initial_training_values(*args, **kwargs)
+        return values if self.budget is None else self.budget.unlimited(values)
 
     def get_train_dataloader(self) -> Any:
         if self.train_dataset is None:
@@ -304,12 +316,16 @@ class SmileTrainer(RecordedTrainer):
             shutil.copymode(folder / "config.json", weights)  # safetensors lets nobody but the owner read
 
     def save_place(self, checkpoint: Path) -> None:
+        if self.budget is not None and self.args.should_save:
+            self.budget.save(checkpoint)
         if isinstance(self.train_dataset, StreamedImages):
             updates, per_update = self.state.global_step, self.args.gradient_accumulation_steps
             batches = updates % ceil(len(self.train_dataset.batches) / per_update) * per_update
             save_position(self.train_dataset, checkpoint, batches, self.args.process_index)
 
     def restore(self, checkpoint: Path) -> None:
+        if self.budget is not None:
+            self.budget.load(checkpoint)
         if isinstance(self.train_dataset, StreamedImages):
             load_position(self.train_dataset, checkpoint, self.args.process_index)
         if self.ema is not None:
