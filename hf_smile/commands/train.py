@@ -17,10 +17,11 @@ if TYPE_CHECKING:
     from datasets import DatasetDict
 
     from hf_smile.training.arguments import Arguments, SmileTrainingArguments
+    from hf_smile.training.several import Seeds
     from hf_smile.training.trainer import SmileTrainer
 
 
-def parse_arguments(words: list[str], prog: str) -> Arguments:
+def parse_arguments(words: list[str], prog: str) -> Arguments | Seeds:
     if {"--help", "-h", "--help_all"} & {*words}:
         print_help(prog, "--help_all" in words)
     from hf_smile.training.parser import check_words
@@ -28,6 +29,10 @@ def parse_arguments(words: list[str], prog: str) -> Arguments:
     data, training = check_words(words)
     if not Path(training.output_dir, "recipe.yaml").is_file():  # a finished run needs no data any more
         require_data(data.data_dir)
+    if training.seeds is not None:
+        from hf_smile.training.several import plan_seeds
+
+        return plan_seeds(words)
     from hf_smile.training.arguments import parse_arguments
 
     return parse_arguments(words)
@@ -45,7 +50,26 @@ def print_help(prog: str, everything: bool) -> NoReturn:
     sys.exit(0)
 
 
-def run(arguments: Arguments) -> None:
+def run(arguments: Arguments | Seeds) -> None:
+    from hf_smile.training.several import Seeds
+
+    if isinstance(arguments, Seeds):
+        run_seeds(arguments)
+    else:
+        run_once(arguments)
+
+
+def run_seeds(runs: Seeds) -> None:
+    from hf_smile.hub.seeds_card import write_seeds_card
+    from hf_smile.training.several import train_in
+
+    for seed in runs.seeds:
+        train_in(runs.output_dir / str(seed), [*runs.words, "--seed", str(seed)])
+    print(f"\n{write_seeds_card(runs.output_dir, runs.seeds)}")
+    print(f"Card and table of all seeds, the models in folders of their own: {runs.output_dir}")
+
+
+def run_once(arguments: Arguments) -> None:
     from hf_smile.data.layouts import refuse_data_folder
     from hf_smile.hub.connection import check_login
     from hf_smile.training.after import fold_after_training

@@ -44,6 +44,8 @@ _RECIPE_SHOWN = (
     "image_size",
     "head_hidden_size",
     "num_train_epochs",
+    "max_hours",
+    "max_train_samples",
     "per_device_train_batch_size",
     "processes",
     "learning_rate",
@@ -227,7 +229,8 @@ def decision_section(decision: dict[str, Any], calibration: dict[str, Any], labe
 
 def recipe_section(recipe: dict[str, Any]) -> str:
     """The settings that are asked for most; empty without a recipe."""
-    rows = [[name, str(recipe[name])] for name in _RECIPE_SHOWN if name in recipe]
+    without = {"num_train_epochs"} if recipe.get("max_hours") else set()  # which a budget does not heed
+    rows = [[name, str(recipe[name])] for name in _RECIPE_SHOWN if name in recipe and name not in without]
     return markdown_table(["setting", "value"], rows) if rows else ""
 
 

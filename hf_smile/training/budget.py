@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 BUDGET = "budget.json"
 """In a checkpoint: the time that is spent, and how far the learning rate is in its schedule."""
 NO_LIMIT = 10**9
-_PICTURES_AND_CARD = 8.0  # seconds after the last prediction, on the slow side
+_PICTURES_AND_CARD = 3.0  # seconds of a core that follow the last prediction: intervals, pictures, the end of Python
 _EVALUATION = 0.5  # what an image costs in evaluation, as a share of training, until it is measured
 
 
@@ -63,7 +63,7 @@ class Budget(TrainerCallback):
         self._step_seconds: deque[float] = deque(maxlen=50)
         self._epoch_end_seconds: float | None = None
         self._epoch_ended: float | None = None
-        self._step_began = 0.0
+        self._step_began, self._began = 0.0, (0.0, 0.0)
 
     def unlimited(self, values: tuple[Any, ...]) -> tuple[Any, ...]:
         """What `Trainer.set_initial_training_values` gives, without an end."""
@@ -111,7 +111,8 @@ class Budget(TrainerCallback):
         return self._done + (1 - self._done) * min(1.0, (step - since) / left)
 
     def on_train_begin(self, *_: Any, **kwargs: Any) -> None:
-        self._step_began = time.monotonic()
+        self._began = time.monotonic(), time.process_time()
+        self._step_began = self._began[0]
         self.started = self._step_began if self.started is None else self.started
 
     def on_epoch_begin(self, args: Any, state: TrainerState, *_: Any, **kwargs: Any) -> None:
@@ -154,12 +155,17 @@ class Budget(TrainerCallback):
         if took := [line["eval_runtime"] for line in trainer.state.log_history if "eval_runtime" in line]:
             an_image = took[-1] / validated
         an_end = an_image * validated if self._epoch_end_seconds is None else self._epoch_end_seconds
-        after = an_image * self.images_after + _PICTURES_AND_CARD
+        after = an_image * self.images_after + _PICTURES_AND_CARD * self._seconds_per_own()
         left = (args.max_hours or 0) * 3600 - self.seconds() - after
         more = max(0, int(left / a_step))
         while more and more * a_step + an_end * self._epoch_ends(step, more) > left:
             more -= 1
         return more
+
+    def _seconds_per_own(self) -> float:
+        """How long a second of a core takes on this machine, which others may use too."""
+        wall, own = time.monotonic() - self._began[0], time.process_time() - self._began[1]
+        return max(1.0, wall / own) if own > 0 else 1.0
 
     def _epoch_ends(self, step: int, more: int) -> int:
         return ceil((step + more) / self.steps_an_epoch) - (step - 1) // self.steps_an_epoch

@@ -70,6 +70,7 @@ class TrainingSettings:
     head_learning_rate: float | None = setting(None, "highest rate of these first epochs; learning_rate when left out")
 
     seed: int = setting(42, "of the splits and of all that is drawn")
+    seeds: list[int] | None = setting(None, "train once with each of these, in OUTPUT_DIR/SEED; report mean and spread")
     num_train_epochs: float = setting(15, "number of passes over the training images")
     max_hours: float | None = setting(None, "train as many steps as the run, evaluated and saved, has time for")
     per_device_train_batch_size: int = setting(32, "images per step and device")

@@ -33,7 +33,7 @@ def clock(monkeypatch):
 
     monkeypatch.setattr(SmileTrainer, "training_step", costing(SmileTrainer.training_step, lambda: clock.step))
     monkeypatch.setattr(SmileTrainer, "evaluate", costing(SmileTrainer.evaluate, lambda: 3.0))
-    monkeypatch.setattr(budget, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    monkeypatch.setattr(budget, "time", SimpleNamespace(monotonic=lambda: clock.now, process_time=lambda: clock.now))
     monkeypatch.setattr(callbacks, "write_history", lambda table, folder: None)
     return clock
 
