@@ -12,8 +12,8 @@ KINDS = ("same bytes", "same picture", "similar")
 """How the images of a group are known to be one picture, the surest way first."""
 
 HASH_BITS = 4
-"""Bits by which the hashes of one picture may differ. Of 300 faces saved anew (JPEG quality 30 to 90) or resized (60 to
-150 %) the hash stayed the same for 57 to 85 %; none differed by more."""
+"""Bits by which the hashes of one picture may differ. Of 300 faces saved again (JPEG quality 30 to 90) or resized (60
+to 150 %) the hash stayed the same for 57 to 85 %; none differed by more."""
 
 THUMBNAIL_CORRELATION = 0.99
 """Of the thumbnails of one picture. For those faces it was 0.995 or more. Faces fill their crops alike, so that even

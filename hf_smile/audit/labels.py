@@ -106,7 +106,7 @@ def share_of_planted_found(
 ) -> float:
     """How far the list of suspicious labels can be trusted: the share it holds of labels changed on purpose.
 
-    2 % of the labels are changed to another class at random, and suspicious labels are looked for anew. Compare with
+    2 % of the labels are changed to another class at random, and suspicious labels are looked for again. Compare with
     the share of all labels that is on the list, which is what guessing would find.
     """
     draw = np.random.default_rng(seed)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from hf_smile.audit.similarity import nearest
+from hf_smile.audit.similarity import nearest, nearest_others
 from hf_smile.errors import SmileDataError
 from hf_smile.evaluation.intervals import wilson_interval
 
@@ -31,6 +31,19 @@ def nearest_train_images(scan: pd.DataFrame, rows: np.ndarray) -> pd.DataFrame:
     alike = train[["image_id", "label"]].iloc[index].add_prefix("train_").reset_index(drop=True)
     table = test[["image_id", "label"]].assign(similarity=similarity).join(alike)
     return table.sort_values("similarity", ascending=False, ignore_index=True)
+
+
+def list_neighbours(image_ids: Sequence[str] | pd.Series, rows: np.ndarray) -> pd.DataFrame:
+    """For each image those that are most like it, wherever they are: `image_id`, `neighbour`, `similarity`.
+
+    Args:
+        image_ids: (N,).
+        rows: (N, F) features of length 1.
+    """
+    similarity, index = nearest_others(rows)
+    ids = np.asarray(image_ids, dtype=object)
+    columns = {"image_id": ids.repeat(index.shape[1]), "neighbour": ids[index.ravel()]}
+    return pd.DataFrame({**columns, "similarity": similarity.ravel()})
 
 
 def correct_predictions(scan: pd.DataFrame, predictions: pd.DataFrame) -> pd.Series:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 SHEET_TILES = 48
 """Images on a contact sheet."""
 MAX_SHEETS = 5
-"""Of each kind; the CSV lists go on."""
+"""Of each kind; the CSV lists have all."""
 
 _BLUE, _ORANGE, _INK = "#0072B2", "#D55E00", "#444444"
 _TILE, _CAPTION, _COLUMNS = 128, 34, 8  # pixels, pixels, tiles

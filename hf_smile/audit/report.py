@@ -17,6 +17,7 @@ from hf_smile.audit.splits import can_be_listed, clean_tables, link_images, writ
 from hf_smile.data.sources import Images
 from hf_smile.errors import SmileDataError
 from hf_smile.evaluation.numbers import markdown_table
+from hf_smile.evaluation.predictions import write_predictions
 from hf_smile.labels import LabelSet
 from hf_smile.utils.csv_cells import guarded
 from hf_smile.utils.words import counted
@@ -45,9 +46,10 @@ def write_report(audit: Audit, tables: Mapping[str, pd.DataFrame], images: Image
     """Write everything but images into `folder`.
 
     `audit.md` to read, `audit.json` with all numbers, plots, the lists `unreadable.csv`, `duplicates.csv`,
-    `equal_hashes.csv`, `odd_pictures.csv`, and with features `clusters.csv`, `nearest_train.csv` and
-    `suspicious_labels.csv`; and `group_disjoint/`, a data set of its own with the same images in a split that no
-    cluster straddles, unless the images are rows of a saved data set.
+    `equal_hashes.csv`, `odd_pictures.csv`, and with features `clusters.csv`, `nearest_train.csv`, `neighbours.csv`,
+    `suspicious_labels.csv` and `probe_predictions.csv` (out of fold, of every image); and `group_disjoint/`, a data set
+    of its own with the same images in a split that no cluster straddles, unless the images are rows of a saved data
+    set.
     """
     lists = {
         "unreadable.csv": audit.unreadable,
@@ -55,9 +57,10 @@ def write_report(audit: Audit, tables: Mapping[str, pd.DataFrame], images: Image
         "equal_hashes.csv": audit.equal_hashes.drop(columns=["row", "kind"]),
         "odd_pictures.csv": audit.odd,
     }
-    if audit.nearest_train is not None:
+    if audit.nearest_train is not None and audit.neighbours is not None:
         lists["clusters.csv"] = _list_clusters(audit)
         lists["nearest_train.csv"] = audit.nearest_train.round({"similarity": 4})
+        lists["neighbours.csv"] = audit.neighbours.round({"similarity": 4})
     if audit.noise is not None:
         lists["suspicious_labels.csv"] = _suspicious_list(audit)
     for name, table in lists.items():
@@ -69,6 +72,9 @@ def write_report(audit: Audit, tables: Mapping[str, pd.DataFrame], images: Image
             path = folder / "group_disjoint" / f"{split}.csv"
             write_annotations(pooled[pooled["image_id"].isin(ids)], path, audit.labels)
         link_images(images, folder / "group_disjoint")
+    if audit.probabilities is not None:
+        ids, label_ids = audit.scan["image_id"].tolist(), audit.scan["label"].to_numpy()
+        write_predictions(folder / "probe_predictions.csv", ids, label_ids, audit.probabilities, labels=audit.labels)
     plots = plot_audit(audit, folder)
     (folder / "audit.json").write_text(json.dumps(audit.summary, indent=2) + "\n", encoding="utf-8")
     (folder / "audit.md").write_text(_render(audit, list(lists), plots, can_be_listed(images)), encoding="utf-8")
@@ -104,7 +110,7 @@ def to_act_on(audit: Audit) -> list[str]:
     probe = summary.get("likeness", {}).get("probe")
     found = []
     if count := summary["images"]["unreadable"]:
-        found.append(f"{counted(count, 'image')} can't be read (unreadable.csv): mend them or leave them out.")
+        found.append(f"{counted(count, 'image')} can't be read (unreadable.csv): fix them or leave them out.")
     if count := duplicates["groups_in_train_and_test"]:
         found.append(
             f"{counted(count, 'picture')} in train and test at once (duplicates.csv). `--write_clean` leaves them out "

@@ -19,6 +19,7 @@ from hf_smile.audit.leakage import (
     accuracy_by_similarity,
     accuracy_with_interval,
     correct_predictions,
+    list_neighbours,
     nearest_train_images,
 )
 from hf_smile.audit.scan import Scan
@@ -67,6 +68,10 @@ class Audit:
     accuracy: pd.DataFrame | None = None
     """Of `accuracy_by_similarity`."""
     noise: LabelNoise | None = None
+    probabilities: np.ndarray | None = None
+    """(N, K) of the probe, out of fold; None where it could not be fitted, too."""
+    neighbours: pd.DataFrame | None = None
+    """`image_id`, `neighbour` (the id of an image that is like it) and their `similarity`, the most similar first."""
     by_threshold: pd.DataFrame | None = None
     """Of `clusters_by_threshold`."""
     summary: dict[str, Any] = field(default_factory=dict)
@@ -163,6 +168,7 @@ def run_audit(
     if rows is not None:
         audit.summary["duplicates"]["similarity_threshold"] = duplicate_similarity
         audit.nearest_train = nearest_train_images(readable, rows)
+        audit.neighbours = list_neighbours(readable["image_id"], rows)
         audit.summary["likeness"] = _describe_likeness(audit.nearest_train, cluster_similarity or 1)
     if predictions is not None:
         correct = correct_predictions(readable, predictions)
@@ -222,6 +228,7 @@ def _measure_label_noise(audit: Audit, features: np.ndarray, seed: int) -> None:
     except SmileDataError as error:
         audit.summary["labels"] = {"not_estimated": str(error)}
         return
+    audit.probabilities = probabilities
     audit.noise = noise = estimate_label_noise(labels, probabilities, audit.labels)
     right = probabilities.argmax(axis=1) == labels
     audit.summary["labels"] = {

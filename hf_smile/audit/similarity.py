@@ -74,6 +74,26 @@ def nearest(queries: np.ndarray, references: np.ndarray) -> tuple[np.ndarray, np
     return np.concatenate(best), np.concatenate(index)
 
 
+def nearest_others(rows: np.ndarray, count: int = 5) -> tuple[np.ndarray, np.ndarray]:
+    """The images that are most like each image, the most similar one first.
+
+    Args:
+        rows: (N, F) of length 1.
+        count: of others, or all there are where these are fewer.
+
+    Returns:
+        similarity (N, count) float32 and row of the other (N, count) int64.
+
+    >>> nearest_others(np.array([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]]), 1)[1].ravel()
+    array([2, 2, 1])
+    """
+    from sklearn.neighbors import NearestNeighbors
+
+    search = NearestNeighbors(n_neighbors=min(count, len(rows) - 1), algorithm="brute").fit(rows)
+    distance, index = search.kneighbors()  # of an image itself, it is not among them
+    return (1 - distance**2 / 2).astype(np.float32), index
+
+
 def similarity_forest(rows: np.ndarray) -> Links:
     """The links that hold the images together, at every threshold at once: a maximum spanning forest.
 

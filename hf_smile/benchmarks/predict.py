@@ -34,7 +34,7 @@ def benchmark_predict(
         rounds: of which the median is taken.
 
     Returns:
-        Rows by name, `onnx-int8, batch 16` for one, and ratios such as `onnx_int8/pipeline`, at the last batch size
+        Rows by name, for example `onnx-int8, batch 16`, and ratios such as `onnx_int8/pipeline`, at the last batch size
         where the name says no other.
 
     >>> rows, ratios = benchmark_predict("outputs/model", sorted(Path("faces").glob("*.jpg")))  # doctest: +SKIP

@@ -53,6 +53,7 @@ def run(args: argparse.Namespace) -> None:
 
     if args.model:
         read_config(args.model)  # what is wrong with it is told before the imports that take seconds
+    from hf_smile.data.corrections import facts_of
     from hf_smile.evaluation.predictions import read_predictions
     from hf_smile.evaluation.report import check_no_model, write_report
     from hf_smile.hub.finished_run import report_notes
@@ -77,7 +78,7 @@ def run(args: argparse.Namespace) -> None:
             classifier = SmileClassifier.from_pretrained(args.model, runtime="torch")
             sanity = draw_heat_maps(classifier, split, Path(args.output_dir, "heat_maps.png"))
         predictions, variants = predict(args, split)
-    notes = report_notes(args.model, args.split) if args.model else []
+    notes = report_notes(args.model, args.split, facts_of(split)) if args.model else []
     title = args.predictions or f"{args.model}, {args.split} split"
     report = write_report(
         args.output_dir,

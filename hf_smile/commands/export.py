@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> None:
         from hf_smile.data.record import read_as_labelled_by, require_held_out, run_data
         from hf_smile.data.splits import hold_out
 
-        data, seed = run_data(args.model, given_data_arguments(args))
+        data, seed = run_data(args.model, given_data_arguments(args), others=args.held_out)
         data = read_as_labelled_by(args.model, data)
         splits = load_smile_dataset(**vars(data), seed=seed, as_they_are=args.held_out)
         if args.held_out:

@@ -70,6 +70,7 @@ def run_seeds(runs: Seeds) -> None:
 
 
 def run_once(arguments: Arguments) -> None:
+    from hf_smile.data.corrections import digest_of
     from hf_smile.data.layouts import refuse_data_folder
     from hf_smile.hub.connection import check_login
     from hf_smile.training.after import fold_after_training
@@ -84,6 +85,8 @@ def run_once(arguments: Arguments) -> None:
     if args.publish_to and is_main:
         check_login(args.publish_to)  # now rather than after hours
     recipe = to_recipe(arguments) | {"processes": args.world_size * max(1, args.n_gpu)}
+    if data.corrections:
+        recipe["corrections_sha256"] = digest_of(data.corrections)
     refuse_data_folder(args.output_dir, data.data_dir)
     if not args.overwrite and is_finished(args.output_dir, recipe):
         if is_main:

@@ -84,8 +84,9 @@ def annotation_pieces(
                 f"(name it with --{'label' if missing == 'label' else 'id'}_column)"
             )
         lower = [column.strip().lower() for column in names]
-        if twice := next((column for column, count in Counter(lower).items() if count > 1), None):
-            raise SmileDataError(f"column {twice!r} appears twice; rename one of them")
+        column, count = Counter(lower).most_common(1)[0]
+        if count > 1:
+            raise SmileDataError(f"column {column!r} appears twice; rename one of them")
         if dropped := [c for at, c in enumerate(lower) if c in RESERVED_COLUMNS and at not in columns]:
             logger.warning(f"Note: column {', '.join(dropped)} of {name} is not kept; its name is in use")
         while block := list(islice(rows, piece or _MAX_LINES + 1)):

@@ -62,6 +62,9 @@ class DataArguments:
     on_bad_image: str = setting(
         "error", "image missing or broken: stop, or skip and list it", choices=["error", "skip"]
     )
+    corrections: str | None = field(
+        default=None, metadata={"help": "file of `hf-smile review`: labels to change, and images to leave out"}
+    )
 
     def __post_init__(self) -> None:
         for name in ("validation_size", "test_size"):

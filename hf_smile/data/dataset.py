@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from datasets.exceptions import DatasetGenerationError
 from hf_smile.data.annotations import OWN_COLUMNS
 from hf_smile.data.arguments import DataArguments
 from hf_smile.data.checks import BAD_IMAGE, check_images, report_left_out
+from hf_smile.data.corrections import Corrections, corrections_sentence
 from hf_smile.data.layouts import Layout, Tables, collect, read_layout
 from hf_smile.data.rows import RowSource, build_rows
 from hf_smile.data.sources import Images
@@ -42,6 +44,7 @@ def load_smile_dataset(
     id_column: str | None = None,
     label_map: str | Mapping[str, str] | None = None,
     labels: LabelSet | Sequence[str] | None = None,
+    corrections: str | Path | None = None,
     as_they_are: bool = False,
 ) -> DatasetDict:
     """Load, check and split a data set.
@@ -66,6 +69,7 @@ def load_smile_dataset(
         label_map: other spellings of the labels, `{"fake": "negative smile"}` or `"fake=negative smile"`.
         labels: their names in the order of the ids; None for those of the data (class folders, `ClassLabel`), or for
             the default where the data have none or spell them so.
+        corrections: file of decisions about labels (`docs/review.md`). It changes no split but for images left out.
         as_they_are: hold nothing out, and need no split: for data that are only measured on.
 
     Returns:
@@ -79,17 +83,20 @@ def load_smile_dataset(
     ['negative smile', 'positive smile', 'NOT smile']
     """
     columns = image_column, label_column, id_column
-    read_as: dict[str, Any] = {"label_map": label_map, "labels": labels, "on_bad_image": on_bad_image}
+    read_as: dict[str, Any] = {"label_map": label_map, "labels": labels, "corrections": corrections}
+    read_as["on_bad_image"] = on_bad_image
     data = DataArguments(str(data_dir), test_size, validation_size, max_train_samples, group_by, *columns, **read_as)
     problems = Problems()
-    layout, annotated = _read(data, problems, need_splits=not as_they_are)
+    layout, annotated, corrected = _read(data, problems, need_splits=not as_they_are)
     tables = _check_images(annotated, layout.images, data, Path(bad_image_list), problems)
     if isinstance(layout.images, RowSource):
         splits = build_rows(layout.images, tables, layout.labels)
     else:
         splits = DatasetDict({split: _build_split(split, table, layout) for split, table in tables.items()})
+    if corrected:
+        splits = corrected.mark(splits)
     if as_they_are:
-        return splits
+        return corrected.apply(splits) if corrected else splits
     if group_by is not None:
         check_groups(splits, group_by)
     for split, size in (("test", test_size), ("validation", validation_size)):
@@ -100,6 +107,8 @@ def load_smile_dataset(
                 logger.warning(f"Note: {own}; {split}_size and seed do not change it")
         elif size:
             splits |= hold_out(splits["train"], split, size, seed, group_by)
+    if corrected:
+        splits = corrected.apply(splits)
     if max_train_samples is not None:
         splits["train"] = some_of(splits["train"], max_train_samples, seed)
     _check_classes(splits, layout.labels)
@@ -123,7 +132,7 @@ def read_tables(data: DataArguments, seed: int = 42) -> tuple[Tables, Images]:
     >>> tables, images = read_tables(DataArguments("data/sample"))  # doctest: +SKIP
     """
     problems = Problems()
-    layout, tables = _read(data, problems)
+    layout, tables, corrected = _read(data, problems)
     problems.raise_if_any(data.data_dir)
     if "test" not in tables and data.test_size:
         train = tables["train"]
@@ -132,11 +141,23 @@ def read_tables(data: DataArguments, seed: int = 42) -> tuple[Tables, Images]:
         rows = numbered.cast_column("label", ClassLabel(names=[*layout.labels]))
         parts = hold_out(rows, "test", data.test_size, seed, data.group_by)
         tables |= {split: train.iloc[part["where"]].reset_index(drop=True) for split, part in parts.items()}
+    if corrected:
+        facts = {}
+        for split, table in tables.items():
+            facts[split] = corrected.facts(table["image_id"], table["label"])
+            table = table.assign(label=corrected.of(table["image_id"], table["label"]))
+            tables[split] = table[table["label"] >= 0].reset_index(drop=True)
+        logger.info(corrections_sentence(facts))
     return tables, layout.images
 
 
-def _read(data: DataArguments, problems: Problems, need_splits: bool = True) -> tuple[Layout, Tables]:
-    """The annotations. Where a split is missing, all problems are raised, those of missing images among them."""
+def _read(
+    data: DataArguments, problems: Problems, need_splits: bool = True
+) -> tuple[Layout, Tables, Corrections | None]:
+    """The annotations, and the corrections of their labels.
+
+    Where a split is missing, all problems are raised, those of missing images among them.
+    """
     layout = read_layout(data.data_dir, problems, data.reading())
     tables = collect(layout, problems)
     missing = missing_split({split: len(table) for split, table in tables.items()}, data.test_size)
@@ -146,7 +167,10 @@ def _read(data: DataArguments, problems: Problems, need_splits: bool = True) -> 
         for table in tables.values():
             problems.add_images(table[BAD_IMAGE].itertuples(index=False))
         problems.raise_if_any(data.data_dir)
-    return layout, tables
+    if data.corrections is None:
+        return layout, tables, None
+    given = chain.from_iterable(zip(table["image_id"], table["label"], strict=True) for table in tables.values())
+    return layout, tables, Corrections(data.corrections, given, layout.labels, problems)
 
 
 def _check_images(

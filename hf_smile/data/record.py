@@ -138,12 +138,13 @@ def _read_records(model: str | Path) -> list[Record]:
         ) from None
 
 
-def run_data(model: str | Path, given: dict[str, Any]) -> tuple[DataArguments, int]:
+def run_data(model: str | Path, given: dict[str, Any], others: bool = False) -> tuple[DataArguments, int]:
     """The data of a run, and the seed of its splits.
 
     Args:
         model: folder of the run; any other folder, or an id on the Hub, says nothing.
         given: settings that the user gave; they win.
+        others: the data are not those of the run, so that its corrections are not about them.
 
     >>> run_data("outputs/model", {})  # doctest: +SKIP
     (DataArguments(data_dir='data/happy_images', ...), 42)
@@ -153,7 +154,7 @@ def run_data(model: str | Path, given: dict[str, Any]) -> tuple[DataArguments, i
         recipe = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
         raise SmileDataError(f"{path}: can't be read; name the data and their settings yourself") from None
-    recipe = {**(recipe if isinstance(recipe, dict) else {}), **given}
+    recipe = {**(recipe if isinstance(recipe, dict) else {}), **({"corrections": None} if others else {}), **given}
     seed = recipe.get("seed", 42)
     try:
         data = DataArguments(**{name: recipe[name] for name in DATA_SETTINGS if name in recipe})

@@ -20,7 +20,7 @@ from hf_smile.data.sources import stamp_of
 from hf_smile.data.splits import SPLITS, name_splits, split_of
 from hf_smile.errors import Problems, SmileDataError, first_line
 from hf_smile.labels import SMILE_LABELS, LabelSet
-from hf_smile.shards.folder import is_sharded, rows_of
+from hf_smile.shards.folder import is_sharded, rows_of, with_corrections
 
 logger = logging.getLogger(__name__)
 
@@ -209,7 +209,7 @@ def _load_parquet(folder: Path) -> DatasetDict:
         files.setdefault(split_of(name) or "train", []).append(str(file))
     name_splits(words)
     try:
-        return datasets.load_dataset("parquet", data_files=files)
+        return with_corrections(datasets.load_dataset("parquet", data_files=files), folder)
     except Exception as error:  # pyarrow and the builder each raise errors of their own
         cause = error.__cause__ or error
         raise SmileDataError(f"{folder}: the Parquet files can't be read together: {first_line(cause)}") from None

@@ -41,7 +41,7 @@ class BatchTransform:
 
     With a `seed` every draw depends on seed, epoch and image id alone. The pictures are then the same however many
     processes and workers load them, and a run that is resumed sees the very ones that it would have seen.
-    An image that comes several times an epoch says so in a column `repeat`, from 0, and is drawn anew each time.
+    An image that comes several times an epoch says so in a column `repeat`, from 0, and is drawn again each time.
 
     Args:
         transform: PIL image -> `pixel_values (3, H, W) float32`; with a seed, (PIL image, `random.Random`) -> the same.
@@ -61,7 +61,7 @@ class BatchTransform:
         self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()  # data loader workers outlive an epoch
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw anew: the epoch, from 0, is part of each image's seed."""
+        """Draw again: the epoch, from 0, is part of each image's seed."""
         self._epoch[0] = epoch
 
     def __call__(self, batch: Batch) -> Batch:
@@ -105,7 +105,7 @@ def collate(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
     The memory format is `channels_last`, in which images come and convolutions are fastest.
     """
-    # NumPy, for the threads with which torch would copy go on spinning, on cores that the next batch is prepared on.
+    # NumPy, for the threads with which torch would copy keep spinning, on cores that the next batch is prepared on.
     pixel_values = [row["pixel_values"].permute(1, 2, 0).numpy() for row in rows]
     batch = np.stack(pixel_values, out=np.empty((len(rows), *pixel_values[0].shape), np.float32))
     return {

@@ -56,7 +56,7 @@ def ece_if_calibrated(probabilities: ArrayLike, n_draws: int = 1000, seed: int =
 
     Args:
         probabilities: (N, K), each row summing to one.
-        n_draws: how often right and wrong are drawn anew, each image being right with its confidence.
+        n_draws: how often right and wrong are drawn again, each image being right with its confidence.
         seed: makes the draws repeatable.
 
     >>> ece_if_calibrated([[1.0, 0.0, 0.0]] * 5)

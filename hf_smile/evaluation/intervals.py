@@ -151,7 +151,7 @@ def bootstrap_samples(
     """
     chunks = [
         weighted_metrics(probabilities, label_ids, weights, labels)
-        for weights in _resampling_weights(len(label_ids), n_resamples, seed)
+        for weights in resampling_weights(len(label_ids), n_resamples, seed)
     ]
     return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
 
@@ -172,7 +172,7 @@ def chunk_sizes(n_images: int, total: int) -> Iterator[int]:
         yield min(per_chunk, total - start)
 
 
-def _resampling_weights(n_images: int, n_resamples: int, seed: int) -> Iterator[FloatArray]:
+def resampling_weights(n_images: int, n_resamples: int, seed: int) -> Iterator[FloatArray]:
     """Chunks (n_images, b) of resamples, as how often each drew every image, until there are `n_resamples`."""
     generator = np.random.default_rng(seed)
     for size in chunk_sizes(n_images, n_resamples):

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from hf_smile.data.corrections import Facts, corrections_sentence
 from hf_smile.evaluation.calibration import ece_if_calibrated
 from hf_smile.evaluation.decision import best_strength, traded
 from hf_smile.evaluation.numbers import (
@@ -136,6 +137,16 @@ def choice_sentence(choice: dict[str, Any]) -> str:
         f" {choice['images']:,} validation images: a difference in accuracy of less than {100 * choice['margin']:.0f}"
         " points may be chance."
     )
+
+
+def corrections_section(by_split: dict[str, Facts]) -> str:
+    """How many labels of which split were corrected, and whether those of the test split were; empty if none were."""
+    if not (sentence := corrections_sentence(by_split)):
+        return ""
+    of_test = by_split.get("test", {}).values()
+    if any(facts["changed"] or facts["left_out"] for facts in of_test):
+        return f"{sentence} **The test split was corrected too**: its numbers are not those on its labels as annotated."
+    return f"{sentence} The test split was not corrected."
 
 
 def looks_sentence(looks: list[dict[str, Any]]) -> str:

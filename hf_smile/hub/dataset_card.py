@@ -7,6 +7,7 @@ from pathlib import Path
 from datasets import DatasetDict
 from huggingface_hub import DatasetCard, DatasetCardData
 
+from hf_smile.data.corrections import corrections_sentence, facts_of
 from hf_smile.data.plots import class_table
 from hf_smile.data.rows import labels_of
 from hf_smile.evaluation.numbers import markdown_table
@@ -47,6 +48,7 @@ def dataset_card(
         genuine=names.tells_genuine,
         license=license,
         provenance=provenance,
+        corrections=corrections_sentence({split: facts_of(rows) for split, rows in splits.items()}),
         consent=consent,
     )
 

@@ -9,8 +9,9 @@ from typing import Any
 
 import yaml
 
+from hf_smile.data.corrections import Facts
 from hf_smile.errors import SmileModelError
-from hf_smile.hub.card_sections import looks_sentence
+from hf_smile.hub.card_sections import corrections_section, looks_sentence
 
 
 def read_recipe(folder: Path) -> dict[str, Any]:
@@ -74,23 +75,29 @@ def read_looks(folder: Path, test_split: str | None = None) -> list[dict[str, An
             if look["test_split"] == (test_split or looks[-1]["test_split"])
         ]
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        raise SmileModelError(f"{path} can't be read; restore it, or start afresh in another --output_dir") from None
+        raise SmileModelError(f"{path} can't be read; restore it, or start again in another --output_dir") from None
 
 
-def report_notes(model: str | Path, split: str) -> list[str]:
-    """What a reader of an evaluation must know about the run of a model; empty where it has no run.
+def report_notes(model: str | Path, split: str, corrected: Facts | None = None) -> list[str]:
+    """What a reader of an evaluation must know about the run of a model and the labels; empty where there is nothing.
 
     Args:
         model: folder of the run, or anything else.
         split: that was evaluated.
+        corrected: what corrections did to it.
 
     >>> report_notes("outputs/model", "train")[0]  # doctest: +SKIP
     '**The model was trained on these images**: the numbers say how well it fits them, not how well it does on others.'
     """
     folder = Path(model)
+    try:
+        of_the_run = read_metrics(folder).get("corrections", {})
+    except SmileModelError:  # none, or of an older hf_smile
+        of_the_run = {}
+    corrections = corrections_section({**of_the_run, split: corrected or {}})
+    notes = [corrections] if corrections else []
     if not (folder / "recipe.yaml").is_file():
-        return []
-    notes = []
+        return notes
     if split == "train":
         notes.append(
             "**The model was trained on these images**: the numbers say how well it fits them, not how well it does on"

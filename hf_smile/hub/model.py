@@ -98,7 +98,7 @@ def publish_model(
     """Publish the folder of a finished run; returns the address. The arguments are those of `Target`.
 
     Raises:
-        SmileError: the Hub cannot be reached or refuses. The run itself is whole, and the message says how to go on.
+        SmileError: the Hub cannot be reached or refuses. The run itself is whole, and the message says how to resume.
     """
     try:
         return push_model(

@@ -13,6 +13,7 @@ from hf_smile.evaluation.predictions import images_digest, read_predictions
 from hf_smile.hub.card_sections import (
     calibration_section,
     choice_sentence,
+    corrections_section,
     decision_section,
     looks_sentence,
     reach_section,
@@ -130,6 +131,7 @@ def _make_card(
         results=results_section(numbers, intervals, labels),
         reach=reach_section(recipe, metrics.get("budget")),
         chosen=choice_sentence(metrics["choice"]),
+        corrections=corrections_section(metrics.get("corrections", {})),
         looks=looks_sentence(read_looks(folder, images_digest(predictions.image_ids) if predictions else None)),
         validated="validation" in calibration,
         calibration=calibration_section(calibration, metrics["ece"], predictions, picture=repo_id is not None),

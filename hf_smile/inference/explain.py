@@ -132,7 +132,7 @@ def feature_layer(timm_model: Any, size: tuple[int, int]) -> tuple[nn.Module, in
     carries. Coarser maps, which most networks have at their end, tell no eye from a mouth.
 
     Raises:
-        SmileModelError: no stage gives a map: a vision transformer, for one.
+        SmileModelError: no stage gives a map: for example a vision transformer.
     """
     stages = {
         timm_model.get_submodule(one["module"]): one["num_chs"] for one in getattr(timm_model, "feature_info", ())
@@ -166,7 +166,7 @@ def deletion_curve(
     Args:
         classifier: as for `explain`.
         explanation: of the image to delete from.
-        pixels: (H * W,) indices in the order of deletion, the hottest first for one: `heat.ravel().argsort()[::-1]`.
+        pixels: (H * W,) indices in the order of deletion, e.g. the hottest first: `heat.ravel().argsort()[::-1]`.
         steps: how often to look, evenly over all pixels.
 
     Returns:

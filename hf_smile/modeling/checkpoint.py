@@ -71,14 +71,14 @@ def _read_weights(path: Path, expected: dict[str, torch.Tensor], model: str) -> 
             weights = {ours: file.get_tensor(name) for ours, name in names.items()}
     except (SafetensorError, OSError, ValueError) as error:
         raise SmileModelError(
-            f"{model}: model.safetensors is broken or cut off ({first_line(error)}); copy or train it anew"
+            f"{model}: model.safetensors is broken or cut off ({first_line(error)}); copy or train it again"
         ) from None
     for name, tensor in weights.items():
         if tensor.is_floating_point() != expected[name].is_floating_point():
-            raise SmileModelError(f"{model}: {name} in model.safetensors is of {tensor.dtype}; train it anew")
+            raise SmileModelError(f"{model}: {name} in model.safetensors is of {tensor.dtype}; train it again")
         weights[name] = tensor.to(expected[name].dtype)
         if not torch.isfinite(weights[name]).all():
-            raise SmileModelError(f"{model}: {name} in model.safetensors holds NaN or infinity; train it anew")
+            raise SmileModelError(f"{model}: {name} in model.safetensors holds NaN or infinity; train it again")
     return weights
 
 

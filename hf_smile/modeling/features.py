@@ -27,7 +27,7 @@ _MAX_THREADS = 4
 @torch.inference_mode()
 def pooled_features(
     images: Iterable[bytes],
-    backbone: str = DEFAULT_BACKBONE,
+    backbone: str | TimmWrapperForImageClassification = DEFAULT_BACKBONE,
     *,
     batch_size: int = 32,
     cache_dir: str | Path | None = None,
@@ -36,10 +36,10 @@ def pooled_features(
 
     Args:
         images: encoded files; they are read a batch at a time and let go.
-        backbone: pretrained, as in `build_model`.
+        backbone: pretrained, as in `build_model`; or a model.
         batch_size: images at a time.
         cache_dir: keeps the features of each image in one `.npy` file per backbone and transform. An image is known
-            by the digest of its bytes: one that changes is computed anew, the others are not.
+            by the digest of its bytes: one that changes is computed again, the others are not.
 
     Returns:
         (N, F) float32 in the order of `images`; F is the backbone's `num_features`.
@@ -53,7 +53,8 @@ def pooled_features(
     (42, 512)
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = build_model(backbone).to(device, memory_format=torch.channels_last).eval()
+    model = build_model(backbone) if isinstance(backbone, str) else backbone
+    model = model.to(device, memory_format=torch.channels_last).eval()
     network, config = model.timm_model, model.config.pretrained_cfg
     transform = evaluation_transform(config)
     path = None if cache_dir is None else Path(cache_dir, f"features-{_key(model, config)}.npy")

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import ClassLabel, DatasetDict, Features, Image, Value
 
+from hf_smile.data.corrections import with_facts
 from hf_smile.data.splits import SPLITS, some_of
 from hf_smile.errors import SmileDataError, first_line
 from hf_smile.labels import SMILE_LABELS, LabelSet
@@ -130,7 +131,14 @@ def load_shards(
             splits[split] = datasets.load_dataset("parquet", data_files=paths, columns=columns, split=split)
     if max_train_samples is not None:
         splits["train"] = some_of(splits["train"], max_train_samples, seed)
-    return splits
+    return with_corrections(splits, folder)
+
+
+def with_corrections(splits: DatasetDict, folder: str | Path) -> DatasetDict:
+    """The splits, which tell what corrections did to them before they became shards."""
+    path = Path(folder, SETTINGS)
+    facts = read_settings(path).get("corrections", {}) if path.is_file() else {}
+    return DatasetDict({split: with_facts(rows, facts.get(split, {})) for split, rows in splits.items()})
 
 
 def _check_columns(files: Sequence[Path], labels: LabelSet | None = None) -> None:

@@ -85,7 +85,7 @@ class ShardBatches:
         return self._steps
 
     def set_epoch(self, epoch: int) -> None:
-        """Shuffle anew; epochs count from 0."""
+        """Shuffle again; epochs count from 0."""
         self.epoch = epoch
         order = [self.files[index] for index in np.random.default_rng([self.seed, epoch]).permutation(len(self.files))]
         if self._by_shards:
@@ -107,7 +107,7 @@ class ShardBatches:
             SmileDataError: the state is of other shards.
         """
         if state["shards"] != self._fingerprint():
-            raise SmileDataError("the shards are not those that the run began with; start afresh with --overwrite")
+            raise SmileDataError("the shards are not those that the run began with; start again with --overwrite")
         self._resumed = state
 
     def __iter__(self) -> Iterator[Rows]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import logging
 import shutil
 import sqlite3
 import tempfile
@@ -26,15 +27,19 @@ from tqdm.auto import tqdm
 from hf_smile.data.annotations import OWN_COLUMNS
 from hf_smile.data.checks import BAD_IMAGE, report_left_out
 from hf_smile.data.columns import PLAIN, Reading
+from hf_smile.data.corrections import Corrections, corrections_sentence, facts_of
 from hf_smile.data.images import decode_image
-from hf_smile.data.layouts import read_layout, refuse_data_folder
+from hf_smile.data.layouts import Layout, read_layout, refuse_data_folder
+from hf_smile.data.rows import RowSource
 from hf_smile.data.sources import Images
 from hf_smile.data.splits import SPLITS, check_groups, column_of, grouped_rows, missing_split
 from hf_smile.errors import Problems, SmileDataError
-from hf_smile.labels import SMILE_LABELS, LabelSet
+from hf_smile.labels import SMILE_LABELS
 from hf_smile.shards.folder import SETTINGS, features_of, read_settings, rows_of, shard_files
 from hf_smile.utils.cores import own_cores
 from hf_smile.utils.files import make_folder, write_text, written_whole
+
+logger = logging.getLogger(__name__)
 
 _PIECE = 1_000  # lines of a CSV file that are in memory at a time
 _ROW_GROUP = 100  # images that are in memory at a time, here and wherever the shards are read
@@ -57,6 +62,7 @@ class Sharding:
         group_by: a column whose values must not be on both sides of a split.
         seed: of the splits, and of the order of the images, which is random.
         on_bad_image: `error`, or `skip` to leave such images out and list them.
+        corrections: file of decisions about labels.
     """
 
     images_per_shard: int = 2000
@@ -66,6 +72,7 @@ class Sharding:
     group_by: str | None = None
     seed: int = 42
     on_bad_image: str = "error"
+    corrections: str | Path | None = None
 
     def shards_of(self, split: str, images: int) -> int:
         """How many shards a split of so many images gets; they are equally full, but for one image."""
@@ -107,14 +114,16 @@ def write_shards(
         tempfile.TemporaryDirectory(dir=output, prefix=".index-") as unfinished,
         closing(sqlite3.connect(Path(unfinished, "index.sqlite"))) as database,
     ):
-        index = _Index(database, how, layout.labels)
+        index = _Index(database, how, layout)
         index.fill(layout.pieces, problems, data_dir)
         sizes = index.sizes()
         shards = {split: how.shards_of(split, images) for split, images in sizes.items()}
         settings = asdict(how) | {"annotations": index.digest(layout.images), "shards": shards}
         if layout.labels != SMILE_LABELS:
             settings["labels"] = [*layout.labels]
-        del settings["on_bad_image"]  # after an error, `skip` goes on where it was
+        del settings["on_bad_image"], settings["corrections"]  # after an error, `skip` resumes where it was
+        if any(index.corrections.values()):
+            settings["corrections"] = index.corrections
         _open_output(output, settings)
         features = features_of(index.further, layout.labels)
         progress = tqdm(total=sum(sizes.values()), desc="Writing shards", unit=" images", delay=1)
@@ -202,10 +211,11 @@ def _left_out(output: Path) -> pd.DataFrame:
 class _Index:
     """The annotations in a file on disk, in a random order, with further columns as JSON."""
 
-    def __init__(self, database: sqlite3.Connection, how: Sharding, labels: LabelSet) -> None:
-        self.how = how
-        self.labels = labels
+    def __init__(self, database: sqlite3.Connection, how: Sharding, layout: Layout) -> None:
+        self.how, self.labels = how, layout.labels
         self.further: list[str] = []
+        own = layout.images.splits if isinstance(layout.images, RowSource) else {}
+        self.corrections = {split: facts_of(own.get(split, own["train"])) for split in SPLITS if "train" in own}
         self._database = database
         database.executescript(
             "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA temp_store = FILE;"
@@ -222,6 +232,8 @@ class _Index:
         if problems and self.how.on_bad_image == "error":
             query = "SELECT place, image_id, problem FROM images WHERE problem != '' LIMIT ?"
             problems.add_images(self._database.execute(query, (_MAX_PROBLEMS,)))
+        path, given = self.how.corrections, self._database.execute("SELECT image_id, label FROM images")
+        corrected = Corrections(path, given, self.labels, problems) if path else None
         problems.raise_if_any(where)
         self._database.execute("CREATE INDEX shuffled ON images (split, key)")
         if self.how.group_by:
@@ -229,6 +241,8 @@ class _Index:
         for split, size in (("test", self.how.test_size), ("validation", self.how.validation_size)):
             if size and split not in self.sizes():
                 self._hold_out(split, size)
+        if corrected:
+            self._correct(corrected)
         if len(self._counts()) < 2:
             raise SmileDataError(f"{where}: train needs images of at least two classes")
 
@@ -242,6 +256,16 @@ class _Index:
             cells = json.dumps({name: row[name] for name in further})
             key = hashlib.blake2b(f"{self.how.seed}/{row['image_id']}".encode(), digest_size=8).digest()
             self._database.execute(query, (*own, split, row.get(people), cells, key))
+
+    def _correct(self, corrections: Corrections) -> None:
+        for split in self.sizes():
+            rows = self._database.execute("SELECT image_id, label FROM images WHERE split = ?", (split,))
+            ids, labels = zip(*rows, strict=True)
+            self.corrections[split] = self.corrections.get(split, {}) | corrections.facts(ids, labels)
+        new = [(label, image_id) for image_id, label in corrections.new.items()]
+        self._database.executemany("UPDATE images SET label = ? WHERE image_id = ?", new)
+        self._database.execute("DELETE FROM images WHERE label < 0")
+        logger.info(corrections_sentence(self.corrections))
 
     def sizes(self) -> dict[str, int]:
         """Images by split."""

@@ -62,7 +62,7 @@ def damage(checkpoint: Path) -> str | None:
 
 
 def last_whole_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint that a run can go on from. Damaged ones are passed over, with a line about each.
+    """The newest checkpoint that a run can resume from. Damaged ones are passed over, with a line about each.
 
     The best checkpoint so far, which the run will end with, has to be whole too.
     """
@@ -107,7 +107,7 @@ def clear_of_disk_errors(folder: Path) -> Iterator[None]:
         shutil.rmtree(folder / UNFINISHED, ignore_errors=True)
         raise SmileError(
             f"{folder}: can't be written to, with {free:,.1f} MB free there ({first_line(error)}).\n"
-            "What was saved before is whole. Make room, and start the same command again to go on."
+            "What was saved before is whole. Make room, and start the same command again to resume."
         ) from None
 
 

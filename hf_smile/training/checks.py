@@ -128,6 +128,7 @@ CONTRADICTORY: dict[str, tuple[Callable[[Settings], bool], str]] = {
         lambda s: s.imbalance in MOVES_THE_PRIOR,
         "this imbalance evens the class shares already; choose one of the two",
     ),
+    "corrections": (lambda s: is_sharded(s.data_dir), "shards hold labels; give it to hf-smile shard"),
     **dict.fromkeys(
         ("freeze_backbone", "freeze_stages"),
         (lambda s: not s.pretrained, "random weights would never be trained; leave out --no_pretrained"),

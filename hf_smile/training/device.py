@@ -69,7 +69,7 @@ def join_launcher() -> None:
 def stop_with_launcher() -> None:
     """Get SIGTERM when `accelerate launch` ends, as it does on SIGTERM without a word to the processes it started.
 
-    They would go on unseen, and write where the same command, started again, writes too. Source: prctl(2), of Linux.
+    They would run on unseen, and write where the same command, started again, writes too. Source: prctl(2), of Linux.
     """
     if sys.platform.startswith("linux") and any(name.startswith("ACCELERATE_") for name in os.environ):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -33,7 +33,7 @@ def held_out_split(
     is_run = Path(model, RECIPE).is_file()
     if vouched_for and "data_dir" not in given and not is_run:
         raise SmileDataError(f"{model} does not say which data are meant; name them with --data_dir")
-    data, seed = run_data(model, given)
+    data, seed = run_data(model, given, others=vouched_for)
     data = read_as_labelled_by(model, data)
     splits = load_smile_dataset(**vars(data), seed=seed, bad_image_list=bad_image_list, as_they_are=vouched_for)
     name = next(iter(splits)) if vouched_for and len(splits) == 1 else split

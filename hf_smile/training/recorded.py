@@ -86,6 +86,8 @@ class RecordedTrainer(ResumableTrainer):
             )
         images, output = self.evaluated["test"]
         splits, logits = DatasetDict(test=images.with_format(None)), None
+        if isinstance(self.train_dataset, Dataset):
+            splits["train"] = self.train_dataset.with_format(None)
         if self.eval_dataset is not None:
             splits["validation"] = self.eval_dataset.with_format(None)
             if self.folded is None:

@@ -63,7 +63,7 @@ class ResumableTrainer(Trainer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.args.logging_nan_inf_filter = False  # `training_step` looks already, and that is waiting once a step
-        self.args.restore_callback_states_from_checkpoint = True  # or early stopping would count afresh
+        self.args.restore_callback_states_from_checkpoint = True  # or early stopping would count from zero
         self.loss_so_far = torch.zeros(())
         self.hits_so_far = torch.zeros(2, dtype=torch.int64)
         self._logged_step = 0
@@ -105,7 +105,7 @@ class ResumableTrainer(Trainer):
         except pickle.UnpicklingError:
             raise SmileModelError(
                 f"{self._checkpoint}: holds more than numbers, which could run code, and is refused; "
-                "start afresh with --overwrite"
+                "start again with --overwrite"
             ) from None
         finally:
             self.is_in_train = False
@@ -124,7 +124,7 @@ class ResumableTrainer(Trainer):
             raise SmileModelError(
                 f"the loss is {loss.item()} at step {self.state.global_step + 1} (epoch {self.state.epoch or 0:.2f}), "
                 f"learning rate {self.lr_scheduler.get_last_lr()[0]:g}, on the images {', '.join(image_ids)}.\n"
-                "Look at these, or start afresh with a lower --learning_rate and --overwrite."
+                "Look at these, or start again with a lower --learning_rate and --overwrite."
             )
         self.loss_so_far = self.loss_so_far.to(loss.device) + loss
         return loss
@@ -186,7 +186,7 @@ class ResumableTrainer(Trainer):
         if broken := [name for name, value in self.model.named_parameters() if not value.isfinite().all()]:
             raise SmileModelError(
                 f"{broken[0]} is not finite after step {state.global_step}, and is not saved; "
-                "start afresh with a lower --learning_rate and --overwrite"
+                "start again with a lower --learning_rate and --overwrite"
             )
         name = f"checkpoint-{state.global_step}"
         aside = folder / UNFINISHED

@@ -19,6 +19,7 @@ import yaml
 from datasets import DatasetDict
 from scipy.special import softmax
 
+from hf_smile.data.corrections import facts_of
 from hf_smile.data.record import SPLITS_FILE
 from hf_smile.data.rows import labels_of
 from hf_smile.errors import SmileError
@@ -49,7 +50,7 @@ _LEFT_BY_A_RUN = (
 _AFTER_TRAINING = ("temperature", "prior_adjustment")
 _LENGTH = ("num_train_epochs", "max_steps")
 _OF_THE_MACHINE = {
-    *("use_cpu", "data_dir", "output_dir", "dataloader_num_workers", "dataloader_prefetch_factor"),
+    *("use_cpu", "data_dir", "corrections", "output_dir", "dataloader_num_workers", "dataloader_prefetch_factor"),
     *("per_device_eval_batch_size", "save_total_limit", "save_every"),
 }
 # A run may be continued for longer, on moved data, or on another machine; what is folded into the model when the
@@ -60,12 +61,12 @@ _PACKAGES += ["huggingface_hub", "safetensors", "numpy", "pandas", "scikit-learn
 
 
 def open_run(output_dir: str | Path, recipe: dict[str, Any], overwrite: bool = False) -> Path | None:
-    """Prepare the output folder, and tell where to go on.
+    """Prepare the output folder, and tell where to resume.
 
     Args:
         output_dir: folder of the run; made if it is not there.
         recipe: the settings of the run.
-        overwrite: start afresh; what an earlier run left is removed by `start_run`, when all else is known to be right.
+        overwrite: start again; what an earlier run left is removed by `start_run`, when all else is known to be right.
 
     Returns:
         The newest whole checkpoint of an interrupted run with the same settings; None for a fresh start.
@@ -88,12 +89,12 @@ def open_run(output_dir: str | Path, recipe: dict[str, Any], overwrite: bool = F
     checkpoint = last_whole_checkpoint(folder)
     if checkpoint is None and checkpoints(folder):
         raise SmileError(
-            f"{folder} holds checkpoints, and none of them can be gone on from.\n"
-            "Name another --output_dir, or start afresh in this one with --overwrite."
+            f"{folder} holds checkpoints, and none of them can be resumed from.\n"
+            "Name another --output_dir, or start again in this one with --overwrite."
         )
     earlier = _read_recipe(folder / RECIPE)
     if earlier is None and checkpoint is not None:
-        raise SmileError(f"{folder} holds checkpoints without a readable {RECIPE}; start afresh with --overwrite")
+        raise SmileError(f"{folder} holds checkpoints without a readable {RECIPE}; start again with --overwrite")
     finished = (folder / RESULT).exists()
     if earlier is None or not (checkpoint or finished):
         return None
@@ -101,7 +102,7 @@ def open_run(output_dir: str | Path, recipe: dict[str, Any], overwrite: bool = F
     if another := changed.keys() - _MAY_CHANGE:
         raise SmileError(
             f"{folder} holds a run with other settings ({_listed(changed, another)}).\n"
-            "Name another --output_dir, or start afresh in this one with --overwrite."
+            "Name another --output_dir, or start again in this one with --overwrite."
         )
     if finished:
         _check_that_it_goes_on(folder, earlier, recipe, checkpoint)
@@ -113,7 +114,7 @@ def open_run(output_dir: str | Path, recipe: dict[str, Any], overwrite: bool = F
     if (length := changed.keys() & {*_LENGTH}) and not schedule.startswith("constant"):
         logger.warning(
             "%s: %s bends the learning rate (%s): what is trained already followed the schedule of the earlier length, "
-            "so the result is not that of a run of this length. For that, start afresh with --overwrite.",
+            "so the result is not that of a run of this length. For that, start again with --overwrite.",
             *(folder, _listed(changed, length), schedule),
         )
     return checkpoint
@@ -127,13 +128,13 @@ def _check_that_it_goes_on(
     if not longer and all((recipe.get(name) or 0) == (earlier.get(name) or 0) for name in _AFTER_TRAINING):
         raise SmileError(
             f"{folder} holds a finished run; its results are in {folder / RESULT}.\n"
-            "Name another --output_dir, start afresh with --overwrite, go on with more --num_train_epochs, or\n"
-            "let it decide otherwise with another --prior_adjustment or --temperature, without training anew."
+            "Name another --output_dir, start again with --overwrite, resume with more --num_train_epochs, or\n"
+            "let it decide otherwise with another --prior_adjustment or --temperature, without training again."
         )
     if checkpoint is None:
         raise SmileError(
-            f"{folder} holds a finished run without its checkpoints, so there is nothing to go on from; "
-            "name another --output_dir, or start afresh with --overwrite"
+            f"{folder} holds a finished run without its checkpoints, so there is nothing to resume from; "
+            "name another --output_dir, or start again with --overwrite"
         )
 
 
@@ -182,8 +183,8 @@ def finish_run(
         choice: of the checkpoint, as `SmileTrainer.describe_choice` gives it.
 
     Returns:
-        The metrics of `hf_smile.evaluation.metrics.compute_metrics` on the test split, `choice`, and what
-        `hf_smile.training.after.describe` adds to them.
+        The metrics of `hf_smile.evaluation.metrics.compute_metrics` on the test split, `choice`, what
+        `hf_smile.training.after.describe` adds to them, and `corrections` by split if labels were corrected.
     """
     folder, labels = Path(output_dir), labels_of(splits["test"])
     record_look(folder, splits["test"]["image_id"])
@@ -199,6 +200,8 @@ def finish_run(
     if table := after["decision"]["trade_off"]:
         path = folder / "prior_adjustment.png"
         plot_trade_off(pd.DataFrame(table), folded.prior_adjustment, path, labels=labels)
+    corrections = {split: facts for split, rows in splits.items() if (facts := facts_of(rows))}
+    after |= {"corrections": corrections} if corrections else {}
     return {**compute_metrics(predicted["test"], label_ids, labels), **after, "choice": choice}
 
 
@@ -274,5 +277,5 @@ def _read_recipe(path: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise SmileError(f"{path}: can't be read ({error}); start afresh with --overwrite") from None
+        raise SmileError(f"{path}: can't be read ({error}); start again with --overwrite") from None
     return recipe if isinstance(recipe, dict) else None

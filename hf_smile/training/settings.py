@@ -47,7 +47,7 @@ class TrainingSettings:
     """What `SmileTrainingArguments` has beyond `transformers.TrainingArguments`, or by another default."""
 
     output_dir: str = setting("outputs/model", "where the run leaves all it makes")
-    overwrite: bool = setting(False, "start afresh in an output folder that holds a run")
+    overwrite: bool = setting(False, "start again in an output folder that holds a run")
     ema_decay: float = setting(0.995, "average the weights exponentially with this decay, which is saved; 0 is off")
     select_best: str = setting(
         "accuracy",
@@ -215,7 +215,8 @@ def _read_recipe(name: str) -> list[str]:
         raise SmileError(f"{path}: not a readable YAML file: {error}") from None
     if not isinstance(recipe, dict):
         raise SmileError(f"{path}: a recipe is a list of 'setting: value' lines")
-    recipe.pop("processes", None)  # in the recipe that a run leaves; how many there are is up to the launcher
+    for of_the_run in ("processes", "corrections_sha256"):  # in the recipe that a run leaves; no settings
+        recipe.pop(of_the_run, None)
     _check_names(map(str, recipe), str(path))
     for name, value in recipe.items():
         if isinstance(value, dict) and (odd := [key for key in value if not isinstance(key, str)]):

@@ -185,7 +185,7 @@ class SmileTrainer(RecordedTrainer):
             best = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.best_global_step}"
             if problem := damage(best):
                 raise SmileModelError(
-                    f"{best}, the best checkpoint, is damaged: {problem}; start afresh with --overwrite"
+                    f"{best}, the best checkpoint, is damaged: {problem}; start again with --overwrite"
                 )
             self.model.load_state_dict(load_file(best / SAFE_WEIGHTS_NAME))
             self.state.best_model_checkpoint = str(best)
@@ -217,13 +217,12 @@ class SmileTrainer(RecordedTrainer):
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
         """With `head_learning_rate`, that of `head_first_schedule`; with `max_hours`, that of `Budget`."""
         args, optimizer = self.args, optimizer or self.optimizer
-        if self.lr_scheduler is None and self.budget is not None:
-            assert optimizer is not None
-            self.lr_scheduler = self.budget.scheduler(optimizer)
-        if self.lr_scheduler is None and args.head_learning_rate is not None and args.warmup_frozen_epochs:
-            assert optimizer is not None
-            head_steps = round(num_training_steps * args.warmup_frozen_epochs / args.num_train_epochs)
-            self.lr_scheduler = head_first_schedule(args, optimizer, num_training_steps, head_steps)
+        if self.lr_scheduler is None and optimizer is not None:
+            if self.budget is not None:
+                self.lr_scheduler = self.budget.scheduler(optimizer)
+            elif args.head_learning_rate is not None and args.warmup_frozen_epochs:
+                head_steps = round(num_training_steps * args.warmup_frozen_epochs / args.num_train_epochs)
+                self.lr_scheduler = head_first_schedule(args, optimizer, num_training_steps, head_steps)
         return super().create_scheduler(num_training_steps, optimizer)
 
     def set_initial_training_values(self, *args: Any, **kwargs: Any) -> Any:

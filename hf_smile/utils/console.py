@@ -15,7 +15,7 @@ from hf_smile.errors import SmileError
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 _WORKER_DIED = """\
-Processes that load images are often killed for want of memory. Start the same command again to go on, perhaps with
+Processes that load images are often killed for lack of memory. Start the same command again to resume, perhaps with
 fewer of them (--dataloader_num_workers)."""
 
 

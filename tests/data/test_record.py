@@ -120,6 +120,12 @@ def test_the_settings_of_the_run_are_taken_and_the_users_win(run):
     assert run_data("me/smile", {})[0].data_dir == "data/happy_images"
 
 
+def test_the_corrections_of_a_run_are_not_about_other_data(run):
+    (run / "recipe.yaml").write_text("data_dir: data/faces\ncorrections: corrections.csv\n")
+    assert [run_data(run, {}, others)[0].corrections for others in (False, True)] == ["corrections.csv", None]
+    assert run_data(run, {"corrections": "theirs.csv"}, others=True)[0].corrections == "theirs.csv"
+
+
 @pytest.mark.parametrize("line", ["seed: abc", "validation_size: a lot", "data_dir: 3"])
 def test_damaged_settings_of_a_run_are_told_in_words(run, line):
     (run / "recipe.yaml").write_text(f"{line}\n")

@@ -49,7 +49,7 @@ def test_draws_depend_on_seed_epoch_and_image_alone():
     assert torch.equal(transform(rows("b"))["pixel_values"][0], together[1])
 
 
-def test_an_image_that_comes_again_in_an_epoch_is_drawn_anew():
+def test_an_image_that_comes_again_in_an_epoch_is_drawn_again():
     transform = BatchTransform(TrainingTransform(CONFIG, AugmentationArguments()), seed=1)
     once, first, second = (
         *transform(rows("a"))["pixel_values"],

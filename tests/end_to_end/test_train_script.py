@@ -115,7 +115,7 @@ def test_a_killed_run_started_again_ends_as_one_left_alone(finished, sample_dir,
         assert (tmp_path / name).read_bytes() == (folder / name).read_bytes(), name
 
 
-def test_a_finished_run_decides_otherwise_without_training_anew(finished, sample_dir, tmp_path):
+def test_a_finished_run_decides_otherwise_without_training_again(finished, sample_dir, tmp_path):
     folder, _ = finished
     shutil.copytree(folder, tmp_path / "copy")
     for state in (tmp_path / "copy").glob("checkpoint-*/trainer_state.json"):  # as if the run had been moved here

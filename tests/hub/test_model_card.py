@@ -13,7 +13,7 @@ from hf_smile.errors import SmileModelError
 from hf_smile.evaluation.metrics import compute_metrics
 from hf_smile.evaluation.numbers import times_in_100
 from hf_smile.evaluation.predictions import write_predictions
-from hf_smile.hub.card_sections import looks_sentence
+from hf_smile.hub.card_sections import corrections_section, looks_sentence
 from hf_smile.hub.finished_run import report_notes
 from hf_smile.hub.model_card import write_model_card
 from hf_smile.training.after import Folded, describe
@@ -162,3 +162,13 @@ def test_a_run_that_was_made_longer_says_that_its_settings_do_not_repeat_it():
 
 def test_a_share_is_not_rounded_to_certainty(write):
     assert [times_in_100(auc) for auc in (0.913, 0.9949, 0.9985, 1.0)] == ["91", "99", "more than 99", "100"]
+
+
+def test_labels_that_were_corrected_are_told_and_those_of_test_by_name():
+    facts = {"3f": {"file": "corrections.csv", "changed": {"NOT smile -> positive smile": 2}, "left_out": 0}}
+    none = {"3f": {"file": "corrections.csv", "changed": {}, "left_out": 0}}
+    assert corrections_section({}) == ""
+    assert corrections_section({"train": facts, "test": none}).endswith("The test split was not corrected.")
+    assert "**The test split was corrected too**" in corrections_section({"train": none, "test": facts})
+    gone = {"3f": none["3f"] | {"left_out": 1}}
+    assert "**The test split was corrected too**" in corrections_section({"train": facts, "test": gone})

@@ -157,7 +157,7 @@ def test_plain_loaders_look_at_the_centre_that_crop_pct_keeps(tmp_path, crop_pct
     assert bool(pixel_values.max() > pixel_values.min()) == sees_the_frame
 
 
-def test_random_weights_are_drawn_anew_by_the_seed(local_backbone):
+def test_random_weights_are_drawn_by_the_seed(local_backbone):
     def first_weight(seed: int) -> torch.Tensor:
         torch.manual_seed(seed)
         return next(build_model(str(local_backbone), pretrained=False).parameters())

@@ -1,4 +1,4 @@
-"""Runs that are told to stop, and go on; losses that are not finite; checkpoints that hold code."""
+"""Runs that are told to stop, and resume; losses that are not finite; checkpoints that hold code."""
 
 import multiprocessing
 import os

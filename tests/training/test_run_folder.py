@@ -35,10 +35,10 @@ def test_a_new_folder_is_a_fresh_start(tmp_path):
     assert open_run(tmp_path / "new", RECIPE) is None
 
 
-def test_a_run_whose_checkpoints_are_all_damaged_is_not_begun_anew_over_them(tmp_path):
+def test_a_run_whose_checkpoints_are_all_damaged_is_not_overwritten(tmp_path):
     start_run(tmp_path, RECIPE)
     add_checkpoint(tmp_path, 110, state=None)
-    with pytest.raises(SmileError, match="none of them can be gone on from"):
+    with pytest.raises(SmileError, match="none of them can be resumed from"):
         open_run(tmp_path, RECIPE)
     assert open_run(tmp_path, RECIPE, overwrite=True) is None
 
@@ -181,7 +181,7 @@ def test_the_versions_of_everything_used_are_kept(tmp_path):
     assert {"python", "torch", "transformers", "timm", "datasets"} <= set(versions)
 
 
-def test_starting_afresh_removes_the_onnx_files_of_the_old_weights(tmp_path):
+def test_starting_again_removes_the_onnx_files_of_the_old_weights(tmp_path):
     start_run(tmp_path, RECIPE)
     (tmp_path / "onnx").mkdir()
     for name in ("model.onnx", "model_quantized.onnx", "mine.onnx"):

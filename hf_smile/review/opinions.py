@@ -1,0 +1,118 @@
+"""What the audit and a model say of each image: probabilities of the labels, and which images are like it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from hf_smile.data.sources import Images
+from hf_smile.errors import SmileDataError, SmileModelError
+from hf_smile.labels import LabelSet
+
+FINDINGS, PREDICTIONS, NEIGHBOURS = "duplicates.csv", "probe_predictions.csv", "neighbours.csv"
+
+
+class Opinion(NamedTuple):
+    """Somebody's view of the labels."""
+
+    name: str
+    """As the page calls it."""
+    image_ids: Sequence[str]
+    probabilities: np.ndarray
+    """(N, K), a row for each of the images."""
+
+
+class Likeness(NamedTuple):
+    """Which images go together."""
+
+    duplicates: pd.DataFrame
+    """`group`, `image_id`: images that are one picture."""
+    neighbours: pd.DataFrame
+    """`image_id`, `neighbour`, `similarity`, the most similar first."""
+
+
+NO_LIKENESS = Likeness(
+    pd.DataFrame(columns=["group", "image_id"]), pd.DataFrame(columns=["image_id", "neighbour", "similarity"])
+)
+
+
+def read_audit(folder: str | Path, labels: LabelSet) -> tuple[list[Opinion], Likeness]:
+    """What `hf-smile audit` wrote into its folder; no opinion where it had no backbone.
+
+    Raises:
+        SmileDataError: the folder is not of an audit, or of one of data with other labels.
+
+    >>> opinions, likeness = read_audit("outputs/audit", SMILE_LABELS)  # doctest: +SKIP
+    """
+    from hf_smile.evaluation.predictions import read_predictions
+
+    folder, opinions = Path(folder), []
+    if not (folder / FINDINGS).is_file():
+        raise SmileDataError(f"{folder}: no {FINDINGS}; make it with hf-smile audit --output_dir {folder}")
+    if (folder / PREDICTIONS).is_file():
+        probe = read_predictions(folder / PREDICTIONS)
+        if probe.labels.slugs != labels.slugs:
+            raise SmileDataError(f"{folder}: its data have the labels {probe.labels}, these have {labels}")
+        opinions.append(Opinion("linear probe", probe.image_ids, probe.probabilities))
+    neighbours = NO_LIKENESS.neighbours
+    if (folder / NEIGHBOURS).is_file():
+        neighbours = _read_list(folder / NEIGHBOURS, neighbours.columns)
+    return opinions, Likeness(_read_list(folder / FINDINGS, NO_LIKENESS.duplicates.columns), neighbours)
+
+
+def ask_model(
+    model: str, tables: Mapping[str, pd.DataFrame], images: Images, labels: LabelSet, cache_dir: str | Path
+) -> tuple[Opinion, pd.DataFrame]:
+    """What a model of `hf-smile train` says of every image, and which are alike to it.
+
+    It has learned the labels of its own train split, right or wrong, and rarely doubts them: there the audit's probe,
+    which is asked out of fold, says more.
+
+    Args:
+        model: folder or id on the Hub.
+        tables: of `read_tables`, as `images` are.
+        images: where the images are.
+        labels: of the data.
+        cache_dir: keeps the model's features, so that the next start takes seconds.
+
+    Returns:
+        The opinion, and `neighbours` as in `Likeness`.
+
+    Raises:
+        SmileModelError: there is no such model, or it has other labels.
+    """
+    import torch
+
+    from hf_smile.audit.leakage import list_neighbours
+    from hf_smile.audit.similarity import unit_rows
+    from hf_smile.data.checks import check_images
+    from hf_smile.modeling import load_model
+    from hf_smile.modeling.features import pooled_features
+
+    network = load_model(model)
+    if (known := LabelSet.of(network.config.id2label)) != labels:
+        raise SmileModelError(f"{model}: it has the labels {known}, the data have {labels}")
+    rows = [row for table in tables.values() for row in table.itertuples() if not row.problem]
+    checked = check_images(images, [row.file for row in rows])  # the page says what can't be shown
+    rows = [row for row, (_, problem) in zip(rows, checked, strict=True) if not problem]
+    ids = [row.image_id for row in rows]
+    features = pooled_features((images.read(row.file) for row in rows), network, cache_dir=cache_dir)
+    with torch.inference_mode():
+        head = network.timm_model.get_classifier().cpu()
+        probabilities = head(torch.from_numpy(features)).double().softmax(dim=1).numpy()
+    return Opinion("model", ids, probabilities), list_neighbours(ids, unit_rows(features))
+
+
+def _read_list(path: Path, columns: Sequence[str]) -> pd.DataFrame:
+    from hf_smile.utils.csv_cells import unguarded
+
+    types = dict.fromkeys(("image_id", "neighbour"), str)
+    try:
+        table = pd.read_csv(path, dtype=types, keep_default_na=False)[list(columns)]
+    except (OSError, ValueError, KeyError) as error:
+        raise SmileDataError(f"{path}: it is not as hf-smile audit writes it ({error}); run the audit again") from None
+    return table.assign(**{name: table[name].map(unguarded) for name in types if name in table})

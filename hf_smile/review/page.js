@@ -1,0 +1,44 @@
+// Runs when the page is there; `element` is what it is in, and `server` asks `Page.press`.
+let at = -1, imageId = '', busy = false;
+const view = element.querySelector('.hr');
+const said = Object.assign(document.createElement('p'), {className: 'hr-said', role: 'status'});
+view.after(said);
+const say = (text, isProblem = false) => {
+    said.textContent = text;
+    said.classList.toggle('hr-problem', isProblem);
+};
+const press = async (key) => {
+    if (busy) return;  // what is pressed before the next picture shows is not about it
+    busy = true;
+    const focused = document.activeElement?.dataset?.key;
+    try {
+        const answer = await server.press({key, at, image_id: imageId});
+        if (answer.html) {
+            ({at, image_id: imageId} = answer);
+            view.innerHTML = answer.html;
+            if (focused) view.querySelector(`[data-key="${focused}"]`)?.focus();
+            say(view.querySelector('.hr-about').innerText);
+        } else {
+            say(answer.problem || 'The server could not do this.', true);
+        }
+    } catch (error) {
+        say('The server has ended. What you decided is on disk: start it again, and load this page.', true);
+    }
+    busy = false;
+};
+const keys = {Enter: 'k', ArrowLeft: 'left', ArrowRight: 'right'};
+document.addEventListener('keydown', (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.target.closest?.('button') && ['Enter', ' '].includes(event.key)) return;
+    const key = keys[event.key] || event.key.toLowerCase();
+    if (!view.querySelector(`[data-key="${CSS.escape(key)}"]`)) return;
+    event.preventDefault();
+    if (!event.repeat || key.length > 1) press(key);  // a key held down decides once
+});
+view.addEventListener('click', (event) => {
+    const button = event.target.closest('[data-key]');
+    if (!button) return;
+    if (event.detail) button.blur();  // by the mouse: Enter is to keep the next label, not to press this again
+    press(button.dataset.key);
+});
+press('');

@@ -1,0 +1,123 @@
+"""What was decided, and where the reviewer is. Each decision is on disk before the next picture is asked for."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from itertools import chain
+from pathlib import Path
+from threading import Lock
+
+from hf_smile.data.corrections import (
+    KEEP,
+    LEAVE_OUT,
+    RELABEL,
+    UNDO,
+    UNSURE,
+    Corrections,
+    Decision,
+    append,
+    now,
+    read_decisions,
+    standing,
+)
+from hf_smile.errors import Problems, SmileDataError
+from hf_smile.labels import LabelSet
+from hf_smile.review.queue import Entry
+
+LABEL_KEYS = "123456789abcdefghijlmnopqrtvwy"
+"""One a label, in their order."""
+_DECISION_KEYS = {"k": KEEP, "u": UNSURE, "x": LEAVE_OUT}
+
+
+class Session:
+    """The decisions of one reviewer about a queue.
+
+    Args:
+        queue: of `make_queue`.
+        labels: of the data.
+        path: file of corrections; what it holds is where the session resumes.
+        reviewer: who decides.
+        blind: the reviewer does not know the given label, and can't keep it without naming it.
+
+    Raises:
+        SmileDataError: the file is not one of corrections of these data, or there are more labels than keys.
+
+    >>> session = Session(queue, SMILE_LABELS, "corrections.csv", "ann")  # doctest: +SKIP
+    >>> session.press("k", session.start(), queue[session.start()].image_id)  # doctest: +SKIP
+    1
+    """
+
+    def __init__(
+        self, queue: Sequence[Entry], labels: LabelSet, path: str | Path, reviewer: str, blind: bool = False
+    ) -> None:
+        if len(labels) > len(LABEL_KEYS):
+            raise SmileDataError(f"{len(labels)} labels; a page has keys for {len(LABEL_KEYS)}")
+        self.queue, self.labels, self.path, self.reviewer, self.blind = queue, labels, Path(path), reviewer, blind
+        self.position_of = {entry.image_id: position for position, entry in enumerate(queue)}
+        self._decisions: list[Decision] = []
+        self._own: list[Decision] = []  # of the reviewer, without those that were taken back
+        if self.path.is_file():
+            problems = Problems()
+            Corrections(path, ((entry.image_id, entry.label) for entry in queue), labels, problems)
+            problems.raise_if_any(path, "Name another --output.")
+            for decision in read_decisions(path, labels):
+                self._count(decision)
+        self.standing = standing(self._decisions)
+        self._lock = Lock()
+
+    def start(self) -> int:
+        """Where the reviewer was left: the first undecided picture after their last decision."""
+        return self._undecided(self.position_of[self._own[-1].image_id] if self._own else -1)
+
+    def press(self, key: str, at: int, image_id: str) -> int:
+        """Do what a key says about the picture that was shown, and name the position that comes next.
+
+        Args:
+            key: `k`, `u`, `x`, one of `LABEL_KEYS`, `z` (undo), `s` (skip), `left` or `right`; others do nothing.
+            at: position of the picture, `len(queue)` for the end.
+            image_id: its id; where it is another one's, as on a page of yesterday, nothing is decided.
+
+        Raises:
+            SmileDataError: the decision can't be written.
+        """
+        with self._lock:
+            if key in ("left", "right"):
+                return min(max(at + (1 if key == "right" else -1), 0), len(self.queue))
+            if key == "z" and self._own:
+                last = self._own[-1]
+                self._write(last._replace(new_label="", decision=UNDO, time=now()))
+                return self.position_of[last.image_id]
+            if self.position_of.get(image_id) != at:
+                return at
+            old, new, decision = self.labels[self.queue[at].label], "", _DECISION_KEYS.get(key)
+            if key in LABEL_KEYS[: len(self.labels)]:
+                new = self.labels[LABEL_KEYS.index(key)]
+                new, decision = ("", KEEP) if new == old else (new, RELABEL)
+            elif decision == KEEP and self.blind:
+                decision = None
+            if decision:
+                self._write(Decision(image_id, old, new, decision, self.reviewer, now()))
+            return self._undecided(at) if decision or key == "s" else at
+
+    def changes(self) -> Counter[str]:
+        """How many labels are changed so far, by the given label."""
+        return Counter(decision.old_label for decision in self.standing.values() if decision.decision == RELABEL)
+
+    def _write(self, decision: Decision) -> None:
+        append(self.path, decision)
+        self._count(decision)
+        self.standing = standing(self._decisions)
+
+    def _count(self, decision: Decision) -> None:
+        self._decisions.append(decision)
+        if decision.reviewer == self.reviewer and decision.decision != UNDO:
+            self._own.append(decision)
+        elif decision.reviewer == self.reviewer:
+            last = max(at for at, own in enumerate(self._own) if own.image_id == decision.image_id)
+            del self._own[last]
+
+    def _undecided(self, at: int) -> int:
+        """The next undecided picture after a position, from the front again after the end; there, if none is left."""
+        positions = chain(range(at + 1, len(self.queue)), range(at + 1))
+        return next((p for p in positions if self.queue[p].image_id not in self.standing), len(self.queue))
