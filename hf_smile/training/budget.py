@@ -96,7 +96,7 @@ class Budget(TrainerCallback):
             warm_up = int(args.get_warmup_steps(steps))
             plan = get_scheduler(args.lr_scheduler_type, nothing, warm_up, steps, args.lr_scheduler_kwargs)
         at = step if step < head_steps else head_steps + (steps - head_steps) * self._progress(step)
-        return plan.lr_lambdas[0](at)
+        return plan.lr_lambdas[0](at)  # type: ignore[arg-type]  # a fraction of a step is a step too
 
     def _head_steps(self) -> int:
         args = self.trainer.args
