@@ -43,6 +43,7 @@ class EpochReport(ProgressCallback):
 
     def on_step_end(self, *event: Any, **kwargs: Any) -> None:
         if self.training_bar is not None:
+            self.training_bar.total = event[1].max_steps  # which a budget changes
             super().on_step_end(*event, **kwargs)
 
     def on_prediction_step(
@@ -70,7 +71,8 @@ class EpochReport(ProgressCallback):
         if not self.training or not state.is_world_process_zero or table.empty:
             return
         last = table.iloc[-1]
-        parts = [f"epoch {last['epoch']:.3g}/{args.num_train_epochs:g}"]
+        epochs = round(state.max_steps * last["epoch"] / last["step"], 2)
+        parts = [f"epoch {last['epoch']:.3g}/{epochs:g}"]
         for split, names in (("train", ("loss", "accuracy")), ("validation", ("loss", "accuracy", "macro_f1"))):
             if f"{split}_loss" in last:
                 numbers = (f"{name} {last[f'{split}_{name}']:.3f}" for name in names)
@@ -102,10 +104,9 @@ class FrozenWarmUp(TrainerCallback):
 
 
 def head_first_schedule(
-    args: SmileTrainingArguments, optimizer: torch.optim.Optimizer, steps: int
+    args: SmileTrainingArguments, optimizer: torch.optim.Optimizer, steps: int, head_steps: int
 ) -> torch.optim.lr_scheduler.LambdaLR:
     """A learning rate that rises and falls twice: for the head alone, up to `head_learning_rate`, then for all."""
-    head_steps = round(steps * args.warmup_frozen_epochs / args.num_train_epochs)
     head, whole = (
         get_scheduler(
             args.lr_scheduler_type, optimizer, args.get_warmup_steps(part), part, args.lr_scheduler_kwargs

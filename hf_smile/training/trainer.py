@@ -37,12 +37,14 @@ from hf_smile.shards.folder import labels_in, shard_files
 from hf_smile.shards.loader import StreamedImages, load_position, save_position
 from hf_smile.shards.stream import ShardBatches
 from hf_smile.training.arguments import SmileTrainingArguments
+from hf_smile.training.budget import Budget
 from hf_smile.training.callbacks import EpochReport, FrozenWarmUp, head_first_schedule
 from hf_smile.training.checkpoints import damage
 from hf_smile.training.history import best_epoch, history_table
 from hf_smile.training.loading import training_loader
 from hf_smile.training.recorded import RecordedTrainer
 from hf_smile.training.reporting import Reporting
+from hf_smile.training.resumable import SaveEvery
 from hf_smile.training.samplers import BalancedSampler, EpochBatches, RepeatedImages
 
 RAW_WEIGHTS = "raw_weights.safetensors"
@@ -127,8 +129,13 @@ class SmileTrainer(RecordedTrainer):
         self.add_callback(EpochReport(args))
         if args.early_stopping_patience is not None:
             self.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
+        if args.save_every is not None:
+            self.add_callback(SaveEvery(args.save_every))
         if args.warmup_frozen_epochs:
             self.add_callback(FrozenWarmUp(model, args.warmup_frozen_epochs))
+        if args.max_hours is not None:
+            self.budget = Budget(self)
+            self.add_callback(self.budget)
         self.ema = self._new_average()
         self.reporting = Reporting(self)
 
@@ -172,7 +179,8 @@ class SmileTrainer(RecordedTrainer):
 
     def train(self, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> TrainOutput:
         """Train, or resume from a checkpoint. One that early stopping ended is not trained any further."""
-        self.ema = self.ema or self._new_average()
+        if self.model_init is None:
+            self.ema = self.ema or self._new_average()
         output = super().train(resume_from_checkpoint, *args, **kwargs)
         if self.args.load_best_model_at_end and self.state.best_global_step:
             best = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.best_global_step}"
@@ -187,6 +195,12 @@ class SmileTrainer(RecordedTrainer):
         self.ema = None
         self.forget_evaluations()
         return output
+
+    def call_model_init(self, trial: Any = None) -> PreTrainedModel:
+        """A fresh model for `hyperparameter_search`, and its average."""
+        self.model = super().call_model_init(trial).to(memory_format=torch.channels_last)
+        self.ema = self._new_average()
+        return self.model
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """As `Trainer.evaluate`. In training, the best epoch is that of `best_epoch`, which breaks ties."""
@@ -208,12 +222,19 @@ class SmileTrainer(RecordedTrainer):
         return super().create_optimizer(model)
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
-        """With `head_learning_rate`, that of `head_first_schedule`."""
+        """With `head_learning_rate`, that of `head_first_schedule`; with `max_hours`, that of `Budget`."""
         args, optimizer = self.args, optimizer or self.optimizer
-        if self.lr_scheduler is None and args.head_learning_rate is not None and args.warmup_frozen_epochs:
-            assert optimizer is not None
-            self.lr_scheduler = head_first_schedule(args, optimizer, num_training_steps)
+        if self.lr_scheduler is None and optimizer is not None:
+            if self.budget is not None:
+                self.lr_scheduler = self.budget.scheduler(optimizer)
+            elif args.head_learning_rate is not None and args.warmup_frozen_epochs:
+                head_steps = round(num_training_steps * args.warmup_frozen_epochs / args.num_train_epochs)
+                self.lr_scheduler = head_first_schedule(args, optimizer, num_training_steps, head_steps)
         return super().create_scheduler(num_training_steps, optimizer)
+
+    def set_initial_training_values(self, *args: Any, **kwargs: Any) -> Any:
+        values = super().set_initial_training_values(*args, **kwargs)
+        return values if self.budget is None else self.budget.unlimited(values)
 
     def get_train_dataloader(self) -> Any:
         if self.train_dataset is None:
@@ -301,12 +322,16 @@ class SmileTrainer(RecordedTrainer):
             shutil.copymode(folder / "config.json", weights)  # safetensors lets nobody but the owner read
 
     def save_place(self, checkpoint: Path) -> None:
+        if self.budget is not None and self.args.should_save:
+            self.budget.save(checkpoint)
         if isinstance(self.train_dataset, StreamedImages):
             updates, per_update = self.state.global_step, self.args.gradient_accumulation_steps
             batches = updates % ceil(len(self.train_dataset.batches) / per_update) * per_update
             save_position(self.train_dataset, checkpoint, batches, self.args.process_index)
 
     def restore(self, checkpoint: Path) -> None:
+        if self.budget is not None:
+            self.budget.load(checkpoint)
         if isinstance(self.train_dataset, StreamedImages):
             load_position(self.train_dataset, checkpoint, self.args.process_index)
         if self.ema is not None:
