@@ -95,7 +95,7 @@ class Budget(TrainerCallback):
         else:
             warm_up = int(args.get_warmup_steps(steps))
             plan = get_scheduler(args.lr_scheduler_type, nothing, warm_up, steps, args.lr_scheduler_kwargs)
-        at = step if step < head_steps else head_steps + (steps - head_steps) * self._progress(step)
+        at: Any = step if step < head_steps else head_steps + (steps - head_steps) * self._progress(step)
         return plan.lr_lambdas[0](at)
 
     def _head_steps(self) -> int:
@@ -131,8 +131,10 @@ class Budget(TrainerCallback):
 
     def on_optimizer_step(self, args: Any, state: TrainerState, *_: Any, **kwargs: Any) -> None:
         now, step = time.monotonic(), state.global_step + 1
-        self._step_seconds.append(now - self._step_began)
-        self._step_began = now
+        took, self._step_began = now - self._step_began, now
+        if step == 1:
+            return  # it takes much longer than the others
+        self._step_seconds.append(took)
         more = self._steps_left(step)
         if args.world_size > 1:  # the clock of the first process counts
             counted = torch.tensor(more, device=args.device)
@@ -172,13 +174,15 @@ class Budget(TrainerCallback):
 
     def save(self, checkpoint: Path) -> None:
         self._note_epoch_end()
-        speed = {"step": fmean(self._step_seconds), "epoch_end": self._epoch_end_seconds}
+        speed = {"step": fmean(self._step_seconds or [0.0]), "epoch_end": self._epoch_end_seconds}
         schedule = {"steps": self.steps, "fitted_at": self._fitted_at, "done": self._done}
         (checkpoint / BUDGET).write_text(json.dumps({"seconds": self.seconds(), **schedule, "speed": speed}))
 
     def load(self, checkpoint: Path) -> None:
         saved = json.loads((checkpoint / BUDGET).read_text(encoding="utf-8"))
         self._spent_before, self._fitted_at, self._done = saved["seconds"], saved["fitted_at"], saved["done"]
-        self._step_seconds.append(saved["speed"]["step"])
+        if saved["steps"] is None:  # of the first step, after which nothing is known
+            return
+        self._step_seconds.extend([saved["speed"]["step"]] * 49)  # more than the first step, which takes longer
         self._epoch_end_seconds = saved["speed"]["epoch_end"]
         self.steps = self.trainer.state.max_steps = saved["steps"]
