@@ -124,7 +124,7 @@ def batch_tab(engine: Engine) -> None:
         visible=False,
         interactive=False,
         wrap=True,
-        column_widths=["180px", "130px", "100px", "100px"],
+        column_widths=["140px", "110px", "84px", "88px"],
         label="All verdicts",
         buttons=[],
         max_height=400,

@@ -16,17 +16,22 @@ from hf_smile.data.arguments import DataArguments, require_data
 if TYPE_CHECKING:
     from datasets import DatasetDict
 
+    from hf_smile.hub.jobs import Job
     from hf_smile.training.arguments import Arguments, SmileTrainingArguments
     from hf_smile.training.several import Seeds
     from hf_smile.training.trainer import SmileTrainer
 
 
-def parse_arguments(words: list[str], prog: str) -> Arguments | Seeds:
+def parse_arguments(words: list[str], prog: str) -> Arguments | Seeds | Job:
     if {"--help", "-h", "--help_all"} & {*words}:
         print_help(prog, "--help_all" in words)
     from hf_smile.training.parser import check_words
 
     data, training = check_words(words)
+    if training.job:
+        from hf_smile.hub.jobs import Job
+
+        return Job(words)
     if not Path(training.output_dir, "recipe.yaml").is_file():  # a finished run needs no data any more
         require_data(data.data_dir)
     if training.seeds is not None:
@@ -50,13 +55,15 @@ def print_help(prog: str, everything: bool) -> NoReturn:
     sys.exit(0)
 
 
-def run(arguments: Arguments | Seeds) -> None:
+def run(arguments: Arguments | Seeds | Job) -> None:
     from hf_smile.training.several import Seeds
 
     if isinstance(arguments, Seeds):
         run_seeds(arguments)
-    else:
+    elif isinstance(arguments, tuple):
         run_once(arguments)
+    else:
+        arguments.start()
 
 
 def run_seeds(runs: Seeds) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import torch
 from torch.optim.lr_scheduler import LambdaLR
-from transformers import TrainerCallback, TrainerState, get_scheduler
+from transformers import TrainerCallback, TrainerState
 
 from hf_smile.errors import SmileError
 from hf_smile.training.callbacks import head_first_schedule
@@ -90,11 +90,7 @@ class Budget(TrainerCallback):
         args, head_steps = self.trainer.args, self._head_steps()
         steps = max(self.steps or 1, step, head_steps + 1)
         nothing = torch.optim.SGD([torch.zeros(1)], lr=1.0)
-        if head_steps:
-            plan = head_first_schedule(args, nothing, steps, head_steps)
-        else:
-            warm_up = int(args.get_warmup_steps(steps))
-            plan = get_scheduler(args.lr_scheduler_type, nothing, warm_up, steps, args.lr_scheduler_kwargs)
+        plan = head_first_schedule(args, nothing, steps, head_steps)
         at: Any = step if step < head_steps else head_steps + (steps - head_steps) * self._progress(step)
         return plan.lr_lambdas[0](at)
 

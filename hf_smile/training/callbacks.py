@@ -128,7 +128,7 @@ def head_first_schedule(
         get_scheduler(
             args.lr_scheduler_type, optimizer, args.get_warmup_steps(part), part, args.lr_scheduler_kwargs
         ).lr_lambdas[0]
-        for part in (head_steps, steps - head_steps)
+        for part in (max(1, head_steps), steps - head_steps)
     )
     factor = (args.head_learning_rate or 0) / args.learning_rate
     return torch.optim.lr_scheduler.LambdaLR(

@@ -112,6 +112,7 @@ WITHOUT_EFFECT: dict[str, tuple[Callable[[Settings], bool], str]] = {
         lambda s: s.max_steps > 0 or s.max_hours is not None,
         "max_steps or max_hours ends the run",
     ),
+    "job_timeout": (lambda s: not s.job, "there is no job"),
 }
 """Where a setting does nothing, and why. One that differs from its default there is warned about."""
 
@@ -128,6 +129,7 @@ CONTRADICTORY: dict[str, tuple[Callable[[Settings], bool], str]] = {
         lambda s: s.imbalance in MOVES_THE_PRIOR,
         "this imbalance evens the class shares already; choose one of the two",
     ),
+    "dry_run": (lambda s: not s.job, "it shows the request of a job; add --job, for example a10g-small"),
     "corrections": (lambda s: is_sharded(s.data_dir), "shards hold labels; give it to hf-smile shard"),
     **dict.fromkeys(
         ("freeze_backbone", "freeze_stages"),

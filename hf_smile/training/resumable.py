@@ -197,7 +197,7 @@ class ResumableTrainer(Trainer):
         self.accelerator.wait_for_everyone()
         self.args.output_dir = str(aside)
         try:
-            super()._save_checkpoint(model, trial)
+            super()._save_checkpoint(model, None)  # of a trial too, where the others are
         finally:
             self.args.output_dir = str(folder)
         self.save_place(aside / name)

@@ -92,6 +92,10 @@ class TrainingSettings:
     hub_model_id: str | None = setting(None, "where to publish: owner/name")
     hub_private_repo: bool = setting(False, "publish where nobody else sees it")
 
+    job: str | None = setting(None, "run it on a machine of the Hub instead, for example a10g-small")
+    job_timeout: str = setting("2h", "end the job after this time, done or not: 45m, 2h")
+    dry_run: bool = setting(False, "print the request of the job, and start nothing")
+
     show_parameters: bool = setting(False, "print a line for each parameter of the network")
     report_to: str = setting("none", "tensorboard, trackio or wandb, if it is installed")
     run_name: str | None = setting(None, "for --report_to; the output folder's name")

@@ -179,7 +179,8 @@ class SmileTrainer(RecordedTrainer):
 
     def train(self, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> TrainOutput:
         """Train, or resume from a checkpoint. One that early stopping ended is not trained any further."""
-        self.ema = self.ema or self._new_average()
+        if self.model_init is None:
+            self.ema = self.ema or self._new_average()
         output = super().train(resume_from_checkpoint, *args, **kwargs)
         if self.args.load_best_model_at_end and self.state.best_global_step:
             best = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.best_global_step}"
@@ -194,6 +195,12 @@ class SmileTrainer(RecordedTrainer):
         self.ema = None
         self.forget_evaluations()
         return output
+
+    def call_model_init(self, trial: Any = None) -> PreTrainedModel:
+        """A fresh model for `hyperparameter_search`, and its average."""
+        self.model = super().call_model_init(trial).to(memory_format=torch.channels_last)
+        self.ema = self._new_average()
+        return self.model
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """As `Trainer.evaluate`. In training, the best epoch is that of `best_epoch`, which breaks ties."""
