@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import torch
 from torch.optim.lr_scheduler import LambdaLR
-from transformers import TrainerCallback, TrainerState, get_scheduler
+from transformers import TrainerCallback, TrainerState
 
 from hf_smile.errors import SmileError
 from hf_smile.training.callbacks import head_first_schedule
@@ -90,13 +90,9 @@ class Budget(TrainerCallback):
         args, head_steps = self.trainer.args, self._head_steps()
         steps = max(self.steps or 1, step, head_steps + 1)
         nothing = torch.optim.SGD([torch.zeros(1)], lr=1.0)
-        if head_steps:
-            plan = head_first_schedule(args, nothing, steps, head_steps)
-        else:
-            warm_up = int(args.get_warmup_steps(steps))
-            plan = get_scheduler(args.lr_scheduler_type, nothing, warm_up, steps, args.lr_scheduler_kwargs)
-        at = step if step < head_steps else head_steps + (steps - head_steps) * self._progress(step)
-        return plan.lr_lambdas[0](at)  # type: ignore[arg-type]  # a fraction of a step is a step too
+        plan = head_first_schedule(args, nothing, steps, head_steps)
+        at: Any = step if step < head_steps else head_steps + (steps - head_steps) * self._progress(step)
+        return plan.lr_lambdas[0](at)
 
     def _head_steps(self) -> int:
         args = self.trainer.args
@@ -131,8 +127,10 @@ class Budget(TrainerCallback):
 
     def on_optimizer_step(self, args: Any, state: TrainerState, *_: Any, **kwargs: Any) -> None:
         now, step = time.monotonic(), state.global_step + 1
-        self._step_seconds.append(now - self._step_began)
-        self._step_began = now
+        took, self._step_began = now - self._step_began, now
+        if step == 1:
+            return  # it takes much longer than the others
+        self._step_seconds.append(took)
         more = self._steps_left(step)
         if args.world_size > 1:  # the clock of the first process counts
             counted = torch.tensor(more, device=args.device)
@@ -172,13 +170,15 @@ class Budget(TrainerCallback):
 
     def save(self, checkpoint: Path) -> None:
         self._note_epoch_end()
-        speed = {"step": fmean(self._step_seconds), "epoch_end": self._epoch_end_seconds}
+        speed = {"step": fmean(self._step_seconds or [0.0]), "epoch_end": self._epoch_end_seconds}
         schedule = {"steps": self.steps, "fitted_at": self._fitted_at, "done": self._done}
         (checkpoint / BUDGET).write_text(json.dumps({"seconds": self.seconds(), **schedule, "speed": speed}))
 
     def load(self, checkpoint: Path) -> None:
         saved = json.loads((checkpoint / BUDGET).read_text(encoding="utf-8"))
         self._spent_before, self._fitted_at, self._done = saved["seconds"], saved["fitted_at"], saved["done"]
-        self._step_seconds.append(saved["speed"]["step"])
+        if saved["steps"] is None:  # of the first step, after which nothing is known
+            return
+        self._step_seconds.extend([saved["speed"]["step"]] * 49)  # more than the first step, which takes longer
         self._epoch_end_seconds = saved["speed"]["epoch_end"]
         self.steps = self.trainer.state.max_steps = saved["steps"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from tqdm.auto import tqdm
@@ -16,6 +16,9 @@ from transformers.trainer_utils import IntervalStrategy
 from hf_smile.modeling.layers import head_parameters
 from hf_smile.training.arguments import SmileTrainingArguments
 from hf_smile.training.history import history_table, write_history
+
+if TYPE_CHECKING:
+    from hf_smile.training.trainer import SmileTrainer
 
 logger = logging.getLogger(__name__)
 
@@ -86,6 +89,20 @@ class EpochReport(ProgressCallback):
             super().on_train_end(*event, **kwargs)
 
 
+class Following(TrainerCallback):
+    """Tells the augmentation the epoch, and the average of the weights each step."""
+
+    def __init__(self, trainer: SmileTrainer) -> None:
+        self.trainer = trainer
+
+    def on_epoch_begin(self, args: Any, state: TrainerState, *_: Any, **kwargs: Any) -> None:
+        self.trainer.augment.set_epoch(int(state.epoch or 0))
+
+    def on_step_end(self, args: Any, state: TrainerState, *_: Any, **kwargs: Any) -> None:
+        if self.trainer.ema is not None:
+            self.trainer.ema.update(self.trainer.model, step=state.global_step)
+
+
 class FrozenWarmUp(TrainerCallback):
     """Train the head alone in the first `epochs` epochs, then all that is not frozen for good.
 
@@ -111,7 +128,7 @@ def head_first_schedule(
         get_scheduler(
             args.lr_scheduler_type, optimizer, args.get_warmup_steps(part), part, args.lr_scheduler_kwargs
         ).lr_lambdas[0]
-        for part in (head_steps, steps - head_steps)
+        for part in (max(1, head_steps), steps - head_steps)
     )
     factor = (args.head_learning_rate or 0) / args.learning_rate
     return torch.optim.lr_scheduler.LambdaLR(

@@ -19,7 +19,7 @@ from timm.data import Mixup
 from timm.utils import ModelEmaV3
 from torch import nn
 from torch.nn import functional as F
-from transformers import EarlyStoppingCallback, EvalPrediction, PreTrainedModel, TrainerCallback, TrainerState
+from transformers import EarlyStoppingCallback, EvalPrediction, PreTrainedModel, TrainerCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import EvalLoopOutput, IntervalStrategy, TrainOutput
 from transformers.utils import SAFE_WEIGHTS_NAME
@@ -38,7 +38,7 @@ from hf_smile.shards.loader import StreamedImages, load_position, save_position
 from hf_smile.shards.stream import ShardBatches
 from hf_smile.training.arguments import SmileTrainingArguments
 from hf_smile.training.budget import Budget
-from hf_smile.training.callbacks import EpochReport, FrozenWarmUp, head_first_schedule
+from hf_smile.training.callbacks import EpochReport, Following, FrozenWarmUp, head_first_schedule
 from hf_smile.training.checkpoints import damage
 from hf_smile.training.history import best_epoch, history_table
 from hf_smile.training.loading import training_loader
@@ -121,7 +121,7 @@ class SmileTrainer(RecordedTrainer):
             eval_dataset=None if eval_dataset is None else self.encode(eval_dataset, "validation"),
             processing_class=processing_class,
             compute_metrics=compute_metrics or self._smile_metrics,
-            callbacks=[_Following(self), *callbacks],
+            callbacks=[Following(self), *callbacks],
             optimizers=optimizers,
         )
         self.remove_callback(ProgressCallback)
@@ -329,17 +329,3 @@ class SmileTrainer(RecordedTrainer):
     def _smile_metrics(self, prediction: EvalPrediction) -> dict[str, float]:
         probabilities = softmax(prediction.predictions.astype(np.float64), axis=1)
         return SmileMetric(self.labels).compute(predictions=probabilities, references=prediction.label_ids)
-
-
-class _Following(TrainerCallback):
-    """Tells the augmentation the epoch, and the average of the weights each step."""
-
-    def __init__(self, trainer: SmileTrainer) -> None:
-        self.trainer = trainer
-
-    def on_epoch_begin(self, args: Any, state: TrainerState, *_: Any, **kwargs: Any) -> None:
-        self.trainer.augment.set_epoch(int(state.epoch or 0))
-
-    def on_step_end(self, args: Any, state: TrainerState, *_: Any, **kwargs: Any) -> None:
-        if self.trainer.ema is not None:
-            self.trainer.ema.update(self.trainer.model, step=state.global_step)
