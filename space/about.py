@@ -8,7 +8,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from views import word
+from engine import model_file
+from words import word
 
 import hf_smile
 from hf_smile.labels import SMILE_LABELS, LabelSet
@@ -52,7 +53,7 @@ def about(model: str, labels: LabelSet = SMILE_LABELS) -> str:
         model: folder, or id on the Hub, whose card and metrics are shown.
         labels: of the model.
     """
-    card, metrics = _read(model, "README.md"), _read(model, "test_metrics.json")
+    card, metrics = model_file(model, "README.md"), model_file(model, "test_metrics.json")
     name = Path(model).name if Path(model).is_dir() else model
     limits = _sections(card, r"limit|responsible|out.of.scope|intended")
     return "\n\n".join(
@@ -63,18 +64,6 @@ def about(model: str, labels: LabelSet = SMILE_LABELS) -> str:
             f"## Versions\n\nmodel {name}, hf_smile {hf_smile.__version__}, {', '.join(_versions())}",
         ]
     )
-
-
-def _read(model: str, name: str) -> str:
-    """A file of the model; empty where it has none."""
-    if Path(model).is_dir():
-        return Path(model, name).read_text("utf-8", "replace") if Path(model, name).is_file() else ""
-    from huggingface_hub import hf_hub_download
-
-    try:
-        return Path(hf_hub_download(model, name)).read_text("utf-8", "replace")
-    except (OSError, ValueError):  # not there, or no way to the Hub
-        return ""
 
 
 def _sections(card: str, pattern: str) -> str:

@@ -5,41 +5,34 @@ The environment variable HF_SMILE_MODEL names the model, a folder or an id on th
 
 from __future__ import annotations
 
-import io
 import os
 import signal
 import tempfile
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import environment
 import gradio as gr
-import pandas as pd
-import views
 from about import about
-from endpoints import add_endpoints, uploaded
-from engine import FPS, MAX_IMAGES, MAX_SECONDS, Engine, SeenFace, why
-from forgetting import Uploads, keep_forgetting
+from endpoints import add_endpoints
+from engine import Engine
+from forgetting import Health, Uploads, keep_forgetting, waiting_of
 from gate import Gate
-from samples import write_samples
 from starlette.middleware import Middleware
+from tabs import LONG, QUICK, batch_tab, live_tab, photo_tab, video_tab
 
-from hf_smile.errors import SmileDataError, SmileError, SmileModelError
-from hf_smile.inference.classifier import load_image
-from hf_smile.inference.files import make_writer
-from hf_smile.inference.prediction import SmilePrediction
-from hf_smile.labels import LabelSet
+from hf_smile.errors import SmileError
 from hf_smile.utils.console import run_script
 
+TITLE = "Smile: for real or for show?"
+DESCRIPTION = "Is a face not smiling, smiling genuinely or posing? Photos, clips and the camera; nothing is kept."
 QUICKSTART = "outputs/quickstart"
 MODEL = os.environ.get("HF_SMILE_MODEL", QUICKSTART)
 MAX_UPLOAD = "30mb"
 _WAITING = 100  # requests; the next one is told to come back later
 _THREADS = 8  # that read and write files, and run what is let in
-# What takes a second must not wait for what takes a minute.
-_QUICK = {"concurrency_id": "quick", "concurrency_limit": 2}
-_LONG = {"concurrency_id": "long", "concurrency_limit": 1}
-_FROM_PAGE = {"preprocess": False, "api_visibility": "private"}  # paths come as they are: Engine reads them itself
 
 _SMILES = """\
 # Smile: for real or for show?
@@ -53,6 +46,8 @@ _OTHER_LABELS = """\
 Give it a face. It says which of these it shows, and how sure it is: {}. It is often wrong: a picture cannot prove what
 somebody feels. Do not judge anyone by it.
 """
+# Nothing moves when the page gets longer.
+_HEAD = f'<meta name="description" content="{DESCRIPTION}"><style>html {{ scrollbar-gutter: stable }}</style>'
 _DRAWN_ONLY = "**This is the quick start's model. It has seen drawn faces only: what it says of people means nothing.**"
 
 THEME = gr.themes.Default(
@@ -90,148 +85,38 @@ def build_page(engine: Engine, samples: Path) -> gr.Blocks:
         engine: gives the answers.
         samples: folder for the example pictures.
     """
-    page = _Page(title="hf_smile", analytics_enabled=False)
+    page = _Page(title=TITLE, analytics_enabled=False)
+    drawn = engine.model == QUICKSTART
     with page:
         introduction = _SMILES if engine.labels.tells_genuine else _OTHER_LABELS.format(engine.labels)
-        gr.Markdown(introduction + ("\n" + _DRAWN_ONLY if engine.model == QUICKSTART else ""))
+        gr.Markdown(introduction + ("\n" + _DRAWN_ONLY if drawn else ""))
         with gr.Tab("Photo"):
-            _photo_tab(engine, write_samples(samples))
+            photo_tab(engine, samples, drawn)
+        with gr.Tab("Live"):
+            live_tab(engine)
         with gr.Tab("Many photos"):
-            _batch_tab(engine)
+            batch_tab(engine)
         if engine.labels.smile_ids:  # a clip is searched for smiles
             with gr.Tab("Video"):
-                _video_tab(engine)
+                video_tab(engine)
         with gr.Tab("About"):
             gr.Markdown(about(engine.model, engine.labels))
-        add_endpoints(engine, _QUICK, _LONG)
+        add_endpoints(engine, QUICK, LONG)
     return page.queue(max_size=_WAITING, api_open=False)
 
 
-def _photo_tab(engine: Engine, samples: dict[str, Path]) -> None:
-    def look(file: dict[str, Any] | None) -> tuple[str, str, list[SeenFace]]:
-        if file is None:
-            return views.message("No photo yet", "Upload one, take one, paste one, or pick an example."), "", []
-        path = uploaded(file)
-        try:
-            photo = load_image(path)
-            faces = engine.look(photo)
-        except SmileDataError as error:
-            return views.message("This picture can't be read", f"{why(error, path)}.", "problem"), "", []
-        return views.photo(photo, faces), views.details(faces, 0), faces
-
-    def choose(faces: list[SeenFace] | None, event: gr.EventData) -> tuple[str, int]:
-        if not faces:
-            return views.message("Forgotten", "This photo was forgotten for privacy. Give it again."), 0
-        index = _clamped(event.face, faces)
-        return views.details(faces, index), index
-
-    def explain(faces: list[SeenFace] | None, index: int) -> str:
-        if not faces:
-            return ""
-        try:
-            return views.heat_map(engine.explain(faces[_clamped(index, faces)]))
-        except (SmileModelError, ImportError) as error:
-            return views.message("No heat map", f"{error}.")
-
-    with gr.Row():
-        with gr.Column(min_width=280):
-            photo = gr.Image(
-                label="Your photo", sources=["upload", "webcam", "clipboard"], height=300, elem_id="photo", buttons=[]
-            )
-            files = [[str(path)] for path in samples.values()]
-            gr.Examples(files, photo, example_labels=list(samples), label="Or try one of these")
-        with gr.Column(min_width=280):
-            picture = gr.HTML(look(None)[0], js_on_load=views.CHOOSE_FACE, elem_id="picture")
-            details = gr.HTML(js_on_load=views.SPEAK, elem_id="details")
-            heat = gr.HTML(elem_id="heat")
-    faces, chosen = gr.State(), gr.State(0)
-    shown = photo.change(look, photo, [picture, details, faces], **_QUICK, **_FROM_PAGE)
-    shown.then(lambda: 0, None, chosen, **_FROM_PAGE).then(explain, [faces, chosen], heat, **_QUICK, **_FROM_PAGE)
-    picked = picture.click(choose, faces, [details, chosen], **_FROM_PAGE)
-    picked.then(explain, [faces, chosen], heat, **_QUICK, **_FROM_PAGE)
-
-
-def _clamped(index: Any, faces: list[SeenFace]) -> int:
-    """The index of a face; 0 for one of an earlier photo, and for what no click of ours sends."""
-    return index if isinstance(index, int) and 0 <= index < len(faces) else 0
-
-
-def _batch_tab(engine: Engine) -> None:
-    def look(files: list[dict[str, Any]] | None, progress: gr.Progress = gr.Progress()) -> str:  # noqa: B008
-        if not files:
-            return views.message("No pictures yet", "Choose some first.")
-        try:
-            seen = list(
-                engine.look_at_many(
-                    list(map(uploaded, files)), lambda done, total: progress((done, total), desc="Looking at pictures")
-                )
-            )
-        except SmileDataError as error:
-            return views.message("That was too much", f"{error}.", "problem")
-        predictions = [item.prediction if isinstance(item, SeenFace) else item for item in seen]
-        faces = [item for item in seen if isinstance(item, SeenFace)]
-        faces.sort(key=lambda face: -max((face.prediction.probabilities or {}).values(), default=0.0))
-        return views.batch(predictions, faces) + views.download("verdicts.csv", _csv(predictions, engine.labels))
-
-    files = gr.File(
-        label=f"Up to {MAX_IMAGES} pictures, or a zip of them",
-        file_count="multiple",
-        file_types=["image", ".zip"],
-        elem_id="files",
-        height=200,
-    )
-    button = gr.Button("Look at them", variant="primary")
-    verdicts = gr.HTML(js_on_load=views.SPEAK, elem_id="verdicts")
-    button.click(look, files, verdicts, **_LONG, **_FROM_PAGE)
-
-
-def _csv(predictions: list[SmilePrediction], labels: LabelSet) -> str:
-    file = io.StringIO()
-    write = make_writer("csv", file, labels)
-    for prediction in predictions:
-        write(prediction)
-    return file.getvalue()
-
-
-def _video_tab(engine: Engine) -> None:
-    def follow(file: dict[str, Any] | None, progress: gr.Progress = gr.Progress()) -> tuple[str, Any]:  # noqa: B008
-        if file is None:
-            return views.message("No clip yet", "Upload one or record one first."), gr.LinePlot(visible=False)
-        try:
-            clip = engine.follow(
-                uploaded(file), lambda seconds: progress(seconds / MAX_SECONDS, desc=f"{seconds:.0f} s looked at")
-            )
-        except SmileDataError as error:
-            return views.message("This clip can't be read", f"{error}.", "problem"), gr.LinePlot(visible=False)
-        data = pd.DataFrame(clip.rows, columns=["seconds", "face", "p_smile"])
-        return views.peaks(clip, MAX_SECONDS), gr.LinePlot(data, visible=bool(clip.rows))
-
-    video = gr.Video(
-        label=f"A clip; the first {MAX_SECONDS:.0f} seconds are looked at, {FPS:.0f} frames of each",
-        sources=["upload", "webcam"],
-        height=300,
-        elem_id="video",
-        buttons=[],
-    )
-    button = gr.Button("Follow the faces", variant="primary")
-    peaks = gr.HTML(js_on_load=views.SPEAK, elem_id="peaks")
-    plot = gr.LinePlot(
-        x="seconds",
-        y="p_smile",
-        color="face",
-        y_lim=[0, 1],
-        y_title="probability of a smile",
-        label="Smile over time",
-        visible=False,
-        elem_id="timeline",
-    )
-    button.click(follow, video, [peaks, plot], **_LONG, **_FROM_PAGE)
+def __getattr__(name: str) -> gr.Blocks:
+    """`demo`, the page, for what looks for it in this module; its example photos are removed with the uploads."""
+    if name != "demo":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return build_page(Engine(MODEL), Path(tempfile.mkdtemp(dir=environment.UPLOADS.name)))
 
 
 def main() -> None:
     port = _port(environment.PORT)
     engine = Engine(MODEL)
-    uploads = Uploads(environment.UPLOADS.name)
+    engine.warm_up()
+    uploads, health = Uploads(environment.UPLOADS.name), Health()
     with tempfile.TemporaryDirectory() as samples:
         page = build_page(engine, Path(samples))
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C, and leaves no uploads behind
@@ -239,16 +124,18 @@ def main() -> None:
             page.launch(
                 theme=THEME,
                 css_paths=Path(__file__).with_name("style.css"),
+                head=_HEAD + f"<script>{Path(__file__).with_name('page.js').read_text('utf-8')}</script>",
                 server_port=port,
                 max_file_size=MAX_UPLOAD,
                 max_threads=_THREADS,
                 run_history=False,
                 enable_monitoring=False,
                 ssr_mode=False,
-                footer_links=["api", "settings"],
+                mcp_server=find_spec("mcp") is not None,
+                footer_links=["api"],
                 app_kwargs={
-                    "middleware": [Middleware(Gate, uploads=uploads)],
-                    "lifespan": keep_forgetting(page, uploads),
+                    "middleware": [Middleware(Gate, uploads=uploads, health=health, waiting=partial(waiting_of, page))],
+                    "lifespan": keep_forgetting(page, uploads, health),
                 },
                 prevent_thread_lock=True,
                 quiet=True,
@@ -260,7 +147,6 @@ def main() -> None:
                 "GRADIO_SERVER_PORT name another host and port"
             ) from error
         print(f"The demo runs at {page.local_url} (Ctrl-C ends it)", flush=True)
-        engine.warm_up()
         page.block_thread()
 
 

@@ -32,7 +32,16 @@ def add_endpoints(engine: Engine, quick: dict[str, Any], long: dict[str, Any]) -
     """
 
     def predict(photo: gr.FileData) -> list[dict[str, Any]]:
-        """Verdicts on the faces of a photo, the largest first; one without a label where no face is found."""
+        """Tell of each face in a photo whether it smiles, and whether the smile is genuine or posed.
+
+        It is often wrong, and a picture cannot prove what somebody feels: do not judge anyone by it.
+
+        Args:
+            photo: an uploaded file; of the MCP tool, a data: URI such as data:image/jpeg;base64,... (at most 7 MB).
+
+        Returns:
+            One verdict a face, the largest first; one without a label and with a note where no face is found.
+        """
         path = uploaded(photo)
         try:
             seen = [face.prediction for face in engine.look(load_image(path))]
@@ -43,7 +52,14 @@ def add_endpoints(engine: Engine, quick: dict[str, Any], long: dict[str, Any]) -
             return [_to_json(SmilePrediction(error=why(error, path), labels=engine.labels))]
 
     def predict_batch(files: list[gr.FileData]) -> list[dict[str, Any]]:
-        """Verdicts on the faces of many images and zips, file by file. What can't be read has its `error`."""
+        """Tell of each face in many photos whether it smiles, and whether the smile is genuine or posed.
+
+        Args:
+            files: uploaded photos and zips of photos; of the MCP tool, data: URIs.
+
+        Returns:
+            One verdict a face, file by file. What can't be read has its reason in `error`.
+        """
         try:
             seen = list(engine.look_at_many(list(map(uploaded, files))))
         except SmileDataError as error:

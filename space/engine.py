@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -22,7 +23,7 @@ from hf_smile.inference.classifier import NamedImage, SmileClassifier, load_imag
 from hf_smile.inference.files import find_images
 from hf_smile.inference.prediction import NO_FACE, SmilePrediction
 from hf_smile.inference.runtimes import TorchRuntime
-from hf_smile.inference.video import Peak, analyse_video
+from hf_smile.inference.video import analyse_video
 
 if TYPE_CHECKING:
     from hf_smile.inference.explain import Explanation
@@ -59,9 +60,12 @@ class Clip:
 
     seconds: float = 0.0
     """How far it was looked at."""
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    """One a face and frame: `seconds`, `face`, `p_smile`."""
-    peaks: list[Peak] = field(default_factory=list)
+    rows: list[tuple[float, str, float]] = field(default_factory=list)
+    """One a face and frame: seconds, who it is, probability of a smile in percent."""
+    people: dict[str, Image.Image] = field(default_factory=dict)
+    """What each of them looks like, at their largest."""
+    peaks: list[tuple[float, str, SmilePrediction, Image.Image]] = field(default_factory=list)
+    """When each smile was at its strongest, whose it was, the verdict, and the face."""
 
 
 class Engine:
@@ -82,23 +86,26 @@ class Engine:
         self.classifier = SmileClassifier.from_pretrained(model)
         self._on_torch = self.classifier if isinstance(self.classifier.runtime, TorchRuntime) else None
         self._lock = threading.Lock()
+        self.metrics = _metrics(model_file(model, "test_metrics.json"))
 
     @property
     def labels(self) -> LabelSet:
         """Of the model."""
         return self.classifier.labels
 
-    def look(self, photo: Image.Image, side: int = _CROP_SIDE) -> list[SeenFace]:
-        """The faces of a photo; the whole photo, with a `note`, where it is a face crop already; else nothing.
+    def look(self, photo: Image.Image, side: int = _CROP_SIDE, whole: bool = False) -> list[SeenFace]:
+        """The faces of a photo.
 
         Args:
             photo: RGB.
             side: pixels that the longer side of a crop has at most.
+            whole: take the photo for a face that was cut out, and look for none in it.
 
         Raises:
             SmileDataError: the photo is too long and thin.
         """
-        predictions = self.classifier.predict_photo(photo, faces="all", max_faces=MAX_FACES)
+        faces = "whole" if whole else "all"
+        predictions = self.classifier.predict_photo(photo, faces=faces, max_faces=MAX_FACES)
         for prediction in predictions:
             if prediction.error:
                 raise SmileDataError(prediction.error)
@@ -134,30 +141,31 @@ class Engine:
                     yield SmilePrediction(source=image.source, error=str(error), labels=self.labels)
             on_image(done, len(images))
 
-    def follow(self, clip: Path, on_frame: Callable[[float], None]) -> Clip:
-        """Every face through a clip.
+    def follow(self, clip: Path) -> Iterator[Clip]:
+        """Every face through a clip: what was seen so far, after each frame.
 
         Args:
             clip: any file that OpenCV can read; its first `MAX_SECONDS` are looked at.
-            on_frame: told the time of each frame, in seconds.
 
         Raises:
             SmileDataError: it is no clip.
         """
-        seen = Clip()
+        seen, widths = Clip(), dict[str, int]()
         try:
             for frame in analyse_video(self.classifier, clip, FPS, MAX_SECONDS):
-                seen.rows.extend(
-                    {"seconds": frame.seconds, "face": f"face {number}", "p_smile": face.p_smile}
-                    for number, face in frame.faces
-                )
-                seen.peaks.extend(frame.peaks)
                 seen.seconds = frame.seconds
-                on_frame(frame.seconds)
+                for number, face in frame.faces:
+                    name, (left, _, right, _) = f"person {number}", face.box or (0, 0, 0, 0)
+                    seen.rows.append((frame.seconds, name, 100 * (face.p_smile or 0.0)))
+                    if right - left > widths.get(name, 0):
+                        widths[name] = right - left
+                        seen.people[name] = _small(frame.picture, face.box, _THUMBNAIL_SIDE)
+                for peak in frame.peaks:
+                    crop = _small(peak.picture, peak.prediction.box, _CROP_SIDE)
+                    seen.peaks.append((peak.seconds, f"person {peak.face}", peak.prediction, crop))
+                yield seen
         except SmileDataError as error:
             raise SmileDataError(why(error, clip)) from None
-        seen.peaks.sort(key=lambda peak: peak[:2])
-        return seen
 
     def explain(self, face: SeenFace) -> Explanation:
         """Where the network looked. The first call loads it in torch, which takes seconds.
@@ -171,11 +179,16 @@ class Engine:
         return explain(self._torch_classifier(), face.crop, face.prediction.label)
 
     def warm_up(self) -> threading.Thread:
-        """Load what `explain` needs in the background; what is wrong with it, `explain` says."""
+        """Look at something, and explain it in the background: the first time takes seconds.
+
+        What is wrong with explaining, `explain` says.
+        """
+        blank = Image.new("RGB", (320, 240))
+        self.look(blank)
 
         def load() -> None:
             with suppress(SmileModelError, ImportError):
-                self._torch_classifier()
+                self.explain(self.look(blank, whole=True)[0])
 
         thread = threading.Thread(target=load, daemon=True)
         thread.start()
@@ -192,6 +205,27 @@ def _small(photo: Image.Image, box: tuple[int, int, int, int] | None, side: int)
     crop = photo.crop(box) if box else photo.copy()
     crop.thumbnail((side, side))
     return crop
+
+
+def model_file(model: str, name: str) -> str:
+    """The text of a file of the model, a folder or an id on the Hub; empty where it has none."""
+    if Path(model).is_dir():
+        return Path(model, name).read_text("utf-8", "replace") if Path(model, name).is_file() else ""
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download(model, name)).read_text("utf-8", "replace")
+    except (OSError, ValueError):  # not there, or no way to the Hub
+        return ""
+
+
+def _metrics(text: str) -> dict[str, Any]:
+    """What a model was measured to do; empty where anybody may have written it."""
+    try:
+        metrics = json.loads(text or "{}")
+    except (ValueError, RecursionError):
+        return {}
+    return metrics if isinstance(metrics, dict) else {}
 
 
 def why(error: SmileDataError, path: Path) -> str:

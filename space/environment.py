@@ -16,3 +16,5 @@ os.environ["GRADIO_TEMP_DIR"] = str(Path(UPLOADS.name).resolve())
 # Else Gradio tabulates the last 10,000 requests after each of them, for a page that the demo does not show.
 os.environ["GRADIO_ANALYTICS_MAX_EVENTS"] = "1"
 os.environ["GRADIO_ANALYTICS_CACHE_FREQUENCY"] = str(10**9)
+if "SPACE_ID" in os.environ:  # the Hub's proxy tells who asks; else all visitors would be one
+    os.environ.setdefault("FORWARDED_ALLOW_IPS", "*")

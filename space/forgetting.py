@@ -9,6 +9,8 @@ import time
 import traceback
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,15 @@ EVERY = 10
 _FETCH_WITHIN = 60  # seconds, of an answer that nobody waits for
 _IDLE_CONNECTION = 30  # seconds
 _MOST_REMEMBERED = 200  # visitors whose photos are in memory
-_MOST_WATCHED = 1000  # uploads of which Gradio keeps how far they are
+_ROUNDS_OF_PROGRESS = 360  # after which Gradio forgets how far uploads are, which it does not by itself
+
+
+@dataclass
+class Health:
+    """Whether all goes as it should."""
+
+    problem: str | None = None
+    """What the last round of forgetting failed of."""
 
 
 class Uploads:
@@ -141,7 +151,15 @@ def give_memory_back() -> None:
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
-def keep_forgetting(page: gr.Blocks, uploads: Uploads) -> Callable[[Any], AbstractAsyncContextManager[None]]:
+def waiting_of(page: gr.Blocks, client: str) -> int:
+    """How many requests of a client, known by its address, are not done."""
+    events = [*page._queue.event_ids_to_events.values()]
+    return sum(event.request.client is not None and event.request.client.host == client for event in events)
+
+
+def keep_forgetting(
+    page: gr.Blocks, uploads: Uploads, health: Health
+) -> Callable[[Any], AbstractAsyncContextManager[None]]:
     """What forgets, in rounds, for as long as the server of the page runs: its `lifespan`."""
     mailboxes = page._queue.pending_messages_per_session = Mailboxes()
     idle: dict[Any, tuple[Any, float]] = {}
@@ -153,19 +171,20 @@ def keep_forgetting(page: gr.Blocks, uploads: Uploads) -> Callable[[Any], Abstra
         gone = uploads.sweep(FORGET_AFTER, samples)
         for known in page.temp_file_sets:
             known.difference_update(gone)
-        if len(file_upload_statuses._signals) > _MOST_WATCHED:
-            file_upload_statuses._signals.clear()
-            file_upload_statuses._statuses.clear()
 
     async def rounds() -> None:
         samples = set(uploads.folder.rglob("*"))
-        while True:
+        for number in count(1):
             await asyncio.sleep(EVERY)
             try:
                 forget(samples)
+                if number % _ROUNDS_OF_PROGRESS == 0:
+                    file_upload_statuses.__init__()  # type: ignore[misc]
                 await asyncio.to_thread(give_memory_back)
-            except Exception:  # the next round may do better
-                traceback.print_exc()
+                health.problem = None
+            except Exception as error:  # the next round may do better
+                where = traceback.extract_tb(error.__traceback__)[-1]
+                health.problem = f"forgetting: {type(error).__name__} in {where.name}"
 
     @asynccontextmanager
     async def lifespan(_app: Any) -> AsyncIterator[None]:

@@ -7,11 +7,11 @@ import json
 import re
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from forgetting import Uploads
+from forgetting import Health, Uploads
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -20,16 +20,28 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 MAX_CALL = 1_000_000
 """Bytes of a request that is no upload."""
+MAX_TOOL_CALL = 10_000_000
+"""Bytes of a call of an MCP tool, which has its photo inside."""
 MAX_BATCH = 600_000_000
 """Bytes that are uploaded at once, in one file or in many."""
 MAX_HELD = 2_000_000_000
 """Bytes of the uploads of all visitors, until they are deleted."""
 
+MAX_WAITING = 16
+"""Requests of one client that wait or are worked on: what others wait for is never one visitor's work alone."""
+
+# Scripts and styles stand in Gradio's page itself, its HTML component compiles scripts; no other server is asked.
+_CONTENT_SECURITY_POLICY = (
+    "default-src 'self' data: blob:; script-src 'self' blob: 'unsafe-inline' 'unsafe-eval'; "
+    "style-src 'self' 'unsafe-inline'; object-src 'none'; base-uri 'self'; form-action 'self'"
+)
 _UPLOAD = "/gradio_api/upload"
+_HEALTH, _TOOLS = "/health", "/gradio_api/mcp"
+_QUEUED = re.compile(r"/gradio_api/(queue/join|run/predict|call/(v2/)?[\w-]+)/?", re.IGNORECASE)
 _NEEDED = re.compile(
     r"/(config/?|theme\.css|favicon\.ico|manifest\.json|robots\.txt|(static|assets|svelte)/.+)?"
     r"|/gradio_api/(info/?|openapi\.json|app_id/?|startup-events|theme\.css|upload|upload_progress|file=(?!https?:).+"
-    r"|queue/(join|data|status)|run/predict/?|call/(v2/)?[\w-]+/?(\w+)?|heartbeat/[\w-]+|cancel|reset/?)",
+    r"|queue/(join|data|status)|run/predict/?|call/(v2/)?[\w-]+/?(\w+)?|heartbeat/[\w-]+|cancel|reset/?|mcp(/(schema)?)?)",
     re.IGNORECASE | re.DOTALL,
 )
 _PAUSE = 30  # seconds without a byte
@@ -46,10 +58,12 @@ class Gate:
     Args:
         app: what is guarded.
         uploads: where uploads lie.
+        health: what `/health` tells.
+        waiting: how many requests of a client, known by its address, are not done.
     """
 
-    def __init__(self, app: ASGIApp, uploads: Uploads) -> None:
-        self.app, self.uploads = app, uploads
+    def __init__(self, app: ASGIApp, uploads: Uploads, health: Health, waiting: Callable[[str], int]) -> None:
+        self.app, self.uploads, self.health, self.waiting = app, uploads, health, waiting
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -62,16 +76,23 @@ class Gate:
             answering = True
             answered = message["type"] == "http.response.body" and not message.get("more_body")
             if message["type"] == "http.response.start":  # an upload is never taken for a page
-                MutableHeaders(scope=message)["X-Content-Type-Options"] = "nosniff"
+                headers = MutableHeaders(scope=message)
+                headers["X-Content-Type-Options"] = "nosniff"
+                headers["Content-Security-Policy"] = _CONTENT_SECURITY_POLICY
             await send(message)
 
         try:
+            if scope["path"] == _HEALTH:
+                await self._tell_health()(scope, receive, answer)
+                return
             if not _NEEDED.fullmatch(scope["path"]):
                 raise HTTPException(404)
+            if scope["method"] == "POST" and _QUEUED.fullmatch(scope["path"]) and self._is_greedy(scope):
+                raise HTTPException(429, f"you have {MAX_WAITING} requests under way; wait until some are done")
             if scope["path"] == _UPLOAD:
                 receive = self._counted(receive)
             elif scope["method"] not in ("GET", "HEAD"):
-                receive = await self._checked(receive)
+                receive = await self._checked(receive, MAX_TOOL_CALL if scope["path"].startswith(_TOOLS) else MAX_CALL)
             await self.app(scope, receive, answer)
         except ClientDisconnect:
             pass
@@ -80,6 +101,15 @@ class Gate:
                 await _refusal(error)(scope, receive, answer)
             elif not answered:  # a stream that is broken off
                 await send({"type": "http.response.body"})
+
+    def _tell_health(self) -> JSONResponse:
+        if self.health.problem is None:
+            return JSONResponse({"status": "ok"})
+        return JSONResponse({"status": "failing", "detail": self.health.problem}, 503)
+
+    def _is_greedy(self, scope: Scope) -> bool:
+        client = scope.get("client")
+        return client is not None and self.waiting(client[0]) >= MAX_WAITING
 
     def _counted(self, receive: Receive) -> Receive:
         """An upload as it comes, which ends where it gets too large or too slow."""
@@ -99,16 +129,16 @@ class Gate:
 
         return receive_part
 
-    async def _checked(self, receive: Receive) -> Receive:
-        """A call, read and found to name no file but uploaded ones."""
+    async def _checked(self, receive: Receive, limit: int) -> Receive:
+        """A call of at most `limit` bytes, read and found to name no file but uploaded ones."""
         body, end, more = bytearray(), _now() + _CALL_WITHIN, True
         while more:
             message = await _within(end - _now(), receive)
             if message["type"] == "http.disconnect":
                 raise ClientDisconnect
             body += message.get("body", b"")
-            if len(body) > MAX_CALL:
-                raise HTTPException(413, f"more than {MAX_CALL // 10**6} MB; files have to be uploaded first")
+            if len(body) > limit:
+                raise HTTPException(413, f"more than {limit // 10**6} MB; files have to be uploaded first")
             more = message.get("more_body", False)
         if not all(map(self.uploads.holds, _paths(bytes(body)))):
             raise HTTPException(400, "that is no uploaded file; upload it first")

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
+from words import percent, sentence, short, track_record, word
 
-from hf_smile.inference.prediction import SmilePrediction
-from hf_smile.labels import SMILE_LABELS
+from hf_smile.inference.prediction import SmilePrediction, answers_of
 from hf_smile.utils.figures import class_colors
 from hf_smile.utils.words import counted
 
@@ -20,215 +20,243 @@ if TYPE_CHECKING:
 
     from hf_smile.inference.explain import Explanation
 
-_WORDS = dict(zip(SMILE_LABELS, ("posed smile", "genuine smile", "no smile"), strict=True))
+_ANSWERS = ("p_smile", "p_genuine_given_smile")
+_PHOTO_SIDE, _THUMBNAIL_SIDE, _BADGE_SIDE = 1024, 160, 112
 
-
-def word(label: str) -> str:
-    """What the page calls a label."""
-    return _WORDS.get(label, label)
-
-
-_PHOTO_SIDE, _THUMBNAIL_SIDE = 1024, 160
-_SURE_ENOUGH_TO_BE_A_SMILE = 0.5
-_CROWD = 6  # with more faces than that, tags would cover faces: only the chosen one's is shown
-
-CHOOSE_FACE = """
-element.setAttribute('aria-live', 'polite');
-element.addEventListener('click', (event) => {
-    const face = event.target.closest('button.hs-face');
-    if (!face) return;
-    element.querySelectorAll('button.hs-face').forEach((other) => other.setAttribute('aria-pressed', other === face));
-    trigger('click', {face: Number(face.dataset.face)});
-});
+CAMERA = """
+<div class="hs-camera" hidden><video muted playsinline aria-label="Your camera"></video>
+<div class="hs-over"></div></div>
+<button type="button" class="hs-button">Start the camera</button>
+<p class="hs-hint">Frames are looked at one by one and kept nowhere.</p><p role="alert"></p>
 """
-"""Script of the component that shows `photo`: its click events carry the index of the face."""
-
-SPEAK = "element.setAttribute('aria-live', 'polite');"
-"""Script of a component that screen readers shall read out when it changes."""
+"""Shows the camera and sends its frames; `hs.camera` in page.js is its script."""
 
 
-def percent(probability: float) -> str:
-    """Whole percents that never claim certainty and never break at the end of a line.
+def intake(examples: Mapping[str, Any]) -> str:
+    """What takes a photo, and thumbnails of examples; `hs.intake` in page.js is its script.
 
-    >>> percent(0.731), percent(0.9996)
-    ('73\\xa0%', 'over\\xa099\\xa0%')
+    Args:
+        examples: files of photos, by their names.
     """
-    if probability > 0.995:
-        return "over\xa099\xa0%"
-    return "under\xa01\xa0%" if probability < 0.005 else f"{100 * probability:.0f}\xa0%"
+    items = "".join(
+        f'<li><button type="button" data-example="{number}"><img src="{_thumbnail(path)}" alt=""><span>{escape(name)}'
+        "</span></button></li>"
+        for number, (name, path) in enumerate(examples.items())
+    )
+    return (
+        '<div class="hs-intake"><div><label class="hs-button"><input type="file" accept="image/*,.heic,.heif">'
+        '<span class="hs-first">Choose a photo</span><span class="hs-next">Another photo</span></label>'
+        '<p class="hs-hint">or drop or paste one anywhere</p></div>'
+        f'<div><p class="hs-hint">Examples</p><ul class="hs-examples">{items}</ul></div><p role="alert"></p></div>'
+    )
 
 
-def verdict(prediction: SmilePrediction) -> str:
-    """A verdict in a few words: `genuine smile, 93 %`."""
-    if prediction.label is None or prediction.probabilities is None:
-        return f"no verdict: {prediction.error or prediction.note}"
-    return f"{word(prediction.label)}, {percent(prediction.probabilities[prediction.label])}"
+def _thumbnail(path: Any) -> str:
+    with Image.open(path) as image:
+        return data_uri(image, _THUMBNAIL_SIDE)
 
 
 def message(title: str, text: str, kind: str = "hint") -> str:
     """A state in words; `kind` is `hint` or `problem`."""
     text = text[:1].upper() + text[1:]
-    return f'<div class="hs-message {kind}"><strong>{escape(title)}</strong><p>{escape(text)}</p></div>'
-
-
-def photo(image: Image.Image, faces: Sequence[SeenFace]) -> str:
-    """The photo, with a button over every face that says its verdict; the first one is chosen."""
-    boxes = []
-    for index, (prediction, _) in enumerate(faces):
-        if prediction.box is None:
-            continue
-        left, top, right, bottom = prediction.box
-        place = (left / image.width, top / image.height, (right - left) / image.width, (bottom - top) / image.height)
-        style = ";".join(
-            f"{name}:{100 * value:.2f}%" for name, value in zip(("left", "top", "width", "height"), place, strict=True)
-        )
-        words = verdict(prediction)
-        tag = words.replace(",", "") if prediction.label == "NOT smile" else words.replace(" smile,", "")
-        # The tag must not leave the photo.
-        sides = f"{'to-left' if left > 0.66 * image.width else ''} {'below' if top < 0.1 * image.height else ''}"
-        boxes.append(
-            f'<button type="button" class="hs-face {sides}" data-face="{index}" '
-            f'aria-pressed="{str(index == 0).lower()}" aria-label="{escape(f"Face {index + 1}: {words}")}" '
-            f'style="{style};--class:{_color(prediction)}"><span>{escape(tag)}</span></button>'
-        )
-    alt = f"Your photo, {counted(len(boxes), 'face')} marked" if boxes else "Your photo"
-    crowd = " crowd" if len(boxes) > _CROWD else ""
     return (
-        f'{_found(faces)}<div class="hs-photo{crowd}"><img src="{data_uri(image, _PHOTO_SIDE)}" alt="{alt}">'
-        f"{''.join(boxes)}</div>"
+        f'<div class="hs-message {kind}" data-say="{escape(f"{title}. {text}")}">'
+        f"<h2>{escape(title)}</h2><p>{escape(text)}</p></div>"
     )
 
 
-def _found(faces: Sequence[SeenFace]) -> str:
+def photo(image: Image.Image, faces: Sequence[SeenFace], metrics: Mapping[str, Any]) -> str:
+    """The answer about each face, of which one is shown, and the photo with a numbered button over each.
+
+    Args:
+        image: the photo.
+        faces: found in it.
+        metrics: of the model on its test images.
+    """
     if not faces:
-        return message(
-            "No face found", "So there is no verdict. Faces are found best from the front, upright and large."
+        hint = "So there is no verdict. Faces are found best from the front, upright and large."
+        return message("No face found", hint) + (
+            '<button type="button" class="hs-link" data-whole>It is a face that was cut out: take all of it</button>'
         )
-    if faces[0].prediction.box is None:
-        return message(
-            "Taken for a face crop", "The picture looks like a face cut out closely, so all of it was classified."
-        )
-    if len(faces) == 1:
-        return '<p class="hs-status">One face found.</p>'
-    return f'<p class="hs-status">{len(faces)} faces found. Choose one to read more about it.</p>'
+    boxes = "".join(_box(image, face.prediction, index) for index, face in enumerate(faces))
+    strip = "".join(_strip_button(face, index) for index, face in enumerate(faces))
+    one = len(faces) == 1
+    parts = [
+        *(_answer(faces, index) for index in range(len(faces))),
+        f'<div class="hs-photo{" one" if one else ""}" style="--ratio:{image.width / image.height:.4f}">'
+        f'<img src="{data_uri(image, _PHOTO_SIDE)}" alt="Your photo">'
+        f"{boxes}</div>",
+        "" if one else f'<div class="hs-strip" role="group" aria-label="Faces">{strip}</div>',
+        *(_bars(face.prediction, index, metrics) for index, face in enumerate(faces)),
+    ]
+    return f'<section class="hs-result" aria-label="Result">{"".join(parts)}</section>'
 
 
-def details(faces: Sequence[SeenFace], index: int) -> str:
-    """Verdict, probabilities and further questions about one face; nothing where there is none."""
-    if not faces:
-        return ""
+def _answer(faces: Sequence[SeenFace], index: int) -> str:
     prediction = faces[index].prediction
-    colors = class_colors(prediction.labels)
-    about = "The whole picture" if prediction.box is None else "This face"
-    if len(faces) > 1:
-        about = f"Face {index + 1} of {len(faces)}"
-    bars = "".join(_bar(word(name), p, colors[name]) for name, p in (prediction.probabilities or {}).items())
+    about = f"Face {index + 1} of {len(faces)}" if len(faces) > 1 else ""
+    if prediction.box is None:
+        about = "All of the picture was taken for a face, as you said"
+    answer = sentence(prediction)
     return (
-        f'<section class="hs-details"><p class="hs-about">{about}</p><h3>{escape(verdict(prediction))}</h3>'
-        f'<div class="hs-bars">{bars}</div>{_questions(prediction)}</section>'
+        f'<div class="hs-answer" data-face="{index}" data-say="{escape(f"{about}: {answer}" if about else answer)}"'
+        f"{' hidden' if index else ''}>{f'<p>{about}</p>' if about else ''}<h2>{escape(answer)}</h2></div>"
     )
 
 
-def _questions(prediction: SmilePrediction) -> str:
-    """Those that the labels answer beyond what their own bars say."""
-    if prediction.p_smile is None or "smile" in prediction.labels.slugs:
+def _box(image: Image.Image, prediction: SmilePrediction, index: int, kind: str = "button") -> str:
+    if prediction.box is None:
         return ""
-    bars = _bar("Smiling?", prediction.p_smile)
-    if prediction.p_genuine_given_smile is not None:
-        bars += _bar("Genuine, if smiling?", prediction.p_genuine_given_smile)
-        if prediction.p_smile < _SURE_ENOUGH_TO_BE_A_SMILE:
-            bars += "<p>Only worth something if there is a smile at all.</p>"
-    return f'<div class="hs-bars hs-questions">{bars}</div>'
+    left, top, right, bottom = prediction.box
+    place = {
+        "left": left / image.width,
+        "top": top / image.height,
+        "width": (right - left) / image.width,
+        "height": (bottom - top) / image.height,
+    }
+    style = ";".join(f"{name}:{100 * share:.2f}%" for name, share in place.items())
+    if kind == "div":
+        return f'<div class="hs-face" style="{style};--class:{_color(prediction)}"><span>{index + 1}</span></div>'
+    return _face_button(prediction, index, "hs-face", f"{style};", f"<span>{index + 1}</span>")
+
+
+def _strip_button(face: SeenFace, index: int) -> str:
+    picture = f'<img src="{data_uri(face.crop, _BADGE_SIDE)}" alt=""><span>{index + 1}</span>'
+    return _face_button(face.prediction, index, "hs-badge", "", f"{picture}{escape(short(face.prediction))}")
+
+
+def _face_button(prediction: SmilePrediction, index: int, kind: str, style: str, inside: str) -> str:
+    name = escape(f"Face {index + 1}: {short(prediction)}")
+    return (
+        f'<button type="button" class="{kind}" data-face="{index}" aria-pressed="{str(index == 0).lower()}" '
+        f'aria-label="{name}" title="{name}" style="{style}--class:{_color(prediction)}">{inside}</button>'
+    )
+
+
+def _bars(prediction: SmilePrediction, index: int, metrics: Mapping[str, Any]) -> str:
+    colors = class_colors(prediction.labels)
+    bars = "".join(_bar(word(name), p, colors[name]) for name, p in (prediction.probabilities or {}).items())
+    record = track_record(prediction, metrics)
+    return (
+        f'<div class="hs-bars" data-face="{index}"{" hidden" if index else ""}>{bars}'
+        f"{f'<p>{escape(record)}</p>' if record else ''}</div>"
+    )
 
 
 def _color(prediction: SmilePrediction) -> str:
     return class_colors(prediction.labels)[prediction.label or ""]
 
 
-def _bar(name: str, probability: float, color: str = "var(--neutral-500)") -> str:
+def _bar(name: str, probability: float, color: str) -> str:
     shown = percent(probability)
     return (
         f'<div class="hs-bar"><span>{escape(name)}</span><span>{shown}</span>'
         f'<div role="meter" aria-label="{escape(name)}" aria-valuemin="0" aria-valuemax="100" '
-        f'aria-valuenow="{100 * probability:.0f}" aria-valuetext="{shown}">'
-        f'<div style="width:{100 * probability:.1f}%;background:{color}"></div></div></div>'
+        f'aria-valuenow="{100 * probability:.0f}" aria-valuetext="{shown}" style="--class:{color}">'
+        f'<div style="width:{100 * probability:.1f}%"></div></div></div>'
     )
+
+
+def frame(image: Image.Image, faces: Sequence[SeenFace], number: int) -> str:
+    """The answer to a frame of the camera: boxes to lay over the video, and a sentence for each face.
+
+    Args:
+        image: the frame.
+        faces: found in it.
+        number: of the frame, which its answer is known by.
+    """
+    boxes = "".join(_box(image, face.prediction, index, "div") for index, face in enumerate(faces))
+    said = [sentence(face.prediction) for face in faces] or ["No face found."]
+    lines = [f"{index}. {line}" for index, line in enumerate(said, start=1)] if len(said) > 1 else said
+    text = "".join(f"<p>{escape(line)}</p>" for line in lines)
+    return f'<div data-number="{number}"><div class="hs-boxes">{boxes}</div><div class="hs-lines">{text}</div></div>'
 
 
 def heat_map(explanation: Explanation) -> str:
     """What the network saw, beside where it looked."""
     spoken_for = word(explanation.label)
     if not explanation.heat.any():
-        return message("Where the model looked", f"No part of the picture spoke for “{spoken_for}” more than another.")
+        return f"<p>No part of the picture spoke for “{escape(spoken_for)}” more than another.</p>"
     upper, lower = percent(explanation.upper_share), percent(explanation.lower_share)
     return (
-        '<section class="hs-heat"><h4>Where the model looked</h4><div>'
+        '<div class="hs-heat" data-say="The heat map is there."><div>'
         f'<figure><img src="{data_uri(explanation.image)}" alt="The face as the model sees it">'
         "<figcaption>What it saw</figcaption></figure>"
         f'<figure><img src="{data_uri(explanation.overlay())}" alt="Heat map: {upper} on the upper half, {lower} on '
-        f'the lower half"><figcaption>What spoke for “{spoken_for}”</figcaption></figure></div>'
+        f'the lower half"><figcaption>What spoke for “{escape(spoken_for)}”</figcaption></figure></div>'
         f"<p>{upper} of the heat is on the upper half, where the eyes are, {lower} on the lower half with the mouth. "
-        "The brighter, the more it counted.</p></section>"
+        "The brighter, the more it counted.</p></div>"
     )
 
 
 def batch(predictions: Sequence[SmilePrediction], faces: Sequence[SeenFace]) -> str:
-    """All verdicts of a batch: a gallery and a table, each in the order given."""
-    failed = sum(prediction.error is not None for prediction in predictions)
-    unread = f", {counted(failed, 'file')} could not be read" if failed else ""
-    return (
-        f'<p class="hs-status">{counted(len(faces), "verdict")}{unread}. The surest come first.</p>'
-        f"{_gallery(faces)}{_table(predictions)}"
+    """What came of many photos: how many verdicts, what could not be read and why, and the faces."""
+    failed = [prediction for prediction in predictions if prediction.error is not None]
+    said = counted(len(faces), "verdict") + (f", {counted(len(failed), 'file')} could not be read" if failed else "")
+    errors = "".join(
+        f"<li><strong>{escape(prediction.source or 'a file')}</strong> {escape(_reason(prediction))}</li>"
+        for prediction in failed
     )
+    return f'<h2 data-say="{said}">{said}</h2>{f"<ul class=hs-errors>{errors}</ul>" if errors else ""}{_gallery(faces)}'
+
+
+def _reason(prediction: SmilePrediction) -> str:
+    """Without the name of the file, which stands before it."""
+    return (prediction.error or "").removeprefix(f"{prediction.source}: ")
 
 
 def _gallery(faces: Iterable[SeenFace]) -> str:
     items = []
     for prediction, crop in faces:
-        words, name = escape(verdict(prediction)), escape(prediction.source or "")
-        color = _color(prediction)
+        words, name = escape(short(prediction)), escape(prediction.source or "")
         items.append(
-            f'<figure style="--class:{color}"><img src="{data_uri(crop, _THUMBNAIL_SIDE)}" alt="{words}: {name}">'
-            f'<figcaption><strong>{words}</strong><span title="{name}">{name}</span></figcaption></figure>'
+            f'<figure style="--class:{_color(prediction)}"><img src="{data_uri(crop, _THUMBNAIL_SIDE)}" alt="">'
+            f"<figcaption><strong>{words}</strong><span>{name}</span></figcaption></figure>"
         )
     return f'<div class="hs-gallery">{"".join(items)}</div>' if items else ""
 
 
-def _table(predictions: Iterable[SmilePrediction]) -> str:
-    predictions = [*predictions]
-    asked = {"smiling?": "p_smile", "genuine, if so?": "p_genuine_given_smile"}
-    asked = {words: name for words, name in asked.items() if name in predictions[0].to_dict()} if predictions else {}
-    names = "image", "verdict", *asked, "remark"
-    head = "".join(f'<th scope="col">{name}</th>' for name in names)
+def table(predictions: Iterable[SmilePrediction]) -> tuple[list[str], list[list[Any]]]:
+    """Head and rows of all that could be read, with percentages to sort by; None where there is none."""
+    read = [prediction for prediction in predictions if prediction.error is None]
+    answers = answers_of(read[0].labels) if read else ()
+    asked = [words for words, name in zip(("smiling %", "genuine %"), _ANSWERS, strict=True) if name in answers]
     rows = []
-    for prediction in predictions:
-        numbers = [getattr(prediction, name) for name in asked.values()]
-        cells = [prediction.source or "", verdict(prediction), *("" if p is None else percent(p) for p in numbers)]
-        cells.append(prediction.note or "" if prediction.label else "")
-        rows.append(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>")
-    return f'<div class="hs-table"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+    for prediction in read:
+        smiling, genuine = prediction.p_smile, prediction.p_genuine_given_smile
+        shares = (smiling, genuine if smiling is not None and smiling > 0.5 else None)[: len(asked)]
+        cells = (None if share is None else round(100 * share) for share in shares)
+        rows.append([prediction.source or "", short(prediction), *cells])
+    return ["file", "verdict", *asked], rows
 
 
-def peaks(clip: Clip, limit: float) -> str:
-    """The moments at which smiles were surest."""
-    seen = f"The first {limit:.0f} seconds were looked at." if clip.seconds > limit - 1 else ""
-    if not clip.rows:
-        return message("No face found", f"No frame of the clip shows a face that we can find. {seen}")
-    if not clip.peaks:
-        return message("No smile", f"No face in the clip smiles. {seen}")
+def clip(seen: Clip, limit: float) -> str:
+    """Who is in a clip, and the moments at which smiles were surest."""
+    cut = f" The first {limit:.0f} seconds were looked at." if seen.seconds > limit - 1 else ""
+    if not seen.people:
+        return message("No face found", f"No frame of the clip shows a face that can be found.{cut}")
+    colors = class_colors(seen.people)
+    who = "".join(
+        f'<figure style="--class:{colors[name]}"><img src="{data_uri(crop, _BADGE_SIDE)}" alt="">'
+        f"<figcaption>{name}</figcaption></figure>"
+        for name, crop in seen.people.items()
+    )
     items = [
-        f'<figure><img src="{data_uri(frame, 480)}" alt="Frame at {seconds:.1f} seconds, face {face} marked">'
-        f"<figcaption><strong>{seconds:.1f} s</strong><span>face {face}</span></figcaption></figure>"
-        for seconds, face, frame in clip.peaks
+        f'<figure style="--class:{colors[name]}"><img src="{data_uri(crop, 2 * _THUMBNAIL_SIDE)}" alt="">'
+        f"<figcaption><strong>{seconds:.1f} s, {name}</strong> {escape(sentence(prediction))}</figcaption></figure>"
+        for seconds, name, prediction, crop in seen.peaks
     ]
-    head = f"{counted(len(items), 'smile')} in {clip.seconds:.0f} seconds, each at its peak. {seen}"
-    return f'<p class="hs-status">{head}</p><div class="hs-gallery hs-wide">{"".join(items)}</div>'
+    smiles = f"{counted(len(items), 'smile') if items else 'No smile'} in {seen.seconds:.0f} seconds"
+    peaks = f'<div class="hs-gallery hs-wide">{"".join(items)}</div>'
+    shown = {0: "", 1: ", here at its strongest"}.get(len(items), ", each at its strongest")
+    said = f"{smiles}{shown}."
+    return f'<h2 data-say="{said}">{said}</h2><p>{cut}</p>{peaks}<h2>Who is who</h2><div class="hs-people">{who}</div>'
 
 
 def download(name: str, text: str) -> str:
     """A link that saves `text` as a file."""
     content = base64.b64encode(text.encode()).decode()
-    return f'<a class="hs-download" download="{escape(name)}" href="data:text/csv;base64,{content}">Download {name}</a>'
+    return f'<a class="hs-button" download="{escape(name)}" href="data:text/csv;base64,{content}">Download {name}</a>'
 
 
 def data_uri(image: Image.Image, longest_side: int | None = None) -> str:
@@ -237,5 +265,5 @@ def data_uri(image: Image.Image, longest_side: int | None = None) -> str:
         image = image.copy()
         image.thumbnail((longest_side, longest_side))
     file = io.BytesIO()
-    image.save(file, "JPEG", quality=88)
+    image.convert("RGB").save(file, "JPEG", quality=88)
     return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"

@@ -85,6 +85,7 @@ def demo_url(demo_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     settings = {"HF_SMILE_MODEL": str(demo_model), "GRADIO_SERVER_PORT": port, "TMPDIR": str(folder)}
+    settings["SPACE_ID"] = "me/smile-demo"  # there Gradio asks other servers for more than elsewhere
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(
             [sys.executable, ROOT / "space" / "app.py"], env=os.environ | settings, stdout=log, stderr=log

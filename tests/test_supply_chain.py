@@ -47,8 +47,8 @@ def imported(paths: list[Path]) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("folders", "extras"),
     [
-        (("hf_smile", "scripts", "space"), ("audit", "inference", "heif", "demo")),
-        (("hf_smile", "scripts", "space", "tests"), ("audit", "inference", "heif", "demo", "dev", "fuzz")),
+        (("hf_smile", "scripts", "space"), ("audit", "inference", "tune", "heif", "demo")),
+        (("hf_smile", "scripts", "space", "tests"), ("audit", "inference", "tune", "heif", "demo", "dev", "fuzz")),
     ],
 )
 def test_what_is_imported_is_declared(folders, extras):
@@ -68,6 +68,17 @@ def test_every_dependency_is_pinned():
     pins = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     assert all(re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in pins)
     assert declared(*PROJECT["optional-dependencies"]) <= {normalized(line) for line in pins}
+
+
+def test_the_script_of_a_hired_machine_pins_what_the_package_needs():
+    """As uv reads it: PEP 723."""
+    script = (ROOT / "recipes" / "jobs" / "train.py").read_text(encoding="utf-8")
+    header = re.search(r"^# /// script$(.*?)^# ///$", script, re.M | re.S)[1]
+    settings = tomllib.loads(re.sub(r"^# ?", "", header, flags=re.M))
+    pins = {normalized(line): line for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()}
+    needed = sorted(pins[name].lower() for name in declared())
+    assert sorted(line.lower() for line in settings["dependencies"]) == needed
+    assert settings["requires-python"] == PROJECT["requires-python"]
 
 
 @pytest.mark.parametrize("path", CODE, ids=lambda path: str(path.relative_to(ROOT)))

@@ -11,12 +11,12 @@ import pandas as pd
 from hf_smile.audit.labels import divide
 from hf_smile.audit.run import Audit
 from hf_smile.audit.splits import link_images, write_annotations
-from hf_smile.benchmarks.backbones import train_in
 from hf_smile.data.arguments import DATA_SETTINGS
 from hf_smile.data.sources import Images
 from hf_smile.evaluation.predictions import read_predictions
 from hf_smile.training.arguments import parse_arguments, to_recipe
 from hf_smile.training.settings import to_words
+from hf_smile.training.several import train_in
 
 
 def fold_settings(recipe: str) -> list[str]:

@@ -12,7 +12,7 @@ from hf_smile import __version__
 from hf_smile.utils.console import run_script
 
 JOBS = (
-    *("prepare", "shard", "audit", "review", "compare", "train", "evaluate", "export"),
+    *("prepare", "shard", "audit", "review", "compare", "tune", "train", "evaluate", "export"),
     *("predict", "bulk", "video", "info", "push", "benchmark"),
 )
 """Modules of this package, in the order in which a project needs them. Only the one that runs is imported."""

@@ -13,6 +13,7 @@ import hf_smile
 from hf_smile.errors import SmileError
 from hf_smile.hub.connection import check_repo_id, connect, hub_errors, retry
 from hf_smile.hub.upload import Files, Target, open_repo, push_files
+from hf_smile.inference.faces import YUNET_FILE, YUNET_REPO
 
 MODEL_VARIABLE = "HF_SMILE_MODEL"
 """The variable of the Space that names the model; `space/app.py` reads it."""
@@ -28,13 +29,15 @@ _MODULES = (
     "forgetting.py",
     "gate.py",
     "samples.py",
+    "tabs.py",
     "views.py",
+    "words.py",
 )
-_OURS = frozenset({*_NEEDED, *_MODULES, "style.css"})
+_OURS = frozenset({*_NEEDED, *_MODULES, "page.js", "style.css"})
 """What the folder of the app holds or once held: what of it a later upload does not hold, it removes."""
 
 
-def space_files(space_dir: str | Path) -> dict[str, Path | bytes]:
+def space_files(space_dir: str | Path, model: str | None = None) -> dict[str, Path | bytes]:
     """What goes up: the folder of the app, and the package `hf_smile` as it is installed here.
 
     The requirements are pinned to the versions that are installed here, and so are Gradio and Python in the front
@@ -42,6 +45,8 @@ def space_files(space_dir: str | Path) -> dict[str, Path | bytes]:
 
     Args:
         space_dir: holds `app.py`, `README.md` with the front matter of a Space, and `requirements.txt`.
+        model: id on the Hub, which the front matter names, and has fetched when the Space is built, as the face
+            detector is; None names none.
 
     Raises:
         SmileError: one of these is missing, or a requirement is not installed.
@@ -62,6 +67,9 @@ def space_files(space_dir: str | Path) -> dict[str, Path | bytes]:
     card = RepoCard.load(folder / "README.md")
     card.data["sdk_version"] = version("gradio")
     card.data["python_version"] = ".".join(platform.python_version_tuple()[:2])
+    if model is not None:
+        card.data["models"] = [model]
+        card.data["preload_from_hub"] = [model, f"{YUNET_REPO} {YUNET_FILE}"]
     files["README.md"] = str(card).encode()
     return files
 

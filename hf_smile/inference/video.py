@@ -36,8 +36,10 @@ class Peak(NamedTuple):
 
     seconds: float
     face: int
+    prediction: SmilePrediction
+    """The verdict on this face."""
     picture: Image.Image
-    """The frame, with the box and the verdict of this face."""
+    """The frame."""
 
 
 class Frame(NamedTuple):
@@ -48,6 +50,8 @@ class Frame(NamedTuple):
     """The number of each face, which it keeps through the clip, and its verdict."""
     peaks: list[Peak]
     """Of the smiles that have ended with this frame."""
+    picture: Image.Image
+    """The frame itself."""
 
 
 @dataclass
@@ -142,10 +146,9 @@ def analyse_video(
             if p_smile < SMILE_FROM:
                 ended += track.end_smile()
             elif p_smile > track.p_peak:
-                track.p_peak, track.peak = p_smile, Peak(seconds, track.number, annotate(image, [prediction]))
-        frame = Frame(
-            seconds, [(track.number, face) for track, face in zip(tracks, predictions, strict=True)], [*ended]
-        )
+                track.p_peak, track.peak = p_smile, Peak(seconds, track.number, prediction, image)
+        numbered = [(track.number, face) for track, face in zip(tracks, predictions, strict=True)]
+        frame = Frame(seconds, numbered, [*ended], image)
         ended.clear()
     if frame is not None:
         tracker.forget()
@@ -187,7 +190,7 @@ def write_analysis(frames: Iterable[Frame], output_dir: str | Path, fps: float, 
                     writer.writerow([round(frame.seconds, 3), number, face.label, *probabilities, *(face.box or ())])
                 for peak in frame.peaks:
                     still = unfinished / "peaks" / f"{peak.seconds:08.2f}s_face{peak.face}.jpg"
-                    peak.picture.save(still, quality=90)
+                    annotate(peak.picture, [peak.prediction]).save(still, quality=90)
                 n += 1
         table = pd.read_csv(unfinished / "timeline.csv", usecols=["seconds", *columns])
         plot_timeline(table, 1 / fps, unfinished / "timeline.png", labels)

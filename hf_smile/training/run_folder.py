@@ -19,6 +19,7 @@ import yaml
 from datasets import DatasetDict
 from scipy.special import softmax
 
+from hf_smile import __version__
 from hf_smile.data.corrections import facts_of
 from hf_smile.data.record import SPLITS_FILE
 from hf_smile.data.rows import labels_of
@@ -51,12 +52,12 @@ _AFTER_TRAINING = ("temperature", "prior_adjustment")
 _LENGTH = ("num_train_epochs", "max_steps")
 _OF_THE_MACHINE = {
     *("use_cpu", "data_dir", "corrections", "output_dir", "dataloader_num_workers", "dataloader_prefetch_factor"),
-    *("per_device_eval_batch_size", "save_total_limit"),
+    *("per_device_eval_batch_size", "save_total_limit", "save_every"),
 }
 # A run may be continued for longer, on moved data, or on another machine; what is folded into the model when the
 # training is done may be folded again. All else would make it another run.
 _MAY_CHANGE = {*_AFTER_TRAINING, *_OF_THE_MACHINE, *_LENGTH, "early_stopping_patience"}
-_PACKAGES = ["hf_smile", "torch", "torchvision", "timm", "transformers", "datasets", "accelerate", "evaluate"]
+_PACKAGES = ["torch", "torchvision", "timm", "transformers", "datasets", "accelerate", "evaluate"]
 _PACKAGES += ["huggingface_hub", "safetensors", "numpy", "pandas", "scikit-learn", "pillow"]
 
 
@@ -160,6 +161,7 @@ def start_run(output_dir: str | Path, recipe: dict[str, Any], overwrite: bool = 
     write_text(folder / RECIPE, yaml.safe_dump(recipe, sort_keys=False))
     versions = {
         "python": platform.python_version(),
+        "hf_smile": __version__,  # which need not be installed, on a hired machine
         **{package: version(package) for package in _PACKAGES},
         "platform": platform.platform(),
         "cpu_cores": own_cores(),

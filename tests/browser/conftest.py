@@ -6,9 +6,15 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from matplotlib.cbook import get_sample_data
+
+from hf_smile.data.sample import draw_face
+from hf_smile.inference.classifier import SmileClassifier
 
 SCREENSHOTS = Path(__file__).parents[2] / "outputs" / "screenshots"
+_SEEN = (11, 14, 16)  # seeds of faces that the detector takes for faces
 
 
 @pytest.fixture(scope="session")
@@ -18,7 +24,8 @@ def chromium() -> Iterator:
     if path is None:
         pytest.skip("there is no Chromium: apt-get install -y chromium")
     with playwright.sync_playwright() as running:
-        browser = running.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        arguments = ["--no-sandbox", "--use-fake-device-for-media-stream"]
+        browser = running.chromium.launch(executable_path=path, args=arguments)
         yield browser
         browser.close()
 
@@ -31,16 +38,20 @@ def open_demo(chromium, demo_url, request) -> Iterator[Callable]:
     """
     asked, complaints, pages = set(), [], []
 
-    def open_page(width: int = 1200, dark: bool = False):
-        context = chromium.new_context(
-            viewport={"width": width, "height": 800}, color_scheme="dark" if dark else "light", accept_downloads=True
+    def open_page(width: int = 1200, height: int = 800, dark: bool = False, at: str = "", **context):
+        window = chromium.new_context(
+            viewport={"width": width, "height": height},
+            color_scheme="dark" if dark else "light",
+            reduced_motion="reduce",
+            accept_downloads=True,
+            **context,
         )
-        page = context.new_page()
-        page.on("request", lambda asking: asked.add(asking.url))
+        page = window.new_page()
+        page.on("requestfinished", lambda asking: asked.add(asking.url))
         page.on("pageerror", lambda error: complaints.append(error))
         page.set_default_timeout(60_000)
-        page.goto(demo_url)
-        page.get_by_text("No photo yet").wait_for()
+        page.goto(demo_url + at)
+        page.get_by_role("tab", name="Photo", exact=True).wait_for()
         pages.append(page)
         return page
 
@@ -51,3 +62,36 @@ def open_demo(chromium, demo_url, request) -> Iterator[Callable]:
         page.context.close()
     assert not {url for url in asked if not url.startswith((demo_url, "data:", "blob:"))}
     assert not complaints
+
+
+@pytest.fixture(scope="session")
+def classifier(demo_model) -> SmileClassifier:
+    return SmileClassifier.from_pretrained(demo_model, runtime="onnx")
+
+
+@pytest.fixture(scope="session")
+def hopper() -> Path:
+    return Path(str(get_sample_data("grace_hopper.jpg", asfileobj=False)))
+
+
+@pytest.fixture
+def drawn(tmp_path) -> list[Path]:
+    """Three drawn faces as files."""
+    paths = [tmp_path / f"face_{i}.png" for i in range(3)]
+    for i, path in enumerate(paths):
+        draw_face(i, np.random.default_rng(_SEEN[i])).save(path)
+    return paths
+
+
+@pytest.fixture
+def clip(hopper, tmp_path) -> Path:
+    """33 seconds of a portrait."""
+    cv2 = pytest.importorskip("cv2")
+    from PIL import Image
+
+    portrait = np.asarray(Image.open(hopper).convert("RGB").resize((256, 300)))[:, :, ::-1]
+    writer = cv2.VideoWriter(str(tmp_path / "clip.webm"), cv2.VideoWriter_fourcc(*"VP80"), 8, (256, 300))
+    for _ in range(8 * 33):
+        writer.write(portrait)
+    writer.release()
+    return tmp_path / "clip.webm"

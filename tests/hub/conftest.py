@@ -32,6 +32,8 @@ def hub(served_hub: LoopbackHub) -> LoopbackHub:
     """The Hub with nothing on it and nothing wrong with it."""
     for collection in (served_hub.repos, served_hub.blobs, served_hub.parts, served_hub.faults, served_hub.requests):
         collection.clear()
+    served_hub.jobs.clear()
+    served_hub.role = "write"
     return served_hub
 
 

@@ -24,6 +24,7 @@ import uvicorn
 import yaml
 from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.responses import JSONResponse, RedirectResponse
+from jobs_server import Jobs
 
 TOKEN = "hf_loopback"
 OWNER = "me"
@@ -122,7 +123,11 @@ class LoopbackHub:
         self.requests: list[tuple[str, str, dict[str, str]]] = []
         """Method, path and headers of every request."""
         self.url = self.cdn = ""
+        self.role = "write"
+        """What the token may do."""
+        self.jobs = Jobs(TOKEN, OWNER)
         self.app = FastAPI()
+        self.jobs.add_routes(self.app)
         self._add_routes()
 
     def repo(self, repo_id: str, kind: str = "models") -> Repo:
@@ -171,7 +176,8 @@ class LoopbackHub:
         async def whoami(request: Request) -> Any:
             if request.headers.get("authorization") != f"Bearer {TOKEN}":
                 raise HTTPException(401, "Invalid username or password.")
-            return {"type": "user", "name": OWNER, "orgs": [], "auth": {"type": "access_token"}}
+            access = {"type": "access_token", "accessToken": {"displayName": "loopback", "role": self.role}}
+            return {"type": "user", "name": OWNER, "orgs": [], "auth": access}
 
         @app.post("/api/repos/create")
         async def create(request: Request) -> Any:

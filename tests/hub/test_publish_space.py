@@ -49,6 +49,9 @@ def test_what_comes_down_is_complete_and_runs(push, run, hub, space_dir, tmp_pat
     assert repo.history["main"] == ["initial commit", "Upload demo with hf_smile"]
 
     tree = Path(snapshot_download("me/demo", repo_type="space", local_dir=tmp_path / "down"))
+    front = RepoCard.load(tree / "README.md").data
+    assert front["models"] == ["me/smile"] and front["preload_from_hub"][0] == "me/smile"
+    assert front["preload_from_hub"][1].startswith("opencv/face_detection_yunet ")
     package = Path(hf_smile.__file__).parent
     modules = {path.relative_to(package.parent).as_posix() for path in package.rglob("*.py")}
     there = {path.relative_to(tree).as_posix() for path in tree.rglob("*") if ".cache" not in path.parts}

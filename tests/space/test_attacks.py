@@ -25,6 +25,7 @@ from PIL import Image
 
 from hf_smile.data.sample import draw_face
 from hf_smile.errors import SmileError
+from hf_smile.inference.faces import Face
 from hf_smile.inference.files import find_images
 
 pytest.importorskip("cv2")
@@ -35,8 +36,9 @@ import engine
 import environment
 import forgetting
 import gate
+import gradio as gr
 from engine import Engine
-from forgetting import Mailboxes, Uploads, drop_idle_connections, forget_idle_visitors
+from forgetting import Health, Mailboxes, Uploads, drop_idle_connections, forget_idle_visitors
 from starlette.requests import Request
 
 SPACE = Path(app.__file__).parent
@@ -173,6 +175,7 @@ def test_a_page_under_the_name_of_a_picture_is_taken_for_a_picture(visitor):
         b'{"data": [], "session_hash": "a", "fn_index": 99999}',
         b'{"data": [], "session_hash": "a", "fn_index": 1e99}',
         b'{"data": [], "session_hash": 7, "fn_index": 0}',
+        b'{"data": "x", "session_hash": "a", "fn_index": 0}',
         b'{"data": ' + 20_000 * b"[" + 20_000 * b"]" + b"}",
     ],
 )
@@ -221,9 +224,65 @@ def test_a_visitor_without_a_name_does_not_stop_the_work_for_all(visitor):
     assert "p_smile" in call(visitor, "predict", hopper)
 
 
+def test_a_greedy_visitor_is_told_to_wait_and_others_are_served(visitor):
+    many = [uploaded(upload(visitor, "hopper.jpg", HOPPER.read_bytes()))] * 20
+    greedy, other = ({"X-Forwarded-For": address} for address in ("10.0.0.1", "10.0.0.2"))
+    call_many = {"url": "/gradio_api/call/predict_batch", "json": {"data": [many]}}
+    answers = [visitor.post(**call_many, headers=greedy) for _ in range(gate.MAX_WAITING + 4)]
+    assert [answer.status_code for answer in answers][-1] == 429
+    assert "wait until some are done" in answers[-1].json()["detail"]
+    posted = visitor.post("/gradio_api/call/predict", json={"data": [many[0]]}, headers=other)
+    assert "p_smile" in visitor.get(f"/gradio_api/call/predict/{posted.json()['event_id']}").text
+
+
+def test_a_clip_that_nobody_waits_for_is_looked_at_no_further(demo_model, tmp_path, monkeypatch):
+    cv2 = pytest.importorskip("cv2")
+    path = Path(environment.UPLOADS.name) / "clip.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 8, (64, 64))
+    for _ in range(80):
+        writer.write(np.zeros((64, 64, 3), np.uint8))
+    writer.release()
+    engine, looked = Engine(str(demo_model)), []
+    monkeypatch.setattr(engine.classifier, "predict_photo", lambda photo, **_: looked.append(1) or [])
+    page = app.build_page(engine, tmp_path)
+    (follow,) = [each.fn for each in page.fns.values() if "video_tab.<locals>.follow" in str(each.fn)]
+    running = follow(uploaded(path), progress=lambda *_, **__: None)
+    next(running)
+    running.close()  # as Gradio does where the visitor has gone, and where Stop was pressed
+    assert 1 <= len(looked) <= 3
+
+
+def test_a_round_of_forgetting_that_fails_is_told_by_health_and_the_next_one_clears_it(tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(forgetting, "EVERY", 0)
+    monkeypatch.setattr(forgetting, "drop_idle_connections", lambda *_: None)
+    broken = SimpleNamespace(_queue=SimpleNamespace(event_ids_to_events={}), server=None)  # has no state_holder
+    health = Health()
+
+    async def some_rounds() -> None:
+        async with forgetting.keep_forgetting(broken, Uploads(tmp_path), health)(None):
+            while health.problem is None:
+                await asyncio.sleep(0.01)
+
+    asyncio.run(asyncio.wait_for(some_rounds(), 20))
+    told = gate.Gate(None, Uploads(tmp_path), health, lambda client: 0)._tell_health()
+    assert told.status_code == 503 and b"AttributeError in forget_idle_visitors" in told.body
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_healthy_demo_says_so(visitor):
+    answer = visitor.get("/health")
+    assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
+
+
+def test_every_answer_forbids_the_page_to_ask_other_servers(visitor):
+    for path in ("/", "/config", "/gradio_api/info", "/health"):
+        policy = visitor.get(path).headers["content-security-policy"]
+        assert "default-src 'self'" in policy and "http" not in policy
+
+
 def test_poison_among_good_pictures_spoils_nothing_else(visitor):
     good = io.BytesIO()
-    draw_face(1, np.random.default_rng(1), size=64).save(good, "PNG")
+    draw_face(1, np.random.default_rng(11), size=64).save(good, "PNG")  # a seed that the detector takes for a face
     header = struct.pack(">4sIIBBBBB", b"IHDR", 60_000, 60_000, 8, 2, 0, 0, 0)
     bomb = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
     strip = io.BytesIO()
@@ -243,7 +302,7 @@ def test_poison_among_good_pictures_spoils_nothing_else(visitor):
         for name, content in members.items():
             writing.writestr(name, content)
     answer = call(visitor, "predict_batch", [uploaded(upload(visitor, "mixed.zip", archive.getvalue()))])
-    (verdicts,) = json.loads(answer.split("data: ")[1])
+    (verdicts,) = json.loads(answer.split("event: complete\ndata: ")[1])
     assert [verdict["image_id"] for verdict in verdicts] == [f"mixed.zip/{name}" for name in members]
     read = [verdict["image_id"].split("/")[1] for verdict in verdicts if verdict["p_smile"] is not None]
     assert read == ["good_0.png", "good_1.png"]
@@ -268,9 +327,9 @@ def test_a_photo_too_thin_to_be_looked_at_has_no_face(visitor, demo_model, tmp_p
     strip = Path(environment.UPLOADS.name) / "strip.png"
     Image.new("RGB", (1, 20_000)).save(strip)
     page = app.build_page(Engine(str(demo_model)), tmp_path)
-    (look,) = [each.fn for each in page.fns.values() if "_photo_tab.<locals>.look" in str(each.fn)]
-    html, details, faces = look(uploaded(strip))
-    assert "No face found" in html and (details, faces) == ("", [])
+    look = next(each.fn for each in page.fns.values() if "photo_tab.<locals>.look" in str(each.fn))
+    html, where, _, faces, _ = look(gr.EventData(None, {"path": str(strip)}))
+    assert "No face found" in html and (where["visible"], faces) == (False, [])
     answer = call(visitor, "predict", uploaded(upload(visitor, "strip.png", strip.read_bytes())))
     assert "no face found" in answer and "event: complete" in answer
 
@@ -307,7 +366,7 @@ def through_gate(tmp_path: Path, path: str, *parts: bytes | float) -> tuple[int,
         sent.append(message)
 
     scope = {"type": "http", "method": "POST", "path": path, "headers": []}
-    asyncio.run(gate.Gate(read, Uploads(tmp_path))(scope, receive, send))
+    asyncio.run(gate.Gate(read, Uploads(tmp_path), Health(), lambda client: 0)(scope, receive, send))
     return sent[0]["status"], sent[1]["body"].decode()
 
 
@@ -345,7 +404,7 @@ def test_a_fault_after_the_answer_sends_no_second_one(tmp_path):
         sent.append(message["type"])
 
     scope = {"type": "http", "method": "GET", "path": "/config", "headers": []}
-    asyncio.run(gate.Gate(answer_and_fail, Uploads(tmp_path))(scope, None, send))
+    asyncio.run(gate.Gate(answer_and_fail, Uploads(tmp_path), Health(), lambda client: 0)(scope, None, send))
     assert sent == ["http.response.start", "http.response.body"]
 
 
@@ -402,11 +461,11 @@ def test_only_the_last_visitors_are_remembered_and_those_without_a_photo_never(d
 def test_large_photos_are_not_kept_in_memory(demo_model, tmp_path, monkeypatch):
     engine, path = Engine(str(demo_model)), tmp_path / "large.png"
     Image.new("RGB", (3000, 2000)).save(path)
-    a_crop = SimpleNamespace(detect=lambda photo: [], resembles_face=lambda photo: True)
+    a_crop = SimpleNamespace(detect=lambda photo: [Face((0, 0, 2000, 2000), 1.0)])
     monkeypatch.setattr(engine.classifier, "_detector", a_crop)
     (alone,) = engine.look(Image.open(path))
     (of_many,) = engine.look_at_many([path])
-    assert alone.crop.size == (384, 256) and of_many.crop.size == (160, 107)
+    assert alone.crop.size == (384, 384) and of_many.crop.size == (160, 160)
 
 
 def test_connections_that_never_finish_their_request_are_closed(monkeypatch):

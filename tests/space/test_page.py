@@ -7,6 +7,7 @@ import importlib.util
 import re
 import shutil
 import sys
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -30,6 +31,7 @@ import about
 import app
 import gradio as gr
 import views
+import words
 from engine import FORGOTTEN, MAX_FACES, Engine, SeenFace
 from forgetting import forget_idle_visitors
 
@@ -50,12 +52,13 @@ def test_the_front_matter_names_the_installed_gradio_and_what_is_there():
 
 
 def test_names_of_files_are_shown_not_run():
-    html = views.batch([face(source="<script>alert(1)</script>.png").prediction], [face(source="<b>\"'x")])
+    broken = SmilePrediction(source="<script>alert(1)</script>.png", error="no image")
+    html = views.batch([broken], [face(source="<b>\"'x")])
     assert "<script>" not in html and "<b>" not in html and "&lt;script&gt;" in html
 
 
 def test_a_probability_is_never_shown_as_certain():
-    assert [views.percent(p).replace("\xa0", " ") for p in (0.0, 0.004, 0.5, 0.9951, 1.0)] == [
+    assert [words.percent(p).replace("\xa0", " ") for p in (0.0, 0.004, 0.5, 0.9951, 1.0)] == [
         "under 1 %",
         "under 1 %",
         "50 %",
@@ -64,29 +67,66 @@ def test_a_probability_is_never_shown_as_certain():
     ]
 
 
-def test_no_smile_makes_the_second_question_idle():
-    assert "Only worth something" in views.details([face((0.1, 0.1, 0.8))], 0)
-    assert "Only worth something" not in views.details([face((0.1, 0.8, 0.1))], 0)
+@pytest.mark.parametrize(
+    ("probabilities", "sentence", "short"),
+    [
+        ((0.28, 0.60, 0.12), "Smiling (88 %). More likely genuine than posed (68 : 32).", "genuine smile"),
+        ((0.60, 0.28, 0.12), "Smiling (88 %). More likely posed than genuine (68 : 32).", "posed smile"),
+        ((0.45, 0.47, 0.08), "Smiling (92 %). Can't tell whether genuine or posed (51 : 49).", "smile"),
+        ((0.24, 0.30, 0.46), "Can't tell whether this is a smile (54 % for it).", "can't tell"),
+        ((0.10, 0.20, 0.70), "Not smiling (70 %).", "no smile"),
+        ((0.00, 1.00, 0.00), "Smiling (over 99 %). More likely genuine than posed (99 : 1).", "genuine smile"),
+    ],
+)
+def test_one_sentence_says_it_all_and_nothing_about_genuine_where_there_is_no_smile(probabilities, sentence, short):
+    prediction = face(probabilities).prediction
+    assert words.sentence(prediction).replace("\xa0", " ") == sentence and words.short(prediction) == short
+    headers, rows = views.table([prediction])
+    assert headers[2:] == ["smiling %", "genuine %"] and (rows[0][3] is None) == ("Not smiling" in sentence)
 
 
-def test_in_a_crowd_only_the_chosen_face_has_a_tag():
+def test_a_verdict_says_how_often_such_a_one_was_right():
+    metrics = {"precision_negative_smile": 1 / 3, "precision_positive_smile": None, "precision_not_smile": 0.97}
+    posed, genuine, none = (face(p).prediction for p in ((0.7, 0.2, 0.1), (0.2, 0.7, 0.1), (0.1, 0.1, 0.8)))
+    assert "“posed smile”, it was right 3 times in 10" in words.track_record(posed, metrics)
+    assert "“no smile”, it was right every time" in words.track_record(none, metrics)
+    assert words.track_record(genuine, metrics) == ""
+    open_question = face((0.45, 0.47, 0.08)).prediction
+    assert words.track_record(open_question, metrics | {"precision_positive_smile": 0.7}) == ""
+
+
+def test_other_labels_have_sentences_too():
+    from hf_smile.labels import LabelSet
+
+    labels = LabelSet(("smile", "NOT smile"))
+    smiling = SmilePrediction("smile", {"smile": 0.9, "NOT smile": 0.1}, labels=labels)
+    assert words.sentence(smiling) == "Smiling (90\xa0%)." and words.short(smiling) == "smile"
+    assert words.sentence(replace(smiling, probabilities={"smile": 0.2, "NOT smile": 0.8})) == "Not smiling (80\xa0%)."
+    grin = SmilePrediction("grin", {"grin": 0.9, "neutral": 0.1}, labels=LabelSet(("grin", "neutral")))
+    assert words.sentence(grin) == "Grin (90\xa0%)." and words.short(grin) == "grin"
+
+
+def test_faces_are_numbered_on_the_photo_and_their_verdicts_stand_in_a_strip():
     photo = Image.new("RGB", (400, 100))
     crowd = [face(box=(50 * i, 10, 50 * i + 40, 50)) for i in range(8)]
-    html = views.photo(photo, crowd)
-    assert "8 faces found" in html and "crowd" in html and html.count('aria-pressed="true"') == 1
-    assert "crowd" not in views.photo(photo, crowd[:3])
+    html = views.photo(photo, crowd, {})
+    assert html.count('class="hs-badge"') == html.count('class="hs-face"') == 8
+    assert html.count('aria-pressed="true"') == 2 and html.count("<h2>") == 8 and html.count("hidden") == 14
+    assert 'aria-label="Face 8: genuine smile"' in html
+    assert "hs-badge" not in views.photo(photo, crowd[:1], {})
 
 
 def test_the_samples_are_pictures_of_faces_without_a_download(tmp_path, demo_model):
     from samples import write_samples
 
-    files = write_samples(tmp_path)
+    files = write_samples(tmp_path, drawn=False)
     engine = Engine(str(demo_model))
     found = {name: [seen.prediction.box for seen in engine.look(Image.open(path))] for name, path in files.items()}
     assert all(found["Grace Hopper"]) and len(found["Grace Hopper"]) == 1
     if importlib.util.find_spec("skimage"):
         assert len(found["both of them"]) == 2
-    assert {"drawn, genuine", "drawn, posed", "drawn, no smile"} < set(files)
+    drawn = {"drawn, genuine", "drawn, posed", "drawn, no smile"}  # only for a model that was trained on such
+    assert not drawn & set(files) and drawn < set(write_samples(tmp_path, drawn=True))
 
 
 def test_a_model_without_onnx_runs_in_torch_and_none_is_told_in_words(demo_model, tmp_path):
@@ -161,17 +201,25 @@ def test_an_upload_deleted_while_it_waited_is_said_to_be_forgotten(demo_model, t
     errors.append(next(seen).error)
     assert errors == [FORGOTTEN] * 3
     with pytest.raises(SmileDataError, match=FORGOTTEN):
-        engine.follow(tmp_path / "gone.mp4", print)
+        next(engine.follow(tmp_path / "gone.mp4"))
 
 
 @pytest.mark.parametrize("index", [2, -1, "0", None, 0.5])
-def test_a_click_on_a_face_that_is_not_there_chooses_the_first(demo_model, tmp_path, index):
+def test_a_choice_of_a_face_that_is_not_there_explains_the_first(demo_model, tmp_path, index):
     page = app.build_page(Engine(str(demo_model)), tmp_path)
     functions = {function.fn.__name__: function.fn for function in page.fns.values() if function.fn}
     faces = [face((0.2, 0.7, 0.1)), face((0.2, 0.1, 0.7))]
-    html, chosen = functions["choose"](faces, gr.EventData(None, {"face": index}))
-    assert "Face 1 of 2" in html and chosen == 0
-    assert "What spoke for “genuine smile”" in functions["explain"](faces, index)
+    chosen, *_ = functions["choose"](gr.EventData(None, {"face": index}))
+    assert "What spoke for “genuine smile”" in functions["explain"](faces, chosen)
+    assert functions["choose"](gr.EventData(None, None))[0] is None
+    assert "was forgotten" in functions["explain"](None, 0)
+
+
+def test_the_page_is_in_the_module_for_what_looks_for_it_there(demo_model, monkeypatch):
+    monkeypatch.setattr(app, "MODEL", str(demo_model))
+    assert isinstance(app.demo, gr.Blocks) and app.demo.title == app.TITLE
+    with pytest.raises(AttributeError):
+        _ = app.something_else
 
 
 def test_a_model_without_a_card_is_said_to_have_none(tmp_path):
@@ -202,19 +250,20 @@ def test_a_picture_without_a_face_gets_no_verdict_anywhere(demo_model, tmp_path)
     photo.save(path)
     engine = Engine(str(demo_model))
     faces = engine.look(photo)
-    html = views.photo(photo, faces) + views.details(faces, 0)
+    html = views.photo(photo, faces, engine.metrics)
     assert "No face found" in html and "So there is no verdict" in html and "%" not in html
     (row,) = engine.look_at_many([path])
-    assert "no verdict: no face found" in views.batch([row], [])
+    assert views.table([row])[1] == [["cup.png", "no face found", None, None]]
 
 
-def test_a_face_crop_that_the_detector_is_not_sure_of_is_said_to_be_classified_whole():
-    html = views.photo(Image.new("RGB", (80, 80)), [face(box=None)])
-    assert "Taken for a face crop" in html and "No face found" not in html
+def test_a_picture_that_is_said_to_be_a_face_is_classified_whole(demo_model):
+    engine, crop = Engine(str(demo_model)), Image.new("RGB", (80, 80))
+    (seen,) = engine.look(crop, whole=True)
+    assert "taken for a face, as you said" in views.photo(crop, [seen], {}) and seen.prediction.box is None
 
 
 def test_results_carry_their_pictures_inside(demo_model):
     photo = draw_face(1, np.random.default_rng(1), size=96)
     faces = Engine(str(demo_model)).look(photo)
-    html = views.photo(photo, faces) + views.batch([faces[0].prediction], faces)
+    html = views.photo(photo, faces, {}) + views.batch([faces[0].prediction], faces)
     assert set(re.findall(r'src="([a-z:/]*)', html)) == {"data:image/jpeg"}

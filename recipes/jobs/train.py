@@ -1,0 +1,49 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = [
+#     "torch==2.15.0",
+#     "torchvision==0.29.2",
+#     "timm==1.0.31",
+#     "transformers==5.23.0",
+#     "datasets==5.2.0",
+#     "accelerate==1.15.0",
+#     "evaluate==0.4.6",
+#     "huggingface_hub==2.4.0",
+#     "numpy==2.4.6",
+#     "pandas==3.1.1",
+#     "pyarrow==26.0.1",
+#     "psutil==7.2.2",
+#     "safetensors==0.8.0",
+#     "scikit-learn==1.9.1",
+#     "scipy==1.17.1",
+#     "pillow==12.3.0",
+#     "opencv-python-headless==4.14.0.94",
+#     "matplotlib==3.11.2",
+#     "jinja2==3.1.6",
+#     "PyYAML==6.0.3",
+#     "threadpoolctl==3.8.0",
+#     "tqdm==4.70.1",
+# ]
+#
+# [tool.uv]
+# exclude-newer = "2026-11-26T00:00:00Z"
+# ///
+"""What `hf-smile train ... --job FLAVOR` runs on the hired machine: `uv run train.py hf_smile.zip`.
+
+The archive holds the package as it was where the job was started. HF_SMILE_WORDS holds the settings, a JSON list of the
+words of the command line, and HF_TOKEN the token.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+
+code = tempfile.mkdtemp()
+shutil.unpack_archive(sys.argv[1], code)
+words = json.loads(os.environ["HF_SMILE_WORDS"])
+# One process a GPU, as the launcher finds them.
+launch = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--quiet", "-m", "hf_smile"]
+sys.exit(subprocess.call([*launch, "train", *words], env=os.environ | {"PYTHONPATH": code}))

@@ -1,0 +1,154 @@
+// What the page does in the browser: `js_on_load` of its parts calls these.
+window.hs = (() => {
+  const slug = (tab) => tab.textContent.trim().toLowerCase().replaceAll(' ', '-');
+  const tabs = () => [...document.querySelectorAll('.tab-container [role=tab]')];
+  const openTab = (name) => tabs().find((tab) => slug(tab) === name)?.click();
+
+  // Screen readers read out what is put into a region that was there before.
+  const region = Object.assign(document.createElement('div'), { id: 'hs-said', role: 'status' });
+  document.body.append(region);
+  const say = (text) => { region.textContent = text; };
+
+  // The tab is in the address, so that a link and a reload lead to it.
+  document.addEventListener('click', (event) => {
+    const tab = event.target.closest?.('[role=tab]');
+    if (tab) history.replaceState(null, '', `#${slug(tab)}`);
+  });
+  const follow = new MutationObserver(() => {
+    if (!tabs().length) return;
+    follow.disconnect();
+    openTab(location.hash.slice(1));
+  });
+  follow.observe(document, { childList: true, subtree: true });
+  addEventListener('hashchange', () => openTab(location.hash.slice(1)));
+
+  // A photo that is chosen, dropped or pasted, or an example.
+  let takeWhole = () => {};
+  function intake(element, trigger, upload) {
+    let last = {};
+    const ask = (kind, what) => trigger(kind, last = what);
+    takeWhole = () => trigger('select', { ...last, whole: true });
+    const input = element.querySelector('input');
+    const problem = element.querySelector('[role=alert]');
+    async function give(file) {
+      if (!file) return;
+      openTab('photo');
+      expectResult();
+      problem.textContent = '';
+      element.classList.add('hs-sending');
+      try {
+        ask('upload', { path: (await upload(file)).path });
+      } catch (error) {
+        problem.textContent = `The photo could not be sent: ${error.message}`;
+      }
+      element.classList.remove('hs-sending');
+      input.value = '';
+    }
+    element.addEventListener('click', (event) => {
+      const example = event.target.closest('[data-example]');
+      if (!example) return;
+      expectResult();
+      problem.textContent = '';
+      ask('select', { example: Number(example.dataset.example) });
+    });
+    const only = (files) => [...files].find((file) => file.type.startsWith('image/')) ?? files[0];
+    input.addEventListener('change', () => give(input.files[0]));
+    addEventListener('paste', (event) => give(only(event.clipboardData.files)));
+    const here = (event) => element.checkVisibility() && event.dataTransfer.types.includes('Files');
+    addEventListener('dragover', (event) => here(event) && event.preventDefault());
+    addEventListener('drop', (event) => {
+      if (!here(event)) return;
+      event.preventDefault();
+      give(only(event.dataTransfer.files));
+    });
+  }
+
+  // Its place is made at once: nothing moves when it comes.
+  const expectResult = () => document.getElementById('photo-tab').classList.add('hs-given');
+
+  // A new result is read out and brought into sight.
+  function result(element, watch) {
+    watch('value', () => {
+      const sentence = element.querySelector('[data-say]');
+      if (!sentence) return;
+      say(sentence.dataset.say);
+      const calm = matchMedia('(prefers-reduced-motion: reduce)').matches;
+      const show = () => element.scrollIntoView({ block: 'start', behavior: calm ? 'auto' : 'smooth' });
+      setTimeout(show, 50); // when it has its height
+    });
+  }
+
+  // What was found out about each face is there already: a choice shows it.
+  function faces(element, trigger) {
+    element.addEventListener('click', (event) => {
+      if (event.target.closest('[data-whole]')) takeWhole();
+      const index = event.target.closest('button[data-face]')?.dataset.face;
+      if (index === undefined) return;
+      for (const part of element.querySelectorAll('[data-face]')) {
+        const chosen = part.dataset.face === index;
+        if (part.matches('button')) part.setAttribute('aria-pressed', chosen);
+        else part.hidden = !chosen;
+        if (chosen && part.dataset.say) say(part.dataset.say);
+      }
+      trigger('select', { face: Number(index) });
+    });
+  }
+
+  // The camera. A frame is sent when the one before it is answered: the rate is that of the server and of the line.
+  let number = 0;
+  let answered = () => {};
+  function camera(element, trigger) {
+    const [stage, video, over, button, problem] = ['.hs-camera', 'video', '.hs-over', 'button', '[role=alert]']
+      .map((part) => element.querySelector(part));
+    const canvas = document.createElement('canvas');
+    let late;
+    function stop(why = '') {
+      clearTimeout(late);
+      video.srcObject?.getTracks().forEach((track) => track.stop());
+      video.srcObject = null;
+      stage.hidden = true;
+      over.textContent = '';
+      document.getElementById('live-answer').classList.remove('hs-on');
+      button.textContent = 'Start the camera';
+      problem.textContent = why;
+    }
+    async function start() {
+      const denied = 'The browser gives no camera to this page. Allow it in the settings of the address bar.';
+      const why = { NotAllowedError: denied, NotFoundError: 'There is no camera.', NotReadableError: 'The camera is in use.' };
+      problem.textContent = '';
+      try {
+        video.srcObject = await navigator.mediaDevices.getUserMedia({ video: { facingMode: 'user', width: 640 } });
+        stage.hidden = false;
+        await video.play();
+      } catch (error) {
+        stop(why[error.name] ?? `The camera can't be used: ${error.message}`);
+        return;
+      }
+      video.srcObject.getVideoTracks()[0].addEventListener('ended', () => stop('The camera was taken away.'));
+      document.getElementById('live-answer').classList.add('hs-on');
+      button.textContent = 'Stop the camera';
+      send();
+    }
+    function send() {
+      clearTimeout(late);
+      if (!video.srcObject) return;
+      const shrink = Math.min(1, 640 / Math.max(video.videoWidth, video.videoHeight));
+      canvas.width = video.videoWidth * shrink;
+      canvas.height = video.videoHeight * shrink;
+      canvas.getContext('2d').drawImage(video, 0, 0, canvas.width, canvas.height);
+      trigger('input', { frame: canvas.toDataURL('image/jpeg', 0.85), number: ++number });
+      late = setTimeout(send, 5000); // a frame without an answer
+    }
+    answered = (answer) => {
+      if (Number(answer.dataset.number) !== number || !video.srcObject) return;
+      over.innerHTML = answer.querySelector('.hs-boxes').innerHTML;
+      send();
+    };
+    document.addEventListener('visibilitychange', () => document.hidden && stop());
+    new IntersectionObserver(([seen]) => seen.isIntersecting || stop()).observe(element);
+    button.addEventListener('click', () => (video.srcObject ? stop() : start()));
+  }
+  const answer = (element, watch) => watch('value', () => answered(element.querySelector('[data-number]')));
+
+  return { intake, result, faces, camera, answer };
+})();

@@ -1,0 +1,226 @@
+"""The tabs of the page: a photo, many photos, a clip, the camera."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import pandas as pd
+import views
+from endpoints import uploaded
+from engine import MAX_IMAGES, MAX_SECONDS, Engine, SeenFace, why
+from samples import write_samples
+
+from hf_smile.errors import SmileDataError, SmileModelError
+from hf_smile.inference.classifier import load_image
+from hf_smile.inference.files import make_writer
+from hf_smile.inference.prediction import SmilePrediction
+from hf_smile.labels import LabelSet
+from hf_smile.utils.figures import class_colors
+
+# What takes a second must not wait for what takes a minute.
+QUICK = {"concurrency_id": "quick", "concurrency_limit": 2}
+LONG = {"concurrency_id": "long", "concurrency_limit": 1}
+_LIVE = {"concurrency_id": "live", "concurrency_limit": 1}
+_FROM_PAGE = {"preprocess": False, "api_visibility": "private"}  # paths come as they are: Engine reads them itself
+_DATA_URI = "data:image/jpeg;base64,"
+
+
+def _told(event: gr.EventData, name: str) -> Any:
+    """What an event of the page tells; None for what no event of ours sends."""
+    try:
+        return getattr(event, name)
+    except (AttributeError, TypeError):
+        return None
+
+
+def photo_tab(engine: Engine, samples: Path, drawn: bool) -> None:
+    """A photo, the faces in it, and where the network looked.
+
+    Args:
+        engine: gives the answers.
+        samples: folder for the example photos.
+        drawn: whether drawn faces are among them.
+    """
+    files = write_samples(samples, drawn)
+
+    def look(event: gr.EventData) -> tuple[str, dict[str, Any], str, list[SeenFace], int]:
+        example = _told(event, "example")
+        if isinstance(example, int) and 0 <= example < len(files):
+            path = [*files.values()][example]
+        else:
+            path = uploaded({"path": _told(event, "path")})
+        try:
+            image = load_image(path)
+            faces = engine.look(image, whole=_told(event, "whole") is True)
+            result = views.photo(image, faces, engine.metrics)
+        except SmileDataError as error:
+            faces, result = [], views.message("This picture can't be read", f"{why(error, path)}.", "problem")
+        return result, gr.update(visible=bool(faces), open=False), "", faces, 0
+
+    def choose(event: gr.EventData) -> tuple[Any, dict[str, Any], str]:
+        return _told(event, "face"), gr.update(open=False), ""
+
+    def explain(faces: list[SeenFace] | None, index: Any) -> str:
+        if not faces:
+            return "<p>This photo was forgotten for privacy. Give it again.</p>"
+        # One of an earlier photo, or what no choice of ours sends, is the first.
+        face = faces[index if isinstance(index, int) and 0 <= index < len(faces) else 0]
+        try:
+            return views.heat_map(engine.explain(face))
+        except (SmileModelError, ImportError) as error:
+            return f"<p>No heat map: {error}.</p>"
+
+    with gr.Column(elem_id="photo-tab"):
+        intake = gr.HTML(views.intake(files), js_on_load="hs.intake(element, trigger, upload)", elem_id="photo")
+        picture = gr.HTML(js_on_load="hs.result(element, watch); hs.faces(element, trigger)", elem_id="picture")
+        with gr.Accordion("Where it looked", open=False, visible=False, elem_id="where") as where:
+            heat = gr.HTML(elem_id="heat", min_height=180)
+    faces, chosen = gr.State(), gr.State(0)
+    for given in (intake.upload, intake.select):
+        given(look, None, [picture, where, heat, faces, chosen], show_progress_on=picture, **QUICK, **_FROM_PAGE)
+    picture.select(choose, None, [chosen, where, heat], show_progress="hidden", concurrency_limit=None, **_FROM_PAGE)
+    where.expand(explain, [faces, chosen], heat, **QUICK, **_FROM_PAGE)
+
+
+def batch_tab(engine: Engine) -> None:
+    """Many photos and zips: a table to sort, the faces, and a CSV file."""
+
+    def look(files: list[dict[str, Any]] | None, progress: gr.Progress = gr.Progress()) -> Iterator[Any]:  # noqa: B008
+        hidden = gr.Dataframe(visible=False)
+        if not files:
+            yield views.message("No photos yet", "Choose some first; wait until they are all there."), hidden, ""
+            return
+        seen: list[SeenFace | SmilePrediction] = []
+        try:
+            for item in engine.look_at_many(
+                list(map(uploaded, files)), lambda done, total: progress((done, total), desc="Looking at photos")
+            ):
+                seen.append(item)
+                yield gr.skip(), gr.skip(), gr.skip()  # here it can be stopped
+        except SmileDataError as error:
+            yield views.message("That was too much", f"{error}.", "problem"), hidden, ""
+            return
+        predictions = [item.prediction if isinstance(item, SeenFace) else item for item in seen]
+        faces = [item for item in seen if isinstance(item, SeenFace)]
+        headers, rows = views.table(predictions)
+        table = gr.Dataframe({"headers": headers, "data": rows}, visible=bool(rows))
+        yield views.batch(predictions, faces), table, views.download("verdicts.csv", _csv(predictions, engine.labels))
+
+    files = gr.File(
+        label=f"Up to {MAX_IMAGES} photos, or a zip of them",
+        file_count="multiple",
+        file_types=["image", ".zip"],
+        elem_id="files",
+        height=180,
+    )
+    start, stop = _buttons("Look at them")
+    verdicts = gr.HTML(js_on_load="hs.result(element, watch)", elem_id="verdicts")
+    table = gr.Dataframe(
+        visible=False,
+        interactive=False,
+        wrap=True,
+        column_widths=["140px", "110px", "84px", "88px"],
+        label="All verdicts",
+        buttons=[],
+        max_height=400,
+        elem_id="table",
+    )
+    link = gr.HTML(elem_id="csv")
+    _run(start, stop, look, files, [verdicts, table, link])
+
+
+def _buttons(words: str) -> tuple[gr.Button, gr.Button]:
+    with gr.Row():
+        return (
+            gr.Button(words, variant="primary", scale=3, min_width=120),
+            gr.Button("Stop", scale=1, min_width=80, interactive=False),
+        )
+
+
+def _run(start: gr.Button, stop: gr.Button, work: Any, given: Any, shown: list[Any]) -> None:
+    """Let one button start long work, and the other stop it while it runs."""
+
+    def ready(running: bool) -> Any:
+        return lambda: (gr.Button(interactive=not running), gr.Button(interactive=running))
+
+    at_once = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+    begun = start.click(ready(True), None, [start, stop], **at_once)
+    working = begun.then(work, given, shown, show_progress_on=shown[0], **LONG, **_FROM_PAGE)
+    working.then(ready(False), None, [start, stop], **at_once)
+    stop.click(ready(False), None, [start, stop], cancels=working, **at_once)
+
+
+def _csv(predictions: list[SmilePrediction], labels: LabelSet) -> str:
+    file = io.StringIO()
+    write = make_writer("csv", file, labels)
+    for prediction in predictions:
+        write(prediction)
+    return file.getvalue()
+
+
+def video_tab(engine: Engine) -> None:
+    """A clip: who smiles when."""
+
+    def follow(file: dict[str, Any] | None, progress: gr.Progress = gr.Progress()) -> Iterator[Any]:  # noqa: B008
+        hidden = gr.LinePlot(visible=False)
+        if file is None:
+            yield views.message("No clip yet", "Upload one or record one first."), hidden
+            return
+        path = uploaded(file)
+        try:
+            for seen in engine.follow(path):
+                progress(seen.seconds / MAX_SECONDS, desc=f"{seen.seconds:.0f} s looked at")
+                yield gr.skip(), gr.skip()  # here it can be stopped
+        except SmileDataError as error:
+            yield views.message("This clip can't be read", f"{error}.", "problem"), hidden
+            return
+        data = pd.DataFrame(seen.rows, columns=["seconds", "who", "smiling, %"])
+        plot = gr.LinePlot(data, visible=bool(seen.rows), color_map=class_colors(seen.people))
+        yield views.clip(seen, MAX_SECONDS), plot
+
+    video = gr.Video(
+        label=f"A clip; its first {MAX_SECONDS:.0f} seconds count",
+        sources=["upload", "webcam"],
+        height=260,
+        elem_id="video",
+        buttons=[],
+    )
+    start, stop = _buttons("Follow the faces")
+    plot = gr.LinePlot(
+        x="seconds",
+        y="smiling, %",
+        color="who",
+        y_lim=[0, 100],
+        height=220,
+        visible=False,
+        buttons=[],
+        elem_id="timeline",
+        render=False,
+    )
+    seen = gr.HTML(js_on_load="hs.result(element, watch)", elem_id="peaks")
+    plot.render()
+    _run(start, stop, follow, video, [seen, plot])
+
+
+def live_tab(engine: Engine) -> None:
+    """The camera, frame by frame: the next is sent when the last one is answered, and none is written to disk."""
+
+    def look(event: gr.EventData) -> str:
+        frame, number = _told(event, "frame"), _told(event, "number")
+        if not isinstance(frame, str) or not frame.startswith(_DATA_URI) or not isinstance(number, int):
+            raise gr.Error("that is no frame of a camera", print_exception=False)
+        try:
+            image = load_image(base64.b64decode(frame.removeprefix(_DATA_URI)))
+            return views.frame(image, engine.look(image), number)
+        except (SmileDataError, ValueError) as error:
+            raise gr.Error(f"this frame can't be read: {error}", print_exception=False) from None
+
+    camera = gr.HTML(views.CAMERA, js_on_load="hs.camera(element, trigger)", elem_id="live")
+    answer = gr.HTML(js_on_load="hs.answer(element, watch)", elem_id="live-answer")
+    # Else Gradio drops a frame that is sent while it is still putting the last answer on the page.
+    camera.input(look, None, answer, show_progress="hidden", trigger_mode="multiple", **_LIVE, **_FROM_PAGE)

@@ -1,0 +1,112 @@
+"""What is said of a face: one sentence, in words of people and not of data sets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from hf_smile.inference.prediction import SmilePrediction
+from hf_smile.labels import NEGATIVE_SMILE, NOT_SMILE, POSITIVE_SMILE, SMILE_LABELS, label_slug
+
+_WORDS = dict(zip(SMILE_LABELS, ("posed smile", "genuine smile", "no smile"), strict=True))
+_UNSURE = 0.1  # probabilities that near to one half are no answer
+
+
+def word(label: str) -> str:
+    """What the page calls a label.
+
+    >>> word("positive smile"), word("grin")
+    ('genuine smile', 'grin')
+    """
+    return _WORDS.get(label, label)
+
+
+def percent(probability: float) -> str:
+    """Whole percents that never claim certainty and never break at the end of a line.
+
+    >>> percent(0.731), percent(0.9996)
+    ('73\\xa0%', 'over\\xa099\\xa0%')
+    """
+    if probability > 0.995:
+        return "over\xa099\xa0%"
+    return "under\xa01\xa0%" if probability < 0.005 else f"{100 * probability:.0f}\xa0%"
+
+
+def claim(prediction: SmilePrediction) -> str | None:
+    """The label that the answer comes down to; None where it is "can't tell", and where a smile has no kind."""
+    if prediction.p_smile is None:
+        return prediction.label
+    if _is_open(prediction.p_smile):
+        return None
+    labels = prediction.labels
+    if prediction.p_smile < 0.5:
+        others = [label_id for label_id in range(len(labels)) if label_id not in labels.smile_ids]
+        return labels[others[0]] if len(others) == 1 else None
+    genuine = prediction.p_genuine_given_smile
+    if genuine is None:
+        return labels[labels.smile_ids[0]] if len(labels.smile_ids) == 1 else None
+    return None if _is_open(genuine) else labels[POSITIVE_SMILE if genuine > 0.5 else NEGATIVE_SMILE]
+
+
+def short(prediction: SmilePrediction) -> str:
+    """The answer in a few words, for a face among many: `genuine smile`, `smile`, `can't tell`."""
+    if prediction.label is None:
+        return prediction.note or "no verdict"
+    if (label := claim(prediction)) is not None:
+        return word(label)
+    if prediction.p_smile is None or _is_open(prediction.p_smile):
+        return "can't tell"
+    return "smile" if prediction.p_smile > 0.5 else word(SMILE_LABELS[NOT_SMILE])
+
+
+def sentence(prediction: SmilePrediction) -> str:
+    """The answer as one says it.
+
+    >>> sentence(SmilePrediction("positive smile", dict(zip(SMILE_LABELS, (0.28, 0.60, 0.12)))))
+    'Smiling (88\\xa0%). More likely genuine than posed (68\\xa0:\\xa032).'
+    >>> sentence(SmilePrediction("NOT smile", dict(zip(SMILE_LABELS, (0.24, 0.30, 0.46)))))
+    "Can't tell whether this is a smile (54\\xa0% for it)."
+    """
+    smiling, genuine = prediction.p_smile, prediction.p_genuine_given_smile
+    if prediction.label is None or prediction.probabilities is None:
+        return f"No verdict: {prediction.error or prediction.note}."
+    if smiling is None:
+        name = word(prediction.label)
+        return f"{name[:1].upper()}{name[1:]} ({percent(prediction.probabilities[prediction.label])})."
+    if _is_open(smiling):
+        return f"Can't tell whether this is a smile ({percent(smiling)} for it)."
+    if smiling < 0.5:
+        return f"Not smiling ({percent(1 - smiling)})."
+    said = f"Smiling ({percent(smiling)})."
+    if genuine is None:
+        return said
+    share = round(100 * max(genuine, 1 - genuine))
+    odds = f"{min(share, 99)}\xa0:\xa0{max(100 - share, 1)}"
+    if _is_open(genuine):
+        return f"{said} Can't tell whether genuine or posed ({odds})."
+    more, less = ("genuine", "posed") if genuine > 0.5 else ("posed", "genuine")
+    return f"{said} More likely {more} than {less} ({odds})."
+
+
+def _is_open(probability: float) -> bool:
+    return abs(probability - 0.5) < _UNSURE
+
+
+def track_record(prediction: SmilePrediction, metrics: Mapping[str, Any]) -> str:
+    """How often such an answer was right on the test images; empty where that was not measured.
+
+    Args:
+        prediction: a verdict.
+        metrics: of the model, as `test_metrics.json` has them.
+
+    >>> genuine = SmilePrediction("positive smile", dict(zip(SMILE_LABELS, (0.2, 0.7, 0.1))))
+    >>> track_record(genuine, {"precision_positive_smile": 0.734})
+    'When it says “genuine smile”, it was right 7 times in 10 on its test images.'
+    """
+    label = claim(prediction)
+    precision = metrics.get(f"precision_{label_slug(label)}") if label else None
+    if label != prediction.label or not isinstance(precision, (int, float)) or not 0 <= precision <= 1:
+        return ""  # what was measured is the label of the highest probability
+    times = "every time" if precision > 0.95 else f"{round(10 * precision)} times in 10"
+    times = times.replace("1 times", "1 time")
+    return f"When it says “{word(str(label))}”, it was right {times} on its test images."

@@ -1,0 +1,198 @@
+"""A photo on the page: what a person reads, and where."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from sklearn.datasets import load_sample_image
+
+pytest.importorskip("cv2")
+sys.path.insert(0, str(Path(__file__).parents[2] / "space"))
+from words import sentence, word
+
+SIZES = [(360, 740), (820, 1180), (1440, 900)]
+BOTH = "both of them"
+
+
+def give(page, path: Path) -> None:
+    page.set_input_files("#photo input[type=file]", path)
+    page.locator(".hs-result").wait_for()
+
+
+def take(page, example: str) -> None:
+    page.get_by_role("button", name=example).click()
+    page.locator(".hs-result").wait_for()
+
+
+def read(page, selector: str) -> str:
+    return re.sub(r"\s+", " ", page.inner_text(selector))
+
+
+def plain(text: str) -> str:
+    return re.sub(r"\s+", " ", text)
+
+
+def is_in_sight(page, selector: str) -> bool:
+    box = page.locator(selector).bounding_box()
+    size = page.viewport_size
+    return box["y"] >= -1 and box["y"] + box["height"] <= size["height"] and box["x"] + box["width"] <= size["width"]
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize(("width", "height"), SIZES)
+def test_the_verdict_and_the_one_picture_come_into_sight(open_demo, classifier, hopper, width, height, dark):
+    page = open_demo(width, height, dark)
+    give(page, hopper)
+    (expected,) = classifier.predict_photo(hopper, faces="all")
+    page.wait_for_timeout(500)
+    assert read(page, ".hs-answer h2") == plain(sentence(expected))
+    assert is_in_sight(page, ".hs-answer h2") and is_in_sight(page, ".hs-photo")
+    large = "[...document.images].filter((image) => image.checkVisibility() && image.width > 100).length"
+    assert page.evaluate(large) == 1
+    assert page.get_by_text("Another photo").is_visible() and not page.get_by_text("Choose a photo").is_visible()
+    assert page.evaluate("document.scrollingElement.scrollWidth") <= width
+    assert page.evaluate("""[...document.querySelectorAll('#picture *')].filter((part) => part.innerText)
+        .every((part) => parseFloat(getComputedStyle(part).fontSize) >= 12)""")
+
+
+def test_a_portrait_gets_bars_and_where_it_looked_when_that_is_opened(open_demo, classifier, hopper):
+    page = open_demo()
+    give(page, hopper)
+    (expected,) = classifier.predict_photo(hopper, faces="all")
+    bars = read(page, ".hs-bars").lower()
+    for label, probability in expected.probabilities.items():
+        assert f"{word(label)} {100 * probability:.0f} %" in bars
+    assert not page.get_by_alt_text("Heat map: ").is_visible()
+    page.get_by_role("button", name="Where it looked").click()
+    page.get_by_alt_text("Heat map: ").wait_for()
+    assert f"What spoke for “{word(expected.label)}”" in read(page, "#heat")
+
+
+def test_of_several_faces_one_is_chosen_with_the_keyboard_alone_and_without_the_server(open_demo):
+    page = open_demo()
+    page.get_by_role("button", name=BOTH).focus()
+    page.keyboard.press("Enter")
+    page.locator(".hs-result").wait_for()
+    assert "Face 1 of 2" in read(page, ".hs-result")
+    page.route("**/gradio_api/**", lambda asking: asking.abort())  # it has forgotten the photo, for example
+    second = page.locator(".hs-badge").nth(1)
+    second.focus()
+    page.keyboard.press("Enter")
+    assert "Face 2 of 2" in read(page, ".hs-result") and "Face 1 of 2" not in read(page, ".hs-result")
+    assert page.locator("[aria-pressed=true]").evaluate_all("them => them.map((one) => one.dataset.face)") == ["1", "1"]
+    spoken = read(page, "#hs-said")
+    assert spoken.startswith("Face 2 of 2: ") and spoken.endswith(read(page, ".hs-answer:not([hidden]) h2"))
+
+
+def test_where_it_looked_is_about_the_face_that_is_chosen(open_demo):
+    page = open_demo()
+    take(page, BOTH)
+    page.locator(".hs-badge").nth(1).click()
+    page.wait_for_timeout(500)
+    page.get_by_role("button", name="Where it looked").click()
+    page.get_by_alt_text("Heat map: ").wait_for()
+    bars = page.locator(".hs-bars:not([hidden]) [role=meter]")
+    highest = bars.evaluate_all("them => them.sort((a, b) => b.ariaValueNow - a.ariaValueNow)[0].ariaLabel")
+    assert f"What spoke for “{highest}”" in read(page, "#heat")
+
+
+def test_on_a_phone_faces_have_a_strip_to_tap_and_numbers_on_the_photo(open_demo, classifier):
+    page = open_demo(360, 740)
+    take(page, BOTH)
+    for number in (0, 1):
+        picture = page.locator(".hs-badge img").nth(number).bounding_box()
+        assert picture["width"] >= 56 and picture["height"] >= 56
+        tag = page.locator(".hs-photo .hs-face span").nth(number)
+        assert tag.inner_text() == str(number + 1) and tag.bounding_box()["x"] + tag.bounding_box()["width"] <= 360
+    names = page.locator(".hs-badge").evaluate_all("them => them.map((one) => one.ariaLabel)")
+    assert all(re.fullmatch(r"Face \d: .+", name) for name in names)
+
+
+@pytest.mark.parametrize(("width", "height"), [*SIZES, (1000, 760)])
+def test_boxes_lie_on_the_faces(open_demo, width, height):
+    page = open_demo(width, height)
+    take(page, BOTH)
+    photo, picture = (page.locator(part).bounding_box() for part in (".hs-photo", ".hs-photo img"))
+    assert photo == pytest.approx(picture, abs=1)
+    for index in (0, 1):
+        box = page.locator(".hs-photo .hs-face").nth(index).bounding_box()
+        assert box["y"] + box["height"] <= picture["y"] + picture["height"]
+        assert box["width"] == pytest.approx(box["height"], rel=0.1)  # squares, as the detector gives them
+
+
+def test_nothing_moves_when_the_verdict_comes(open_demo, hopper):
+    for width, height in SIZES:
+        page = open_demo(width, height)
+        page.evaluate("""window.moved = 0; new PerformanceObserver((list) => list.getEntries()
+            .filter((entry) => !entry.hadRecentInput).forEach((entry) => window.moved += entry.value))
+            .observe({type: 'layout-shift', buffered: true})""")
+        give(page, hopper)
+        page.wait_for_timeout(700)
+        assert page.evaluate("window.moved") < 0.1
+
+
+def test_the_photo_does_not_travel_back(open_demo, hopper):
+    page, fetched = open_demo(), []
+    page.on("request", lambda asking: fetched.append(asking.url))
+    give(page, hopper)
+    assert not [url for url in fetched if "/file=" in url]
+
+
+def test_a_photo_without_a_face_gets_no_verdict_until_it_is_said_to_be_one(open_demo, classifier, tmp_path):
+    temple = tmp_path / "temple.png"
+    Image.fromarray(load_sample_image("china.jpg")).save(temple)
+    page = open_demo()
+    page.set_input_files("#photo input[type=file]", temple)
+    page.get_by_role("heading", name="No face found").wait_for()
+    assert "So there is no verdict." in read(page, "#picture")
+    assert not page.get_by_role("button", name="Where it looked").is_visible()
+    page.get_by_role("button", name="It is a face that was cut out").click()
+    page.locator(".hs-answer p", has_text="All of the picture was taken for a face").wait_for()
+    (whole,) = classifier.predict_photo(temple, faces="whole")
+    assert read(page, ".hs-answer h2") == plain(sentence(whole))
+
+
+def test_a_broken_file_is_told_in_words_and_the_next_one_works(open_demo, hopper, tmp_path):
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(hopper.read_bytes()[:2000])
+    page = open_demo()
+    page.set_input_files("#photo input[type=file]", broken)
+    page.get_by_role("heading", name="This picture can't be read").wait_for()
+    assert "%" not in read(page, "#picture")
+    give(page, hopper)
+
+
+def test_a_photo_that_is_too_large_is_refused_in_words(open_demo, tmp_path):
+    large = tmp_path / "large.jpg"
+    large.write_bytes(bytes(31 * 1024 * 1024))
+    page = open_demo()
+    page.set_input_files("#photo input[type=file]", large)
+    page.get_by_text("The photo could not be sent").wait_for()
+
+
+@pytest.mark.parametrize("way", ["paste", "drop"])
+def test_a_photo_is_pasted_on_any_tab_and_dropped(open_demo, hopper, way):
+    page = open_demo(at="/#about" if way == "paste" else "")
+    page.wait_for_timeout(500)
+    event = {"paste": "ClipboardEvent('paste', {clipboardData: data,", "drop": "DragEvent('drop', {dataTransfer: data,"}
+    page.evaluate(
+        f"""(bytes) => {{
+            const data = new DataTransfer();
+            data.items.add(new File([new Uint8Array(bytes)], 'pasted.jpg', {{type: 'image/jpeg'}}));
+            document.body.dispatchEvent(new {event[way]} bubbles: true, cancelable: true}}));
+        }}""",
+        [*hopper.read_bytes()],
+    )
+    page.locator(".hs-result").wait_for()
+    assert page.get_by_role("tab", name="Photo", exact=True).get_attribute("aria-selected") == "true"
+
+
+def test_examples_are_thumbnails_and_drawn_faces_are_not_for_a_model_of_people(open_demo):
+    page = open_demo()
+    thumbnails = page.locator("#photo [data-example] img")
+    assert thumbnails.count() >= 1 and thumbnails.first.bounding_box()["width"] >= 56
+    assert "drawn" not in read(page, "#photo")
