@@ -27,7 +27,8 @@ def parse_arguments(words: list[str], prog: str) -> argparse.Namespace:
     parser.add_argument("--trials", type=positive, default=20, help="trials, with those before (default: %(default)s)")
     parser.add_argument("--max_hours", type=float, help="begin no trial after so many hours")
     parser.add_argument("--output_dir", default="outputs/tune", help="where all goes (default: %(default)s)")
-    args, args.words = parser.parse_known_args(words)
+    args, further = parser.parse_known_args(words)
+    args.words = further
     from hf_smile.training.parser import check_words
 
     data, training = check_words(args.words)
@@ -57,7 +58,7 @@ def run(args: argparse.Namespace) -> None:
     arguments = parse_arguments([*args.words, "--output_dir", str(folder / "best"), "--report_to", "none"])
     data, _, backbone, training = arguments
     recipe, start = to_recipe(arguments), searched(arguments)
-    training.output_dir = str(folder / "trial")  # of the one at hand
+    training.output_dir, training.checkpoint_to = str(folder / "trial"), None  # of the one at hand
     if training.world_size > 1:
         raise SmileError("a search runs in one process; start it without a launcher")
     refuse_data_folder(folder, data.data_dir, replaces="study.db")

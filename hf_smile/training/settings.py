@@ -89,6 +89,7 @@ class TrainingSettings:
     hub_model_id: str | None = setting(None, "where to publish: owner/name")
     hub_private_repo: bool = setting(False, "publish where nobody else sees it")
 
+    checkpoint_to: str | None = setting(None, "keep the newest checkpoints in this private repository too: owner/name")
     job: str | None = setting(None, "run it on a machine of the Hub instead, for example a10g-small")
     job_timeout: str = setting("2h", "end the job after this time, done or not: 45m, 2h")
     dry_run: bool = setting(False, "print the request of the job, and start nothing")
