@@ -101,7 +101,6 @@ window.hs = (() => {
     const [stage, video, over, button, problem] = ['.hs-camera', 'video', '.hs-over', 'button', '[role=alert]']
       .map((part) => element.querySelector(part));
     const canvas = document.createElement('canvas');
-    const inSight = () => !document.hidden && element.checkVisibility();
     let late;
     function stop(why = '') {
       clearTimeout(late);
@@ -133,7 +132,6 @@ window.hs = (() => {
     function send() {
       clearTimeout(late);
       if (!video.srcObject) return;
-      if (!inSight()) { stop(); return; }
       const shrink = Math.min(1, 640 / Math.max(video.videoWidth, video.videoHeight));
       canvas.width = video.videoWidth * shrink;
       canvas.height = video.videoHeight * shrink;
@@ -147,6 +145,7 @@ window.hs = (() => {
       send();
     };
     document.addEventListener('visibilitychange', () => document.hidden && stop());
+    new IntersectionObserver(([seen]) => seen.isIntersecting || stop()).observe(element);
     button.addEventListener('click', () => (video.srcObject ? stop() : start()));
   }
   const answer = (element, watch) => watch('value', () => answered(element.querySelector('[data-number]')));

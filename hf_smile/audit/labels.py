@@ -1,4 +1,4 @@
-"""Labels that the images speak against: a linear probe on the features, and confident learning on what it says."""
+"""Labels that the images speak against: confident learning on what a linear probe, or other models, say out of fold."""
 
 from __future__ import annotations
 
@@ -45,31 +45,52 @@ def out_of_fold_probabilities(
     Raises:
         SmileDataError: too few images or groups for two folds.
     """
-    from sklearn.model_selection import StratifiedGroupKFold
     from tqdm.auto import tqdm
 
     from hf_smile.modeling.probe import linear_probes
 
-    counts = np.bincount(labels, minlength=classes)
-    folds = min(FOLDS, int(counts.min()), len(np.unique(groups)))
-    if folds < 2:
-        raise SmileDataError(
-            f"label noise is estimated from at least 2 images of each class; there are {counts.tolist()}"
-        )
     probabilities = np.zeros((len(labels), classes))
-    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
-    divided = splitter.split(features, labels, groups)
-    for train, held_out in tqdm(divided, total=folds, desc="Linear probe", unit=" folds", delay=1):
+    divided = divide(labels, groups, FOLDS, seed, classes)
+    for train, held_out in tqdm(divided, desc="Linear probe", unit=" folds", delay=1):
         ((probabilities[held_out],),) = linear_probes(
             features[train], labels[train], features[held_out], classes=classes, penalties=[REGULARIZATION]
         )
     return probabilities
 
 
+def divide(
+    labels: np.ndarray, groups: np.ndarray, folds: int, seed: int, classes: int
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Rows to train on and rows to ask about, a pair for each fold; each row is asked about once.
+
+    Args:
+        labels: (N,) label ids, whose shares are alike in all folds.
+        groups: (N,) group numbers; a group is in one fold as a whole.
+        folds: how many; fewer where a class has fewer images, or where there are fewer groups.
+        seed: of the order in which the groups are dealt.
+        classes: how many labels there are.
+
+    Raises:
+        SmileDataError: too few images or groups for two folds.
+
+    >>> [held_out.tolist() for _, held_out in divide(np.array([0, 0, 1, 1]), np.array([0, 1, 0, 1]), 2, 0, 2)]
+    [[0, 2], [1, 3]]
+    """
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    counts = np.bincount(labels, minlength=classes)
+    folds = min(folds, int(counts.min()), len(np.unique(groups)))
+    if folds < 2:
+        raise SmileDataError(
+            f"label noise is estimated from at least 2 images of each class; there are {counts.tolist()}"
+        )
+    return list(StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(labels, labels, groups))
+
+
 def estimate_label_noise(labels: np.ndarray, probabilities: np.ndarray, names: LabelSet = SMILE_LABELS) -> LabelNoise:
     """Estimate which labels are wrong, and how many, by confident learning.
 
-    An image counts against its label where the probe is surer of another class than it is, on average, of images
+    An image counts against its label where a model is surer of another class than it is, on average, of images
     that carry that class as their label (Northcutt, Jiang & Chuang, 2021, "Confident Learning: Estimating
     Uncertainty in Dataset Labels", JAIR 70).
 

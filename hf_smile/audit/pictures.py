@@ -149,7 +149,7 @@ def _plot_noise(audit: Audit) -> Figure | None:
         return None
     joint = audit.noise.joint
     rows = joint / np.maximum(joint.sum(axis=1, keepdims=True), 1e-12)
-    title = "Estimated label noise (the probe's own mistakes included)"
+    title = "Estimated label noise (a model's own mistakes included)"
     figure, axes = _new_axes(title, "likely label", "given label", 6.8, 4.8)
     images = np.round(joint * len(audit.scan))
     draw_matrix(axes, rows, lambda cell: f"{rows[cell]:.1%}\n{images[cell]:,.0f} images", [*audit.labels])

@@ -14,6 +14,7 @@ from hf_smile.audit.duplicates import HASH_BITS, THUMBNAIL_CORRELATION
 from hf_smile.audit.pictures import plot_audit
 from hf_smile.audit.run import Audit
 from hf_smile.audit.splits import can_be_listed, clean_tables, link_images, write_annotations
+from hf_smile.data.corrections import LEAVE_OUT, Decision, append, now
 from hf_smile.data.sources import Images
 from hf_smile.errors import SmileDataError
 from hf_smile.evaluation.numbers import markdown_table
@@ -26,6 +27,8 @@ NO_FILES = (
     "the images are rows of a saved data set, which CSV files can't name; write them to a folder with "
     "hf-smile prepare --export_imagefolder DIR, and audit that one"
 )
+OF_EACH_IMAGE = ("probe_predictions.csv", "fold_predictions.csv")
+"""What the linear probe says of each image, or what fine-tuned models do."""
 SIGNIFICANT = 0.01
 """p-value below which images that are alike count as a leak."""
 
@@ -47,9 +50,9 @@ def write_report(audit: Audit, tables: Mapping[str, pd.DataFrame], images: Image
 
     `audit.md` to read, `audit.json` with all numbers, plots, the lists `unreadable.csv`, `duplicates.csv`,
     `equal_hashes.csv`, `odd_pictures.csv`, and with features `clusters.csv`, `nearest_train.csv`, `neighbours.csv`,
-    `suspicious_labels.csv` and `probe_predictions.csv` (out of fold, of every image); and `group_disjoint/`, a data set
-    of its own with the same images in a split that no cluster straddles, unless the images are rows of a saved data
-    set.
+    `suspicious_labels.csv` and `probe_predictions.csv` (out of fold, of every image; `fold_predictions.csv` where
+    fine-tuned models were asked); and `group_disjoint/`, a data set of its own with the same images in a split that no
+    cluster straddles, unless the images are rows of a saved data set.
     """
     lists = {
         "unreadable.csv": audit.unreadable,
@@ -74,20 +77,22 @@ def write_report(audit: Audit, tables: Mapping[str, pd.DataFrame], images: Image
         link_images(images, folder / "group_disjoint")
     if audit.probabilities is not None:
         ids, label_ids = audit.scan["image_id"].tolist(), audit.scan["label"].to_numpy()
-        write_predictions(folder / "probe_predictions.csv", ids, label_ids, audit.probabilities, labels=audit.labels)
+        by_models = audit.summary["labels"]["models"] > 0
+        (folder / OF_EACH_IMAGE[not by_models]).unlink(missing_ok=True)  # of an earlier audit
+        write_predictions(folder / OF_EACH_IMAGE[by_models], ids, label_ids, audit.probabilities, labels=audit.labels)
     plots = plot_audit(audit, folder)
     (folder / "audit.json").write_text(json.dumps(audit.summary, indent=2) + "\n", encoding="utf-8")
     (folder / "audit.md").write_text(_render(audit, list(lists), plots, can_be_listed(images)), encoding="utf-8")
 
 
-def require_files(images: Images) -> None:
-    """See that CSV files can name the images.
+def require_files(images: Images, option: str) -> None:
+    """See that CSV files can name the images, which an option of the command needs.
 
     Raises:
         SmileDataError: they are rows of a saved data set.
     """
     if not can_be_listed(images):
-        raise SmileDataError(f"{images.path}: --write_clean writes CSV files, and {NO_FILES}")
+        raise SmileDataError(f"{images.path}: {option} writes CSV files, and {NO_FILES}")
 
 
 def write_clean(audit: Audit, tables: Mapping[str, pd.DataFrame], images: Images, folder: Path) -> dict[str, int]:
@@ -101,6 +106,30 @@ def write_clean(audit: Audit, tables: Mapping[str, pd.DataFrame], images: Images
         write_annotations(table, folder / f"{name}.csv", audit.labels)
     link_images(images, folder)
     return {name: len(table) for name, table in cleaned.items()}
+
+
+def write_leave_out(audit: Audit, share: float, path: Path) -> int:
+    """Write a file of corrections that leaves the most suspicious labels out of train.
+
+    Args:
+        audit: of the data.
+        share: how much of train at most, 0 to 1.
+        path: of the file, which is replaced.
+
+    Returns:
+        The images in it.
+
+    Raises:
+        SmileDataError: the audit did not estimate which labels are wrong, or the file can't be written.
+    """
+    if audit.noise is None:
+        raise SmileDataError(f"no labels to leave out: {audit.summary['labels']['not_estimated']}")
+    doubted = audit.scan.iloc[audit.noise.suspicious["row"]]
+    doubted = doubted[doubted["split"] == "train"].head(int(share * (audit.scan["split"] == "train").sum()))
+    path.unlink(missing_ok=True)
+    for image_id, label in zip(doubted["image_id"], doubted["label"], strict=True):
+        append(path, Decision(image_id, audit.labels[label], "", LEAVE_OUT, "hf-smile audit", now()))
+    return len(doubted)
 
 
 def to_act_on(audit: Audit) -> list[str]:

@@ -69,7 +69,7 @@ class Audit:
     """Of `accuracy_by_similarity`."""
     noise: LabelNoise | None = None
     probabilities: np.ndarray | None = None
-    """(N, K) of the probe, out of fold; None where it could not be fitted, too."""
+    """(N, K) of the probe, out of fold; None where it could not be fitted, too. Or of models, see `doubt_labels`."""
     neighbours: pd.DataFrame | None = None
     """`image_id`, `neighbour` (the id of an image that is like it) and their `similarity`, the most similar first."""
     by_threshold: pd.DataFrame | None = None
@@ -228,17 +228,9 @@ def _measure_label_noise(audit: Audit, features: np.ndarray, seed: int) -> None:
     except SmileDataError as error:
         audit.summary["labels"] = {"not_estimated": str(error)}
         return
-    audit.probabilities = probabilities
-    audit.noise = noise = estimate_label_noise(labels, probabilities, audit.labels)
+    doubt_labels(audit, probabilities)
+    audit.summary["labels"]["share_of_planted_errors_found"] = found
     right = probabilities.argmax(axis=1) == labels
-    audit.summary["labels"] = {
-        "suspicious": len(noise.suspicious),
-        "suspicious_by_class": _count_labels(noise.suspicious["label"].to_numpy(), audit.labels),
-        "share_of_planted_errors_found": found,
-        "noise_by_class": noise.by_class,
-        "joint_given_by_likely": noise.joint.tolist(),
-        "probe_accuracy": accuracy_with_interval(right),
-    }
     several = np.bincount(cluster)[cluster] > 1
     if several.any():
         together, apart = right[several], (divided.argmax(axis=1) == labels)[several]
@@ -247,6 +239,30 @@ def _measure_label_noise(audit: Audit, features: np.ndarray, seed: int) -> None:
             "clusters_divided": accuracy_with_interval(apart),
             "p_value": mcnemar_exact(apart, together, alternative="greater"),
         }
+
+
+def doubt_labels(audit: Audit, probabilities: np.ndarray, models: int = 0) -> None:
+    """Find the labels that out-of-fold probabilities speak against, in place of those that the audit had found.
+
+    Args:
+        audit: gets them, `noise` and `summary["labels"]`.
+        probabilities: (N, K), a row for each of `audit.scan`.
+        models: how many fine-tuned models they are of; 0 for the linear probe.
+
+    >>> doubt_labels(audit, probabilities, models=5)  # doctest: +SKIP
+    >>> audit.noise.suspicious.head()  # doctest: +SKIP
+    """
+    labels = audit.scan["label"].to_numpy()
+    audit.probabilities = probabilities
+    audit.noise = noise = estimate_label_noise(labels, probabilities, audit.labels)
+    audit.summary["labels"] = {
+        "models": models,
+        "suspicious": len(noise.suspicious),
+        "suspicious_by_class": _count_labels(noise.suspicious["label"].to_numpy(), audit.labels),
+        "noise_by_class": noise.by_class,
+        "joint_given_by_likely": noise.joint.tolist(),
+        "accuracy": accuracy_with_interval(probabilities.argmax(axis=1) == labels),
+    }
 
 
 def _count_labels(label_ids: np.ndarray, labels: LabelSet) -> dict[str, int]:

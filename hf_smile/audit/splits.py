@@ -94,7 +94,7 @@ def clean_tables(tables: Mapping[str, pd.DataFrame], groups: pd.DataFrame, bad: 
 def write_annotations(table: pd.DataFrame, path: Path, labels: LabelSet = SMILE_LABELS) -> None:
     """Write a table of `read_tables` so that it reads back the same: `image_id,file_name,label`, further columns."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    named = table.drop(columns=["where", "problem"]).rename(columns={"file": "file_name"})
+    named = table.drop(columns=["where", "problem"], errors="ignore").rename(columns={"file": "file_name"})
     named = named.assign(
         label=[labels[label] for label in table["label"]], file_name=named["file_name"].map(plain_path)
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from collections.abc import Sequence
 from itertools import chain
@@ -19,16 +18,14 @@ from hf_smile.data.dataset import load_smile_dataset
 from hf_smile.data.images import encoded_bytes
 from hf_smile.data.record import images_of, refuse_trained_on
 from hf_smile.data.rows import labels_of
-from hf_smile.errors import SmileError
 from hf_smile.evaluation.backbones import METRICS
 from hf_smile.evaluation.metrics import compute_metrics
 from hf_smile.evaluation.predictions import read_predictions
 from hf_smile.labels import LabelSet
 from hf_smile.modeling.features import pooled_features
 from hf_smile.modeling.probe import describe_backbone, probe, split_rows
-from hf_smile.training.arguments import parse_arguments, to_recipe
 from hf_smile.training.device import keep_freed_memory
-from hf_smile.training.run_folder import is_finished
+from hf_smile.training.several import train_in
 
 Compared = tuple[pd.DataFrame, pd.DataFrame]
 """The tables that `hf_smile.evaluation.backbones.write_comparison` takes: of the backbones, and of their scores."""
@@ -103,13 +100,7 @@ def fine_tune_all(
     for name in backbones:
         for seed in seeds:
             folder = output_dir / Path(name).name / str(seed)
-            words = [*settings, "--backbone", name, "--seed", str(seed), "--output_dir", str(folder)]
-            arguments = parse_arguments(words)
-            if is_finished(folder, to_recipe(arguments)):
-                print(f"{folder} is finished already", flush=True)
-            else:
-                print(f"{folder}: fine-tuning", flush=True)
-                _train(words, folder, with_test)
+            arguments = train_in(folder, [*settings, "--backbone", name, "--seed", str(seed)], with_test)
             for split in ("validation", "test")[: 1 + with_test]:
                 found = read_predictions(folder / f"{split}_predictions.csv")
                 rows.append(_scores(name, seed, split, found.probabilities, found.label_ids, found.labels))
@@ -117,17 +108,6 @@ def fine_tune_all(
         described = describe_backbone(name, pretrained=model.pretrained, image_size=model.image_size)
         facts.append({"backbone": Path(name).name, **described._asdict()})
     return pd.DataFrame(facts), pd.DataFrame(rows)
-
-
-def _train(words: Sequence[str], folder: Path, with_test: bool) -> None:
-    launch = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--quiet", "-m", "hf_smile"]
-    run = subprocess.Popen([*launch, "train", *words], stdout=subprocess.PIPE, text=True)
-    assert run.stdout is not None
-    for line in run.stdout:
-        if with_test or not line.startswith("Test "):  # or one would choose by it
-            print(line, end="", flush=True)
-    if run.wait():
-        raise SmileError(f"{folder}: the run failed; its message is above. Fix it and start again: what is done stays")
 
 
 def _scores(

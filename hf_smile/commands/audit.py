@@ -3,6 +3,7 @@
 hf-smile audit --data_dir data/happy_images --output_dir outputs/audit
 hf-smile audit --data_dir data/happy_images --output_dir outputs/audit \\
     --backbone timm/tf_efficientnet_lite0.in1k --predictions outputs/model/test_predictions.csv --write_clean
+hf-smile audit --data_dir data/happy_images --output_dir outputs/audit --folds 5 --recipe face_mobilenet
 """
 
 from __future__ import annotations
@@ -34,12 +35,29 @@ def parse_arguments(words: list[str], prog: str) -> argparse.Namespace:
     add("--cluster_similarity", type=similarity, help="one that may not straddle the split (default: by the data)")
     add("--batch_size", type=positive, help="images at a time (default: 32)")
     add("--cache_dir", metavar="DIR", help="keeps the features (default: OUTPUT_DIR/cache)")
+    add = parser.add_argument_group("labels, by fine-tuned models in place of a linear probe").add_argument
+    add("--folds", type=positive, help="train so many models, each on the rest; a finished one is not made again")
+    add("--recipe", metavar="FILE.yaml", help="of these models")
+    add("--leave_out", type=share, help="write leave_out.csv: this share of train, the most suspicious labels, at most")
     add_data_arguments(parser, "validation_size", "on_bad_image")
     args = parser.parse_args(words)
+    if bool(args.folds) != bool(args.recipe) or args.folds == 1:
+        parser.error("--folds and --recipe go together, and --folds is at least 2")
+    if args.leave_out and not (args.folds or args.backbone):
+        parser.error("--leave_out needs --backbone or --folds")
+    if args.leave_out and args.corrections:
+        parser.error("--leave_out writes a file for --corrections, of which train takes one; leave out --corrections")
     for option in ("duplicate_similarity", "cluster_similarity", "batch_size", "cache_dir"):
         if getattr(args, option) is not None and not args.backbone:
             parser.error(f"--{option} needs --backbone")
     return args
+
+
+def share(text: str) -> float:
+    value = float(text)
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"it is {text}; it must lie between 0 and 1")
+    return value
 
 
 def similarity(text: str) -> float:
@@ -57,14 +75,27 @@ def run(args: argparse.Namespace) -> None:
     check_installed()
     from hf_smile.audit.dataset import audit_images
     from hf_smile.audit.pictures import draw_contact_sheets, open_private_folder
-    from hf_smile.audit.report import refuse_data, require_files, to_act_on, write_clean, write_report
-    from hf_smile.audit.run import DUPLICATE_SIMILARITY
+    from hf_smile.audit.report import (
+        refuse_data,
+        require_files,
+        to_act_on,
+        write_clean,
+        write_leave_out,
+        write_report,
+    )
+    from hf_smile.audit.run import DUPLICATE_SIMILARITY, doubt_labels
     from hf_smile.data.dataset import read_tables
+    from hf_smile.utils.words import counted
 
+    if args.folds:
+        from hf_smile.benchmarks.folds import fold_probabilities, fold_settings
+
+        settings = fold_settings(args.recipe)  # a mistake in it should not wait for the images
     predictions = predicted_ids(args.predictions) if args.predictions else None
     tables, images = read_tables(data, args.seed)
-    if args.write_clean:
-        require_files(images)
+    for option in ("--write_clean", "--folds"):
+        if getattr(args, option[2:]):
+            require_files(images, option)
     refuse_data(output_dir, Path(args.data_dir))
     make_folder(output_dir)
     open_private_folder(sheets_dir)
@@ -79,6 +110,9 @@ def run(args: argparse.Namespace) -> None:
         cluster_similarity=args.cluster_similarity,
         seed=args.seed,
     )
+    if args.folds:
+        models = fold_probabilities(audit, images, settings, args.folds, output_dir / "folds", args.seed)
+        doubt_labels(audit, *models)
     audit.summary = {"data": args.data_dir, "backbone": args.backbone, **audit.summary}
     write_report(audit, tables, images, output_dir)
     draw_contact_sheets(audit, images, sheets_dir)
@@ -86,6 +120,8 @@ def run(args: argparse.Namespace) -> None:
     if args.write_clean:
         left = write_clean(audit, tables, images, output_dir / "clean")
         print("Clean:", ", ".join(f"{name}.csv {count:,} images" for name, count in left.items()))
+    if args.leave_out and (count := write_leave_out(audit, args.leave_out, output_dir / "leave_out.csv")):
+        print(f"Leaves out {counted(count, 'image')}: hf-smile train --corrections {output_dir}/leave_out.csv")
     print(f"The whole audit: {output_dir}/audit.md; the images of the findings: {sheets_dir}")
 
 

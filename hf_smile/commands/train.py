@@ -18,10 +18,11 @@ if TYPE_CHECKING:
 
     from hf_smile.hub.jobs import Job
     from hf_smile.training.arguments import Arguments, SmileTrainingArguments
+    from hf_smile.training.several import Seeds
     from hf_smile.training.trainer import SmileTrainer
 
 
-def parse_arguments(words: list[str], prog: str) -> Arguments | Job:
+def parse_arguments(words: list[str], prog: str) -> Arguments | Seeds | Job:
     if {"--help", "-h", "--help_all"} & {*words}:
         print_help(prog, "--help_all" in words)
     from hf_smile.training.parser import check_words
@@ -33,6 +34,10 @@ def parse_arguments(words: list[str], prog: str) -> Arguments | Job:
         return Job(words)
     if not Path(training.output_dir, "recipe.yaml").is_file():  # a finished run needs no data any more
         require_data(data.data_dir)
+    if training.seeds is not None:
+        from hf_smile.training.several import plan_seeds
+
+        return plan_seeds(words)
     from hf_smile.training.arguments import parse_arguments
 
     return parse_arguments(words)
@@ -50,16 +55,35 @@ def print_help(prog: str, everything: bool) -> NoReturn:
     sys.exit(0)
 
 
-def run(arguments: Arguments | Job) -> None:
-    if not isinstance(arguments, tuple):
+def run(arguments: Arguments | Seeds | Job) -> None:
+    from hf_smile.training.several import Seeds
+
+    if isinstance(arguments, Seeds):
+        run_seeds(arguments)
+    elif isinstance(arguments, tuple):
+        run_once(arguments)
+    else:
         arguments.start()
-        return
+
+
+def run_seeds(runs: Seeds) -> None:
+    from hf_smile.hub.seeds_card import write_seeds_card
+    from hf_smile.training.several import train_in
+
+    for seed in runs.seeds:
+        train_in(runs.output_dir / str(seed), [*runs.words, "--seed", str(seed)])
+    print(f"\n{write_seeds_card(runs.output_dir, runs.seeds)}")
+    print(f"Card and table of all seeds, the models in folders of their own: {runs.output_dir}")
+
+
+def run_once(arguments: Arguments) -> None:
     from hf_smile.data.corrections import digest_of
     from hf_smile.data.layouts import refuse_data_folder
     from hf_smile.hub.checkpoints import fetch_run
     from hf_smile.hub.connection import check_login
     from hf_smile.training.after import fold_after_training
     from hf_smile.training.arguments import to_recipe
+    from hf_smile.training.budget import process_start
     from hf_smile.training.checkpoints import clear_of_disk_errors
     from hf_smile.training.run_folder import is_finished, open_run
 
@@ -87,6 +111,9 @@ def run(arguments: Arguments | Job) -> None:
         begin_record(arguments, recipe, splits)
         if checkpoint:
             print(f"Resuming from {checkpoint}", flush=True)
+    if trainer.budget is not None:
+        trainer.budget.started = process_start()
+        trainer.budget.images_after = len(splits["test"]) + len(splits.get("validation", ()))
     with clear_of_disk_errors(Path(args.output_dir)):
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         folded = fold_after_training(trainer, args.temperature, args.prior_adjustment)
@@ -131,7 +158,8 @@ def load_splits(data: DataArguments, args: SmileTrainingArguments) -> DatasetDic
     from hf_smile.shards.folder import is_sharded, load_shards
 
     if is_sharded(data.data_dir):
-        return load_shards(data.data_dir, train_images=False)
+        few = data.max_train_samples
+        return load_shards(data.data_dir, train_images=few is not None, max_train_samples=few, seed=args.seed)
     return load_smile_dataset(**vars(data), seed=args.seed, bad_image_list=f"{args.output_dir}/bad_images.csv")
 
 
@@ -152,7 +180,7 @@ def make_trainer(arguments: Arguments, splits: DatasetDict) -> SmileTrainer:
     from hf_smile.training.trainer import SmileTrainer
 
     data, augmentation, backbone, args = arguments
-    streamed = is_sharded(data.data_dir)
+    streamed = is_sharded(data.data_dir) and data.max_train_samples is None
     if backbone.pretrained:
         held_out = (images_of(split) for name, split in splits.items() if name != "train")
         refuse_trained_on(backbone.backbone, chain.from_iterable(held_out))

@@ -27,8 +27,8 @@ def parse_arguments(words: list[str], prog: str) -> argparse.Namespace:
     parser.add_argument("--trials", type=positive, default=20, help="trials, with those before (default: %(default)s)")
     parser.add_argument("--max_hours", type=float, help="begin no trial after so many hours")
     parser.add_argument("--output_dir", default="outputs/tune", help="where all goes (default: %(default)s)")
-    args, further = parser.parse_known_args(words)
-    args.words = further
+    args, rest = parser.parse_known_args(words)
+    args.words = rest
     from hf_smile.training.parser import check_words
 
     data, training = check_words(args.words)

@@ -40,7 +40,8 @@ class DataArguments:
     """Where the data are, how they are read, and how they are split.
 
     Raises:
-        SmileDataError: a size is not a share, or `on_bad_image` is not one of its two values.
+        SmileDataError: a size is not a share, `max_train_samples` is below 1, or `on_bad_image` is not one of its two
+            values.
 
     >>> DataArguments(label_map="fake=negative smile").reading().label_map
     {'fake': 0}
@@ -51,6 +52,7 @@ class DataArguments:
     validation_size: float = setting(
         0.1, "share of train that becomes the validation split; 0 (with --select_best last) trains on all of it"
     )
+    max_train_samples: int | None = setting(None, "train on so many images of train, of all classes, for a first try")
     group_by: str | None = setting(None, "column whose values (people, sessions) must not be on both sides of a split")
     image_column: str | None = setting(None, "column of the images or their paths, where its name is not a usual one")
     label_column: str | None = setting(None, "column of the labels, where its name is not a usual one")
@@ -69,6 +71,8 @@ class DataArguments:
             size = getattr(self, name)
             if size is not None and not 0 <= size < 1:
                 raise SmileDataError(f"{name} is {size}; it must lie between 0 and 1, for example 0.1")
+        if self.max_train_samples is not None and self.max_train_samples < 1:
+            raise SmileDataError(f"max_train_samples is {self.max_train_samples}; it must be at least 1")
         if self.on_bad_image not in ("error", "skip"):
             raise SmileDataError(f"on_bad_image is {self.on_bad_image!r}; it must be 'error' or 'skip'")
 
@@ -141,7 +145,7 @@ def add_data_arguments(parser: argparse.ArgumentParser, *without: str, of_the_ru
     """
     group = parser.add_argument_group("data", "default: as the run of the model had them" if of_the_run else None)
     for argument in fields(DataArguments):
-        if argument.name not in without:
+        if argument.name not in (*without, "max_train_samples"):  # which is for training alone
             shown = "" if of_the_run or argument.default is None else f" (default: {argument.default})"
             group.add_argument(
                 f"--{argument.name}",

@@ -21,7 +21,7 @@ from hf_smile.data.corrections import Corrections, corrections_sentence
 from hf_smile.data.layouts import Layout, Tables, collect, read_layout
 from hf_smile.data.rows import RowSource, build_rows
 from hf_smile.data.sources import Images
-from hf_smile.data.splits import SPLITS, check_groups, column_of, hold_out, missing_split
+from hf_smile.data.splits import SPLITS, check_groups, column_of, hold_out, missing_split, some_of
 from hf_smile.errors import Problems, SmileDataError, first_line
 from hf_smile.labels import SMILE_LABELS, LabelSet
 from hf_smile.shards.folder import features_of
@@ -37,6 +37,7 @@ def load_smile_dataset(
     bad_image_list: str | Path = "bad_images.csv",
     *,
     test_size: float | None = None,
+    max_train_samples: int | None = None,
     group_by: str | None = None,
     image_column: str | None = None,
     label_column: str | None = None,
@@ -60,6 +61,7 @@ def load_smile_dataset(
             write their list.
         bad_image_list: the CSV file that `skip` writes (`where,image_id,problem`).
         test_size: share of train that becomes the test split, likewise; needed where the data bring none.
+        max_train_samples: keep so many images of train, stratified by class, for a first try; None keeps all.
         group_by: column whose values must not be on both sides of a split.
         image_column: column of the images, or of their paths.
         label_column: column of the labels.
@@ -83,7 +85,7 @@ def load_smile_dataset(
     columns = image_column, label_column, id_column
     read_as: dict[str, Any] = {"label_map": label_map, "labels": labels, "corrections": corrections}
     read_as["on_bad_image"] = on_bad_image
-    data = DataArguments(str(data_dir), test_size, validation_size, group_by, *columns, **read_as)
+    data = DataArguments(str(data_dir), test_size, validation_size, max_train_samples, group_by, *columns, **read_as)
     problems = Problems()
     layout, annotated, corrected = _read(data, problems, need_splits=not as_they_are)
     tables = _check_images(annotated, layout.images, data, Path(bad_image_list), problems)
@@ -107,6 +109,8 @@ def load_smile_dataset(
             splits |= hold_out(splits["train"], split, size, seed, group_by)
     if corrected:
         splits = corrected.apply(splits)
+    if max_train_samples is not None:
+        splits["train"] = some_of(splits["train"], max_train_samples, seed)
     _check_classes(splits, layout.labels)
     return DatasetDict({split: splits[split] for split in SPLITS if split in splits})
 

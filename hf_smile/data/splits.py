@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import warnings
 from collections import Counter
@@ -10,11 +11,14 @@ from itertools import combinations
 from math import ceil
 
 import numpy as np
+import pandas as pd
 from datasets import Dataset, DatasetDict
 from sklearn.model_selection import StratifiedGroupKFold
 
 from hf_smile.errors import SmileDataError
 from hf_smile.utils.words import counted
+
+logger = logging.getLogger(__name__)
 
 SPLITS = ("train", "validation", "test")
 _SPLIT_WORDS = {  # as `datasets` knows them
@@ -135,6 +139,34 @@ def grouped_rows(labels: np.ndarray, groups: np.ndarray, split: str, size: float
     held_out = np.zeros(len(labels), bool)
     held_out[np.concatenate(order[:taken])] = True
     return held_out
+
+
+def stratified_rows(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """Which `count` rows stand for all of them: every class with its share, and a rare one with an image at least.
+
+    Args:
+        labels: (N,) label ids.
+        count: how many; all rows where there are no more.
+        seed: of the choice. A larger count adds rows to those of a smaller one.
+
+    Returns:
+        Sorted indices.
+
+    >>> stratified_rows(np.array([0, 0, 0, 0, 1, 1]), 3, seed=0).tolist()
+    [0, 3, 5]
+    """
+    order = np.random.default_rng(seed).permutation(len(labels))
+    drawn = pd.Series(labels[order])
+    place_in_class = drawn.groupby(drawn).cumcount() / drawn.groupby(drawn).transform("size")
+    return np.sort(order[place_in_class.argsort(kind="stable")[:count]])
+
+
+def some_of(train: Dataset, count: int, seed: int) -> Dataset:
+    """So many images of train, chosen by `stratified_rows`; with a warning where there are no more than that."""
+    if count >= len(train):
+        logger.warning("max_train_samples = %d has no effect: train has %s", count, counted(len(train), "image"))
+        return train
+    return train.select(stratified_rows(np.array(train["label"]), count, seed))
 
 
 def check_size(labels: np.ndarray, names: Sequence[str], split: str, size: float) -> None:

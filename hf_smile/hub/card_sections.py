@@ -45,6 +45,8 @@ _RECIPE_SHOWN = (
     "image_size",
     "head_hidden_size",
     "num_train_epochs",
+    "max_hours",
+    "max_train_samples",
     "per_device_train_batch_size",
     "processes",
     "learning_rate",
@@ -172,6 +174,27 @@ def looks_sentence(looks: list[dict[str, Any]]) -> str:
     )
 
 
+def reach_section(recipe: dict[str, Any], budget: dict[str, float] | None) -> str:
+    """What kept a run short: a first try on some of the images, or a budget; else empty.
+
+    >>> reach_section({"max_train_samples": 200}, None)[:40]
+    '**A first try**: it was trained on at mo'
+    """
+    parts = []
+    if count := recipe.get("max_train_samples"):
+        parts.append(
+            f"**A first try**: it was trained on at most {count:,} images of train (`--max_train_samples`), so these"
+            " numbers say little\nabout what its settings can reach."
+        )
+    if budget:
+        parts.append(
+            f"**On a budget** of {budget['max_hours']:g} hours (`--max_hours`): there was time for {budget['steps']:,}"
+            f" steps, which are {budget['epochs']:.1f} epochs;\nthe run took {budget['hours']:.2g} hours, evaluation"
+            " and all else counted in."
+        )
+    return "\n\n".join(parts)
+
+
 def decision_section(decision: dict[str, Any], calibration: dict[str, Any], labels: LabelSet) -> str:
     """The prior adjustment, and what other strengths of it would give."""
     strength, shares = decision["prior_adjustment"], decision["class_shares"]
@@ -217,7 +240,8 @@ def decision_section(decision: dict[str, Any], calibration: dict[str, Any], labe
 
 def recipe_section(recipe: dict[str, Any]) -> str:
     """The settings that are asked for most; empty without a recipe."""
-    rows = [[name, str(recipe[name])] for name in _RECIPE_SHOWN if name in recipe]
+    without = {"num_train_epochs"} if recipe.get("max_hours") else set()  # which a budget does not heed
+    rows = [[name, str(recipe[name])] for name in _RECIPE_SHOWN if name in recipe and name not in without]
     return markdown_table(["setting", "value"], rows) if rows else ""
 
 

@@ -16,6 +16,7 @@ from hf_smile.hub.card_sections import (
     corrections_section,
     decision_section,
     looks_sentence,
+    reach_section,
     recipe_section,
     results_section,
 )
@@ -128,6 +129,7 @@ def _make_card(
         plain_timm=plain_timm,
         onnx=', runtime="onnx"' if (folder / "onnx" / "model.onnx").exists() else "",
         results=results_section(numbers, intervals, labels),
+        reach=reach_section(recipe, metrics.get("budget")),
         chosen=choice_sentence(metrics["choice"]),
         corrections=corrections_section(metrics.get("corrections", {})),
         looks=looks_sentence(read_looks(folder, images_digest(predictions.image_ids) if predictions else None)),

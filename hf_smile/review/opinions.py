@@ -13,7 +13,8 @@ from hf_smile.data.sources import Images
 from hf_smile.errors import SmileDataError, SmileModelError
 from hf_smile.labels import LabelSet
 
-FINDINGS, PREDICTIONS, NEIGHBOURS = "duplicates.csv", "probe_predictions.csv", "neighbours.csv"
+FINDINGS, NEIGHBOURS = "duplicates.csv", "neighbours.csv"
+PREDICTIONS = {"linear probe": "probe_predictions.csv", "models of the folds": "fold_predictions.csv"}
 
 
 class Opinion(NamedTuple):
@@ -41,7 +42,7 @@ NO_LIKENESS = Likeness(
 
 
 def read_audit(folder: str | Path, labels: LabelSet) -> tuple[list[Opinion], Likeness]:
-    """What `hf-smile audit` wrote into its folder; no opinion where it had no backbone.
+    """What `hf-smile audit` wrote into its folder; no opinion where it had neither a backbone nor folds.
 
     Raises:
         SmileDataError: the folder is not of an audit, or of one of data with other labels.
@@ -53,11 +54,12 @@ def read_audit(folder: str | Path, labels: LabelSet) -> tuple[list[Opinion], Lik
     folder, opinions = Path(folder), []
     if not (folder / FINDINGS).is_file():
         raise SmileDataError(f"{folder}: no {FINDINGS}; make it with hf-smile audit --output_dir {folder}")
-    if (folder / PREDICTIONS).is_file():
-        probe = read_predictions(folder / PREDICTIONS)
-        if probe.labels.slugs != labels.slugs:
-            raise SmileDataError(f"{folder}: its data have the labels {probe.labels}, these have {labels}")
-        opinions.append(Opinion("linear probe", probe.image_ids, probe.probabilities))
+    for name, file in PREDICTIONS.items():
+        if (folder / file).is_file():
+            found = read_predictions(folder / file)
+            if found.labels.slugs != labels.slugs:
+                raise SmileDataError(f"{folder}: its data have the labels {found.labels}, these have {labels}")
+            opinions.append(Opinion(name, found.image_ids, found.probabilities))
     neighbours = NO_LIKENESS.neighbours
     if (folder / NEIGHBOURS).is_file():
         neighbours = _read_list(folder / NEIGHBOURS, neighbours.columns)

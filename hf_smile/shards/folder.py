@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from datasets import ClassLabel, DatasetDict, Features, Image, Value
 
 from hf_smile.data.corrections import with_facts
-from hf_smile.data.splits import SPLITS
+from hf_smile.data.splits import SPLITS, some_of
 from hf_smile.errors import SmileDataError, first_line
 from hf_smile.labels import SMILE_LABELS, LabelSet
 
@@ -98,12 +98,17 @@ def features_of(further: Sequence[str] = (), labels: LabelSet = SMILE_LABELS) ->
     )
 
 
-def load_shards(folder: str | Path, *, train_images: bool = True) -> DatasetDict:
+def load_shards(
+    folder: str | Path, *, train_images: bool = True, max_train_samples: int | None = None, seed: int = 42
+) -> DatasetDict:
     """The splits of a folder of shards, in the cache of `datasets`.
 
     Args:
         folder: with `train/`, `test/` and maybe `validation/`.
         train_images: False leaves the train split `image_id` and `label` alone, for training that streams the rest.
+        max_train_samples: keep so many images of train, stratified by class, and read no more shards than hold them
+            (their rows are in random order); None keeps all.
+        seed: of that choice.
 
     Raises:
         SmileDataError: a split or a column is missing, the labels have no names, or a file is damaged.
@@ -118,9 +123,14 @@ def load_shards(folder: str | Path, *, train_images: bool = True) -> DatasetDict
             raise SmileDataError(f"{folder}: no shards of {split}")
         if files:
             _check_columns(files)
+            if split == "train" and max_train_samples is not None:
+                rows_before = np.cumsum([0, *map(rows_of, files[:-1])])
+                files = [file for file, before in zip(files, rows_before, strict=True) if before <= max_train_samples]
             columns = ["image_id", "label"] if split == "train" and not train_images else None
             paths = {split: [*map(str, files)]}
             splits[split] = datasets.load_dataset("parquet", data_files=paths, columns=columns, split=split)
+    if max_train_samples is not None:
+        splits["train"] = some_of(splits["train"], max_train_samples, seed)
     return with_corrections(splits, folder)
 
 

@@ -47,7 +47,7 @@ class SmileTrainingArguments(TrainingSettings, TrainingArguments):
         check_values(self)
         if self.max_steps <= 0 and not self.num_train_epochs > 0:
             raise SmileError(f"num_train_epochs is {self.num_train_epochs}; it must be above 0")
-        if 0 < self.num_train_epochs <= self.warmup_frozen_epochs:
+        if self.max_hours is None and 0 < self.num_train_epochs <= self.warmup_frozen_epochs:
             raise SmileError(
                 f"warmup_frozen_epochs is {self.warmup_frozen_epochs}, and there are {self.num_train_epochs:g} epochs: "
                 "the backbone would never train; if that is meant, set --freeze_backbone"
@@ -129,16 +129,7 @@ def to_recipe(arguments: Sequence[Any]) -> dict[str, Any]:
 # What holds for one start only, what is the same in every run, and what follows from other settings.
 _NOT_IN_RECIPE = {
     *("overwrite", "hub_model_id", "hub_private_repo", "push_to_hub", "report_to", "run_name", "project"),
-    *(
-        "checkpoint_to",
-        "job",
-        "job_timeout",
-        "dry_run",
-        "show_parameters",
-        "local_rank",
-        "disable_tqdm",
-        "do_eval",
-        *FIXED,
-    ),
+    *("checkpoint_to", "job", "job_timeout", "dry_run", "seeds"),
+    *("show_parameters", "local_rank", "disable_tqdm", "do_eval", *FIXED),
     *("metric_for_best_model", "dataloader_pin_memory", "dataloader_persistent_workers"),
 }

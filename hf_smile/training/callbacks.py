@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from tqdm.auto import tqdm
@@ -16,6 +16,9 @@ from transformers.trainer_utils import IntervalStrategy
 from hf_smile.modeling.layers import head_parameters
 from hf_smile.training.arguments import SmileTrainingArguments
 from hf_smile.training.history import history_table, write_history
+
+if TYPE_CHECKING:
+    from hf_smile.training.trainer import SmileTrainer
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +46,7 @@ class EpochReport(ProgressCallback):
 
     def on_step_end(self, *event: Any, **kwargs: Any) -> None:
         if self.training_bar is not None:
+            self.training_bar.total = event[1].max_steps  # which a budget changes
             super().on_step_end(*event, **kwargs)
 
     def on_prediction_step(
@@ -70,7 +74,8 @@ class EpochReport(ProgressCallback):
         if not self.training or not state.is_world_process_zero or table.empty:
             return
         last = table.iloc[-1]
-        parts = [f"epoch {last['epoch']:.3g}/{args.num_train_epochs:g}"]
+        epochs = round(state.max_steps * last["epoch"] / last["step"], 2)
+        parts = [f"epoch {last['epoch']:.3g}/{epochs:g}"]
         for split, names in (("train", ("loss", "accuracy")), ("validation", ("loss", "accuracy", "macro_f1"))):
             if f"{split}_loss" in last:
                 numbers = (f"{name} {last[f'{split}_{name}']:.3f}" for name in names)
@@ -82,6 +87,20 @@ class EpochReport(ProgressCallback):
         self.training = False
         if self.training_bar is not None:
             super().on_train_end(*event, **kwargs)
+
+
+class Following(TrainerCallback):
+    """Tells the augmentation the epoch, and the average of the weights each step."""
+
+    def __init__(self, trainer: SmileTrainer) -> None:
+        self.trainer = trainer
+
+    def on_epoch_begin(self, args: Any, state: TrainerState, *_: Any, **kwargs: Any) -> None:
+        self.trainer.augment.set_epoch(int(state.epoch or 0))
+
+    def on_step_end(self, args: Any, state: TrainerState, *_: Any, **kwargs: Any) -> None:
+        if self.trainer.ema is not None:
+            self.trainer.ema.update(self.trainer.model, step=state.global_step)
 
 
 class FrozenWarmUp(TrainerCallback):
@@ -102,15 +121,14 @@ class FrozenWarmUp(TrainerCallback):
 
 
 def head_first_schedule(
-    args: SmileTrainingArguments, optimizer: torch.optim.Optimizer, steps: int
+    args: SmileTrainingArguments, optimizer: torch.optim.Optimizer, steps: int, head_steps: int
 ) -> torch.optim.lr_scheduler.LambdaLR:
     """A learning rate that rises and falls twice: for the head alone, up to `head_learning_rate`, then for all."""
-    head_steps = round(steps * args.warmup_frozen_epochs / args.num_train_epochs)
     head, whole = (
         get_scheduler(
             args.lr_scheduler_type, optimizer, args.get_warmup_steps(part), part, args.lr_scheduler_kwargs
         ).lr_lambdas[0]
-        for part in (head_steps, steps - head_steps)
+        for part in (max(1, head_steps), steps - head_steps)
     )
     factor = (args.head_learning_rate or 0) / args.learning_rate
     return torch.optim.lr_scheduler.LambdaLR(

@@ -11,7 +11,7 @@ from typing import Any
 
 from hf_smile.errors import SmileError
 from hf_smile.shards.folder import is_sharded
-from hf_smile.training.settings import MOVES_THE_PRIOR
+from hf_smile.training.settings import MOVES_THE_PRIOR, parse_interval
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +51,7 @@ RANGES = {
     "temperature": (0.05, 20),
     "prior_adjustment": (0, 2),
     "num_train_epochs": (-float("inf"), 1e6),  # NaN lies nowhere
+    "max_hours": (0.001, 1e5),
     "shuffle_buffer_size": (1, 1e7),
     "dataloader_num_workers": (0, 1024),
 }
@@ -64,8 +65,12 @@ def _head_only(settings: Settings) -> bool:
     return settings.freeze_backbone
 
 
-def _streamed(settings: Settings) -> bool:
+def _sharded(settings: Settings) -> bool:
     return is_sharded(settings.data_dir)
+
+
+def _streamed(settings: Settings) -> bool:
+    return _sharded(settings) and settings.max_train_samples is None
 
 
 _TO_SHARDS = "when they were written to shards"
@@ -73,15 +78,16 @@ _PUBLISHING = ("hub_strategy", "hub_always_push", "hub_revision")
 _TEXT_ALONE = ("include_num_input_tokens_seen", "average_tokens_across_devices", "use_cache", "length_column_name")
 _HOW_READ = ("label_map", "labels", "image_column", "label_column", "id_column")
 WITHOUT_EFFECT: dict[str, tuple[Callable[[Settings], bool], str]] = {
-    **dict.fromkeys(("logging_steps", "logging_first_step", "eval_steps", "save_steps"), (_always, _PER_EPOCH)),
+    **dict.fromkeys(("logging_steps", "logging_first_step", "eval_steps"), (_always, _PER_EPOCH)),
+    "save_steps": (_always, f"{_PER_EPOCH}; for more of these, set save_every"),
     **dict.fromkeys(("do_train", "do_predict"), (_always, "a run trains, validates and tests")),
     **dict.fromkeys(_PUBLISHING, (_always, "the finished run is published once")),
     **dict.fromkeys(_TEXT_ALONE, (_always, "it is for language models")),
     **dict.fromkeys(("trackio_space_id", "project"), (lambda s: s.report_to in ([], ["none"]), "report_to is none")),
     **dict.fromkeys(("hub_model_id", "hub_private_repo"), (lambda s: s.publish_to is None, "push_to_hub is off")),
-    **dict.fromkeys(("validation_size", "test_size", "group_by"), (_streamed, f"the data were split {_TO_SHARDS}")),
-    **dict.fromkeys(_HOW_READ, (_streamed, f"the annotations were read {_TO_SHARDS}")),
-    "on_bad_image": (_streamed, f"the images were checked {_TO_SHARDS}"),
+    **dict.fromkeys(("validation_size", "test_size", "group_by"), (_sharded, f"the data were split {_TO_SHARDS}")),
+    **dict.fromkeys(_HOW_READ, (_sharded, f"the annotations were read {_TO_SHARDS}")),
+    "on_bad_image": (_sharded, f"the images were checked {_TO_SHARDS}"),
     "dataloader_drop_last": (_streamed, "images from shards are shared out whole"),
     "shuffle_buffer_size": (lambda s: not _streamed(s), "the images are not streamed from shards"),
     "logging_nan_inf_filter": (_always, "a loss that is not finite ends the run"),
@@ -99,10 +105,13 @@ WITHOUT_EFFECT: dict[str, tuple[Callable[[Settings], bool], str]] = {
         "this lr_scheduler_type has no warm-up; constant_with_warmup has",
     ),
     "early_stopping_patience": (
-        lambda s: s.max_steps <= 0 and s.early_stopping_patience >= s.num_train_epochs,
+        lambda s: s.max_steps <= 0 and s.max_hours is None and s.early_stopping_patience >= s.num_train_epochs,
         "the run ends after num_train_epochs, which is no more",
     ),
-    "num_train_epochs": (lambda s: s.max_steps > 0, "max_steps ends the run"),
+    "num_train_epochs": (
+        lambda s: s.max_steps > 0 or s.max_hours is not None,
+        "max_steps or max_hours ends the run",
+    ),
     "job_timeout": (lambda s: not s.job, "there is no job"),
 }
 """Where a setting does nothing, and why. One that differs from its default there is warned about."""
@@ -111,6 +120,10 @@ CONTRADICTORY: dict[str, tuple[Callable[[Settings], bool], str]] = {
     "head_learning_rate": (
         lambda s: s.lr_scheduler_type == "reduce_lr_on_plateau",
         "reduce_lr_on_plateau changes the rate as it goes, and can't be planned twice; leave one of them out",
+    ),
+    "max_hours": (
+        lambda s: s.max_steps > 0 or s.lr_scheduler_type in ("reduce_lr_on_plateau", "greedy"),
+        "a budget needs a learning rate that is planned ahead, and no max_steps",
     ),
     "prior_adjustment": (
         lambda s: s.imbalance in MOVES_THE_PRIOR,
@@ -130,7 +143,7 @@ def check_values(args: Any) -> None:
     """Check each setting on its own.
 
     Raises:
-        SmileError: one is not what `FIXED` and `RANGES` allow.
+        SmileError: one is not what `FIXED` and `RANGES` allow, or is no interval.
     """
     for name, (fixed, reason) in FIXED.items():
         if getattr(args, name) != fixed:
@@ -140,6 +153,8 @@ def check_values(args: Any) -> None:
             raise SmileError(f"report_to is {tracker!r}; it must be {', '.join(TRACKERS)} or none")
         if tracker != "none" and find_spec(tracker) is None:
             raise SmileError(f"report_to is {tracker!r}, which is not installed: pip install {tracker}")
+    if args.save_every is not None:
+        parse_interval(args.save_every)
     for name, (low, high) in RANGES.items():
         value = getattr(args, name)
         if value is not None and not low <= value <= high:

@@ -14,6 +14,7 @@ from hf_smile.errors import SmileModelError
 from hf_smile.labels import LabelSet
 from hf_smile.training.after import Folded
 from hf_smile.training.arguments import SmileTrainingArguments, to_recipe
+from hf_smile.training.budget import Budget
 from hf_smile.training.history import describe_choice, history_table
 from hf_smile.training.resumable import ResumableTrainer
 from hf_smile.training.run_folder import finish_run, mark_finished, start_run
@@ -25,6 +26,7 @@ class RecordedTrainer(ResumableTrainer):
 
     Attributes:
         class_counts: (K,) training images of each class.
+        budget: of a run with `max_hours`.
         evaluated: what was last evaluated with the weights as they are, and the answers, by `metric_key_prefix`.
         folded: what `fold_after_training` has put into the model.
     """
@@ -34,6 +36,7 @@ class RecordedTrainer(ResumableTrainer):
     labels: LabelSet
     augmentation: AugmentationArguments
     class_counts: np.ndarray
+    budget: Budget | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -114,6 +117,8 @@ class RecordedTrainer(ResumableTrainer):
 
         folder = str(self.args.output_dir)
         metrics = finish_run(folder, splits, logits, folded, self.describe_choice())
+        if self.budget is not None:
+            metrics["budget"] = self.budget.reached()
         about = {name: settings[name] for name in ("backbone", "pretrained")}
         write_model_card(folder, metrics, plain_timm="head_hidden_size" not in settings, **about)
         mark_finished(folder, metrics)

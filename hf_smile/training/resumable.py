@@ -8,19 +8,28 @@ import pickle
 import shutil
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainerControl, TrainerState
+from transformers import (
+    EarlyStoppingCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput, rotate_checkpoints
 
 from hf_smile.errors import SmileError, SmileModelError
 from hf_smile.training.checkpoints import UNFINISHED, last_whole_checkpoint, move_into_place, seal
 from hf_smile.training.loading import end_workers, evaluation_loader
+from hf_smile.training.settings import parse_interval
 
 logger = logging.getLogger(__name__)
 
@@ -231,6 +240,37 @@ class ResumableTrainer(Trainer):
             self._maybe_log_save_evaluate(torch.zeros(()), None, self.model, None, 0, None, 0.0)
 
 
+def of_any_process(is_so: bool, args: TrainingArguments) -> bool:
+    """Whether it is so in any process; all of them ask at the same point."""
+    if args.world_size == 1:
+        return is_so
+    found = torch.tensor(int(is_so), device=args.device)
+    torch.distributed.all_reduce(found, torch.distributed.ReduceOp.MAX)
+    return bool(found)
+
+
+class SaveEvery(TrainerCallback):
+    """Saves within epochs too, where the run resumes as well as at their end; see `parse_interval`."""
+
+    def __init__(self, interval: str) -> None:
+        self.interval, self.is_time = parse_interval(interval)
+        self.saved_at = time.monotonic()
+
+    def on_train_begin(self, *_: Any, **kwargs: Any) -> None:
+        self.saved_at = time.monotonic()
+
+    on_save = on_train_begin
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if control.should_training_stop or float(state.epoch or 0).is_integer():
+            return  # what is due at the end of an epoch comes first, and it is saved then
+        if self.is_time:
+            is_due = of_any_process(time.monotonic() - self.saved_at >= self.interval, args)
+        else:
+            is_due = state.global_step % self.interval == 0
+        control.should_save = control.should_save or is_due
+
+
 class _EvaluationStopped(Exception):
     pass
 
@@ -261,11 +301,8 @@ class _Interruption(TrainerCallback):
         self.received = True
 
     def agreed(self) -> bool:
-        """Whether any process got the signal; all of them ask at the same point."""
-        if self.trainer.args.world_size > 1:
-            received = torch.tensor(int(self.received), device=self.trainer.args.device)
-            torch.distributed.all_reduce(received, torch.distributed.ReduceOp.MAX)
-            self.received = bool(received)
+        """Whether any process got the signal."""
+        self.received = of_any_process(self.received, self.trainer.args)
         return self.received
 
     def exit(self) -> SystemExit:

@@ -52,7 +52,7 @@ _AFTER_TRAINING = ("temperature", "prior_adjustment")
 _LENGTH = ("num_train_epochs", "max_steps")
 _OF_THE_MACHINE = {
     *("use_cpu", "data_dir", "corrections", "output_dir", "dataloader_num_workers", "dataloader_prefetch_factor"),
-    *("per_device_eval_batch_size", "save_total_limit"),
+    *("per_device_eval_batch_size", "save_total_limit", "save_every"),
 }
 # A run may be continued for longer, on moved data, or on another machine; what is folded into the model when the
 # training is done may be folded again. All else would make it another run.

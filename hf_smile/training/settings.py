@@ -55,6 +55,7 @@ class TrainingSettings:
         choices=["accuracy", "macro_f1", "balanced_accuracy", "nll", "last"],
     )
     early_stopping_patience: int | None = setting(None, "stop after so many epochs without a better validation metric")
+    save_every: str | None = setting(None, "save within epochs too: every 10min, 1h, or so many steps")
 
     temperature: float | None = setting(None, "divide the saved logits by this; fitted on validation when left out")
     prior_adjustment: float = setting(0.0, "name rare classes more readily: minus this times the log of their share")
@@ -69,7 +70,9 @@ class TrainingSettings:
     head_learning_rate: float | None = setting(None, "highest rate of these first epochs; learning_rate when left out")
 
     seed: int = setting(42, "of the splits and of all that is drawn")
+    seeds: list[int] | None = setting(None, "train once with each of these, in OUTPUT_DIR/SEED; report mean and spread")
     num_train_epochs: float = setting(15, "number of passes over the training images")
+    max_hours: float | None = setting(None, "train as many steps as the run, evaluated and saved, has time for")
     per_device_train_batch_size: int = setting(32, "images per step and device")
     per_device_eval_batch_size: int = setting(64, "images per evaluation step and device")
     learning_rate: float = setting(5e-4, "the highest learning rate")
@@ -120,7 +123,7 @@ OURS = {option.name for group in SETTINGS.values() for option in fields(group)}
 COMMON = {
     *("data_dir", "labels", "test_size", "validation_size", "group_by"),
     *("backbone", "pretrained", "image_size", "output_dir", "overwrite", "seed", "use_cpu"),
-    *("num_train_epochs", "per_device_train_batch_size", "learning_rate", "imbalance", "select_best"),
+    *("num_train_epochs", "max_hours", "per_device_train_batch_size", "learning_rate", "imbalance", "select_best"),
 }
 """What help explains; of the others it gives the names."""
 
@@ -139,6 +142,25 @@ _OTHER_NAMES = {
 }
 OTHER_NAMES = {other: ours for ours, others in _OTHER_NAMES.items() for other in others.split()}
 """What other programs call a setting, where the name that looks most alike is another's."""
+
+
+def parse_interval(text: str) -> tuple[float, bool]:
+    """What `save_every` means.
+
+    Returns:
+        Seconds and True, or steps and False.
+
+    Raises:
+        SmileError: it is neither.
+
+    >>> parse_interval("10min"), parse_interval("200")
+    ((600.0, True), (200.0, False))
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) *(s|min|h)?", text.strip())
+    number, unit = (float(found[1]), found[2]) if found else (0.0, None)
+    if not number or (unit is None and not number.is_integer()):
+        raise SmileError(f"save_every is {text!r}; it must be a time (30s, 10min, 1h) or a number of steps (200)")
+    return number * {"s": 1, "min": 60, "h": 3600, None: 1}[unit], unit is not None
 
 
 def setting_names() -> set[str]:

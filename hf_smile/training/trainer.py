@@ -19,7 +19,7 @@ from timm.data import Mixup
 from timm.utils import ModelEmaV3
 from torch import nn
 from torch.nn import functional as F
-from transformers import EarlyStoppingCallback, EvalPrediction, PreTrainedModel, TrainerCallback, TrainerState
+from transformers import EarlyStoppingCallback, EvalPrediction, PreTrainedModel, TrainerCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import EvalLoopOutput, IntervalStrategy, TrainOutput
 from transformers.utils import SAFE_WEIGHTS_NAME
@@ -32,17 +32,19 @@ from hf_smile.errors import SmileError, SmileModelError
 from hf_smile.evaluation.metric import SmileMetric
 from hf_smile.labels import LabelSet
 from hf_smile.modeling.layers import keep_frozen_in_eval_mode, layer_decay_groups
-from hf_smile.modeling.losses import Loss, training_loss
+from hf_smile.modeling.losses import Loss, soft_targets, training_loss
 from hf_smile.shards.folder import labels_in, shard_files
 from hf_smile.shards.loader import StreamedImages, load_position, save_position
 from hf_smile.shards.stream import ShardBatches
 from hf_smile.training.arguments import SmileTrainingArguments
-from hf_smile.training.callbacks import EpochReport, FrozenWarmUp, head_first_schedule
+from hf_smile.training.budget import Budget
+from hf_smile.training.callbacks import EpochReport, Following, FrozenWarmUp, head_first_schedule
 from hf_smile.training.checkpoints import damage
 from hf_smile.training.history import best_epoch, history_table
 from hf_smile.training.loading import training_loader
 from hf_smile.training.recorded import RecordedTrainer
 from hf_smile.training.reporting import Reporting
+from hf_smile.training.resumable import SaveEvery
 from hf_smile.training.samplers import BalancedSampler, EpochBatches, RepeatedImages
 
 RAW_WEIGHTS = "raw_weights.safetensors"
@@ -119,7 +121,7 @@ class SmileTrainer(RecordedTrainer):
             eval_dataset=None if eval_dataset is None else self.encode(eval_dataset, "validation"),
             processing_class=processing_class,
             compute_metrics=compute_metrics or self._smile_metrics,
-            callbacks=[_Following(self), *callbacks],
+            callbacks=[Following(self), *callbacks],
             optimizers=optimizers,
         )
         self.remove_callback(ProgressCallback)
@@ -127,8 +129,13 @@ class SmileTrainer(RecordedTrainer):
         self.add_callback(EpochReport(args))
         if args.early_stopping_patience is not None:
             self.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
+        if args.save_every is not None:
+            self.add_callback(SaveEvery(args.save_every))
         if args.warmup_frozen_epochs:
             self.add_callback(FrozenWarmUp(model, args.warmup_frozen_epochs))
+        if args.max_hours is not None:
+            self.budget = Budget(self)
+            self.add_callback(self.budget)
         self.ema = self._new_average()
         self.reporting = Reporting(self)
 
@@ -215,12 +222,19 @@ class SmileTrainer(RecordedTrainer):
         return super().create_optimizer(model)
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
-        """With `head_learning_rate`, that of `head_first_schedule`."""
+        """With `head_learning_rate`, that of `head_first_schedule`; with `max_hours`, that of `Budget`."""
         args, optimizer = self.args, optimizer or self.optimizer
-        if self.lr_scheduler is None and args.head_learning_rate is not None and args.warmup_frozen_epochs:
-            assert optimizer is not None
-            self.lr_scheduler = head_first_schedule(args, optimizer, num_training_steps)
+        if self.lr_scheduler is None and optimizer is not None:
+            if self.budget is not None:
+                self.lr_scheduler = self.budget.scheduler(optimizer)
+            elif args.head_learning_rate is not None and args.warmup_frozen_epochs:
+                head_steps = round(num_training_steps * args.warmup_frozen_epochs / args.num_train_epochs)
+                self.lr_scheduler = head_first_schedule(args, optimizer, num_training_steps, head_steps)
         return super().create_scheduler(num_training_steps, optimizer)
+
+    def set_initial_training_values(self, *args: Any, **kwargs: Any) -> Any:
+        values = super().set_initial_training_values(*args, **kwargs)
+        return values if self.budget is None else self.budget.unlimited(values)
 
     def get_train_dataloader(self) -> Any:
         if self.train_dataset is None:
@@ -239,7 +253,7 @@ class SmileTrainer(RecordedTrainer):
         pixel_values = inputs["pixel_values"].contiguous(memory_format=torch.channels_last)
         if model.training:
             keep_frozen_in_eval_mode(model)
-            targets = self._one_hot(labels) if self.mixup is None else self._mix(pixel_values, labels)
+            targets = soft_targets(pixel_values, labels, len(self.labels), self.mixup)
             outputs = model(pixel_values=pixel_values)
             loss = self.training_loss(outputs.logits, targets)
             hits = (outputs.logits.argmax(dim=1) == targets.argmax(dim=1)).sum()
@@ -251,20 +265,6 @@ class SmileTrainer(RecordedTrainer):
             outputs = getattr(plain, "_original_forward", plain)(pixel_values=pixel_values)
             loss = F.cross_entropy(outputs.logits.float(), labels)
         return (loss, outputs) if return_outputs else loss
-
-    def _one_hot(self, labels: torch.Tensor) -> torch.Tensor:
-        return F.one_hot(labels, len(self.labels)).float()
-
-    def _mix(self, pixel_values: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Mix a batch in place, the last of an odd number left out; returns the share of each class, `(N, K)`.
-
-        timm draws from NumPy's generator, which checkpoints hold. Sources: Zhang et al., "mixup", ICLR 2018
-        (https://arxiv.org/abs/1710.09412); Yun et al., "CutMix", ICCV 2019 (https://arxiv.org/abs/1905.04899).
-        """
-        assert self.mixup is not None
-        even = len(labels) // 2 * 2
-        _, targets = self.mixup(pixel_values[:even], labels[:even])
-        return torch.cat([targets, self._one_hot(labels[even:])])
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
         """Evaluate the averaged weights where there are any, in all processes those of the first, which saves them."""
@@ -308,12 +308,16 @@ class SmileTrainer(RecordedTrainer):
             shutil.copymode(folder / "config.json", weights)  # safetensors lets nobody but the owner read
 
     def save_place(self, checkpoint: Path) -> None:
+        if self.budget is not None and self.args.should_save:
+            self.budget.save(checkpoint)
         if isinstance(self.train_dataset, StreamedImages):
             updates, per_update = self.state.global_step, self.args.gradient_accumulation_steps
             batches = updates % ceil(len(self.train_dataset.batches) / per_update) * per_update
             save_position(self.train_dataset, checkpoint, batches, self.args.process_index)
 
     def restore(self, checkpoint: Path) -> None:
+        if self.budget is not None:
+            self.budget.load(checkpoint)
         if isinstance(self.train_dataset, StreamedImages):
             load_position(self.train_dataset, checkpoint, self.args.process_index)
         if self.ema is not None:
@@ -325,17 +329,3 @@ class SmileTrainer(RecordedTrainer):
     def _smile_metrics(self, prediction: EvalPrediction) -> dict[str, float]:
         probabilities = softmax(prediction.predictions.astype(np.float64), axis=1)
         return SmileMetric(self.labels).compute(predictions=probabilities, references=prediction.label_ids)
-
-
-class _Following(TrainerCallback):
-    """Tells the augmentation the epoch, and the average of the weights each step."""
-
-    def __init__(self, trainer: SmileTrainer) -> None:
-        self.trainer = trainer
-
-    def on_epoch_begin(self, args: Any, state: TrainerState, *_: Any, **kwargs: Any) -> None:
-        self.trainer.augment.set_epoch(int(state.epoch or 0))
-
-    def on_step_end(self, args: Any, state: TrainerState, *_: Any, **kwargs: Any) -> None:
-        if self.trainer.ema is not None:
-            self.trainer.ema.update(self.trainer.model, step=state.global_step)

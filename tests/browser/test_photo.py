@@ -112,6 +112,18 @@ def test_on_a_phone_faces_have_a_strip_to_tap_and_numbers_on_the_photo(open_demo
     assert all(re.fullmatch(r"Face \d: .+", name) for name in names)
 
 
+@pytest.mark.parametrize(("width", "height"), [*SIZES, (1000, 760)])
+def test_boxes_lie_on_the_faces(open_demo, width, height):
+    page = open_demo(width, height)
+    take(page, BOTH)
+    photo, picture = (page.locator(part).bounding_box() for part in (".hs-photo", ".hs-photo img"))
+    assert photo == pytest.approx(picture, abs=1)
+    for index in (0, 1):
+        box = page.locator(".hs-photo .hs-face").nth(index).bounding_box()
+        assert box["y"] + box["height"] <= picture["y"] + picture["height"]
+        assert box["width"] == pytest.approx(box["height"], rel=0.1)  # squares, as the detector gives them
+
+
 def test_nothing_moves_when_the_verdict_comes(open_demo, hopper):
     for width, height in SIZES:
         page = open_demo(width, height)

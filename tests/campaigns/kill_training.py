@@ -3,6 +3,7 @@
 Half of the runs load their images in a process of their own, which gets the signal too.
 
     python tests/campaigns/kill_training.py --kills 30
+    python tests/campaigns/kill_training.py --kills 10 --streamed --save_every 2s --signal SIGKILL
 
 One process imports what a run needs, once, and forks for every run. From there on it is the script as a user runs it.
 """
@@ -49,6 +50,9 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=30, metavar="N", help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="of the moments (default: %(default)s)")
+    parser.add_argument("--streamed", action="store_true", help="train from shards")
+    parser.add_argument("--save_every", metavar="10min|200", help="as of `hf-smile train`")
+    parser.add_argument("--signal", choices=("SIGKILL", "SIGTERM"), help="default: in turn")
     parser.add_argument("--train_size", type=int, default=320, metavar="N", help="faces to draw (default: %(default)s)")
     return parser.parse_args()
 
@@ -58,15 +62,22 @@ def main() -> None:
     os.environ["HF_HUB_OFFLINE"] = "1"
     with tempfile.TemporaryDirectory() as folder:
         os.environ["HF_HOME"] = folder
-        campaign(Path(folder), args.kills, args.seed, args.train_size)
+        campaign(Path(folder), args)
 
 
-def campaign(folder: Path, kills: int, seed: int, train_size: int) -> None:
+def campaign(folder: Path, args: argparse.Namespace) -> None:
     from hf_smile.data.sample import draw_sample_dataset
+    from hf_smile.shards.write import Sharding, write_shards
 
     for name in IMPORTED:
         importlib.import_module(name)
-    data = draw_sample_dataset(folder / "data", train_size=train_size, test_size=60, size=64)
+    data = draw_sample_dataset(folder / "data", train_size=args.train_size, test_size=60, size=64)
+    if args.streamed:
+        SETTINGS[SETTINGS.index("oversample")] = "class_weights"
+        SETTINGS.extend(("--shuffle_buffer_size", "50"))
+        write_shards(data, folder / "shards", Sharding(images_per_shard=40))
+        data = folder / "shards"
+    often = ("--save_every", args.save_every) if args.save_every else ()
     warm = folder / "warm"  # fills the cache of the data, so that all the later runs take as long
     if code := wait_for(start(data, warm, "--max_steps", "1")):
         raise SmileError(f"the run can't even be started (exit code {code}):\n{(folder / 'warm.log').read_text()}")
@@ -75,11 +86,12 @@ def campaign(folder: Path, kills: int, seed: int, train_size: int) -> None:
     seconds = time.perf_counter() - begin
     print(f"undisturbed: {seconds:.1f} s\nkill  signal   workers  after s  exit  took s  resumes from      the same")
 
-    rng = random.Random(seed)
+    rng = random.Random(args.seed)
     wrong = 0
-    for kill in tqdm(range(1, kills + 1), desc="Kills", unit=" runs"):
+    for kill in tqdm(range(1, args.kills + 1), desc="Kills", unit=" runs"):
         run, chosen = folder / f"run_{kill}", (signal.SIGKILL, signal.SIGTERM)[kill % 2]
-        workers = "--dataloader_num_workers", str(kill // 2 % 2)
+        chosen = signal.Signals[args.signal] if args.signal else chosen
+        workers = "--dataloader_num_workers", str(kill // 2 % 2), *often
         while True:
             child, after = start(data, run, *workers), rng.uniform(0, seconds)
             time.sleep(after)
@@ -101,7 +113,7 @@ def campaign(folder: Path, kills: int, seed: int, train_size: int) -> None:
         tqdm.write(
             f"{kill:>4}  {chosen.name}  {workers[1]:>7}  {after:>7.2f}  {code:>4}  {took:>6.2f}  {origin:<16}  {same}"
         )
-    print(f"{kills} kills, {kills - wrong} of the runs ended as the undisturbed one, {wrong} did not")
+    print(f"{args.kills} kills, {args.kills - wrong} of the runs ended as the undisturbed one, {wrong} did not")
     if wrong:
         sys.exit(1)
 

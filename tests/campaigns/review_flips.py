@@ -1,6 +1,7 @@
 """Labels changed on purpose, reviewed by a client that knows the truth, and what training gains by it.
 
 python tests/campaigns/review_flips.py --backbone timm/tf_efficientnet_lite0.in1k
+python tests/campaigns/review_flips.py --folds 5
 
 Draws faces, changes a tenth of the labels of train, audits them, and answers the first 15 % of the pictures that
 `hf-smile review` shows, over HTTP as the page does. Then it trains three times by the recipe of the quick start: on the
@@ -26,6 +27,7 @@ from hf_smile.labels import LABEL_NAMES
 from hf_smile.review.session import LABEL_KEYS
 
 ROOT = Path(__file__).parents[2]
+RECIPE = "recipes/quickstart.yaml"
 FLIPPED, LOOKED_AT = 0.10, 0.15
 
 
@@ -71,6 +73,7 @@ def review(url: str, truth: dict[str, str], count: int) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backbone", default="timm/tf_efficientnet_lite0.in1k", help="of the audit (%(default)s)")
+    parser.add_argument("--folds", help="audit with so many models of the recipe in place of the backbone")
     parser.add_argument("--output_dir", type=Path, default=Path("outputs/review_flips"), help="(%(default)s)")
     args = parser.parse_args()
     clean, noisy, corrections = (args.output_dir.resolve() / name for name in ("clean", "noisy", "corrections.csv"))
@@ -78,7 +81,8 @@ def main() -> None:
     draw_sample_dataset(clean, seed=1)
     truth, flipped = change_labels(clean, noisy)
     audit = args.output_dir.resolve() / "audit"
-    hf_smile("audit", "--data_dir", noisy, "--output_dir", audit, "--backbone", args.backbone)
+    by = ["--folds", args.folds, "--recipe", RECIPE] if args.folds else ["--backbone", args.backbone]
+    hf_smile("audit", "--data_dir", noisy, "--output_dir", audit, *by)
     command = ["review", "--data_dir", noisy, "--audit", audit, "--output", corrections, "--reviewer", "truth"]
     server = subprocess.Popen([sys.executable, "-m", "hf_smile", *map(str, command)], cwd=ROOT, stdout=-1, text=True)
     try:
@@ -96,7 +100,7 @@ def main() -> None:
         "corrected labels": [noisy, "--corrections", corrections],
     }.items():
         folder = args.output_dir.resolve() / name.replace(" ", "_")
-        hf_smile("train", "recipes/quickstart.yaml", "--output_dir", folder, "--data_dir", *data)
+        hf_smile("train", RECIPE, "--output_dir", folder, "--data_dir", *data)
         accuracy[name] = json.loads((folder / "test_metrics.json").read_text())["accuracy"]
     print("\n".join(f"{name}: test accuracy {value:.4f}" for name, value in accuracy.items()))
     assert found >= 0.8 and accuracy["corrected labels"] >= accuracy["true labels"] - 0.01

@@ -4,7 +4,15 @@ import datasets
 import numpy as np
 import pytest
 
-from hf_smile.data.splits import check_groups, column_of, describe, grouped_rows, hold_out, split_of
+from hf_smile.data.splits import (
+    check_groups,
+    column_of,
+    describe,
+    grouped_rows,
+    hold_out,
+    split_of,
+    stratified_rows,
+)
 from hf_smile.errors import SmileDataError
 
 
@@ -73,3 +81,12 @@ def test_groups_on_both_sides_of_a_split_of_the_users_are_refused():
     with pytest.raises(SmileDataError, match=r"1 values? of 'person' .* in train and in test, for example 'bob'"):
         check_groups(splits, "person")
     check_groups(datasets.DatasetDict(train=rows(["ann"]), test=rows(["bob"])), "person")
+
+
+@pytest.mark.parametrize(("count", "sizes"), [(3, [1, 1, 1]), (12, [8, 3, 1]), (60, [45, 12, 3]), (100, [75, 20, 5])])
+def test_a_few_rows_have_every_class_and_its_share(count, sizes):
+    labels = np.repeat([0, 1, 2], [75, 20, 5])
+    rows = stratified_rows(labels, count, seed=3)
+    assert np.bincount(labels[rows]).tolist() == sizes and len(set(rows)) == count
+    assert set(stratified_rows(labels, 2, seed=3)) < set(rows)
+    assert count == 100 or rows.tolist() != stratified_rows(labels, count, seed=4).tolist()

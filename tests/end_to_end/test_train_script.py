@@ -203,6 +203,17 @@ def test_a_run_on_all_of_train_chooses_nothing(sample_dir, tmp_path):
     assert json.loads((tmp_path / "test_metrics.json").read_text())["accuracy"] > 0
 
 
+def test_a_first_try_on_a_few_images_is_marked_as_one(sample_dir, tmp_path):
+    words = [*TINY, "--data_dir", sample_dir, "--num_train_epochs", "1", "--output_dir", tmp_path]
+    done = run(*words, "--max_train_samples", "24")
+    assert done.returncode == 0, done.stderr
+    assert "train: 24 images, validation: 10 images, test: 32 images" in done.stdout
+    assert "**A first try**: it was trained on at most 24 images" in (tmp_path / "README.md").read_text()
+    assert (tmp_path / "splits.csv").read_text().count(",train,") == 24
+    another = run(*words, "--max_train_samples", "25")
+    assert another.returncode == 2 and "max_train_samples 24 -> 25" in another.stderr
+
+
 def test_real_data_and_a_pretrained_backbone_start(real_data, real_backbone, tmp_path):
     """A few steps of the recipe meant for them."""
     words = ["recipes/efficientnet_lite0.yaml", "--data_dir", real_data, "--backbone", real_backbone, "--use_cpu"]

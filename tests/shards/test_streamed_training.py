@@ -5,6 +5,7 @@ import multiprocessing
 import subprocess
 import time
 
+import datasets
 import pytest
 import torch
 from transformers import TrainerCallback
@@ -86,3 +87,12 @@ def test_told_to_stop_it_saves_although_loading_processes_were_told_too(shards, 
 def test_oversampling_needs_all_images_at_hand(shards, tmp_path):
     with pytest.raises(SmileError, match="choose class_weights"):
         make_trainer(shards, tmp_path, imbalance="oversample")
+
+
+def test_a_few_images_come_from_the_first_shards_alone(shards, monkeypatch):
+    whole = load_shards(shards)["train"]
+    read, load = [], datasets.load_dataset
+    monkeypatch.setattr(datasets, "load_dataset", lambda *a, **o: read.append(o["data_files"]) or load(*a, **o))
+    few = load_shards(shards, max_train_samples=18)["train"]
+    assert len(read[0]["train"]) < len(list((shards / "train").glob("*.parquet")))
+    assert len(few) == 18 and set(few["image_id"]) < set(whole["image_id"]) and set(few["label"]) == {0, 1, 2}

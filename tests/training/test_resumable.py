@@ -7,6 +7,7 @@ import resource
 import signal
 import subprocess
 import time
+from types import SimpleNamespace
 
 import datasets
 import pytest
@@ -17,7 +18,7 @@ from transformers import TrainerCallback
 from hf_smile.data.dataset import load_smile_dataset
 from hf_smile.errors import SmileError, SmileModelError
 from hf_smile.modeling import build_model
-from hf_smile.training import callbacks
+from hf_smile.training import callbacks, resumable
 from hf_smile.training.arguments import SmileTrainingArguments
 from hf_smile.training.checkpoints import UNFINISHED, clear_of_disk_errors, damage, last_whole_checkpoint, seal
 from hf_smile.training.history import history_table
@@ -106,6 +107,62 @@ def test_a_run_that_was_told_to_stop_ends_as_one_left_alone(
     again = new_trainer(splits, tmp_path, **EVERYTHING)
     again.train(resume_from_checkpoint=str(checkpoint))
     assert outcome(again) == undisturbed
+
+
+class Killed(Exception):
+    """Ends a run as SIGKILL does: nothing is saved at its end."""
+
+
+def kill() -> None:
+    raise Killed
+
+
+@pytest.fixture
+def a_second_a_step(monkeypatch):
+    """A clock by which every training step takes a second."""
+    now = [0.0]
+    step = SmileTrainer.training_step
+
+    def timed(*args):
+        now[0] += 1
+        return step(*args)
+
+    monkeypatch.setattr(SmileTrainer, "training_step", timed)
+    monkeypatch.setattr(resumable, "time", SimpleNamespace(monotonic=lambda: now[0]))
+
+
+@pytest.mark.parametrize(
+    ("save_every", "killed_at", "resumes_from"), [("3", 4, 3), ("3", 8, 6), ("2s", 4, 4), ("0.05min", 9, 8)]
+)
+def test_killed_between_two_regular_saves_it_ends_as_one_left_alone(
+    splits, undisturbed, a_second_a_step, tmp_path, save_every, killed_at, resumes_from
+):
+    trainer = new_trainer(splits, tmp_path, save_every=save_every, **EVERYTHING)
+    trainer.add_callback(At(killed_at, "on_step_begin", kill))
+    with pytest.raises(Killed):
+        trainer.train()
+    checkpoint = last_whole_checkpoint(tmp_path)
+    assert checkpoint.name == f"checkpoint-{resumes_from}"
+    again = new_trainer(splits, tmp_path, save_every=save_every, **EVERYTHING)
+    again.train(resume_from_checkpoint=str(checkpoint))
+    assert outcome(again) == undisturbed
+
+
+def test_regular_saves_change_nothing(splits, undisturbed, tmp_path):
+    trainer = new_trainer(splits, tmp_path, save_every="1", **EVERYTHING)
+    saved = []
+    trainer.add_callback(Saves(saved))
+    trainer.train()
+    assert outcome(trainer) == undisturbed
+    assert saved == [*range(1, 2 * STEPS_AN_EPOCH + 1)]  # once at the end of an epoch
+
+
+class Saves(TrainerCallback):
+    def __init__(self, steps: list[int]) -> None:
+        self.steps = steps
+
+    def on_save(self, args, state, control, **kwargs):
+        self.steps.append(state.global_step)
 
 
 def send_sigterm_to_the_whole_job() -> None:

@@ -38,6 +38,7 @@ def train(shards, output_dir, streamed, stop=False, checkpoint=None):
         mixup=0.2,
         use_cpu=True,
         disable_tqdm=True,
+        save_every="0.001s" if stop else None,  # at every step, as the processes agree on the time
     )
     assert args.world_size == 2 and torch.distributed.get_backend() == "gloo"
     with args.main_process_first():

@@ -1,0 +1,53 @@
+"""One card of runs that differ in their seed alone: mean and spread of every metric."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+from huggingface_hub import ModelCard, ModelCardData
+
+from hf_smile.evaluation.numbers import markdown_table, number
+from hf_smile.hub.card_sections import reach_section, recipe_section
+from hf_smile.hub.finished_run import read_metrics, read_recipe
+
+
+def write_seeds_card(output_dir: str | Path, seeds: Sequence[int]) -> str:
+    """Write `README.md` and `seeds.csv` (a row a seed, a column a metric) to the folder of the runs.
+
+    Args:
+        output_dir: with the finished run of each seed in `<seed>`.
+        seeds: of the runs.
+
+    Returns:
+        The table of the card, in Markdown: every metric on the test split, its mean, and its standard deviation over
+        the seeds.
+
+    Raises:
+        SmileModelError: a folder holds no finished run.
+
+    >>> print(write_seeds_card("outputs/model", [1, 2, 3]))  # doctest: +SKIP
+    """
+    folder = Path(output_dir)
+    found = [read_metrics(folder / str(seed)) for seed in seeds]
+    numbers = [{name: value for name, value in metrics.items() if not isinstance(value, dict)} for metrics in found]
+    scores = pd.DataFrame(numbers, index=pd.Index(seeds, name="seed"), dtype=float)
+    rows = [
+        [name.replace("_", " "), number(column.mean(), 4), number(column.std(), 4), *(number(v, 4) for v in column)]
+        for name, column in scores.items()
+    ]
+    table = markdown_table(["", "mean", "spread", *(f"seed {seed}" for seed in seeds)], rows)
+    recipe = read_recipe(folder / str(seeds[0]))
+    card = ModelCard.from_template(
+        ModelCardData(library_name="transformers", pipeline_tag="image-classification", tags=["timm", "face", "smile"]),
+        template_path=str(Path(__file__).with_suffix(".md")),
+        title=folder.resolve().name,
+        seeds=seeds,
+        table=table,
+        reach=reach_section(recipe, None),
+        recipe=recipe_section({name: value for name, value in recipe.items() if name != "seed"}),
+    )
+    scores.to_csv(folder / "seeds.csv")
+    card.save(folder / "README.md")
+    return table
