@@ -58,7 +58,8 @@ def run(args: argparse.Namespace) -> None:
     arguments = parse_arguments([*args.words, "--output_dir", str(folder / "best"), "--report_to", "none"])
     data, _, backbone, training = arguments
     recipe, start = to_recipe(arguments), searched(arguments)
-    training.output_dir, training.checkpoint_to = str(folder / "trial"), None  # of the one at hand
+    training.output_dir = str(folder / "trial")  # of the one at hand
+    training.checkpoint_to = training.save_every = training.max_hours = None
     if training.world_size > 1:
         raise SmileError("a search runs in one process; start it without a launcher")
     refuse_data_folder(folder, data.data_dir, replaces="study.db")

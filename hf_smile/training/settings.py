@@ -199,6 +199,20 @@ def read_words(argv: Sequence[str]) -> list[str]:
     return (_read_recipe(recipe) if recipe is not None else []) + words
 
 
+def without(words: Iterable[str], *names: str) -> list[str]:
+    """The words of `read_words` without some settings and their values.
+
+    >>> without(["--seeds", "1", "2", "--mixup", "0.2"], "seeds")
+    ['--mixup', '0.2']
+    """
+    kept, is_kept = [], True
+    for word in words:
+        if word.startswith("--"):
+            is_kept = word[2:].partition("=")[0].replace("-", "_") not in names
+        kept += [word] * is_kept
+    return kept
+
+
 def _check_names(names: Iterable[str], where: str) -> None:
     known = setting_names()
     messages = []
