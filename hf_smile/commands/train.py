@@ -79,6 +79,7 @@ def run_seeds(runs: Seeds) -> None:
 def run_once(arguments: Arguments) -> None:
     from hf_smile.data.corrections import digest_of
     from hf_smile.data.layouts import refuse_data_folder
+    from hf_smile.hub.checkpoints import fetch_run
     from hf_smile.hub.connection import check_login
     from hf_smile.training.after import fold_after_training
     from hf_smile.training.arguments import to_recipe
@@ -101,6 +102,8 @@ def run_once(arguments: Arguments) -> None:
             publish(args)
         return
     with args.main_process_first(desc="opening the run"):
+        if args.checkpoint_to and not args.overwrite:
+            fetch_run(args.checkpoint_to, args.output_dir)
         checkpoint = open_run(args.output_dir, recipe, args.overwrite)
         splits = load_splits(data, args)
     trainer = make_trainer(arguments, splits)
@@ -168,6 +171,7 @@ def make_trainer(arguments: Arguments, splits: DatasetDict) -> SmileTrainer:
     from hf_smile.data.rows import labels_of
     from hf_smile.data.splits import describe
     from hf_smile.errors import SmileError
+    from hf_smile.hub.checkpoints import CheckpointUploads
     from hf_smile.modeling import build_model
     from hf_smile.modeling.backbone import parameter_table, parameter_totals
     from hf_smile.modeling.calibrate import require_output_layer
@@ -193,6 +197,8 @@ def make_trainer(arguments: Arguments, splits: DatasetDict) -> SmileTrainer:
     try:
         train = data.data_dir if streamed else splits["train"]
         trainer = SmileTrainer(model, args, train, splits.get("validation"), augmentation=augmentation)
+        if args.checkpoint_to:
+            trainer.add_callback(CheckpointUploads(args.checkpoint_to, args.output_dir))
     except (ValueError, RuntimeError, ImportError) as error:  # a setting that transformers checks only here
         raise SmileError(str(error)) from None
     if args.process_index == 0:

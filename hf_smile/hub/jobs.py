@@ -19,14 +19,14 @@ from huggingface_hub.errors import HTTPError
 from hf_smile.errors import SmileError, first_line
 from hf_smile.hub.connection import check_repo_id, connect, hub_errors, is_transient, retry
 from hf_smile.training.parser import SettingsParser
-from hf_smile.training.settings import SETTINGS, read_words
+from hf_smile.training.settings import SETTINGS, read_words, without
 from hf_smile.utils.console import visible
 from hf_smile.utils.hub_id import missing_folder
 from hf_smile.utils.shipped import shipped
 
 logger = logging.getLogger(__name__)
 
-_FOR_THIS_MACHINE = ("job", "job_timeout", "dry_run")
+_FOR_THIS_MACHINE = ("job", "job_timeout", "dry_run", "no_dry_run")
 _SENT = (".py", ".md", ".typed")
 
 
@@ -55,6 +55,8 @@ class Job:
         check_repo_id(self.training.hub_model_id)
         if not re.fullmatch(r"\d+(\.\d+)?[smhd]?", self.training.job_timeout):
             raise SmileError(f"job_timeout is {self.training.job_timeout!r}; it is a time such as 45m or 2h")
+        if self.training.seeds is not None:
+            raise SmileError("a job trains and publishes one model; leave out --seeds, or start a job for each --seed")
         if self.training.report_to != "none":
             raise SmileError(f"{self.training.report_to} is not installed on the hired machine; leave out --report_to")
         if data.corrections:
@@ -99,12 +101,13 @@ class Job:
         logger.info("%s, $%.4g a %s", machine.pretty_name, machine.unit_cost_usd, machine.unit_label)
 
     def _send(self, api: HfApi, token: str) -> JobInfo:
+        words = [*without(self.words, *_FOR_THIS_MACHINE), "--disable_tqdm", "true"]
         with tempfile.TemporaryDirectory() as folder, hub_errors(f"--job {self.flavor}"):
             try:
                 return api.run_uv_job(
                     str(shipped("recipes") / "jobs" / "train.py"),
                     script_args=[str(pack_code(Path(folder)))],
-                    env={"HF_SMILE_WORDS": json.dumps(self._words_there())},
+                    env={"HF_SMILE_WORDS": json.dumps(words)},
                     secrets={"HF_TOKEN": token},
                     flavor=self.flavor,
                     timeout=self.training.job_timeout,
@@ -116,15 +119,6 @@ class Job:
                     f"the Hub did not say whether the job runs ({first_line(error)}). Look at "
                     f"{constants.ENDPOINT}/settings/jobs before you try again"
                 ) from None
-
-    def _words_there(self) -> list[str]:
-        kept, is_kept = [], True
-        for word in self.words:
-            if word.startswith("--"):
-                name = word.removeprefix("--").partition("=")[0].replace("-", "_")
-                is_kept = name.removeprefix("no_") not in _FOR_THIS_MACHINE
-            kept += [word] * is_kept
-        return [*kept, "--disable_tqdm", "true"]
 
 
 class _Unsent(HfApi):

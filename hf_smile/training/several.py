@@ -11,7 +11,7 @@ from typing import NamedTuple
 from hf_smile.errors import SmileError
 from hf_smile.training.arguments import Arguments, parse_arguments, to_recipe
 from hf_smile.training.run_folder import RECIPE, is_finished
-from hf_smile.training.settings import read_words
+from hf_smile.training.settings import read_words, without
 
 SEEDS_TABLE = "seeds.csv"
 
@@ -47,19 +47,11 @@ def plan_seeds(words: Sequence[str]) -> Seeds:
         raise SmileError("--seeds starts the runs by itself, with `accelerate launch`; leave out the launcher")
     if args.publish_to:
         raise SmileError("push_to_hub would publish one seed over the other; choose one: hf-smile push model")
+    if args.checkpoint_to:
+        raise SmileError("the seeds would write over each other's checkpoints on the Hub; leave out --checkpoint_to")
     if (folder / RECIPE).exists() or ((folder / "README.md").exists() and not (folder / SEEDS_TABLE).exists()):
         raise SmileError(f"{folder} holds a run or another card; name another --output_dir for the seeds")
-    return Seeds(_without(read_words(words), "seeds"), seeds, folder)
-
-
-def _without(words: Sequence[str], name: str) -> list[str]:
-    kept, is_kept = [], True
-    for word in words:
-        if word.startswith("--"):
-            is_kept = word[2:].partition("=")[0].replace("-", "_") != name
-        if is_kept:
-            kept.append(word)
-    return kept
+    return Seeds(without(read_words(words), "seeds"), seeds, folder)
 
 
 def train_in(folder: Path, words: Sequence[str], with_test: bool = True) -> Arguments:
