@@ -222,4 +222,5 @@ def live_tab(engine: Engine) -> None:
 
     camera = gr.HTML(views.CAMERA, js_on_load="hs.camera(element, trigger)", elem_id="live")
     answer = gr.HTML(js_on_load="hs.answer(element, watch)", elem_id="live-answer")
-    camera.input(look, None, answer, show_progress="hidden", **_LIVE, **_FROM_PAGE)
+    # Else Gradio drops a frame that is sent while it is still putting the last answer on the page.
+    camera.input(look, None, answer, show_progress="hidden", trigger_mode="multiple", **_LIVE, **_FROM_PAGE)

@@ -249,13 +249,16 @@ def _import_cv2() -> Any:
 
 
 def _fetch_yunet() -> Path:
-    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
+    from huggingface_hub.errors import HTTPError
 
     if isinstance(cached := try_to_load_from_cache(YUNET_REPO, YUNET_FILE), str):
         return Path(cached)  # without asking the Hub
     try:
+        # Asked once, because the download alone tries again for half a minute where there is no Hub.
+        get_hf_file_metadata(hf_hub_url(YUNET_REPO, YUNET_FILE), timeout=10)
         return Path(hf_hub_download(YUNET_REPO, YUNET_FILE))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, HTTPError) as error:
         raise SmileModelError(
             f"YuNet's weights could not be fetched from the Hub ({first_line(error)}); give their file "
             f"({YUNET_FILE} of {YUNET_REPO}) as the detector, or haar, which needs no download"

@@ -7,12 +7,34 @@ from functools import partial
 
 import numpy as np
 import torch
+from timm.data.mixup import Mixup
 from torch.nn import functional as F
 
 from hf_smile.evaluation.decision import prior_shift
 
 Penalty = Callable[[torch.Tensor], torch.Tensor]
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+def soft_targets(
+    pixel_values: torch.Tensor, label_ids: torch.Tensor, n_classes: int, mixup: Mixup | None = None
+) -> torch.Tensor:
+    """The share of each class in each image, (N, n_classes). With `mixup` the images are mixed in place, in pairs.
+
+    The last of an odd number is not mixed. timm draws from NumPy's generator, which checkpoints hold. Sources: Zhang et
+    al., "mixup", ICLR 2018 (https://arxiv.org/abs/1710.09412); Yun et al., "CutMix", ICCV 2019
+    (https://arxiv.org/abs/1905.04899).
+
+    >>> soft_targets(torch.zeros(2, 3, 4, 4), torch.tensor([0, 2]), 3)
+    tensor([[1., 0., 0.],
+            [0., 0., 1.]])
+    """
+    one_hot = F.one_hot(label_ids, n_classes).float()
+    if mixup is None:
+        return one_hot
+    even = len(label_ids) // 2 * 2
+    _, mixed = mixup(pixel_values[:even], label_ids[:even])
+    return torch.cat([mixed, one_hot[even:]])
 
 
 def focal(log_p: torch.Tensor, gamma: float = 2.0) -> torch.Tensor:

@@ -32,7 +32,7 @@ from hf_smile.errors import SmileError, SmileModelError
 from hf_smile.evaluation.metric import SmileMetric
 from hf_smile.labels import LabelSet
 from hf_smile.modeling.layers import keep_frozen_in_eval_mode, layer_decay_groups
-from hf_smile.modeling.losses import Loss, training_loss
+from hf_smile.modeling.losses import Loss, soft_targets, training_loss
 from hf_smile.shards.folder import labels_in, shard_files
 from hf_smile.shards.loader import StreamedImages, load_position, save_position
 from hf_smile.shards.stream import ShardBatches
@@ -253,7 +253,7 @@ class SmileTrainer(RecordedTrainer):
         pixel_values = inputs["pixel_values"].contiguous(memory_format=torch.channels_last)
         if model.training:
             keep_frozen_in_eval_mode(model)
-            targets = self._one_hot(labels) if self.mixup is None else self._mix(pixel_values, labels)
+            targets = soft_targets(pixel_values, labels, len(self.labels), self.mixup)
             outputs = model(pixel_values=pixel_values)
             loss = self.training_loss(outputs.logits, targets)
             hits = (outputs.logits.argmax(dim=1) == targets.argmax(dim=1)).sum()
@@ -265,20 +265,6 @@ class SmileTrainer(RecordedTrainer):
             outputs = getattr(plain, "_original_forward", plain)(pixel_values=pixel_values)
             loss = F.cross_entropy(outputs.logits.float(), labels)
         return (loss, outputs) if return_outputs else loss
-
-    def _one_hot(self, labels: torch.Tensor) -> torch.Tensor:
-        return F.one_hot(labels, len(self.labels)).float()
-
-    def _mix(self, pixel_values: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Mix a batch in place, the last of an odd number left out; returns the share of each class, `(N, K)`.
-
-        timm draws from NumPy's generator, which checkpoints hold. Sources: Zhang et al., "mixup", ICLR 2018
-        (https://arxiv.org/abs/1710.09412); Yun et al., "CutMix", ICCV 2019 (https://arxiv.org/abs/1905.04899).
-        """
-        assert self.mixup is not None
-        even = len(labels) // 2 * 2
-        _, targets = self.mixup(pixel_values[:even], labels[:even])
-        return torch.cat([targets, self._one_hot(labels[even:])])
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
         """Evaluate the averaged weights where there are any, in all processes those of the first, which saves them."""

@@ -132,7 +132,9 @@ def test_the_camera_is_looked_at_frame_by_frame_until_it_is_out_of_sight(open_de
     page.on("request", lambda asking: calls.append(asking.url) if asking.method == "POST" else None)
     page.get_by_role("tab", name="Live", exact=True).click()
     page.get_by_role("button", name="Start the camera").click()
-    page.wait_for_function("document.querySelector('#live-answer [data-number]')?.dataset.number >= 3")
+    page.wait_for_function("document.querySelector('#live-answer [data-number]')?.dataset.number >= 6")
+    number = int(page.locator("#live-answer [data-number]").get_attribute("data-number"))
+    assert len([url for url in calls if "/queue/join" in url]) >= number  # each frame was sent, none was lost
     assert read(page, ".hs-lines")
     assert not [url for url in calls if "/upload" in url]  # which would write frames to disk
     page.get_by_role("tab", name="Photo", exact=True).click()

@@ -257,6 +257,18 @@ def test_yunet_finds_the_real_face_crops_and_keeps_them_nearly_whole(yunet, real
     assert len(crops) >= 100 and len(shares) / len(crops) > 0.9 and np.median(shares) > 0.9
 
 
+def test_a_hub_that_can_not_be_reached_is_asked_once(monkeypatch):
+    from huggingface_hub.errors import HTTPError
+
+    def unreachable(*_, **__):
+        raise HTTPError("no connection")
+
+    monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", unreachable)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *_: pytest.fail("asked again"))
+    with pytest.raises(SmileModelError, match="no connection"):
+        make_detector("yunet")
+
+
 def test_auto_is_yunet_from_the_cache_and_else_haar_with_a_word(yunet, tmp_path, monkeypatch, caplog):
     assert isinstance(make_detector("auto"), HaarDetector)  # the tests are offline
     assert "Haar" in caplog.text and len(caplog.records) == 1

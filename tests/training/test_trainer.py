@@ -15,6 +15,7 @@ from transformers import AutoModelForImageClassification
 from hf_smile.data.dataset import load_smile_dataset
 from hf_smile.errors import SmileError
 from hf_smile.modeling import build_model
+from hf_smile.modeling.losses import soft_targets
 from hf_smile.training.arguments import SmileTrainingArguments
 from hf_smile.training.history import best_epoch, history_table
 from hf_smile.training.settings import IMBALANCE
@@ -257,7 +258,7 @@ def test_the_middle_image_of_an_odd_batch_is_not_mixed(make_trainer):
     pixel_values = torch.rand(5, 3, 8, 8)
     before = pixel_values.clone()
     np.random.seed(0)
-    targets = trainer._mix(pixel_values, torch.tensor([0, 1, 2, 2, 1]))
+    targets = soft_targets(pixel_values, torch.tensor([0, 1, 2, 2, 1]), 3, trainer.mixup)
     assert targets.sum(dim=1).tolist() == pytest.approx([1] * 5)
     assert torch.equal(pixel_values[4], before[4]) and targets[4].tolist() == [0, 1, 0]
     share = targets[0, 0].item()  # of the first image; the rest is the fourth
