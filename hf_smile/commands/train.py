@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import fields
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -71,7 +72,7 @@ def run_seeds(runs: Seeds) -> None:
     from hf_smile.training.several import train_in
 
     for seed in runs.seeds:
-        train_in(runs.output_dir / str(seed), [*runs.words, "--seed", str(seed)])
+        train_in(runs.output_dir / str(seed), [*runs.words, "--seed", str(seed)], partial(print, flush=True))
     print(f"\n{write_seeds_card(runs.output_dir, runs.seeds)}")
     print(f"Card and table of all seeds, the models in folders of their own: {runs.output_dir}")
 

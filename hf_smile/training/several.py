@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -54,13 +54,13 @@ def plan_seeds(words: Sequence[str]) -> Seeds:
     return Seeds(without(read_words(words), "seeds"), seeds, folder)
 
 
-def train_in(folder: Path, words: Sequence[str], with_test: bool = True) -> Arguments:
+def train_in(folder: Path, words: Sequence[str], tell: Callable[[str], None]) -> Arguments:
     """Train in that folder, or resume, or find the run finished.
 
     Args:
         folder: of the run.
         words: of `hf-smile train`, but for the folder.
-        with_test: print what the test split says.
+        tell: gets each line that the run prints.
 
     Returns:
         The settings of the run.
@@ -71,15 +71,14 @@ def train_in(folder: Path, words: Sequence[str], with_test: bool = True) -> Argu
     words = [*words, "--output_dir", str(folder)]
     arguments = parse_arguments(words)
     if is_finished(folder, to_recipe(arguments)):
-        print(f"{folder} is finished already", flush=True)
+        tell(f"{folder} is finished already")
         return arguments
-    print(f"{folder}: fine-tuning", flush=True)
+    tell(f"{folder}: fine-tuning")
     launch = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--quiet", "-m", "hf_smile"]
     run = subprocess.Popen([*launch, "train", *words], stdout=subprocess.PIPE, text=True)
     assert run.stdout is not None
     for line in run.stdout:
-        if with_test or not line.startswith("Test "):  # or one would choose by it
-            print(line, end="", flush=True)
+        tell(line.rstrip("\n"))
     if run.wait():
         raise SmileError(f"{folder}: the run failed; its message is above. Fix it and start again: what is done stays")
     return arguments
