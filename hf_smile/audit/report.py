@@ -27,8 +27,6 @@ NO_FILES = (
     "the images are rows of a saved data set, which CSV files can't name; write them to a folder with "
     "hf-smile prepare --export_imagefolder DIR, and audit that one"
 )
-OF_EACH_IMAGE = ("probe_predictions.csv", "fold_predictions.csv")
-"""What the linear probe says of each image, or what fine-tuned models do."""
 SIGNIFICANT = 0.01
 """p-value below which images that are alike count as a leak."""
 
@@ -75,11 +73,11 @@ def write_report(audit: Audit, tables: Mapping[str, pd.DataFrame], images: Image
             path = folder / "group_disjoint" / f"{split}.csv"
             write_annotations(pooled[pooled["image_id"].isin(ids)], path, audit.labels)
         link_images(images, folder / "group_disjoint")
-    if audit.probabilities is not None:
-        ids, label_ids = audit.scan["image_id"].tolist(), audit.scan["label"].to_numpy()
-        by_models = audit.summary["labels"]["models"] > 0
-        (folder / OF_EACH_IMAGE[not by_models]).unlink(missing_ok=True)  # of an earlier audit
-        write_predictions(folder / OF_EACH_IMAGE[by_models], ids, label_ids, audit.probabilities, labels=audit.labels)
+    ids, label_ids = audit.scan["image_id"].tolist(), audit.scan["label"].to_numpy()
+    for file, said in (("probe_predictions.csv", audit.probabilities), ("fold_predictions.csv", audit.by_models)):
+        (folder / file).unlink(missing_ok=True)  # of an earlier audit
+        if said is not None:
+            write_predictions(folder / file, ids, label_ids, said, labels=audit.labels)
     plots = plot_audit(audit, folder)
     (folder / "audit.json").write_text(json.dumps(audit.summary, indent=2) + "\n", encoding="utf-8")
     (folder / "audit.md").write_text(_render(audit, list(lists), plots, can_be_listed(images)), encoding="utf-8")

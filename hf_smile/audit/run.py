@@ -69,7 +69,9 @@ class Audit:
     """Of `accuracy_by_similarity`."""
     noise: LabelNoise | None = None
     probabilities: np.ndarray | None = None
-    """(N, K) of the probe, out of fold; None where it could not be fitted, too. Or of models, see `doubt_labels`."""
+    """(N, K) of the probe, out of fold; None where it could not be fitted, too."""
+    by_models: np.ndarray | None = None
+    """(N, K) of fine-tuned models, out of fold; None where none were asked, see `doubt_labels`."""
     neighbours: pd.DataFrame | None = None
     """`image_id`, `neighbour` (the id of an image that is like it) and their `similarity`, the most similar first."""
     by_threshold: pd.DataFrame | None = None
@@ -245,7 +247,7 @@ def doubt_labels(audit: Audit, probabilities: np.ndarray, models: int = 0) -> No
     """Find the labels that out-of-fold probabilities speak against, in place of those that the audit had found.
 
     Args:
-        audit: gets them, `noise` and `summary["labels"]`.
+        audit: gets them (as `by_models` or `probabilities`), `noise` and `summary["labels"]`.
         probabilities: (N, K), a row for each of `audit.scan`.
         models: how many fine-tuned models they are of; 0 for the linear probe.
 
@@ -253,7 +255,10 @@ def doubt_labels(audit: Audit, probabilities: np.ndarray, models: int = 0) -> No
     >>> audit.noise.suspicious.head()  # doctest: +SKIP
     """
     labels = audit.scan["label"].to_numpy()
-    audit.probabilities = probabilities
+    if models:
+        audit.by_models = probabilities
+    else:
+        audit.probabilities = probabilities
     audit.noise = noise = estimate_label_noise(labels, probabilities, audit.labels)
     audit.summary["labels"] = {
         "models": models,

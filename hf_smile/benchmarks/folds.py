@@ -30,7 +30,7 @@ def fold_settings(recipe: str) -> list[str]:
     (True, False)
     """
     settings = to_recipe(parse_arguments([recipe]))
-    of_the_data = {*DATA_SETTINGS, "output_dir"} - {"validation_size"}
+    of_the_data = {*DATA_SETTINGS, "output_dir"} - {"validation_size", "max_train_samples"}
     return to_words({name: value for name, value in settings.items() if name not in of_the_data})
 
 

@@ -15,6 +15,7 @@ import pytest
 from hf_smile.audit.dataset import audit_dataset
 from hf_smile.audit.run import doubt_labels
 from hf_smile.benchmarks import folds
+from hf_smile.commands.main import main
 from hf_smile.data.arguments import DataArguments
 from hf_smile.data.dataset import load_smile_dataset, read_tables
 from hf_smile.data.sample import draw_sample_dataset
@@ -42,8 +43,8 @@ def audit(*words: object) -> subprocess.CompletedProcess:
 
 @pytest.fixture
 def data(tmp_path) -> Path:
-    """42 drawn faces in train and 12 in test, and a file in train that is no image."""
-    folder = draw_sample_dataset(tmp_path / "data", train_size=42, test_size=12, size=64, seed=7)
+    """84 drawn faces in train, 24 in test with a copy of a train image, and a file in train that is not an image."""
+    folder = draw_sample_dataset(tmp_path / "data", train_size=84, test_size=24, size=64, seed=7)
     rows = list(csv.reader((folder / "train.csv").open()))
     shutil.unpack_archive(folder / "happy_images.zip", folder / "images")
     (folder / "happy_images.zip").unlink()
@@ -69,7 +70,7 @@ def test_every_image_is_judged_by_a_model_that_has_not_seen_it(data, tmp_path):
     probability = dict(zip(said.image_ids, said.probabilities.tolist(), strict=True))
     tables, _ = read_tables(DataArguments(str(data)))
     train, test = ({*tables[split]["image_id"]} - {"broken"} for split in ("train", "test"))
-    assert {*probability} == train | test and len(said) == 55
+    assert {*probability} == train | test and len(said) == 109
     first, runs = tables["train"]["image_id"].iloc[0], sorted((out / "folds").iterdir())
     asked: list[str] = []
     for run in runs:
@@ -87,7 +88,7 @@ def test_every_image_is_judged_by_a_model_that_has_not_seen_it(data, tmp_path):
     again = audit(*words, "--leave_out", "0.1")
     assert again.returncode == 0 and again.stdout.count("is finished already") == 2, again.stderr
     assert [(run / "model.safetensors").stat().st_mtime_ns for run in runs] == made
-    suspects = pd.read_csv(out / "suspicious_labels.csv", dtype=str).query("split == 'train'")["image_id"][:4]
+    suspects = pd.read_csv(out / "suspicious_labels.csv", dtype=str).query("split == 'train'")["image_id"][:8]
     loaded = {"on_bad_image": "skip", "bad_image_list": tmp_path / "bad.csv", "validation_size": 0}
     left = load_smile_dataset(data, corrections=out / "leave_out.csv", **loaded)
     assert {*left["train"]["image_id"]} == train - {*suspects} and len(suspects) > 0
@@ -130,7 +131,7 @@ def test_planted_errors_come_first_and_changed_labels_are_judged_again(tmp_path,
     assert not {*runs[:5]} & {*runs[5:]}
 
 
-def test_a_mistake_gets_one_message_and_exit_code_2(data, tmp_path):
+def test_a_mistake_gets_one_message_and_exit_code_2(data, tmp_path, monkeypatch, capsys):
     out, recipe = tmp_path / "out", tmp_path / "recipe.yaml"
     recipe.write_text("epochs: 3\n")
     load_smile_dataset(data, 0, on_bad_image="skip", bad_image_list=tmp_path / "bad.csv").save_to_disk(
@@ -145,7 +146,10 @@ def test_a_mistake_gets_one_message_and_exit_code_2(data, tmp_path):
         (["--data_dir", data, "--leave_out", "1", "--backbone", "b"], "it must lie between 0 and 1"),
         (["--data_dir", data, "--leave_out", "0.1", "--backbone", "b", "--corrections", "c.csv"], "train takes one"),
     ):
-        done = audit(*words, "--output_dir", out)
-        assert done.returncode == 2 and message in done.stderr, done.stderr
-        assert done.stderr.count("error: ") == 1 and "Traceback" not in done.stderr
+        monkeypatch.setattr(sys, "argv", ["hf-smile", "audit", *map(str, words), "--output_dir", str(out)])
+        with pytest.raises(SystemExit) as end:
+            main()
+        stderr = capsys.readouterr().err
+        assert end.value.code == 2 and message in stderr, stderr
+        assert stderr.count("error: ") == 1 and "Traceback" not in stderr
     assert not out.exists()
