@@ -58,6 +58,9 @@ def test_every_command_is_understood(page, monkeypatch):
         job, *rest = words
         assert job in JOBS, words
         rest = [word for word in rest if word != "..."]
+        for at, word in enumerate(rest):  # a recipe of the reader's
+            if word.endswith(".yaml") and not Path(word).exists():
+                rest[at] = "recipes/quickstart.yaml"
         if job == "train":
             parse_training(rest)
         elif rest:
