@@ -81,6 +81,17 @@ def probe_all(
     return pd.DataFrame(facts), pd.DataFrame(rows)
 
 
+def tell(line: str) -> None:
+    """Print a line of a run at once."""
+    print(line, flush=True)
+
+
+def tell_but_test(line: str) -> None:
+    """Likewise, but for what the test split says: one would choose by it."""
+    if not line.startswith("Test "):
+        tell(line)
+
+
 def fine_tune_all(
     backbones: Sequence[str], settings: Sequence[str], seeds: Sequence[int], with_test: bool, output_dir: Path
 ) -> Compared:
@@ -100,7 +111,9 @@ def fine_tune_all(
     for name in backbones:
         for seed in seeds:
             folder = output_dir / Path(name).name / str(seed)
-            arguments = train_in(folder, [*settings, "--backbone", name, "--seed", str(seed)], with_test)
+            arguments = train_in(
+                folder, [*settings, "--backbone", name, "--seed", str(seed)], tell if with_test else tell_but_test
+            )
             for split in ("validation", "test")[: 1 + with_test]:
                 found = read_predictions(folder / f"{split}_predictions.csv")
                 rows.append(_scores(name, seed, split, found.probabilities, found.label_ids, found.labels))

@@ -11,6 +11,7 @@ import pandas as pd
 from hf_smile.audit.labels import divide
 from hf_smile.audit.run import Audit
 from hf_smile.audit.splits import link_images, write_annotations
+from hf_smile.benchmarks.backbones import tell_but_test
 from hf_smile.data.arguments import DATA_SETTINGS
 from hf_smile.data.sources import Images
 from hf_smile.evaluation.predictions import read_predictions
@@ -75,7 +76,7 @@ def fold_probabilities(
             write_annotations(part.drop(columns="digest"), run / "data" / f"{split}.csv", audit.labels)
         link_images(images, run / "data")
         data = ["--data_dir", str(run / "data"), "--labels", *audit.labels]
-        train_in(run, [*settings, *data], with_test=False)
+        train_in(run, [*settings, *data], tell_but_test)
         found = read_predictions(run / "test_predictions.csv")
         probabilities[[row_of[image_id] for image_id in found.image_ids]] = found.probabilities
     return probabilities, len(divided)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import fields
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -63,7 +64,8 @@ def run(arguments: Arguments | Seeds | Job) -> None:
     elif isinstance(arguments, tuple):
         run_once(arguments)
     else:
-        arguments.start()
+        for line in arguments.start():
+            print(line, flush=True)
 
 
 def run_seeds(runs: Seeds) -> None:
@@ -71,7 +73,7 @@ def run_seeds(runs: Seeds) -> None:
     from hf_smile.training.several import train_in
 
     for seed in runs.seeds:
-        train_in(runs.output_dir / str(seed), [*runs.words, "--seed", str(seed)])
+        train_in(runs.output_dir / str(seed), [*runs.words, "--seed", str(seed)], partial(print, flush=True))
     print(f"\n{write_seeds_card(runs.output_dir, runs.seeds)}")
     print(f"Card and table of all seeds, the models in folders of their own: {runs.output_dir}")
 
@@ -79,6 +81,7 @@ def run_seeds(runs: Seeds) -> None:
 def run_once(arguments: Arguments) -> None:
     from hf_smile.data.corrections import digest_of
     from hf_smile.data.layouts import refuse_data_folder
+    from hf_smile.hub.checkpoints import fetch_run
     from hf_smile.hub.connection import check_login
     from hf_smile.training.after import fold_after_training
     from hf_smile.training.arguments import to_recipe
@@ -101,6 +104,8 @@ def run_once(arguments: Arguments) -> None:
             publish(args)
         return
     with args.main_process_first(desc="opening the run"):
+        if args.checkpoint_to and not args.overwrite:
+            fetch_run(args.checkpoint_to, args.output_dir)
         checkpoint = open_run(args.output_dir, recipe, args.overwrite)
         splits = load_splits(data, args)
     trainer = make_trainer(arguments, splits)
@@ -168,6 +173,7 @@ def make_trainer(arguments: Arguments, splits: DatasetDict) -> SmileTrainer:
     from hf_smile.data.rows import labels_of
     from hf_smile.data.splits import describe
     from hf_smile.errors import SmileError
+    from hf_smile.hub.checkpoints import CheckpointUploads
     from hf_smile.modeling import build_model
     from hf_smile.modeling.backbone import parameter_table, parameter_totals
     from hf_smile.modeling.calibrate import require_output_layer
@@ -193,6 +199,8 @@ def make_trainer(arguments: Arguments, splits: DatasetDict) -> SmileTrainer:
     try:
         train = data.data_dir if streamed else splits["train"]
         trainer = SmileTrainer(model, args, train, splits.get("validation"), augmentation=augmentation)
+        if args.checkpoint_to:
+            trainer.add_callback(CheckpointUploads(args.checkpoint_to, args.output_dir))
     except (ValueError, RuntimeError, ImportError) as error:  # a setting that transformers checks only here
         raise SmileError(str(error)) from None
     if args.process_index == 0:

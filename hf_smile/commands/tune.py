@@ -59,6 +59,7 @@ def run(args: argparse.Namespace) -> None:
     data, _, backbone, training = arguments
     recipe, start = to_recipe(arguments), searched(arguments)
     training.output_dir = str(folder / "trial")  # of the one at hand
+    training.checkpoint_to = training.save_every = training.max_hours = None
     if training.world_size > 1:
         raise SmileError("a search runs in one process; start it without a launcher")
     refuse_data_folder(folder, data.data_dir, replaces="study.db")

@@ -7,7 +7,7 @@ import logging
 import re
 import tempfile
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,14 +19,14 @@ from huggingface_hub.errors import HTTPError
 from hf_smile.errors import SmileError, first_line
 from hf_smile.hub.connection import check_repo_id, connect, hub_errors, is_transient, retry
 from hf_smile.training.parser import SettingsParser
-from hf_smile.training.settings import SETTINGS, read_words
+from hf_smile.training.settings import SETTINGS, read_words, without
 from hf_smile.utils.console import visible
 from hf_smile.utils.hub_id import missing_folder
 from hf_smile.utils.shipped import shipped
 
 logger = logging.getLogger(__name__)
 
-_FOR_THIS_MACHINE = ("job", "job_timeout", "dry_run")
+_FOR_THIS_MACHINE = ("job", "job_timeout", "dry_run", "no_dry_run")
 _SENT = (".py", ".md", ".typed")
 
 
@@ -55,6 +55,8 @@ class Job:
         check_repo_id(self.training.hub_model_id)
         if not re.fullmatch(r"\d+(\.\d+)?[smhd]?", self.training.job_timeout):
             raise SmileError(f"job_timeout is {self.training.job_timeout!r}; it is a time such as 45m or 2h")
+        if self.training.seeds is not None:
+            raise SmileError("a job trains and publishes one model; leave out --seeds, or start a job for each --seed")
         if self.training.report_to != "none":
             raise SmileError(f"{self.training.report_to} is not installed on the hired machine; leave out --report_to")
         if data.corrections:
@@ -65,8 +67,8 @@ class Job:
             upload = "hf-smile push model {} OWNER/NAME --private" if is_run else "hf upload OWNER/NAME {} --private"
             _check_is_remote("--backbone", self.backbone, upload)
 
-    def start(self) -> None:
-        """Send it, print its page and follow its log; with `dry_run`, only print what would be sent.
+    def start(self) -> Iterator[str]:
+        """Send it: its page, its log line by line, and where the result is; with `dry_run` only what would be sent.
 
         Raises:
             SmileError: the Hub refuses, has no such machine, data or backbone, or the job fails.
@@ -77,12 +79,12 @@ class Job:
         if self.training.dry_run:
             unsent = _Unsent()
             self._send(unsent, token)
-            print(json.dumps(unsent.request, indent=2))
+            yield json.dumps(unsent.request, indent=2)
             return
         job = self._send(api, token)
-        print(f"The job: {job.url}", flush=True)
-        _follow(api, job, token)
-        print(f"Published: {constants.ENDPOINT}/{self.training.hub_model_id}")
+        yield f"The job: {job.url}"
+        yield from _follow(api, job, token)
+        yield f"Published: {constants.ENDPOINT}/{self.training.hub_model_id}"
 
     def _check_on_the_hub(self, api: HfApi) -> None:
         """Ask whether everything is there; changes nothing."""
@@ -99,12 +101,13 @@ class Job:
         logger.info("%s, $%.4g a %s", machine.pretty_name, machine.unit_cost_usd, machine.unit_label)
 
     def _send(self, api: HfApi, token: str) -> JobInfo:
+        words = [*without(self.words, *_FOR_THIS_MACHINE), "--disable_tqdm", "true"]
         with tempfile.TemporaryDirectory() as folder, hub_errors(f"--job {self.flavor}"):
             try:
                 return api.run_uv_job(
                     str(shipped("recipes") / "jobs" / "train.py"),
                     script_args=[str(pack_code(Path(folder)))],
-                    env={"HF_SMILE_WORDS": json.dumps(self._words_there())},
+                    env={"HF_SMILE_WORDS": json.dumps(words)},
                     secrets={"HF_TOKEN": token},
                     flavor=self.flavor,
                     timeout=self.training.job_timeout,
@@ -116,15 +119,6 @@ class Job:
                     f"the Hub did not say whether the job runs ({first_line(error)}). Look at "
                     f"{constants.ENDPOINT}/settings/jobs before you try again"
                 ) from None
-
-    def _words_there(self) -> list[str]:
-        kept, is_kept = [], True
-        for word in self.words:
-            if word.startswith("--"):
-                name = word.removeprefix("--").partition("=")[0].replace("-", "_")
-                is_kept = name.removeprefix("no_") not in _FOR_THIS_MACHINE
-            kept += [word] * is_kept
-        return [*kept, "--disable_tqdm", "true"]
 
 
 class _Unsent(HfApi):
@@ -164,19 +158,19 @@ def _check_is_remote(option: str, place: str, upload: str) -> None:
         raise SmileError(f"{option} {message}; a job takes what is on the Hub: OWNER/NAME")
 
 
-def _follow(api: HfApi, job: JobInfo, token: str) -> None:
-    """Print the log of a job until it ends.
+def _follow(api: HfApi, job: JobInfo, token: str) -> Iterator[str]:
+    """The log of a job until it ends.
 
     Raises:
         SmileError: it does not end well, or the connection breaks for good.
     """
     try:
-        with hub_errors(f"{job.url} goes on, but its log can't be followed"):
+        with hub_errors(f"{job.url} keeps running, but its log can't be followed"):
             for line in api.fetch_job_logs(job_id=job.id, follow=True):
-                print(visible(line.replace(token, "(secret)")), flush=True)
+                yield visible(line.replace(token, "(secret)"))
             status = retry(lambda: api.inspect_job(job_id=job.id)).status
     except KeyboardInterrupt:
-        print(f"\nThe job goes on; end it with: hf jobs cancel {job.id}")
+        logger.warning("The job keeps running; end it with: hf jobs cancel %s", job.id)
         raise
     if status.stage != JobStage.COMPLETED:
         why = f" ({status.message})" if status.message else ""

@@ -139,7 +139,7 @@ class Budget(TrainerCallback):
         self._done, self._fitted_at = self._progress(step), step
         self.steps = state.max_steps = step + more
         frozen = args.warmup_frozen_epochs * self.steps_an_epoch
-        if step < frozen and self.steps <= frozen and len(self._step_seconds) >= 10:
+        if step < frozen and self.steps <= frozen and len(self._step_seconds) >= 5:
             raise SmileError(
                 f"max_hours is {args.max_hours:g}, and the {args.warmup_frozen_epochs} epochs of the head alone take "
                 "longer; allow more, or set a lower --warmup_frozen_epochs"

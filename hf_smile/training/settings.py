@@ -92,6 +92,7 @@ class TrainingSettings:
     hub_model_id: str | None = setting(None, "where to publish: owner/name")
     hub_private_repo: bool = setting(False, "publish where nobody else sees it")
 
+    checkpoint_to: str | None = setting(None, "keep the newest checkpoints in this private repository too: owner/name")
     job: str | None = setting(None, "run it on a machine of the Hub instead, for example a10g-small")
     job_timeout: str = setting("2h", "end the job after this time, done or not: 45m, 2h")
     dry_run: bool = setting(False, "print the request of the job, and start nothing")
@@ -196,6 +197,20 @@ def read_words(argv: Sequence[str]) -> list[str]:
     names = [word.lstrip("-").partition("=")[0].replace("-", "_") for word in words if re.match(r"--?[A-Za-z]", word)]
     _check_names(names, "the command line")
     return (_read_recipe(recipe) if recipe is not None else []) + words
+
+
+def without(words: Iterable[str], *names: str) -> list[str]:
+    """The words of `read_words` without some settings and their values.
+
+    >>> without(["--seeds", "1", "2", "--mixup", "0.2"], "seeds")
+    ['--mixup', '0.2']
+    """
+    kept, is_kept = [], True
+    for word in words:
+        if word.startswith("--"):
+            is_kept = word[2:].partition("=")[0].replace("-", "_") not in names
+        kept += [word] * is_kept
+    return kept
 
 
 def _check_names(names: Iterable[str], where: str) -> None:

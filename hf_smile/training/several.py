@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from hf_smile.errors import SmileError
 from hf_smile.training.arguments import Arguments, parse_arguments, to_recipe
 from hf_smile.training.run_folder import RECIPE, is_finished
-from hf_smile.training.settings import read_words
+from hf_smile.training.settings import read_words, without
 
 SEEDS_TABLE = "seeds.csv"
 
@@ -47,28 +47,20 @@ def plan_seeds(words: Sequence[str]) -> Seeds:
         raise SmileError("--seeds starts the runs by itself, with `accelerate launch`; leave out the launcher")
     if args.publish_to:
         raise SmileError("push_to_hub would publish one seed over the other; choose one: hf-smile push model")
+    if args.checkpoint_to:
+        raise SmileError("the seeds would write over each other's checkpoints on the Hub; leave out --checkpoint_to")
     if (folder / RECIPE).exists() or ((folder / "README.md").exists() and not (folder / SEEDS_TABLE).exists()):
         raise SmileError(f"{folder} holds a run or another card; name another --output_dir for the seeds")
-    return Seeds(_without(read_words(words), "seeds"), seeds, folder)
+    return Seeds(without(read_words(words), "seeds"), seeds, folder)
 
 
-def _without(words: Sequence[str], name: str) -> list[str]:
-    kept, is_kept = [], True
-    for word in words:
-        if word.startswith("--"):
-            is_kept = word[2:].partition("=")[0].replace("-", "_") != name
-        if is_kept:
-            kept.append(word)
-    return kept
-
-
-def train_in(folder: Path, words: Sequence[str], with_test: bool = True) -> Arguments:
+def train_in(folder: Path, words: Sequence[str], tell: Callable[[str], None]) -> Arguments:
     """Train in that folder, or resume, or find the run finished.
 
     Args:
         folder: of the run.
         words: of `hf-smile train`, but for the folder.
-        with_test: print what the test split says.
+        tell: gets each line that the run prints.
 
     Returns:
         The settings of the run.
@@ -79,15 +71,14 @@ def train_in(folder: Path, words: Sequence[str], with_test: bool = True) -> Argu
     words = [*words, "--output_dir", str(folder)]
     arguments = parse_arguments(words)
     if is_finished(folder, to_recipe(arguments)):
-        print(f"{folder} is finished already", flush=True)
+        tell(f"{folder} is finished already")
         return arguments
-    print(f"{folder}: fine-tuning", flush=True)
+    tell(f"{folder}: fine-tuning")
     launch = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--quiet", "-m", "hf_smile"]
     run = subprocess.Popen([*launch, "train", *words], stdout=subprocess.PIPE, text=True)
     assert run.stdout is not None
     for line in run.stdout:
-        if with_test or not line.startswith("Test "):  # or one would choose by it
-            print(line, end="", flush=True)
+        tell(line.rstrip("\n"))
     if run.wait():
         raise SmileError(f"{folder}: the run failed; its message is above. Fix it and start again: what is done stays")
     return arguments

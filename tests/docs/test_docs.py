@@ -58,10 +58,15 @@ def test_every_command_is_understood(page, monkeypatch):
         job, *rest = words
         assert job in JOBS, words
         rest = [word for word in rest if word != "..."]
+        for at, word in enumerate(rest):  # a recipe of the reader's
+            if word.endswith(".yaml") and not Path(word).exists():
+                rest[at] = "recipes/quickstart.yaml"
         if job == "train":
             parse_training(rest)
         elif rest:
-            import_module(f"hf_smile.commands.{job}").parse_arguments(rest, f"hf-smile {job}")
+            module = import_module(f"hf_smile.commands.{job}")
+            monkeypatch.setattr(module, "require_data", lambda _: None, raising=False)
+            module.parse_arguments(rest, f"hf-smile {job}")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)

@@ -104,7 +104,7 @@ def test_every_image_is_judged_by_a_model_that_has_not_seen_it(audit, data, tmp_
 def test_planted_errors_come_first_and_changed_labels_are_judged_again(tmp_path, monkeypatch):
     runs = []
 
-    def learn(run: Path, words: list[str], with_test: bool) -> None:
+    def learn(run: Path, words: list[str], tell: object) -> None:
         """In place of a network: a linear probe on the edges, which tell drawn faces."""
         runs.append(run.name)
         splits = load_smile_dataset(words[words.index("--data_dir") + 1], validation_size=0)

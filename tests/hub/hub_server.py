@@ -74,7 +74,9 @@ class Repo:
     """Messages of the commits of a branch, the oldest first."""
 
     def commit(self, branch: str, message: str, tree: Tree) -> str:
-        sha = hashlib.sha1(f"{len(self.commits)} {message} {sorted(tree)}".encode()).hexdigest()
+        sha = hashlib.sha1(
+            f"{len(self.commits)} {message} {sorted((path, tree[path].oid) for path in tree)}".encode()
+        ).hexdigest()
         self.commits[sha] = message, tree
         self.refs[branch] = sha
         self.history.setdefault(branch, []).append(message)

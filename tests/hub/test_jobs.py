@@ -128,6 +128,7 @@ def test_a_dry_run_prints_what_would_be_sent_and_changes_nothing(train, hub, upl
         ([*HIRE, "--job", "a10g"], "no such machine; there are cpu-basic, a10g-small"),
         ([*HIRE, "--job_timeout", "soon"], "job_timeout is 'soon'"),
         ([*HIRE, "--corrections", "corrections.csv"], "hf-smile push dataset"),
+        ([*HIRE, "--seeds", "1", "2"], "leave out --seeds"),
         ([*HIRE, "--report_to", "wandb"], "leave out --report_to"),
         ([*HIRE, "--learning_rate", "fast"], "learning_rate"),
     ],
