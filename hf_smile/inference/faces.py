@@ -179,7 +179,8 @@ def make_detector(name: str = "auto") -> FaceDetector:
         try:
             return YuNetDetector()
         except SmileModelError as error:
-            logger.warning("Note: faces are found by Haar cascades, which miss more of them; %s", error)
+            why = str(error).partition(" (")[0]
+            logger.warning("Note: %s; faces are found by Haar cascades, which miss more of them", why)
     return HaarDetector() if name in ("auto", "haar") else YuNetDetector(None if name == "yunet" else name)
 
 
