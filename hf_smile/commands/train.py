@@ -64,7 +64,8 @@ def run(arguments: Arguments | Seeds | Job) -> None:
     elif isinstance(arguments, tuple):
         run_once(arguments)
     else:
-        arguments.start()
+        for line in arguments.start():
+            print(line, flush=True)
 
 
 def run_seeds(runs: Seeds) -> None:

@@ -7,7 +7,7 @@ import logging
 import re
 import tempfile
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -67,8 +67,8 @@ class Job:
             upload = "hf-smile push model {} OWNER/NAME --private" if is_run else "hf upload OWNER/NAME {} --private"
             _check_is_remote("--backbone", self.backbone, upload)
 
-    def start(self) -> None:
-        """Send it, print its page and follow its log; with `dry_run`, only print what would be sent.
+    def start(self) -> Iterator[str]:
+        """Send it: its page, its log line by line, and where the result is; with `dry_run` only what would be sent.
 
         Raises:
             SmileError: the Hub refuses, has no such machine, data or backbone, or the job fails.
@@ -79,12 +79,12 @@ class Job:
         if self.training.dry_run:
             unsent = _Unsent()
             self._send(unsent, token)
-            print(json.dumps(unsent.request, indent=2))
+            yield json.dumps(unsent.request, indent=2)
             return
         job = self._send(api, token)
-        print(f"The job: {job.url}", flush=True)
-        _follow(api, job, token)
-        print(f"Published: {constants.ENDPOINT}/{self.training.hub_model_id}")
+        yield f"The job: {job.url}"
+        yield from _follow(api, job, token)
+        yield f"Published: {constants.ENDPOINT}/{self.training.hub_model_id}"
 
     def _check_on_the_hub(self, api: HfApi) -> None:
         """Ask whether everything is there; changes nothing."""
@@ -158,19 +158,19 @@ def _check_is_remote(option: str, place: str, upload: str) -> None:
         raise SmileError(f"{option} {message}; a job takes what is on the Hub: OWNER/NAME")
 
 
-def _follow(api: HfApi, job: JobInfo, token: str) -> None:
-    """Print the log of a job until it ends.
+def _follow(api: HfApi, job: JobInfo, token: str) -> Iterator[str]:
+    """The log of a job until it ends.
 
     Raises:
         SmileError: it does not end well, or the connection breaks for good.
     """
     try:
-        with hub_errors(f"{job.url} goes on, but its log can't be followed"):
+        with hub_errors(f"{job.url} keeps running, but its log can't be followed"):
             for line in api.fetch_job_logs(job_id=job.id, follow=True):
-                print(visible(line.replace(token, "(secret)")), flush=True)
+                yield visible(line.replace(token, "(secret)"))
             status = retry(lambda: api.inspect_job(job_id=job.id)).status
     except KeyboardInterrupt:
-        print(f"\nThe job goes on; end it with: hf jobs cancel {job.id}")
+        logger.warning("The job keeps running; end it with: hf jobs cancel %s", job.id)
         raise
     if status.stage != JobStage.COMPLETED:
         why = f" ({status.message})" if status.message else ""

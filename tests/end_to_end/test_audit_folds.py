@@ -2,7 +2,6 @@
 
 import csv
 import shutil
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +23,6 @@ from hf_smile.labels import LABEL_NAMES, SMILE_LABELS
 from hf_smile.modeling.probe import linear_probes
 from hf_smile.review.opinions import read_audit
 
-ROOT = Path(__file__).parents[2]
 RECIPE = """
 backbone: test_resnet
 pretrained: false
@@ -36,9 +34,17 @@ group_by: a column that only the recipe's own data have
 """
 
 
-def audit(*words: object) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "hf_smile", "audit", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=400)
+@pytest.fixture
+def audit(monkeypatch, capsys):
+    """`hf-smile audit` as a user runs it, without the start of another Python; its models are trained in others."""
+
+    def run(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["hf-smile", "audit", *map(str, words)])
+        with pytest.raises(SystemExit) as end:
+            main()
+        return int(end.value.code or 0), *capsys.readouterr()
+
+    return run
 
 
 @pytest.fixture
@@ -58,13 +64,13 @@ def data(tmp_path) -> Path:
     return folder
 
 
-def test_every_image_is_judged_by_a_model_that_has_not_seen_it(data, tmp_path):
+def test_every_image_is_judged_by_a_model_that_has_not_seen_it(audit, data, tmp_path):
     recipe, out = tmp_path / "recipe.yaml", tmp_path / "out"
     recipe.write_text(RECIPE)
     words = ["--data_dir", data, "--output_dir", out, "--folds", "2", "--recipe", recipe]
-    done = audit(*words)
-    assert done.returncode == 0, done.stderr
-    assert "Test accuracy" not in done.stdout
+    code, stdout, stderr = audit(*words)
+    assert code == 0, stderr
+    assert stdout.count("fine-tuning") == 2 and "Test accuracy" not in stdout
 
     said = read_predictions(out / "fold_predictions.csv")
     probability = dict(zip(said.image_ids, said.probabilities.tolist(), strict=True))
@@ -85,8 +91,8 @@ def test_every_image_is_judged_by_a_model_that_has_not_seen_it(data, tmp_path):
     assert "2 fine-tuned models, each asked about images that it has not seen" in (out / "audit.md").read_text()
 
     made = [(run / "model.safetensors").stat().st_mtime_ns for run in runs]
-    again = audit(*words, "--leave_out", "0.1")
-    assert again.returncode == 0 and again.stdout.count("is finished already") == 2, again.stderr
+    code, stdout, stderr = audit(*words, "--leave_out", "0.1")
+    assert code == 0 and stdout.count("is finished already") == 2, stderr
     assert [(run / "model.safetensors").stat().st_mtime_ns for run in runs] == made
     suspects = pd.read_csv(out / "suspicious_labels.csv", dtype=str).query("split == 'train'")["image_id"][:8]
     loaded = {"on_bad_image": "skip", "bad_image_list": tmp_path / "bad.csv", "validation_size": 0}
@@ -131,7 +137,7 @@ def test_planted_errors_come_first_and_changed_labels_are_judged_again(tmp_path,
     assert not {*runs[:5]} & {*runs[5:]}
 
 
-def test_a_mistake_gets_one_message_and_exit_code_2(data, tmp_path, monkeypatch, capsys):
+def test_a_mistake_gets_one_message_and_exit_code_2(audit, data, tmp_path):
     out, recipe = tmp_path / "out", tmp_path / "recipe.yaml"
     recipe.write_text("epochs: 3\n")
     load_smile_dataset(data, 0, on_bad_image="skip", bad_image_list=tmp_path / "bad.csv").save_to_disk(
@@ -146,10 +152,7 @@ def test_a_mistake_gets_one_message_and_exit_code_2(data, tmp_path, monkeypatch,
         (["--data_dir", data, "--leave_out", "1", "--backbone", "b"], "it must lie between 0 and 1"),
         (["--data_dir", data, "--leave_out", "0.1", "--backbone", "b", "--corrections", "c.csv"], "train takes one"),
     ):
-        monkeypatch.setattr(sys, "argv", ["hf-smile", "audit", *map(str, words), "--output_dir", str(out)])
-        with pytest.raises(SystemExit) as end:
-            main()
-        stderr = capsys.readouterr().err
-        assert end.value.code == 2 and message in stderr, stderr
+        code, _, stderr = audit(*words, "--output_dir", out)
+        assert code == 2 and message in stderr, stderr
         assert stderr.count("error: ") == 1 and "Traceback" not in stderr
     assert not out.exists()
