@@ -52,7 +52,7 @@ def search(
     """Try settings, the recipe's own first, until there are `n_trials`; those of an earlier call count.
 
     A trial is a run without checkpoints. Its value is that of its best epoch, as `select_best` has it. One that is
-    behind the median of the others is pruned. One that was killed is done again.
+    behind the median of the others in its second half is pruned. One that was killed is done again.
 
     Args:
         trainer: with a validation split.
@@ -90,6 +90,7 @@ def search(
         return model
 
     trainer.model_init = fresh_model
+    half_a_run = int(args.num_train_epochs * len(trainer.batches) / args.gradient_accumulation_steps / 2)
     done = len(study.get_trials(states=[TrialState.COMPLETE, TrialState.PRUNED]))
     if done < n_trials:
         try:
@@ -99,6 +100,7 @@ def search(
                 n_trials - done,
                 backend="optuna",
                 sampler=optuna.samplers.TPESampler(seed=args.seed + len(study.trials)),
+                pruner=optuna.pruners.MedianPruner(n_warmup_steps=half_a_run),  # the rate rises first, and falls late
                 timeout=hours and hours * 3600,
                 catch=(SmileModelError,),  # a loss that is not finite, for one
                 **stored,
