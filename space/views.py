@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 from words import percent, sentence, short, track_record, word
 
-from hf_smile.inference.prediction import SmilePrediction, answers_of
+from hf_smile.inference.prediction import SmilePrediction
 from hf_smile.utils.figures import class_colors
 from hf_smile.utils.words import counted
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     from hf_smile.inference.explain import Explanation
 
-_ANSWERS = ("p_smile", "p_genuine_given_smile")
 _PHOTO_SIDE, _THUMBNAIL_SIDE, _BADGE_SIDE = 1024, 160, 112
 
 CAMERA = """
@@ -219,8 +218,8 @@ def _gallery(faces: Iterable[SeenFace]) -> str:
 def table(predictions: Iterable[SmilePrediction]) -> tuple[list[str], list[list[Any]]]:
     """Head and rows of all that could be read, with percentages to sort by; None where there is none."""
     read = [prediction for prediction in predictions if prediction.error is None]
-    answers = answers_of(read[0].labels) if read else ()
-    asked = [words for words, name in zip(("smiling %", "genuine %"), _ANSWERS, strict=True) if name in answers]
+    asked = ["smiling %"] * bool(read and read[0].labels.smile_ids)
+    asked += ["genuine %"] * bool(read and read[0].labels.tells_genuine)
     rows = []
     for prediction in read:
         smiling, genuine = prediction.p_smile, prediction.p_genuine_given_smile
