@@ -41,7 +41,8 @@ _QUEUED = re.compile(r"/gradio_api/(queue/join|run/predict|call/(v2/)?[\w-]+)/?"
 _NEEDED = re.compile(
     r"/(config/?|theme\.css|favicon\.ico|manifest\.json|robots\.txt|(static|assets|svelte)/.+)?"
     r"|/gradio_api/(info/?|openapi\.json|app_id/?|startup-events|theme\.css|upload|upload_progress|file=(?!https?:).+"
-    r"|queue/(join|data|status)|run/predict/?|call/(v2/)?[\w-]+/?(\w+)?|heartbeat/[\w-]+|cancel|reset/?|mcp(/(schema)?)?)",
+    r"|queue/(join|data|status)|run/predict/?|call/(v2/)?[\w-]+/?(\w+)?|heartbeat/[\w-]+|cancel|reset/?"
+    r"|mcp(/(schema)?)?)",
     re.IGNORECASE | re.DOTALL,
 )
 _PAUSE = 30  # seconds without a byte

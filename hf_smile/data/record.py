@@ -160,7 +160,7 @@ def run_data(model: str | Path, given: dict[str, Any], others: bool = False) -> 
         data = DataArguments(**{name: recipe[name] for name in DATA_SETTINGS if name in recipe})
         if isinstance(seed, int) and isinstance(data.data_dir, str):
             return data, seed
-    except TypeError:  # a size that is no number
+    except TypeError:  # a size that is not a number
         pass
     raise SmileDataError(f"{path}: the settings of the data are damaged; name the data and their settings yourself")
 

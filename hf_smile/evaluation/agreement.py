@@ -71,7 +71,7 @@ def measure_agreement(
     if first.shape != second.shape:
         raise ValueError(f"{len(first)} and {len(second)} labels; the opinions must be on the same images")
     if not len(first):
-        raise SmileDataError("there is no image that both have labelled, so there is nothing to compare")
+        raise SmileDataError("no image was labelled by both; give files about the same images")
     ids = range(len(labels))
 
     with warnings.catch_warnings():

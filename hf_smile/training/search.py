@@ -102,7 +102,7 @@ def search(
                 sampler=optuna.samplers.TPESampler(seed=args.seed + len(study.trials)),
                 pruner=optuna.pruners.MedianPruner(n_warmup_steps=half_a_run),  # the rate rises first, and falls late
                 timeout=hours and hours * 3600,
-                catch=(SmileModelError,),  # a loss that is not finite, for one
+                catch=(SmileModelError,),  # for example, a loss that is not finite
                 **stored,
             )
         except ValueError as error:

@@ -76,7 +76,7 @@ def test_one_reviewer_is_compared_with_the_annotations_of_each_split(files, samp
 def test_files_on_different_images_or_other_data_are_refused(files, sample_dir, tmp_path):
     test = annotated(sample_dir, "test")
     other = write(tmp_path / "other.csv", test, test)
-    with pytest.raises(SmileDataError, match="nothing to compare"):
+    with pytest.raises(SmileDataError, match="no image was labelled by both"):
         compare(sample_dir, files[0], other)
     append(other, Decision("nobody", "NOT smile", "", "keep", "other", now()))
     with pytest.raises(SmileDataError, match=r"other\.csv:34: the data have no image 'nobody'"):

@@ -64,7 +64,7 @@ def test_it_is_told_in_words_with_a_table_of_all_labels():
 
 
 def test_opinions_on_no_images_or_on_others_are_refused():
-    with pytest.raises(SmileDataError, match="nothing to compare"):
+    with pytest.raises(SmileDataError, match="no image was labelled by both"):
         measure_agreement([], [])
     with pytest.raises(ValueError, match="2 and 1 labels"):
         measure_agreement([0, 1], [0])
