@@ -11,8 +11,10 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +35,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--model", default="outputs/quickstart", metavar="DIR", help="default: %(default)s")
     parser.add_argument("--users", type=_positive, default=32, help="at the same time (default: %(default)s)")
     parser.add_argument("--requests", type=_positive, default=20, help="of each user, one after another (%(default)s)")
+    parser.add_argument(
+        "--greedy", action="store_true", help="meanwhile one more visitor keeps sending batches, 20 at a time"
+    )
     return parser.parse_args()
 
 
@@ -69,11 +74,14 @@ def main() -> None:
         try:
             memory = psutil.Process(server.pid).memory_info
             print(f"started in {started:.1f} s", flush=True)
-            latencies, memories = visit(url, photos, expected, args.requests, lambda: memory().rss / 1e6)
+            with greedy_visitor(url, photos) if args.greedy else nullcontext() as batches:
+                latencies, memories = visit(url, photos, expected, args.requests, lambda: memory().rss / 1e6)
         finally:
             server.terminate()
             server.wait()
     print(f"{len(latencies):,} requests of {args.users} users at once, every answer right")
+    if batches is not None:
+        print(f"beside a greedy visitor: {batches['done']} of its batches done, {batches['refused']} refused")
     print(f"latency: median {np.median(latencies):.2f} s, 95th percentile {np.percentile(latencies, 95):.2f} s")
     print(f"memory before and every {_MEMORY_EVERY} requests, MB: {', '.join(f'{value:.0f}' for value in memories)}")
 
@@ -133,6 +141,36 @@ def visit(
         for done in [pool.submit(one_user, *who) for who in zip(clients, photos, expected, strict=True)]:
             done.result()
     return latencies, memories
+
+
+@contextmanager
+def greedy_visitor(url: str, photos: list[Path], at_once: int = 20) -> Iterator[Counter[str]]:
+    """Meanwhile one visitor, from one address, always has this many batches of all photos on the way.
+
+    Returns:
+        How many were `done` and `refused` so far.
+    """
+    from gradio_client import Client, handle_file
+    from gradio_client.exceptions import AppError
+    from httpx import HTTPError
+
+    answers: Counter[str] = Counter()
+    client, over = Client(url, verbose=False, headers={"X-Forwarded-For": "10.255.0.1"}), threading.Event()
+
+    def ask() -> None:
+        while not over.is_set():
+            try:
+                client.predict([handle_file(photo) for photo in photos], api_name="/predict_batch")
+                answers["done"] += 1
+            except (AppError, HTTPError):
+                answers["refused"] += 1
+                over.wait(0.5)
+
+    with ThreadPoolExecutor(at_once) as pool:
+        for _ in range(at_once):
+            pool.submit(ask)
+        yield answers
+        over.set()
 
 
 if __name__ == "__main__":

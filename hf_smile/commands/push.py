@@ -109,5 +109,5 @@ def push_space(args: argparse.Namespace, target: Target) -> str:
         )
     if message := missing_folder(check_repo_id(args.model)):
         raise SmileError(message)
-    files = space.space_files(args.space_dir, args.model)
+    files = space.space_files(args.space_dir, args.model, args.repo_id)
     return list_files(file_sizes(files)) if args.dry_run else space.push_space(files, target, args.model, args.hardware)

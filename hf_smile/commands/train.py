@@ -70,21 +70,81 @@ def run(arguments: Arguments | Seeds | Job) -> None:
 
 def run_seeds(runs: Seeds) -> None:
     from hf_smile.hub.seeds_card import write_seeds_card
-    from hf_smile.training.several import train_in
 
-    for seed in runs.seeds:
-        train_in(runs.output_dir / str(seed), [*runs.words, "--seed", str(seed)], partial(print, flush=True))
+    runs.train(partial(print, flush=True))
+    if runs.head:
+        run_soup(runs)
     print(f"\n{write_seeds_card(runs.output_dir, runs.seeds)}")
     print(f"Card and table of all seeds, the models in folders of their own: {runs.output_dir}")
 
 
-def run_once(arguments: Arguments) -> None:
+def run_soup(runs: Seeds) -> None:
+    """Average the weights of finished runs; if that is better on validation, evaluate the mean as a run of its own."""
+    from hf_smile.hub.finished_run import read_metrics
+    from hf_smile.training.arguments import parse_arguments
+    from hf_smile.training.run_folder import clear_run, is_finished
+    from hf_smile.training.soup import cook, write_candidates
+
+    folder = runs.output_dir / "soup"
+    arguments = parse_arguments([*runs.words, "--seed", str(runs.seeds[0]), "--output_dir", str(folder)])
+    data, _, _, args = arguments
+    recipe = recipe_of(arguments) | {"soup": runs.seeds}
+    if is_finished(folder, recipe):
+        print(f"{folder} is finished already")
+        return
+    start_process(is_main=True)
+    args.overwrite = True
+    splits = load_splits(data, args)
+    trainer = make_trainer(arguments, splits)
+    metrics = {seed: read_metrics(runs.folder(seed)) for seed in runs.seeds}
+    after = {
+        seed: (found["calibration"]["temperature"], found["decision"]["prior_adjustment"])
+        for seed, found in metrics.items()
+    }
+    candidates = cook(trainer, {seed: runs.folder(seed) for seed in runs.seeds}, after)
+    write_candidates(candidates, trainer.choice["metric"], runs.output_dir)
+    if len(candidates[0].seeds) > 1:
+        begin_record(arguments, recipe, splits)
+        print_results(args.output_dir, *finish(trainer, arguments, splits, recipe))
+    else:
+        clear_run(folder)  # an earlier soup of other runs
+
+
+def recipe_of(arguments: Arguments) -> dict[str, Any]:
+    """The settings as `recipe.yaml` records them."""
     from hf_smile.data.corrections import digest_of
+    from hf_smile.training.arguments import to_recipe
+
+    data, _, _, args = arguments
+    recipe = to_recipe(arguments) | {"processes": args.world_size * max(1, args.n_gpu)}
+    return recipe | ({"corrections_sha256": digest_of(data.corrections)} if data.corrections else {})
+
+
+def finish(
+    trainer: SmileTrainer, arguments: Arguments, splits: DatasetDict, recipe: dict[str, Any]
+) -> tuple[dict[str, Any], int]:
+    """Fold the temperature and the prior adjustment into the model, save it, and evaluate it on the test split.
+
+    Returns:
+        The metrics, which only the main process writes, and the number of test images.
+    """
+    from hf_smile.training.after import fold_after_training
+
+    args = arguments[-1]
+    folded = fold_after_training(trainer, args.temperature, args.prior_adjustment)
+    trainer.save_model()
+    logits = trainer.predict(splits["test"]).predictions
+    metrics: dict[str, Any] = {}
+    if args.process_index == 0:
+        metrics = trainer.write_results(splits, logits, folded, recipe)
+        trainer.reporting.finish(metrics, Path(args.output_dir, "confusion_matrix.png"))
+    return metrics, len(logits)
+
+
+def run_once(arguments: Arguments) -> None:
     from hf_smile.data.layouts import refuse_data_folder
     from hf_smile.hub.checkpoints import fetch_run
     from hf_smile.hub.connection import check_login
-    from hf_smile.training.after import fold_after_training
-    from hf_smile.training.arguments import to_recipe
     from hf_smile.training.budget import process_start
     from hf_smile.training.checkpoints import clear_of_disk_errors
     from hf_smile.training.run_folder import is_finished, open_run
@@ -94,9 +154,7 @@ def run_once(arguments: Arguments) -> None:
     start_process(is_main)
     if args.publish_to and is_main:
         check_login(args.publish_to)  # now rather than after hours
-    recipe = to_recipe(arguments) | {"processes": args.world_size * max(1, args.n_gpu)}
-    if data.corrections:
-        recipe["corrections_sha256"] = digest_of(data.corrections)
+    recipe = recipe_of(arguments)
     refuse_data_folder(args.output_dir, data.data_dir)
     if not args.overwrite and is_finished(args.output_dir, recipe):
         if is_main:
@@ -118,14 +176,9 @@ def run_once(arguments: Arguments) -> None:
         trainer.budget.images_after = len(splits["test"]) + len(splits.get("validation", ()))
     with clear_of_disk_errors(Path(args.output_dir)):
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        folded = fold_after_training(trainer, args.temperature, args.prior_adjustment)
-        trainer.save_model()
-        logits = trainer.predict(splits["test"]).predictions
-        if is_main:
-            metrics = trainer.write_results(splits, logits, folded, recipe)
-            trainer.reporting.finish(metrics, Path(args.output_dir, "confusion_matrix.png"))
+        metrics, n_images = finish(trainer, arguments, splits, recipe)
     if is_main:
-        print_results(args.output_dir, metrics, len(logits))
+        print_results(args.output_dir, metrics, n_images)
         publish(args)
 
 
@@ -159,10 +212,11 @@ def load_splits(data: DataArguments, args: SmileTrainingArguments) -> DatasetDic
     from hf_smile.data.dataset import load_smile_dataset
     from hf_smile.shards.folder import is_sharded, load_shards
 
+    seed = args.seed if args.split_seed is None else args.split_seed
     if is_sharded(data.data_dir):
         few = data.max_train_samples
-        return load_shards(data.data_dir, train_images=few is not None, max_train_samples=few, seed=args.seed)
-    return load_smile_dataset(**vars(data), seed=args.seed, bad_image_list=f"{args.output_dir}/bad_images.csv")
+        return load_shards(data.data_dir, train_images=few is not None, max_train_samples=few, seed=seed)
+    return load_smile_dataset(**vars(data), seed=seed, bad_image_list=f"{args.output_dir}/bad_images.csv")
 
 
 def make_trainer(arguments: Arguments, splits: DatasetDict) -> SmileTrainer:

@@ -133,7 +133,9 @@ def _key(images: Images, file: str) -> Key:
 
 def _recall(memory: sqlite3.Connection) -> dict[Key, str]:
     try:
-        return {(file, stamp): digest for file, stamp, digest in memory.execute("SELECT * FROM checked")}
+        return {
+            (file, stamp): digest for file, stamp, digest in memory.execute("SELECT file, stamp, digest FROM checked")
+        }
     except sqlite3.Error:  # the file is damaged, and the images are checked again
         return {}
 
@@ -141,5 +143,5 @@ def _recall(memory: sqlite3.Connection) -> dict[Key, str]:
 def _remember(memory: sqlite3.Connection, digests: Iterable[tuple[Key, str]]) -> None:
     with suppress(sqlite3.Error):
         good = ((*key, digest) for key, digest in digests if key and digest)
-        memory.executemany("INSERT OR REPLACE INTO checked VALUES (?, ?, ?)", good)
+        memory.executemany("INSERT OR REPLACE INTO checked (file, stamp, digest) VALUES (?, ?, ?)", good)
         memory.commit()

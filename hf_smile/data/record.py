@@ -155,7 +155,8 @@ def run_data(model: str | Path, given: dict[str, Any], others: bool = False) -> 
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
         raise SmileDataError(f"{path}: can't be read; name the data and their settings yourself") from None
     recipe = {**(recipe if isinstance(recipe, dict) else {}), **({"corrections": None} if others else {}), **given}
-    seed = recipe.get("seed", 42)
+    seed = recipe["split_seed"] if recipe.get("split_seed") is not None else recipe.get("seed", 42)
+    seed = given.get("seed", seed)
     try:
         data = DataArguments(**{name: recipe[name] for name in DATA_SETTINGS if name in recipe})
         if isinstance(seed, int) and isinstance(data.data_dir, str):

@@ -58,6 +58,7 @@ _RECIPE_SHOWN = (
     "imbalance",
     "ema_decay",
     "seed",
+    "soup",
 )
 
 
@@ -130,6 +131,13 @@ def choice_sentence(choice: dict[str, Any]) -> str:
     >>> choice_sentence({"epoch": 4.0, "epochs": 6, "metric": "accuracy", "images": 90, "margin": 0.08})
     'Epoch 4 was chosen among 6 by accuracy on 90 validation images: ... of less than 8 points may be chance.'
     """
+    if "soup" in choice:
+        *others, last = map(str, choice["soup"])
+        return (
+            f"The weights are the mean of those of seeds {', '.join(others)} and {last} (Wortsman et al., 2022),"
+            f" which was better by {_METRICS[choice['metric']]} on {choice['images']:,} validation images than each"
+            " seed alone."
+        )
     if choice["metric"] == "last" or choice["epochs"] == 1:
         return f"The weights are those of the last epoch, epoch {choice['epoch']:g}; no checkpoint was chosen."
     return (

@@ -30,14 +30,20 @@ def write_seeds_card(output_dir: str | Path, seeds: Sequence[int]) -> str:
     >>> print(write_seeds_card("outputs/model", [1, 2, 3]))  # doctest: +SKIP
     """
     folder = Path(output_dir)
-    found = [read_metrics(folder / str(seed)) for seed in seeds]
-    numbers = [{name: value for name, value in metrics.items() if not isinstance(value, dict)} for metrics in found]
-    scores = pd.DataFrame(numbers, index=pd.Index(seeds, name="seed"), dtype=float)
+    scores = pd.DataFrame([_numbers(folder / str(seed)) for seed in seeds], index=pd.Index(seeds, name="seed"))
+    candidates = pd.read_csv(folder / "soup.csv") if (folder / "soup.csv").is_file() else None
+    has_soup = candidates is not None and candidates["candidate"][0].endswith("soup")
+    soup = _numbers(folder / "soup") if has_soup else {}
     rows = [
-        [name.replace("_", " "), number(column.mean(), 4), number(column.std(), 4), *(number(v, 4) for v in column)]
+        [
+            name.replace("_", " "),
+            *(number(value, 4) for value in (column.mean(), column.std(), *column)),
+            *([number(soup[name], 4)] if soup else []),
+        ]
         for name, column in scores.items()
     ]
-    table = markdown_table(["", "mean", "spread", *(f"seed {seed}" for seed in seeds)], rows)
+    names = [f"seed {seed}" for seed in seeds] + ["soup"] * has_soup
+    table = markdown_table(["", "mean", "spread", *names], rows)
     recipe = read_recipe(folder / str(seeds[0]))
     card = ModelCard.from_template(
         ModelCardData(library_name="transformers", pipeline_tag="image-classification", tags=["timm", "face", "smile"]),
@@ -45,9 +51,21 @@ def write_seeds_card(output_dir: str | Path, seeds: Sequence[int]) -> str:
         title=folder.resolve().name,
         seeds=seeds,
         table=table,
+        has_soup=has_soup,
+        candidates=None if candidates is None else _candidates_table(candidates),
         reach=reach_section(recipe, None),
         recipe=recipe_section({name: value for name, value in recipe.items() if name != "seed"}),
     )
     scores.to_csv(folder / "seeds.csv")
     card.save(folder / "README.md")
     return table
+
+
+def _numbers(run: Path) -> dict[str, float]:
+    return {name: float(value) for name, value in read_metrics(run).items() if not isinstance(value, dict)}
+
+
+def _candidates_table(candidates: pd.DataFrame) -> str:
+    *_, metric = candidates.columns
+    rows = [[row["candidate"], row["seeds"], number(row[metric], 4)] for _, row in candidates.iterrows()]
+    return markdown_table(["", "seeds", f"{metric.replace('_', ' ')} on validation"], rows)

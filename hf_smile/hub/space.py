@@ -7,7 +7,7 @@ import re
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from huggingface_hub import RepoCard, SpaceHardware
+from huggingface_hub import RepoCard, SpaceHardware, constants
 
 import hf_smile
 from hf_smile.errors import SmileError
@@ -33,11 +33,12 @@ _MODULES = (
     "views.py",
     "words.py",
 )
-_OURS = frozenset({*_NEEDED, *_MODULES, "page.js", "style.css"})
+_THUMBNAIL = "thumbnail.jpg"
+_OURS = frozenset({*_NEEDED, *_MODULES, _THUMBNAIL, "page.js", "style.css"})
 """What the folder of the app holds or once held: what of it a later upload does not hold, it removes."""
 
 
-def space_files(space_dir: str | Path, model: str | None = None) -> dict[str, Path | bytes]:
+def space_files(space_dir: str | Path, model: str | None = None, repo_id: str | None = None) -> dict[str, Path | bytes]:
     """What goes up: the folder of the app, and the package `hf_smile` as it is installed here.
 
     The requirements are pinned to the versions that are installed here, and so are Gradio and Python in the front
@@ -47,6 +48,7 @@ def space_files(space_dir: str | Path, model: str | None = None) -> dict[str, Pa
         space_dir: holds `app.py`, `README.md` with the front matter of a Space, and `requirements.txt`.
         model: id on the Hub, which the front matter names, and has fetched when the Space is built, as the face
             detector is; None names none.
+        repo_id: of the Space, where the front matter finds the picture that is shown when somebody shares a link.
 
     Raises:
         SmileError: one of these is missing, or a requirement is not installed.
@@ -70,6 +72,8 @@ def space_files(space_dir: str | Path, model: str | None = None) -> dict[str, Pa
     if model is not None:
         card.data["models"] = [model]
         card.data["preload_from_hub"] = [model, f"{YUNET_REPO} {YUNET_FILE}"]
+    if repo_id is not None and _THUMBNAIL in files:
+        card.data["thumbnail"] = f"{constants.ENDPOINT}/spaces/{repo_id}/resolve/main/{_THUMBNAIL}"
     files["README.md"] = str(card).encode()
     return files
 

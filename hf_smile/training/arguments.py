@@ -129,7 +129,7 @@ def to_recipe(arguments: Sequence[Any]) -> dict[str, Any]:
 # What holds for one start only, what is the same in every run, and what follows from other settings.
 _NOT_IN_RECIPE = {
     *("overwrite", "hub_model_id", "hub_private_repo", "push_to_hub", "report_to", "run_name", "project"),
-    *("checkpoint_to", "job", "job_timeout", "dry_run", "seeds"),
+    *("checkpoint_to", "job", "job_timeout", "dry_run", "seeds", "soup"),
     *("show_parameters", "local_rank", "disable_tqdm", "do_eval", *FIXED),
     *("metric_for_best_model", "dataloader_pin_memory", "dataloader_persistent_workers"),
 }

@@ -42,7 +42,7 @@ RANGES = {
     **dict.fromkeys(("gradient_accumulation_steps", "early_stopping_patience"), (1, 1e6)),
     **dict.fromkeys(("learning_rate", "head_learning_rate", "weight_decay"), (0, 1e3)),
     **dict.fromkeys(("mixup", "cutmix"), (0, 100)),
-    "seed": (0, 2**32 - 1),
+    **dict.fromkeys(("seed", "split_seed"), (0, 2**32 - 1)),
     "label_smoothing_factor": (0, 1),
     "logit_adjustment_tau": (0, 10),
     "layer_decay": (0.01, 1),
@@ -129,6 +129,7 @@ CONTRADICTORY: dict[str, tuple[Callable[[Settings], bool], str]] = {
         lambda s: s.imbalance in MOVES_THE_PRIOR,
         "this imbalance evens the class shares already; choose one of the two",
     ),
+    "soup": (lambda s: s.seeds is None, "it is the mean of several runs; add --seeds, for example 1 2 3"),
     "dry_run": (lambda s: not s.job, "it shows the request of a job; add --job, for example a10g-small"),
     "corrections": (lambda s: is_sharded(s.data_dir), "shards hold labels; give it to hf-smile shard"),
     **dict.fromkeys(

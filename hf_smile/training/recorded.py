@@ -29,6 +29,7 @@ class RecordedTrainer(ResumableTrainer):
         budget: of a run with `max_hours`.
         evaluated: what was last evaluated with the weights as they are, and the answers, by `metric_key_prefix`.
         folded: what `fold_after_training` has put into the model.
+        choice: how the weights were chosen, where that was not among the epochs of this training.
     """
 
     args: SmileTrainingArguments
@@ -42,6 +43,7 @@ class RecordedTrainer(ResumableTrainer):
         super().__init__(*args, **kwargs)
         self.evaluated: dict[str, tuple[Dataset, EvalLoopOutput]] = {}
         self.folded: Folded | None = None
+        self.choice: dict[str, Any] | None = None
 
     def forget_evaluations(self) -> None:
         """The weights have changed."""
@@ -55,6 +57,8 @@ class RecordedTrainer(ResumableTrainer):
 
     def describe_choice(self) -> dict[str, Any]:
         """Which epoch the weights are of, after `train`; see `hf_smile.training.history.describe_choice`."""
+        if self.choice is not None:
+            return self.choice
         n_images = len(self.eval_dataset) if self.eval_dataset is not None else 0
         return describe_choice(history_table(self.state.log_history), self.args, n_images)
 

@@ -71,6 +71,8 @@ class TrainingSettings:
 
     seed: int = setting(42, "of the splits and of all that is drawn")
     seeds: list[int] | None = setting(None, "train once with each of these, in OUTPUT_DIR/SEED; report mean and spread")
+    soup: bool = setting(False, "with --seeds: also average the weights of the runs, kept if validation prefers that")
+    split_seed: int | None = setting(None, "seed of the splits; that of the run when left out")
     num_train_epochs: float = setting(15, "number of passes over the training images")
     max_hours: float | None = setting(None, "train as many steps as the run, evaluated and saved, has time for")
     per_device_train_batch_size: int = setting(32, "images per step and device")

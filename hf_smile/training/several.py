@@ -8,26 +8,52 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from hf_smile.data.record import read_splits
 from hf_smile.errors import SmileError
-from hf_smile.training.arguments import Arguments, parse_arguments, to_recipe
+from hf_smile.training.arguments import Arguments, SmileTrainingArguments, parse_arguments, to_recipe
 from hf_smile.training.run_folder import RECIPE, is_finished
 from hf_smile.training.settings import read_words, without
 
 SEEDS_TABLE = "seeds.csv"
+_NOT_OF_THE_HEAD = (
+    *("freeze_backbone", "freeze_stages", "drop_path", "layer_decay", "select_best", "early_stopping_patience"),
+    *("temperature", "prior_adjustment", "learning_rate", "seed"),
+)
 
 
 class Seeds(NamedTuple):
     """Runs that differ in their seed alone, in `<output_dir>/<seed>`.
 
     Attributes:
-        words: of `hf-smile train`, without the seeds.
-        seeds: of the runs.
-        output_dir: of them all.
+        words: Settings of `hf-smile train`, without `--seeds` and `--soup`.
+        seeds: Seeds of the runs.
+        output_dir: Folder of all runs.
+        head: With a soup, the settings of the run that trains the head that all begin with, in `<output_dir>/head`.
     """
 
     words: list[str]
     seeds: list[int]
     output_dir: Path
+    head: list[str] | None = None
+
+    def folder(self, seed: int) -> Path:
+        return self.output_dir / str(seed)
+
+    def train(self, tell: Callable[[str], None]) -> None:
+        """Train, resume or find finished: the head, if there is one, then each seed.
+
+        Args:
+            tell: Called with each line that a run prints.
+
+        Raises:
+            SmileError: a setting is wrong, a run failed, or there is no validation split to choose a soup on.
+        """
+        if self.head:
+            train_in(self.output_dir / "head", self.head, tell)
+            if not any("validation" in splits for splits in read_splits(self.output_dir / "head").values()):
+                raise SmileError("--soup is chosen on validation images, and there are none; set a --validation_size")
+        for seed in self.seeds:
+            train_in(self.folder(seed), [*self.words, "--seed", str(seed)], tell)
 
 
 def plan_seeds(words: Sequence[str]) -> Seeds:
@@ -39,7 +65,7 @@ def plan_seeds(words: Sequence[str]) -> Seeds:
     >>> plan_seeds(["--data_dir", "data/sample", "--seeds", "1", "2"]).seeds
     [1, 2]
     """
-    *_, args = parse_arguments(words)
+    *_, backbone, args = parse_arguments(words)
     seeds, folder = args.seeds or [], Path(str(args.output_dir))
     if len({*seeds}) < len(seeds):
         raise SmileError(f"seeds {' '.join(map(str, seeds))}: each one once")
@@ -51,7 +77,36 @@ def plan_seeds(words: Sequence[str]) -> Seeds:
         raise SmileError("the seeds would write over each other's checkpoints on the Hub; leave out --checkpoint_to")
     if (folder / RECIPE).exists() or ((folder / "README.md").exists() and not (folder / SEEDS_TABLE).exists()):
         raise SmileError(f"{folder} holds a run or another card; name another --output_dir for the seeds")
-    return Seeds(without(read_words(words), "seeds"), seeds, folder)
+    runs = Seeds(without(read_words(words), "seeds", "soup", "no_soup"), seeds, folder)
+    return _with_shared_head(runs, backbone.pretrained, args) if args.soup else runs
+
+
+def _with_shared_head(runs: Seeds, pretrained: bool, args: SmileTrainingArguments) -> Seeds:
+    """The same training in two parts: the head alone, once; then the rest, with each seed and on the same split."""
+    if len(runs.seeds) < 2:
+        raise SmileError("--soup is the mean of several runs; name at least two --seeds")
+    if args.max_hours is not None or args.max_steps > 0:
+        raise SmileError("--soup needs the length in epochs; leave out --max_hours and --max_steps")
+    if not args.warmup_frozen_epochs:
+        raise SmileError(
+            "--soup needs runs that begin with the same head, or their mean is no network; set --warmup_frozen_epochs,"
+            " for example 2"
+        )
+    if not pretrained:
+        raise SmileError(
+            "--soup needs a head that is trained alone, which random weights give nothing; leave out --no_pretrained"
+        )
+    rate = args.learning_rate if args.head_learning_rate is None else args.head_learning_rate
+    split = ["--split_seed", str(runs.seeds[0] if args.split_seed is None else args.split_seed)]
+    words = without(runs.words, "warmup_frozen_epochs", "head_learning_rate", "num_train_epochs", "split_seed")
+    rest = args.num_train_epochs - args.warmup_frozen_epochs
+    head = [
+        *without(words, *_NOT_OF_THE_HEAD),
+        *("--freeze_backbone", "--select_best", "last", "--temperature", "1", "--learning_rate", str(rate)),
+        *("--seed", str(runs.seeds[0]), "--num_train_epochs", str(args.warmup_frozen_epochs), *split),
+    ]
+    each = [*without(words, "backbone", "no_pretrained", "pretrained"), "--backbone", str(runs.output_dir / "head")]
+    return runs._replace(words=[*each, "--num_train_epochs", str(rest), *split], head=head)
 
 
 def train_in(folder: Path, words: Sequence[str], tell: Callable[[str], None]) -> Arguments:

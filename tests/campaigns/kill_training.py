@@ -4,6 +4,10 @@ Half of the runs load their images in a process of their own, which gets the sig
 
     python tests/campaigns/kill_training.py --kills 30
     python tests/campaigns/kill_training.py --kills 10 --streamed --save_every 2s --signal SIGKILL
+    python tests/campaigns/kill_training.py --kills 10 --streamed --save_every 2s --signal SIGKILL --empty_disk
+
+With `--empty_disk` the output folder is deleted after each kill, and the run resumes from its checkpoints on a Hub on
+this machine.
 
 One process imports what a run needs, once, and forks for every run. From there on it is the script as a user runs it.
 """
@@ -12,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import multiprocessing
 import os
 import random
 import runpy
@@ -20,6 +25,9 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 from tqdm.auto import tqdm
@@ -27,7 +35,11 @@ from tqdm.auto import tqdm
 from hf_smile.errors import SmileError
 from hf_smile.utils.console import run_script
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "train.py"
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "tests" / "hub"))
+from hub_server import TOKEN, running_hub  # noqa: E402
+
+SCRIPT = ROOT / "scripts" / "train.py"
 COMPARED = ("test_metrics.json", "model.safetensors", "training_history.csv", "test_predictions.csv")
 SETTINGS = [
     "--backbone",
@@ -53,16 +65,37 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--streamed", action="store_true", help="train from shards")
     parser.add_argument("--save_every", metavar="10min|200", help="as of `hf-smile train`")
     parser.add_argument("--signal", choices=("SIGKILL", "SIGTERM"), help="default: in turn")
+    parser.add_argument("--empty_disk", action="store_true", help="resume from the Hub, in an empty output folder")
     parser.add_argument("--train_size", type=int, default=320, metavar="N", help="faces to draw (default: %(default)s)")
     return parser.parse_args()
 
 
 def main() -> None:
     args = parse_arguments()
-    os.environ["HF_HUB_OFFLINE"] = "1"
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ["HF_HOME"] = folder
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        os.environ |= {"HF_HOME": folder, "HF_HUB_OFFLINE": str(int(not args.empty_disk))}
+        if args.empty_disk:
+            os.environ |= {"HF_ENDPOINT": stack.enter_context(hub_process()), "HF_TOKEN": TOKEN}
+            os.environ |= {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
         campaign(Path(folder), args)
+
+
+@contextmanager
+def hub_process() -> Iterator[str]:
+    """The address of a loopback Hub in a process of its own, because this one forks."""
+    receives, sends = multiprocessing.get_context("spawn").Pipe(duplex=False)
+    process = multiprocessing.get_context("spawn").Process(target=serve_hub, args=(sends,), daemon=True)
+    process.start()
+    try:
+        yield receives.recv()
+    finally:
+        process.kill()
+
+
+def serve_hub(address: Connection) -> None:
+    with running_hub() as hub:
+        address.send(hub.url)
+        signal.pause()
 
 
 def campaign(folder: Path, args: argparse.Namespace) -> None:
@@ -92,6 +125,8 @@ def campaign(folder: Path, args: argparse.Namespace) -> None:
         run, chosen = folder / f"run_{kill}", (signal.SIGKILL, signal.SIGTERM)[kill % 2]
         chosen = signal.Signals[args.signal] if args.signal else chosen
         workers = "--dataloader_num_workers", str(kill // 2 % 2), *often
+        if args.empty_disk:
+            workers = *workers, "--checkpoint_to", f"me/run-{kill}"
         while True:
             child, after = start(data, run, *workers), rng.uniform(0, seconds)
             time.sleep(after)
@@ -103,6 +138,8 @@ def campaign(folder: Path, args: argparse.Namespace) -> None:
         begin = time.perf_counter()
         os.killpg(child, chosen)  # as Slurm and service managers do
         code, took = wait_for(child), time.perf_counter() - begin
+        if args.empty_disk:
+            shutil.rmtree(run, ignore_errors=True)
         again = wait_for(start(data, run, *workers))
         log = run.with_suffix(".log").read_text()
         origin = log.rpartition("Resuming from ")[2].split("\n")[0].rpartition("/")[2] if "Resuming" in log else "-"

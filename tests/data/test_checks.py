@@ -1,7 +1,9 @@
 """Every image is decoded once, and again only where its file is another."""
 
 import os
+import sqlite3
 import zipfile
+from contextlib import closing
 from pathlib import Path
 
 import datasets
@@ -88,6 +90,16 @@ def test_a_damaged_memory_is_not_needed(folder, decoded, tmp_path):
     (memory,) = (tmp_path / "cache" / "hf_smile_checked").iterdir()
     memory.write_bytes(memory.read_bytes()[:60] + b"damaged" * 100)
     assert check_images(ImageSource(folder), ["0.png"])[0][1] == "" and len(decoded) == 2
+
+
+def test_a_memory_with_more_columns_is_read(folder, decoded, tmp_path):
+    """That of another version, for example."""
+    check_images(ImageSource(folder), ["0.png"])
+    (memory,) = (tmp_path / "cache" / "hf_smile_checked").iterdir()
+    with closing(sqlite3.connect(memory)) as database:
+        database.execute("ALTER TABLE checked ADD COLUMN size INT")
+    check_images(ImageSource(folder), ["0.png", "1.png"])
+    assert len(decoded) == 2
 
 
 def test_saved_data_are_checked_like_all_others(sample_dir, decoded, tmp_path):

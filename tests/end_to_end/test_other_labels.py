@@ -81,13 +81,13 @@ def two(tmp_path_factory) -> Run:
     shutil.copy(folder / "data" / "test.csv", folder / "swapped" / "train.csv")
     shutil.copy(folder / "data" / "train.csv", folder / "swapped" / "test.csv")
     data, swapped = (["--data_dir", name, "--labels", *TWO] for name in ("data", "swapped"))
-    fifth = ["--validation_size", "0.2"]
+    fifth, watched = ["--validation_size", "0.2"], ["--report_to", "tensorboard"]
     kinds = [*STEPS, "--data_dir", "kinds", "--test_size", "0.2", *fifth]
     jobs = {
         "refused_train": [*TINY, "--data_dir", "data", "--output_dir", "model"],
-        "train": [*TINY, *data, "--output_dir", "model", *fifth, "--prior_adjustment", "0.5"],
+        "train": [*TINY, *data, "--output_dir", "model", *fifth, "--prior_adjustment", "0.5", *watched],
         "evaluate": ["--model", "model", "--output_dir", "report", "--heat_maps", "--test_time_flip"],
-        "export": ["--model", "model"],
+        "export": ["--model", "model", "--quantize", "int8"],
         "predict": ["data", "--model", "model", "--faces", "whole", "--output", "verdicts.csv", "--annotate", "shown"],
         "table_predict": ["data/000.jpg", "--model", "model", "--faces", "whole"],
         "refused_evaluate": ["--model", "model", "--output_dir", "other", "--labels", "happy", "sad"],
@@ -162,15 +162,24 @@ def test_two_labels_from_training_to_the_verdict(two):
     assert "happy, sad: model has the labels smile, NOT smile" in two.printed["refused_evaluate"]
 
 
-def test_both_runtimes_know_the_labels(two):
+def test_every_runtime_knows_the_labels(two):
     images = sorted((two.folder / "data").glob("*.jpg"))[:4]
     found = [
         SmileClassifier.from_pretrained(two.folder / "model", runtime=runtime).predict(images)
-        for runtime in ("torch", "onnx")
+        for runtime in ("torch", "onnx", "onnx-int8")
     ]
     assert {prediction.labels.names for run in found for prediction in run} == {TWO}
-    for torch, onnx in zip(*found, strict=True):
+    for torch, onnx, int8 in zip(*found, strict=True):
         assert torch.p_smile == pytest.approx(onnx.p_smile, abs=1e-4) and torch.p_genuine_given_smile is None
+        assert torch.p_smile == pytest.approx(int8.p_smile, abs=0.1)
+
+
+def test_a_tracker_gets_the_classes_of_the_data(two):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    (run,) = (two.folder / "model" / "runs").iterdir()
+    tags = accumulator.EventAccumulator(str(run)).Reload().Tags()["scalars"]
+    assert {"test/recall_smile", "test/recall_not_smile", "eval/recall_smile"} <= {*tags}
+    assert not [tag for tag in tags if "positive" in tag or "genuine" in tag]
 
 
 def test_two_labels_in_report_and_card(two):

@@ -41,6 +41,7 @@ def push_space(push, space_dir, *words):
 
 
 def test_what_comes_down_is_complete_and_runs(push, run, hub, space_dir, tmp_path):
+    (space_dir / "thumbnail.jpg").write_bytes(b"a picture")
     code, out, errors = push_space(push, space_dir, "--hardware", "cpu-upgrade")
     assert code == 0, errors
     assert out.splitlines()[-1] == f"{hub.url}/spaces/me/demo"
@@ -51,6 +52,8 @@ def test_what_comes_down_is_complete_and_runs(push, run, hub, space_dir, tmp_pat
     tree = Path(snapshot_download("me/demo", repo_type="space", local_dir=tmp_path / "down"))
     front = RepoCard.load(tree / "README.md").data
     assert front["models"] == ["me/smile"] and front["preload_from_hub"][0] == "me/smile"
+    assert front["thumbnail"] == f"{hub.url}/spaces/me/demo/resolve/main/thumbnail.jpg"
+    assert (tree / "thumbnail.jpg").read_bytes() == b"a picture"
     assert front["preload_from_hub"][1].startswith("opencv/face_detection_yunet ")
     package = Path(hf_smile.__file__).parent
     modules = {path.relative_to(package.parent).as_posix() for path in package.rglob("*.py")}
