@@ -263,10 +263,10 @@ def test_info_tells_of_a_model_on_the_hub_too(run, model_dir, monkeypatch):
 
 def test_info_tells_when_the_hub_can_not_be_asked(run, model_dir, monkeypatch):
     code, _, err = run("info", "me/smile")  # the tests are offline
-    assert code == 2 and err.startswith("error: config.json of me/smile could not be fetched")
+    assert code == 2 and err.startswith("error: config.json of me/smile could not be downloaded")
     monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda model, name: str(model_dir / name))
     code, _, err = run("info", "me/smile")
-    assert code == 2 and err.startswith("error: the Hub could not be asked for the files of me/smile")
+    assert code == 2 and err.startswith("error: the files of me/smile could not be listed on the Hub")
 
 
 def test_the_version_is_told(run):
