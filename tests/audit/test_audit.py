@@ -342,7 +342,7 @@ def test_a_backbone_that_was_trained_on_the_images_says_nothing_of_their_labels(
     splits = load_smile_dataset(planted, 0.2, on_bad_image="skip", bad_image_list=tmp_path / "bad.csv")
     write_splits(backbone, splits)
     code, _, stderr = script("--data_dir", planted, "--output_dir", tmp_path / "out", "--backbone", backbone)
-    assert code == 2 and "was trained on 2" in stderr and "the backbone which that run began with" in stderr
+    assert code == 2 and "was trained on 2" in stderr and "the backbone that its run started from" in stderr
 
 
 def test_a_mistake_gets_one_message_and_exit_code_2(script, planted, tmp_path):

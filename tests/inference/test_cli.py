@@ -219,7 +219,7 @@ def test_a_message_holds_no_commands_to_the_terminal(run, tmp_path):
 def test_a_zip_in_a_zip_is_told_to_be_unpacked(tmp_path):
     with zipfile.ZipFile(tmp_path / "outer.zip", "w") as archive:
         archive.writestr("inner.zip", b"")
-    with pytest.raises(SmileDataError, match=r"outer\.zip: no image in there, but another zip \(inner\.zip\)"):
+    with pytest.raises(SmileDataError, match=r"outer\.zip contains no images, but another zip \(inner\.zip\)"):
         find_images([str(tmp_path / "outer.zip")])
 
 

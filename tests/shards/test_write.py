@@ -192,7 +192,7 @@ def test_other_settings_or_data_do_not_mix(shards, sample_dir, unpacked, tmp_pat
     with pytest.raises(SmileDataError, match=r"settings \(annotations\)"):
         write_shards(unpacked, shards, HOW)
     (tmp_path / "train").mkdir()
-    with pytest.raises(SmileDataError, match=r"not of shards|holds data"):
+    with pytest.raises(SmileDataError, match=r"not of shards|contains data"):
         write_shards(sample_dir, tmp_path, HOW)
 
 
@@ -207,6 +207,6 @@ def test_a_damaged_shard_is_named_and_made_again(shards, sample_dir, tmp_path):
 
 
 def test_shards_do_not_go_among_the_images_they_are_made_of(unpacked):
-    with pytest.raises(SmileDataError, match="lies in the folder of the data"):
+    with pytest.raises(SmileDataError, match="lies in the data folder"):
         write_shards(unpacked, unpacked / "..." / "..", HOW)
     assert not (unpacked / "train").exists()
