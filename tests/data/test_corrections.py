@@ -131,7 +131,7 @@ def test_other_files_are_refused_by_name(decide):
     with pytest.raises(SmileDataError, match=r"corrections\.csv: .*No such file"):
         read_decisions(decide(), SMILE_LABELS)
     decide().write_text("image_id,label\n1,0\n")
-    with pytest.raises(SmileDataError, match="no column 'old_label'; the header .* is image_id,old_label"):
+    with pytest.raises(SmileDataError, match=r"no column 'old_label'; the header .* is image_id,old_label"):
         read_decisions(decide(), SMILE_LABELS)
 
 
