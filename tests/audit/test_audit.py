@@ -356,7 +356,7 @@ def test_a_mistake_gets_one_message_and_exit_code_2(script, planted, tmp_path):
         (["--data_dir", tmp_path / "nowhere", *out], "no such folder"),
         (["--data_dir", planted, "--output_dir", planted], "would write over the data"),
         (["--data_dir", planted, *out, "--backbone", tmp_path / "nowhere"], "no such folder"),
-        (["--data_dir", planted, *out, "--predictions", tmp_path / "no.csv"], "cannot be read"),
+        (["--data_dir", planted, *out, "--predictions", tmp_path / "no.csv"], "can't be read"),
         (["--data_dir", planted, *out, "--predictions", wrong], "not in the test split"),
         (["--data_dir", planted, *out, "--contact_sheets", full], "name another --contact_sheets"),
         (["--data_dir", planted, *out, "--cluster_similarity", "2"], "2 is no similarity"),

@@ -94,7 +94,7 @@ def test_every_prediction_begins_with_the_same_columns(run, model_dir, face_file
 def test_verdicts_can_be_evaluated_once_their_true_labels_are_filled_in(run, model_dir, face_files, tmp_path):
     verdicts = tmp_path / "verdicts.csv"
     run("predict", *face_files, "--model", model_dir, "--faces", "whole", "--output", verdicts)
-    with pytest.raises(SmileDataError, match="holds no true labels"):
+    with pytest.raises(SmileDataError, match="has no true labels"):
         read_predictions(verdicts)
     with verdicts.open(newline="") as file:
         rows = list(csv.DictReader(file))
