@@ -68,7 +68,7 @@ def decode_image(data: bytes) -> Image.Image:
         raise
     except Image.UnidentifiedImageError:
         raise SmileDataError(
-            "not a JPEG, PNG, WebP, BMP, AVIF or HEIC image, or damaged, whatever its name says; "
+            "not a JPEG, PNG, WebP, BMP, AVIF or HEIC image (whatever its name says), or damaged; "
             "save it in one of these formats"
         ) from None
     except Image.DecompressionBombError:
