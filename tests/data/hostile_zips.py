@@ -148,10 +148,10 @@ def sealed() -> Iterator[ZipCase]:
     strong = partial(header_patched, 8, b"\x41\0", members=[("a.jpg", FACE)])
     yield ZipCase("strongly encrypted", strong, says="without a password")
     for method, name in {12: "bzip2", 14: "lzma"}.items():
-        yield ZipCase(name, partial(pack, [("a.jpg", FACE)], method=method), {"a": "unusual method"})
+        yield ZipCase(name, partial(pack, [("a.jpg", FACE)], method=method), {"a": "unusual compression"})
     for method in (1, 6, 9, 93, 95, 97, 98, 99, 65535):
         write = partial(header_patched, 10, struct.pack("<H", method), members=[("a.jpg", FACE)])
-        yield ZipCase(f"method {method}", write, {"a": "unusual method"})
+        yield ZipCase(f"method {method}", write, {"a": "unusual compression"})
     for version in (63, 255):
         write = partial(header_patched, 6, bytes([version, 0]), members=[("a.jpg", FACE)])
         yield ZipCase(
@@ -182,10 +182,10 @@ def bombs() -> Iterator[ZipCase]:
     yield ZipCase("of zeros", partial(zeros, 1 << 30), {"a": limit})
     yield ZipCase("of zeros that claim to be ten", partial(zeros, 1 << 30, claimed=10), {"a": "can't be unpacked"})
     yield ZipCase(
-        "of zeros by bzip2", partial(zeros, 1 << 22, claimed=10, method=zipfile.ZIP_BZIP2), {"a": "unusual method"}
+        "of zeros by bzip2", partial(zeros, 1 << 22, claimed=10, method=zipfile.ZIP_BZIP2), {"a": "unusual compression"}
     )
     yield ZipCase(
-        "of zeros by lzma", partial(zeros, 1 << 22, claimed=10, method=zipfile.ZIP_LZMA), {"a": "unusual method"}
+        "of zeros by lzma", partial(zeros, 1 << 22, claimed=10, method=zipfile.ZIP_LZMA), {"a": "unusual compression"}
     )
     yield ZipCase("a zip in a zip", nested, total=0)
     yield ZipCase("members that overlap", overlapping, says="overlap")

@@ -199,7 +199,7 @@ def test_labels_of_a_ready_made_data_set_are_brought_to_ours(tmp_path):
         ({"train": "00,0\n01,0\n02,0\n"}, "train has only one class"),
         (
             {"train": "00,0\n10,1\n11,1\n20,2\n21,2\n"},
-            "train has 1 image of 'negative smile', and at least 2 of each",
+            "train has 1 image of 'negative smile', but at least 2 of each",
         ),
         (
             {"train": "a,0\nb,1\n", "test": "c,0\n"},

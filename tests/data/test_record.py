@@ -129,7 +129,7 @@ def test_the_corrections_of_a_run_are_not_about_other_data(run):
 @pytest.mark.parametrize("line", ["seed: abc", "validation_size: a lot", "data_dir: 3"])
 def test_damaged_settings_of_a_run_are_told_in_words(run, line):
     (run / "recipe.yaml").write_text(f"{line}\n")
-    with pytest.raises(SmileDataError, match="the settings of the data are damaged"):
+    with pytest.raises(SmileDataError, match="the data settings are damaged"):
         run_data(run, {})
 
 
