@@ -76,7 +76,7 @@ def divide(
         SmileDataError: if there are too few images or groups for two folds.
 
     >>> [held_out.tolist() for _, held_out in divide(np.array([0, 0, 1, 1]), np.array([0, 1, 0, 1]), 2, 0, 2)]
-    [[0, 2], [1, 3]]
+    [[1, 3], [0, 2]]
     """
     from sklearn.model_selection import StratifiedGroupKFold
 
