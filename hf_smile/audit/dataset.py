@@ -1,4 +1,4 @@
-"""The audit from a data set to what was found: the pass over the images, the features, and `run_audit`."""
+"""Audit a data set: scan the images, compute their features, and call `run_audit`."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from hf_smile.data.sources import Images
 def audit_dataset(
     data_dir: str | Path, backbone: str | None = None, *, test_size: float | None = None, seed: int = 42, **options: Any
 ) -> Audit:
-    """Find duplicates, leaks from train to test, suspicious labels and odd pictures in a data set.
+    """Find duplicates, leaks from train to test, suspicious labels and unusual images in a data set.
 
     Args:
-        data_dir: as for `load_smile_dataset`.
-        backbone: as for `audit_images`.
-        test_size: as for `load_smile_dataset`.
-        seed: of the splits and the folds.
+        data_dir: folder, zip or Hub id of the data; see `load_smile_dataset`.
+        backbone: pretrained model; see `audit_images`.
+        test_size: share of train to use as the test split, if the data have none.
+        seed: seed of the splits and the folds.
         options: further arguments of `audit_images`.
 
     Raises:
-        SmileError: the data can't be read, or the backbone can't be had.
+        SmileError: if the data or the backbone can't be loaded.
 
     >>> audit_dataset("data/sample").summary["duplicates"]["all"]["groups"]  # doctest: +SKIP
     0
@@ -48,15 +48,15 @@ def audit_images(
     cache_dir: str | Path | None = None,
     **options: Any,
 ) -> Audit:
-    """The same of data that are read already.
+    """Audit data whose annotations are already loaded.
 
     Args:
-        tables: of `read_tables`, as `images` are.
-        images: where the images are.
-        backbone: a pretrained model, not fine-tuned on these data; without one only hashes tell duplicates, and labels
-            and likeness are left out.
-        batch_size: images at a time.
-        cache_dir: keeps the features of the images.
+        tables: annotations by split, from `read_tables`.
+        images: source of the images, from `read_tables`.
+        backbone: pretrained model, not fine-tuned on these data. Without it, duplicates are only found by hashes, and
+            similarity and labels are not analysed.
+        batch_size: number of images per forward pass.
+        cache_dir: folder in which the features are cached.
         options: further arguments of `run_audit`.
     """
     if not backbone:
@@ -64,7 +64,7 @@ def audit_images(
     from hf_smile.modeling import build_model
     from hf_smile.modeling.features import pooled_features
 
-    build_model(backbone)  # a mistake in its name should not wait for the images
+    build_model(backbone)  # fail before the scan if the backbone can't be loaded
     scan = scan_images(tables, images)
     refuse_trained_on(backbone, zip(scan.table["image_id"], scan.table["digest"].map(bytes.decode), strict=True))
     good = scan.table.loc[scan.table["problem"] == "", "file"]

@@ -1,4 +1,4 @@
-"""Which images are the same picture: across splits, where they leak, and against each other's label."""
+"""Duplicates: images of the same picture, in particular across splits (leaks) and with different labels."""
 
 from __future__ import annotations
 
@@ -9,30 +9,31 @@ from hf_smile.audit.scan import Scan
 from hf_smile.audit.similarity import NO_LINKS, Links, clusters, link_all, pairs_in_block
 
 KINDS = ("same bytes", "same picture", "similar")
-"""How the images of a group are known to be one picture, the surest way first."""
+"""Kinds of evidence that images are duplicates, from strongest to weakest."""
 
 HASH_BITS = 4
-"""Bits by which the hashes of one picture may differ. Of 300 faces saved again (JPEG quality 30 to 90) or resized (60
-to 150 %) the hash stayed the same for 57 to 85 %; none differed by more."""
+"""Maximum number of hash bits in which duplicates differ. For 300 faces saved again (JPEG quality 30 to 90) or resized
+(60 to 150 %), the hash was unchanged for 57 to 85 %, and none differed by more bits than this."""
 
 THUMBNAIL_CORRELATION = 0.99
-"""Of the thumbnails of one picture. For those faces it was 0.995 or more. Faces fill their crops alike, so that even
-equal hashes come about by chance: 3 of 11 pairs of equal hash among 6,442 faces had 0.88 to 0.985."""
+"""Minimum correlation between the thumbnails of duplicates. For those faces, it was at least 0.995. Face crops look
+alike, so hashes can be equal by chance: among 6,442 faces, 3 of 11 pairs with equal hashes had correlations of 0.88 to
+0.985."""
 
-_PAIRS = 65536  # of thumbnails, compared at a time
+_PAIRS = 65536  # thumbnail pairs compared at a time
 
 
 def duplicate_links(scan: Scan, similar: Links = NO_LINKS) -> dict[str, Links]:
-    """Pairs of images that are one picture, by each of the `KINDS`.
+    """Pairs of duplicates, by each of the `KINDS`.
 
     Args:
-        scan: of `scan_images`, without the unreadable images, rows numbered from 0.
-        similar: further pairs of rows, whose features are nearly the same.
+        scan: result of `scan_images`, without unreadable images, with rows numbered from 0.
+        similar: further pairs of rows, whose features are almost the same.
 
     Returns:
-        `same bytes`: the files are the same. `same picture`: the 64-bit difference hashes are within 4 bits and the
-        thumbnails correlate to 0.99, as after another compression, another size, or within a burst of shots.
-        `similar`: as given.
+        `same bytes`: identical files. `same picture`: the 64-bit difference hashes differ by at most 4 bits, and the
+        thumbnails have a correlation of at least 0.99, for example after recompression, resizing, or within a burst of
+        shots. `similar`: the given pairs.
     """
     return {
         "same bytes": link_equal(scan.table["digest"].to_numpy()),
@@ -42,22 +43,21 @@ def duplicate_links(scan: Scan, similar: Links = NO_LINKS) -> dict[str, Links]:
 
 
 def merge_links(links: dict[str, Links]) -> Links:
-    """All links as one graph."""
+    """Merge links of all kinds."""
     return sum(links.values(), NO_LINKS)
 
 
 def list_groups(scan: pd.DataFrame, links: dict[str, Links]) -> pd.DataFrame:
-    """The groups of images that are linked, one row an image: what a reader goes through.
+    """List the groups of linked images for review, one row per image.
 
     Args:
-        scan: rows as in `duplicate_links`, with `image_id`, `split` and `label`.
-        links: pairs of rows, by kind, the surest kind first.
+        scan: images with `image_id`, `split` and `label`, with the rows of `duplicate_links`.
+        links: pairs of rows by kind, strongest evidence first.
 
     Returns:
-        `group` (numbered from 1: those with differing labels first, then those in train and test), `kind` (the first
-        one that, with those before it, links the whole group), `crosses_splits` and `labels_differ` (bool),
-        `image_id`, `split`, `label`, and `row` of the scan. A group is in train and test if a test image is in it
-        with one that is not.
+        `group` (numbered from 1: groups with differing labels first, then those in train and test), `kind` (the
+        weakest kind needed to link the whole group), `crosses_splits` and `labels_differ` (bool), `image_id`, `split`,
+        `label`, and `row` of the scan. A group crosses splits if it has both a test image and another image.
     """
     count = len(scan)
     number = clusters(merge_links(links), count)
@@ -86,7 +86,7 @@ def list_groups(scan: pd.DataFrame, links: dict[str, Links]) -> pd.DataFrame:
 
 
 def count_groups(groups: pd.DataFrame) -> dict[str, int]:
-    """Numbers of a table of `list_groups`: groups, images in them, and groups that leak or disagree."""
+    """Summarize a table of `list_groups`: numbers of groups, of images, and of groups that leak or disagree."""
     first = groups.drop_duplicates("group")
     return {
         "groups": len(first),
@@ -104,8 +104,8 @@ def link_equal(keys: np.ndarray) -> Links:
 
 
 def _link_pictures(scan: Scan) -> Links:
-    """Rows of one picture. All pairs of hashes are compared, a block at a time: 5 billion pairs, as 100,000 images
-    have, take half a minute."""
+    """Link duplicates by hash and thumbnail. All pairs of hashes are compared, in blocks: for 100,000 images, these are
+    5 billion pairs and take half a minute."""
     hashes = scan.table["dhash"].to_numpy()
 
     def compare(some: slice, others: slice) -> Links:
@@ -116,7 +116,7 @@ def _link_pictures(scan: Scan) -> Links:
 
 
 def _confirm(thumbnails: np.ndarray, pairs: np.ndarray) -> Links:
-    """Those of the pairs (2, E) whose thumbnails correlate."""
+    """Keep the pairs (2, E) whose thumbnails correlate."""
     correlation = np.zeros(pairs.shape[1], np.float32)
     for start in range(0, len(correlation), _PAIRS):
         part = slice(start, start + _PAIRS)

@@ -1,4 +1,4 @@
-"""Labels that the images speak against: confident learning on what a linear probe, or other models, say out of fold."""
+"""Suspicious labels: confident learning on out-of-fold predictions of a linear probe or of other models."""
 
 from __future__ import annotations
 
@@ -12,38 +12,40 @@ from hf_smile.labels import SMILE_LABELS, LabelSet
 
 FOLDS = 5
 REGULARIZATION = 0.2
-"""Weight of the squared coefficients of the probe, beside its mean loss: of 0.02, 0.2 and 2 the one with the best log
-loss on 1,280 features of 6,442 faces."""
+"""Weight of the L2 penalty of the probe, relative to its mean loss. Of 0.02, 0.2 and 2, it had the best log loss on
+1,280 features of 6,442 faces."""
 PLANTED = 0.02
-"""Share of the labels that `share_of_planted_found` changes."""
+"""Share of labels that `share_of_planted_found` changes."""
 
 
 class LabelNoise(NamedTuple):
-    """What confident learning makes of the labels."""
+    """The result of confident learning."""
 
     joint: np.ndarray
-    """(K, K) share of the images with the given label (row) that would be labelled so (column); it sums to 1."""
+    """(K, K) joint distribution of given label (rows) and estimated true label (columns); it sums to 1."""
     by_class: dict[str, float]
-    """Share of the images with this label that would be labelled otherwise."""
+    """Estimated share of wrong labels, by given label."""
     suspicious: pd.DataFrame
-    """`row`, `label`, `likely_label`, `quality` (0 to 1, of the given label), `p_<label id>`; the worst first."""
+    """`row`, `label`, `likely_label`, `quality` of the given label (0 to 1), `p_<label id>`; most suspicious first."""
 
 
 def out_of_fold_probabilities(
     features: np.ndarray, labels: np.ndarray, groups: np.ndarray, seed: int = 0, classes: int = len(SMILE_LABELS)
 ) -> np.ndarray:
-    """Class probabilities of every image, by a linear probe that saw neither it nor an image of its group.
+    """Class probabilities of every image from a linear probe that was trained on neither it nor its group.
 
     Args:
-        features: (N, F).
+        features: (N, F) features.
         labels: (N,) label ids.
-        groups: (N,) group numbers; a group is in one fold as a whole.
+        groups: (N,) group numbers. A group is never divided between folds.
+        seed: seed for shuffling the groups.
+        classes: number of classes K.
 
     Returns:
         (N, K) float64, each row summing to one.
 
     Raises:
-        SmileDataError: too few images or groups for two folds.
+        SmileDataError: if there are too few images or groups for two folds.
     """
     from tqdm.auto import tqdm
 
@@ -61,20 +63,20 @@ def out_of_fold_probabilities(
 def divide(
     labels: np.ndarray, groups: np.ndarray, folds: int, seed: int, classes: int
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Rows to train on and rows to ask about, a pair for each fold; each row is asked about once.
+    """Divide the rows into stratified folds: a pair of training rows and held-out rows for each fold.
 
     Args:
-        labels: (N,) label ids, whose shares are alike in all folds.
-        groups: (N,) group numbers; a group is in one fold as a whole.
-        folds: how many; fewer where a class has fewer images, or where there are fewer groups.
-        seed: of the order in which the groups are dealt.
-        classes: how many labels there are.
+        labels: (N,) label ids.
+        groups: (N,) group numbers. A group is never divided between folds.
+        folds: number of folds, reduced if a class has fewer images or there are fewer groups.
+        seed: seed for shuffling the groups.
+        classes: number of classes.
 
     Raises:
-        SmileDataError: too few images or groups for two folds.
+        SmileDataError: if there are too few images or groups for two folds.
 
     >>> [held_out.tolist() for _, held_out in divide(np.array([0, 0, 1, 1]), np.array([0, 1, 0, 1]), 2, 0, 2)]
-    [[0, 2], [1, 3]]
+    [[1, 3], [0, 2]]
     """
     from sklearn.model_selection import StratifiedGroupKFold
 
@@ -82,7 +84,7 @@ def divide(
     folds = min(folds, int(counts.min()), len(np.unique(groups)))
     if folds < 2:
         raise SmileDataError(
-            f"label noise is estimated from at least 2 images of each class; there are {counts.tolist()}"
+            f"estimating label noise needs at least 2 images of each class; there are {counts.tolist()}"
         )
     return list(StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(labels, labels, groups))
 
@@ -90,13 +92,13 @@ def divide(
 def estimate_label_noise(labels: np.ndarray, probabilities: np.ndarray, names: LabelSet = SMILE_LABELS) -> LabelNoise:
     """Estimate which labels are wrong, and how many, by confident learning.
 
-    An image counts against its label where a model is surer of another class than it is, on average, of images
-    that carry that class as their label (Northcutt, Jiang & Chuang, 2021, "Confident Learning: Estimating
-    Uncertainty in Dataset Labels", JAIR 70).
+    A label is counted as wrong if the model is more confident of another class than it is on average for images with
+    that class as their label (Northcutt, Jiang & Chuang, 2021, "Confident Learning: Estimating Uncertainty in Dataset
+    Labels", JAIR 70).
 
     Args:
         labels: (N,) given label ids.
-        probabilities: (N, K) out of fold.
+        probabilities: (N, K) out-of-fold probabilities.
         names: the K labels.
 
     >>> noise = estimate_label_noise(labels, out_of_fold_probabilities(features, labels, groups))  # doctest: +SKIP
@@ -107,8 +109,8 @@ def estimate_label_noise(labels: np.ndarray, probabilities: np.ndarray, names: L
     from cleanlab.rank import get_label_quality_scores
 
     joint = estimate_joint(labels, probabilities)
-    # Of cleanlab's ways to choose, this one found planted errors best (4.3 times as many as guessing, on 6,442 faces).
-    # More processes than one would copy the arrays, for work of milliseconds.
+    # Of cleanlab's filters, this one finds most planted errors (4.3 times as many as guessing, on 6,442 faces).
+    # One process, because more would copy the arrays for a few milliseconds of work.
     rows = find_label_issues(
         labels, probabilities, filter_by="low_self_confidence", return_indices_ranked_by="self_confidence", n_jobs=1
     )
@@ -125,10 +127,10 @@ def estimate_label_noise(labels: np.ndarray, probabilities: np.ndarray, names: L
 def share_of_planted_found(
     features: np.ndarray, labels: np.ndarray, groups: np.ndarray, seed: int = 0, names: LabelSet = SMILE_LABELS
 ) -> float:
-    """How far the list of suspicious labels can be trusted: the share it holds of labels changed on purpose.
+    """The recall of the list of suspicious labels, estimated by changing labels on purpose.
 
-    2 % of the labels are changed to another class at random, and suspicious labels are looked for again. Compare with
-    the share of all labels that is on the list, which is what guessing would find.
+    2 % of the labels are changed to another class at random, and the estimate is repeated. Compare the result with the
+    share of all labels on the list, which is the recall of random guessing.
     """
     draw = np.random.default_rng(seed)
     changed = draw.choice(len(labels), max(1, round(PLANTED * len(labels))), replace=False)

@@ -1,4 +1,4 @@
-"""How much like the train images the test images are, and whether the accuracy hangs on it."""
+"""Similarity of the test images to the train images, and its effect on the accuracy."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from hf_smile.errors import SmileDataError
 from hf_smile.evaluation.intervals import wilson_interval
 
 BINS = 5
-"""Parts of equal size that the test images are divided into, from the least to the most like a train image."""
+"""Number of equal parts into which the test images are divided by their similarity to a train image."""
 
 
 def nearest_train_images(scan: pd.DataFrame, rows: np.ndarray) -> pd.DataFrame:
-    """For each test image the train image that is most like it, the most similar pair first.
+    """The most similar train image of each test image.
 
     Args:
         scan: N images with `image_id`, `split` and `label`.
-        rows: (N, F) features of length 1.
+        rows: (N, F) features, rows of length 1.
 
     Returns:
-        `image_id`, `label`, `similarity`, `train_image_id`, `train_label`.
+        `image_id`, `label`, `similarity`, `train_image_id`, `train_label`; most similar pair first.
     """
     is_test = (scan["split"] == "test").to_numpy()
     test, train = scan[is_test].reset_index(), scan[~is_test]
@@ -34,11 +34,11 @@ def nearest_train_images(scan: pd.DataFrame, rows: np.ndarray) -> pd.DataFrame:
 
 
 def list_neighbours(image_ids: Sequence[str] | pd.Series, rows: np.ndarray) -> pd.DataFrame:
-    """For each image those that are most like it, wherever they are: `image_id`, `neighbour`, `similarity`.
+    """The nearest neighbours of each image in any split: `image_id`, `neighbour`, `similarity`.
 
     Args:
-        image_ids: (N,).
-        rows: (N, F) features of length 1.
+        image_ids: (N,) image ids.
+        rows: (N, F) features, rows of length 1.
     """
     similarity, index = nearest_others(rows)
     ids = np.asarray(image_ids, dtype=object)
@@ -47,36 +47,36 @@ def list_neighbours(image_ids: Sequence[str] | pd.Series, rows: np.ndarray) -> p
 
 
 def correct_predictions(scan: pd.DataFrame, predictions: pd.DataFrame) -> pd.Series:
-    """Whether each predicted test image was predicted right, by image id.
+    """Whether the prediction is correct, by image id.
 
     Args:
         scan: images with `image_id`, `split` and `label`.
-        predictions: `image_id` and `prediction` (label id), of some or all test images.
+        predictions: `image_id` and `prediction` (label id) of some or all test images.
 
     Raises:
-        SmileDataError: a prediction is of an image that is not in the test split.
+        SmileDataError: if an image of the predictions is not in the test split.
     """
     labels = scan[scan["split"] == "test"].set_index("image_id")["label"]
     if unknown := [image_id for image_id in predictions["image_id"] if image_id not in labels.index]:
         raise SmileDataError(
-            f"{len(unknown)} of {len(predictions)} predictions are of images that are not in the test split (or can't "
-            f"be read), the first is {unknown[0]!r}; give the predictions of these data's test split"
+            f"{len(unknown)} of {len(predictions)} predictions are for images that are not in the test split (or can't "
+            f"be read), for example {unknown[0]!r}; use predictions for the test split of these data"
         )
     given = predictions.set_index("image_id")["prediction"]
     return given == labels[given.index]
 
 
 def accuracy_by_similarity(nearest_train: pd.DataFrame, correct: pd.Series, bins: int = BINS) -> pd.DataFrame:
-    """Accuracy on test images that are less and more like a train image.
+    """Accuracy on test images, by their similarity to the most similar train image.
 
     Args:
-        nearest_train: of `nearest_train_images`.
-        correct: of `correct_predictions`.
-        bins: parts of equal size.
+        nearest_train: result of `nearest_train_images`.
+        correct: result of `correct_predictions`.
+        bins: number of parts of equal size.
 
     Returns:
-        One row a part: `similarity_from`, `similarity_to`, `similarity` (its median), `images`, `accuracy`, and the
-        95 % interval of Wilson, `low` and `high`.
+        One row per part: `similarity_from`, `similarity_to`, `similarity` (median), `images`, `accuracy`, and its 95 %
+        Wilson interval `low`, `high`.
     """
     table = nearest_train.assign(correct=nearest_train["image_id"].map(correct)).dropna(subset="correct")
     table = table.sort_values("similarity")

@@ -1,4 +1,4 @@
-"""Plots of the audit, and contact sheets: the images of the findings, for a folder that git ignores."""
+"""Plots of the audit, and contact sheets with images of the findings, in a folder that git ignores."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SHEET_TILES = 48
-"""Images on a contact sheet."""
+"""Images per contact sheet."""
 MAX_SHEETS = 5
-"""Of each kind; the CSV lists have all."""
+"""Maximum number of sheets of each kind. The CSV lists are complete."""
 
 _BLUE, _ORANGE, _INK = "#0072B2", "#D55E00", "#444444"
 _TILE, _CAPTION, _COLUMNS = 128, 34, 8  # pixels, pixels, tiles
 
 
 def plot_audit(audit: Audit, folder: Path) -> list[str]:
-    """Draw what there is to draw into `folder`; the names of the files."""
+    """Draw the plots for which the audit has results into `folder`, and return their file names."""
     figures = {
         "pictures.png": _plot_pictures(audit),
         "similarity.png": _plot_similarity(audit),
@@ -78,9 +78,7 @@ def _plot_pictures(audit: Audit) -> Figure:
         axes.yaxis.set_major_formatter("{x:.0%}")
         axes.tick_params(labelsize=9)
     figure.supylabel("share of the class's images", fontsize=10)
-    figure.suptitle(
-        "Pictures of each class: where the curves differ, the picture alone gives the class away", fontsize=11
-    )
+    figure.suptitle("Image properties by class: where the curves differ, they give the class away", fontsize=11)
     handles, names = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=min(len(names), 4), frameon=False)
     return figure
@@ -92,7 +90,7 @@ def _plot_similarity(audit: Audit) -> Figure | None:
     values = audit.nearest_train["similarity"].to_numpy()
     threshold = audit.summary["clusters"]["similarity"]
     figure, axes = _new_axes(
-        "How much like a train image are the test images?",
+        "Similarity of the test images to the train images",
         "cosine similarity to the most similar train image",
         "test images",
     )
@@ -102,7 +100,7 @@ def _plot_similarity(audit: Audit) -> Figure | None:
     words = f"{(values >= threshold).mean():.1%} of the test images at {threshold:.2f} or above"
     axes.axvline(threshold, color=_ORANGE, linestyle="--", linewidth=1.8, label=words)
     one_picture = audit.summary["duplicates"]["similarity_threshold"]
-    axes.axvline(one_picture, color=_ORANGE, linestyle=":", linewidth=1.8, label="one picture")
+    axes.axvline(one_picture, color=_ORANGE, linestyle=":", linewidth=1.8, label="duplicates")
     axes.legend(frameon=False, loc="upper left", fontsize=9)
     return figure
 
@@ -112,14 +110,14 @@ def _plot_clusters(audit: Audit) -> Figure | None:
         return None
     table = audit.by_threshold.set_index("threshold") / len(audit.scan)
     figure, axes = _new_axes(
-        "Below the threshold the clusters chain into one",
-        "cosine similarity from which two images are linked",
+        "Below the threshold, clusters merge into one",
+        "minimum cosine similarity of linked images",
         "images in clusters (share of all)",
     )
-    axes.plot(table["images"] - table["largest"], color=_BLUE, linewidth=2, label="the other clusters of several")
-    axes.plot(table["largest"], color=_INK, linewidth=2, label="the largest")
+    axes.plot(table["images"] - table["largest"], color=_BLUE, linewidth=2, label="all other clusters of at least two")
+    axes.plot(table["largest"], color=_INK, linewidth=2, label="the largest cluster")
     threshold = audit.summary["clusters"]["similarity"]
-    words = f"kept together from {threshold:.2f} on"
+    words = f"threshold {threshold:.2f}"
     axes.axvline(threshold, color=_ORANGE, linestyle="--", linewidth=1.8, label=words)
     axes.legend(frameon=False, loc="center right", fontsize=9)
     axes.yaxis.set_major_formatter("{x:.0%}")
@@ -131,8 +129,8 @@ def _plot_accuracy(audit: Audit) -> Figure | None:
         return None
     table = audit.accuracy
     figure, axes = _new_axes(
-        "Is the model better on what it has nearly seen?",
-        f"similarity to the nearest train image (medians of {len(table)} equal parts)",
+        "Is the model better on images similar to its training images?",
+        f"similarity to the most similar train image (medians of {len(table)} equal parts)",
         "accuracy, with 95 % interval",
     )
     errors = [table["accuracy"] - table["low"], table["high"] - table["accuracy"]]
@@ -149,7 +147,7 @@ def _plot_noise(audit: Audit) -> Figure | None:
         return None
     joint = audit.noise.joint
     rows = joint / np.maximum(joint.sum(axis=1, keepdims=True), 1e-12)
-    title = "Estimated label noise (a model's own mistakes included)"
+    title = "Estimated label noise (including mistakes of the model)"
     figure, axes = _new_axes(title, "likely label", "given label", 6.8, 4.8)
     images = np.round(joint * len(audit.scan))
     draw_matrix(axes, rows, lambda cell: f"{rows[cell]:.1%}\n{images[cell]:,.0f} images", [*audit.labels])
@@ -157,7 +155,7 @@ def _plot_noise(audit: Audit) -> Figure | None:
 
 
 def _plain_numbers(axis: XAxis, edges: np.ndarray) -> None:
-    """Ticks 1, 2 and 5 times the powers of ten, as plain numbers."""
+    """Ticks at 1, 2 and 5 times powers of ten, as plain numbers."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
     few = edges[-1] > 100 * edges[0]
@@ -167,31 +165,31 @@ def _plain_numbers(axis: XAxis, edges: np.ndarray) -> None:
 
 
 def open_private_folder(folder: Path) -> Path:
-    """Make a folder for pictures of people, and have git ignore all of it.
+    """Create a folder for images of people with a `.gitignore` for everything in it.
 
     Raises:
-        SmileDataError: the folder holds something else already, which git would then ignore as well.
+        SmileDataError: if the folder already contains something else, which git would then ignore too.
     """
     mark = folder / ".gitignore"
     if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not mark.is_file())):
-        raise SmileDataError(
-            f"{folder} is there already, and not a folder of contact sheets; name another --contact_sheets"
-        )
+        raise SmileDataError(f"{folder} exists and is not a folder of contact sheets; choose another --contact_sheets")
     if mark.is_file() and mark.read_text(encoding="utf-8").strip() != "*":
-        raise SmileDataError(f"{folder} is not ignored by git as a whole; name another --contact_sheets")
+        raise SmileDataError(f"{mark} does not ignore the whole folder; choose another --contact_sheets")
     folder.mkdir(parents=True, exist_ok=True)
     mark.write_text("*\n", encoding="utf-8")
     return folder
 
 
 def draw_contact_sheets(audit: Audit, images: Images, folder: Path) -> list[Path]:
-    """Contact sheets of the duplicate groups and of the most suspicious labels, for a person to look through.
+    """Draw contact sheets of the duplicates and the most suspicious labels, and delete those of earlier audits.
 
     Args:
-        folder: it shows private faces; `.gitignore` in it keeps it out of git.
+        audit: result of the audit.
+        images: source of the images.
+        folder: folder to write to. The sheets show private faces, so a `.gitignore` in it keeps them out of git.
 
     Returns:
-        The files, `duplicates-1.png`, `suspicious-1.png` and so on; sheets of an earlier audit are removed.
+        Paths of the sheets, `duplicates-1.png`, `suspicious-1.png` and so on.
     """
     open_private_folder(folder)
     for old in [*folder.glob("duplicates-*.png"), *folder.glob("suspicious-*.png")]:
@@ -221,7 +219,7 @@ def draw_contact_sheets(audit: Audit, images: Images, folder: Path) -> list[Path
 
 
 def _draw_sheet(tiles: Sequence[tuple[str, str, str]], images: Images) -> Image.Image:
-    """A sheet of tiles: file, caption, colour of the frame."""
+    """Draw one contact sheet. Each tile is a file, a caption and the colour of its frame."""
     lines = -(-len(tiles) // _COLUMNS)
     sheet = Image.new("RGB", (_COLUMNS * _TILE, lines * (_TILE + _CAPTION)), "white")
     pen = ImageDraw.Draw(sheet)
@@ -229,7 +227,7 @@ def _draw_sheet(tiles: Sequence[tuple[str, str, str]], images: Images) -> Image.
         x, y = place % _COLUMNS * _TILE, place // _COLUMNS * (_TILE + _CAPTION)
         try:
             picture = ImageOps.contain(decode_image(images.read(file)), (_TILE - 8, _TILE - 8))
-        except SmileDataError:  # it was there when it was scanned
+        except SmileDataError:  # it changed after the scan
             picture = Image.new("RGB", (_TILE - 8, _TILE - 8), "grey")
         sheet.paste(picture, (x + (_TILE - picture.width) // 2, y + (_TILE - picture.height) // 2))
         pen.rectangle((x + 2, y + 2, x + _TILE - 3, y + _TILE - 3), outline=colour, width=2)

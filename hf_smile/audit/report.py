@@ -1,4 +1,4 @@
-"""audit.json, audit.md and the CSV lists: what was found, what to act on first."""
+"""Write audit.json, audit.md and the CSV lists of the findings."""
 
 from __future__ import annotations
 
@@ -24,33 +24,33 @@ from hf_smile.utils.csv_cells import guarded
 from hf_smile.utils.words import counted
 
 NO_FILES = (
-    "the images are rows of a saved data set, which CSV files can't name; write them to a folder with "
-    "hf-smile prepare --export_imagefolder DIR, and audit that one"
+    "the images are rows of a saved data set, which CSV files can't refer to; export them with "
+    "hf-smile prepare --export_imagefolder DIR, and audit that folder"
 )
 SIGNIFICANT = 0.01
-"""p-value below which images that are alike count as a leak."""
+"""p-value below which similar images are reported as a leak."""
 
 _ODD_TO_ACT_ON = ("dark", "bright", "low contrast", "blurred", "black or white bars", "not square")
 
 
 def refuse_data(folder: Path, data_dir: Path) -> None:
-    """See that what the audit writes into `folder` does not replace the data themselves.
+    """Check that writing the audit to `folder` does not overwrite the data.
 
     Raises:
-        SmileDataError: it would.
+        SmileDataError: if it would.
     """
     if data_dir.resolve() in {(folder / name).resolve() for name in ("", "clean", "group_disjoint")}:
-        raise SmileDataError(f"the audit would write over the data in {data_dir}; name another --output_dir")
+        raise SmileDataError(f"the audit would overwrite the data in {data_dir}; choose another --output_dir")
 
 
 def write_report(audit: Audit, tables: Mapping[str, pd.DataFrame], images: Images, folder: Path) -> None:
-    """Write everything but images into `folder`.
+    """Write the report, lists and plots, but no images, to `folder`.
 
-    `audit.md` to read, `audit.json` with all numbers, plots, the lists `unreadable.csv`, `duplicates.csv`,
-    `equal_hashes.csv`, `odd_pictures.csv`, and with features `clusters.csv`, `nearest_train.csv`, `neighbours.csv`,
-    `suspicious_labels.csv` and `probe_predictions.csv` (out of fold, of every image; `fold_predictions.csv` where
-    fine-tuned models were asked); and `group_disjoint/`, a data set of its own with the same images in a split that no
-    cluster straddles, unless the images are rows of a saved data set.
+    The files are the report `audit.md`, `audit.json` with all numbers, plots, and the lists `unreadable.csv`,
+    `duplicates.csv`, `equal_hashes.csv` and `odd_pictures.csv`. With features, they include `clusters.csv`,
+    `nearest_train.csv`, `neighbours.csv`, `suspicious_labels.csv` and `probe_predictions.csv` (out-of-fold predictions
+    for every image; from fine-tuned models, `fold_predictions.csv`). Unless the images are rows of a saved data set,
+    `group_disjoint/` is a data set of the same images in which no cluster is in both train and test.
     """
     lists = {
         "unreadable.csv": audit.unreadable,
@@ -75,7 +75,7 @@ def write_report(audit: Audit, tables: Mapping[str, pd.DataFrame], images: Image
         link_images(images, folder / "group_disjoint")
     ids, label_ids = audit.scan["image_id"].tolist(), audit.scan["label"].to_numpy()
     for file, said in (("probe_predictions.csv", audit.probabilities), ("fold_predictions.csv", audit.by_models)):
-        (folder / file).unlink(missing_ok=True)  # of an earlier audit
+        (folder / file).unlink(missing_ok=True)  # from an earlier audit
         if said is not None:
             write_predictions(folder / file, ids, label_ids, said, labels=audit.labels)
     plots = plot_audit(audit, folder)
@@ -84,20 +84,20 @@ def write_report(audit: Audit, tables: Mapping[str, pd.DataFrame], images: Image
 
 
 def require_files(images: Images, option: str) -> None:
-    """See that CSV files can name the images, which an option of the command needs.
+    """Check that CSV files can refer to the images, which an option of the command requires.
 
     Raises:
-        SmileDataError: they are rows of a saved data set.
+        SmileDataError: if the images are rows of a saved data set.
     """
     if not can_be_listed(images):
-        raise SmileDataError(f"{images.path}: {option} writes CSV files, and {NO_FILES}")
+        raise SmileDataError(f"{images.path}: {option} writes CSV files, but {NO_FILES}")
 
 
 def write_clean(audit: Audit, tables: Mapping[str, pd.DataFrame], images: Images, folder: Path) -> dict[str, int]:
-    """Write the splits without leaks and conflicts (see `clean_tables`) into `folder`, a data set of its own.
+    """Write a data set without leaks and conflicts (see `clean_tables`) to `folder`.
 
     Returns:
-        Images left in each file, by its name.
+        Number of images in each file, by name.
     """
     cleaned = clean_tables(tables, audit.duplicates, set(audit.unreadable["image_id"]))
     for name, table in cleaned.items():
@@ -107,18 +107,18 @@ def write_clean(audit: Audit, tables: Mapping[str, pd.DataFrame], images: Images
 
 
 def write_leave_out(audit: Audit, share: float, path: Path) -> int:
-    """Write a file of corrections that leaves the most suspicious labels out of train.
+    """Write a corrections file that leaves the images with the most suspicious labels out of train.
 
     Args:
-        audit: of the data.
-        share: how much of train at most, 0 to 1.
-        path: of the file, which is replaced.
+        audit: result of the audit.
+        share: maximum share of train to leave out, 0 to 1.
+        path: file to write. An existing file is replaced.
 
     Returns:
-        The images in it.
+        Number of images in the file.
 
     Raises:
-        SmileDataError: the audit did not estimate which labels are wrong, or the file can't be written.
+        SmileDataError: if the audit did not estimate label noise, or the file can't be written.
     """
     if audit.noise is None:
         raise SmileDataError(f"no labels to leave out: {audit.summary['labels']['not_estimated']}")
@@ -131,7 +131,7 @@ def write_leave_out(audit: Audit, share: float, path: Path) -> int:
 
 
 def to_act_on(audit: Audit) -> list[str]:
-    """What the data's owner should do something about, the worst first, a sentence each."""
+    """The problems that the user should act on, worst first."""
     summary = audit.summary
     duplicates = summary["duplicates"]["all"]
     probe = summary.get("likeness", {}).get("probe")
@@ -140,30 +140,29 @@ def to_act_on(audit: Audit) -> list[str]:
         found.append(f"{counted(count, 'image')} can't be read (unreadable.csv): fix them or leave them out.")
     if count := duplicates["groups_in_train_and_test"]:
         found.append(
-            f"{counted(count, 'picture')} in train and test at once (duplicates.csv). `--write_clean` leaves them out "
-            "of train; a model that has seen them is to be tested on clean/test_without_leaks.csv."
+            f"{counted(count, 'picture')} in both train and test (duplicates.csv). `--write_clean` removes them from "
+            "train. Test models that were trained on them on clean/test_without_leaks.csv."
         )
     if count := duplicates["groups_with_differing_labels"]:
         found.append(
-            f"{counted(count, 'picture')} with more than one label (duplicates.csv): decide on one; "
+            f"{counted(count, 'picture')} with more than one label (duplicates.csv): decide on one. "
             "`--write_clean` leaves them out."
         )
     if probe and probe["p_value"] < SIGNIFICANT:
         apart, together = (probe[name]["accuracy"] for name in ("clusters_divided", "clusters_kept_together"))
         found.append(
-            f"Images like a train image are easier: a probe that knows images like them is right on {apart:.1%} of "
-            f"them, one that does not on {together:.1%}. Report the score on a split that no cluster straddles beside "
-            "the one on the given split."
+            f"Images similar to a training image are easier: a probe trained on similar images is right on {apart:.1%} "
+            f"of them, one without on {together:.1%}. Also report the score on the split in group_disjoint/."
         )
     if count := summary.get("labels", {}).get("suspicious"):
-        found.append(f"{counted(count, 'label')} to look at (suspicious_labels.csv), the most suspicious first.")
+        found.append(f"{counted(count, 'label')} to review (suspicious_labels.csv), most suspicious first.")
     if odd := [f"{n:,} {what}" for what, n in summary["pictures"]["odd"].items() if what in _ODD_TO_ACT_ON]:
-        found.append(f"Odd pictures (odd_pictures.csv): {', '.join(odd)}.")
+        found.append(f"Unusual images (odd_pictures.csv): {', '.join(odd)}.")
     return found
 
 
 def _render(audit: Audit, lists: list[str], plots: list[str], has_files: bool) -> str:
-    """`audit.md` of this folder, filled in."""
+    """Render the template `audit.md`."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         trim_blocks=True,
@@ -198,7 +197,7 @@ def _class_table(classes: Mapping[str, Mapping[str, int]]) -> str:
 
 
 def _measure_table(measures: Mapping[str, Mapping[str, float]]) -> str:
-    """A row for each key, a column for each measure of it."""
+    """A table with a row for each key and a column for each of its measurements."""
 
     def cell(name: str, value: float) -> str:
         return f"{value:.1%}" if name == "grey" else f"{value:,.4g}" if value < 1e4 else f"{value:,.0f}"
@@ -211,7 +210,7 @@ def _measure_table(measures: Mapping[str, Mapping[str, float]]) -> str:
 
 
 def _list_clusters(audit: Audit) -> pd.DataFrame:
-    """The images in clusters of several; `cluster` counts from 1, the largest first."""
+    """The images in clusters of at least two. `cluster` counts from 1, largest cluster first."""
     table = audit.scan[["image_id", "split", "label"]].assign(size=np.bincount(audit.cluster)[audit.cluster])
     table.insert(0, "cluster", audit.cluster)
     table = table[table["size"] > 1].sort_values(["size", "cluster"], ascending=[False, True], kind="stable")

@@ -1,4 +1,4 @@
-"""All of the audit in one call."""
+"""The whole audit in one call."""
 
 from __future__ import annotations
 
@@ -37,9 +37,8 @@ from hf_smile.evaluation.comparison import mcnemar_exact
 from hf_smile.labels import SMILE_LABELS, LabelSet
 
 DUPLICATE_SIMILARITY = 0.95
-"""Cosine similarity from which two images count as one picture. With tf_efficientnet_lite0, all 5 links above it among
-6,442 faces join one picture to itself. With the face backbone there are 32, most of them between shots of one
-moment."""
+"""Minimum cosine similarity of duplicates. Among 6,442 faces, tf_efficientnet_lite0 gives 5 such links, all between
+copies of the same picture. The face backbone gives 32, most of them between shots of the same moment."""
 
 
 _QUANTILES = {"min": 0.0, "p5": 0.05, "median": 0.5, "p95": 0.95, "max": 1.0}
@@ -47,45 +46,45 @@ _QUANTILES = {"min": 0.0, "p5": 0.05, "median": 0.5, "p95": 0.95, "max": 1.0}
 
 @dataclass
 class Audit:
-    """What was found. `scan` and the arrays go by the same rows: the images that can be read."""
+    """The result of an audit. `scan` and the arrays have the same rows: the readable images."""
 
     scan: pd.DataFrame
-    """The table of `scan_images`."""
+    """Table of `scan_images`."""
     unreadable: pd.DataFrame
     """`image_id`, `split`, `label`, `problem`."""
     duplicates: pd.DataFrame
-    """Of `list_groups`."""
+    """Groups of duplicates, from `list_groups`."""
     equal_hashes: pd.DataFrame
-    """Groups of equal 64-bit difference hash of either kind, one picture or not; also of `list_groups`."""
+    """Groups with equal 64-bit difference hashes of either kind, duplicates or not, from `list_groups`."""
     odd: pd.DataFrame
-    """`image_id`, `split`, `label`, `what` (in words)."""
+    """`image_id`, `split`, `label`, and `what` is unusual."""
     cluster: np.ndarray
-    """(N,) cluster of images that are too alike to be divided between train and test."""
+    """(N,) cluster of each image: images that are too similar to be divided between train and test."""
     group_disjoint: np.ndarray | None
-    """(N,) bool: test in the split no cluster straddles; None where there is no such split."""
+    """(N,) bool, true for the test images of the group-disjoint split; None if there is no such split."""
     nearest_train: pd.DataFrame | None = None
-    """Of `nearest_train_images`; None without features, and so are the next ones."""
+    """Result of `nearest_train_images`. This and the following fields are None without features."""
     accuracy: pd.DataFrame | None = None
-    """Of `accuracy_by_similarity`."""
+    """Result of `accuracy_by_similarity`."""
     noise: LabelNoise | None = None
     probabilities: np.ndarray | None = None
-    """(N, K) of the probe, out of fold; None where it could not be fitted, too."""
+    """(N, K) out-of-fold probabilities of the probe; also None if it could not be fitted."""
     by_models: np.ndarray | None = None
-    """(N, K) of fine-tuned models, out of fold; None where none were asked, see `doubt_labels`."""
+    """(N, K) out-of-fold probabilities of fine-tuned models, if any; see `doubt_labels`."""
     neighbours: pd.DataFrame | None = None
-    """`image_id`, `neighbour` (the id of an image that is like it) and their `similarity`, the most similar first."""
+    """`image_id`, `neighbour` (id of a similar image) and their `similarity`, most similar first."""
     by_threshold: pd.DataFrame | None = None
-    """Of `clusters_by_threshold`."""
+    """Result of `clusters_by_threshold`."""
     summary: dict[str, Any] = field(default_factory=dict)
-    """What `audit.json` holds."""
+    """Contents of `audit.json`."""
     labels: LabelSet = SMILE_LABELS
 
 
 def split_off_unreadable(scan: Scan) -> tuple[Scan, pd.DataFrame]:
-    """The images that can be read, rows numbered from 0, and a table of those that can't.
+    """The readable images, with rows numbered from 0, and a table of the unreadable ones.
 
     Raises:
-        SmileDataError: none is left in train or in test.
+        SmileDataError: if no image is left in train or in test.
     """
     table = scan.table
     bad = table["problem"] != ""
@@ -93,7 +92,7 @@ def split_off_unreadable(scan: Scan) -> tuple[Scan, pd.DataFrame]:
     for split in ("train", "test"):
         if not (readable["split"] == split).any():
             problem = next(iter(table.loc[bad & (table["split"] == split), "problem"]), "there are none")
-            raise SmileDataError(f"no image of {split} can be read; the first problem: {problem}")
+            raise SmileDataError(f"no {split} image can be read; the first problem: {problem}")
     thumbnails = scan.thumbnails[~bad.to_numpy()] if bad.any() else scan.thumbnails
     return Scan(readable, thumbnails, scan.labels), table.loc[bad, ["image_id", "split", "label", "problem"]]
 
@@ -107,20 +106,21 @@ def run_audit(
     cluster_similarity: float | None = None,
     seed: int = 0,
 ) -> Audit:
-    """Find duplicates, leaks, suspicious labels and odd pictures.
+    """Find duplicates, leaks, suspicious labels and unusual images.
 
     Args:
-        scan: of `scan_images`.
-        features: (N, F) float32, a row for each readable image in the order of `scan`; without them only hashes
-            tell duplicates, and labels and likeness are left out.
-        predictions: `image_id` and `prediction` (label id) of test images, to tell how much leaks flatter them.
-        duplicate_similarity: cosine similarity, 0 to 1, from which two images count as one picture.
-        cluster_similarity: from which they are kept on one side of the split; None to choose it, see
+        scan: result of `scan_images`.
+        features: (N, F) float32, a row for each readable image in the order of `scan`. Without features, duplicates
+            are only found by hashes, and similarity and labels are not analysed.
+        predictions: `image_id` and `prediction` (label id) of test images, to measure the effect of leaks on them.
+        duplicate_similarity: minimum cosine similarity of duplicates, 0 to 1.
+        cluster_similarity: minimum cosine similarity of images that must be in the same split; None chooses it with
             `choose_threshold`.
-        seed: of the split and the folds.
+        seed: seed of the split and the folds.
 
     Raises:
-        SmileDataError: no image is left in a split, a similarity is out of range, or predictions and data differ.
+        SmileDataError: if no image is left in a split, a similarity is out of range, or predictions and data do not
+            match.
 
     >>> audit = run_audit(scan_images(*read_tables(DataArguments("data/sample"))))  # doctest: +SKIP
     >>> audit.summary["duplicates"]["all"]["groups"]  # doctest: +SKIP
@@ -184,16 +184,16 @@ def run_audit(
 
 
 def odd_pictures(scan: pd.DataFrame) -> pd.DataFrame:
-    """Images out of the ordinary, and grey ones: `image_id`, `split`, `label`, and `what` is odd, in words."""
+    """Unusual and grey images: `image_id`, `split`, `label`, and `what` is unusual."""
     shorter, longer = scan[["width", "height"]].min(axis=1), scan[["width", "height"]].max(axis=1)
     checks = {
-        "small": shorter < 64,  # pixels; a backbone for 224 pixels makes up the rest
+        "small": shorter < 64,  # pixels; the input of most backbones is several times larger
         "not square": longer > 1.5 * shorter,
         "dark": scan["brightness"] < 40,
         "bright": scan["brightness"] > 215,
         "low contrast": scan["contrast"] < 15,
         "blurred": scan["sharpness"] < 20,
-        "black or white bars": scan["border"] > 0.05,  # share of the picture
+        "black or white bars": scan["border"] > 0.05,  # share of the image
         "grey": scan["grey"],
     }
     found = pd.DataFrame(checks)
@@ -244,12 +244,12 @@ def _measure_label_noise(audit: Audit, features: np.ndarray, seed: int) -> None:
 
 
 def doubt_labels(audit: Audit, probabilities: np.ndarray, models: int = 0) -> None:
-    """Find the labels that out-of-fold probabilities speak against, in place of those that the audit had found.
+    """Find suspicious labels from out-of-fold probabilities, replacing earlier results of the audit.
 
     Args:
-        audit: gets them (as `by_models` or `probabilities`), `noise` and `summary["labels"]`.
-        probabilities: (N, K), a row for each of `audit.scan`.
-        models: how many fine-tuned models they are of; 0 for the linear probe.
+        audit: audit to update: `by_models` or `probabilities`, `noise` and `summary["labels"]`.
+        probabilities: (N, K) out-of-fold probabilities, a row for each row of `audit.scan`.
+        models: number of fine-tuned models they come from; 0 for the linear probe.
 
     >>> doubt_labels(audit, probabilities, models=5)  # doctest: +SKIP
     >>> audit.noise.suspicious.head()  # doctest: +SKIP
@@ -275,7 +275,7 @@ def _count_labels(label_ids: np.ndarray, labels: LabelSet) -> dict[str, int]:
 
 
 def _class_table(splits: pd.Series, label_ids: np.ndarray, labels: LabelSet) -> dict[str, dict[str, int]]:
-    """Images of each class, by split."""
+    """Number of images of each class, by split."""
     return {str(split): _count_labels(label_ids[(splits == split).to_numpy()], labels) for split in splits.unique()}
 
 

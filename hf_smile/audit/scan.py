@@ -1,4 +1,4 @@
-"""One pass over the images: digest, perceptual hash and a few numbers of each. The images themselves are let go."""
+"""One pass over the images that keeps a digest, perceptual hashes and a few measurements of each."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from hf_smile.labels import SMILE_LABELS, LabelSet
 from hf_smile.utils.cores import own_cores
 
 MEASURED_SIZE = 128
-"""Pixels: side of the square that brightness, sharpness and borders are measured on, so that sizes compare."""
+"""Side of the square, in pixels, on which brightness, sharpness and borders are measured, for images of any size."""
 
 THUMBNAIL_SIZE = 16
-"""Pixels: side of the grey thumbnail by which two images are compared."""
+"""Side of the grey thumbnail, in pixels, by which images are compared."""
 
 _MEASURES = np.dtype(
     [
@@ -41,39 +41,39 @@ _MEASURES = np.dtype(
         ("thumbnail", "u1", (THUMBNAIL_SIZE**2,)),
     ]
 )
-_CHUNK = 256  # images handed to the threads at a time
+_CHUNK = 256  # images queued at a time
 _MAX_THREADS = 4  # each may hold one decoded image
-_GREY_SPREAD = 8  # levels by which the channels of a grey image may differ; JPEG rounds
-_BLACK, _WHITE = 12, 243  # levels a border line stays below, or above, throughout
+_GREY_SPREAD = 8  # maximum difference between the channels of a grey image, due to JPEG rounding
+_BLACK, _WHITE = 12, 243  # all pixels of a border line are below, or above, this level
 
 
 class Scan(NamedTuple):
-    """What is kept of the images, one row each, splits one after another."""
+    """The result of a scan, one row per image, split by split."""
 
     table: pd.DataFrame
-    """`image_id`, `split`, `label`, `problem` and the numbers, see `scan_images`."""
+    """`image_id`, `split`, `label`, `problem` and the measurements; see `scan_images`."""
     thumbnails: np.ndarray
     """(N, 256) uint8, grey."""
     labels: LabelSet = SMILE_LABELS
 
 
 def scan_images(tables: Mapping[str, pd.DataFrame], images: Images) -> Scan:
-    """Read and decode every image once, and keep only numbers: about half a kilobyte an image.
+    """Read and decode every image once, and keep only measurements: about half a kilobyte per image.
 
     Args:
-        tables: annotations by split, as `read_tables` gives them.
-        images: where they are.
+        tables: annotations by split, from `read_tables`.
+        images: source of the images.
 
     Returns:
         Thumbnails, and a table with `image_id`, `file`, `split`, `label`; `problem` ("" unless the image can't be read,
-        and then the rest is zero); `digest` of the file's bytes; `dhash`, the 64-bit difference hash of
-        imagehash; `dhash_bilinear`, the same of a bilinear thumbnail, with ties taken the other way; `width`, `height`
-        (pixels, upright), `file_bytes`; `brightness` and `contrast`, mean and standard deviation of the grey levels
-        (0 to 255); `sharpness`, the variance of the Laplacian; `grey` (bool); `border`, the share of the image (0 to
-        1) that plain black or white bars take at its edges.
+        in which case all measurements are zero); `digest` of the file's bytes; `dhash`, the 64-bit difference hash of
+        imagehash; `dhash_bilinear`, the same for a bilinear thumbnail, with ties resolved the other way; `width`,
+        `height` (pixels, upright), `file_bytes`; `brightness` and `contrast`, mean and standard deviation of the grey
+        levels (0 to 255); `sharpness`, the variance of the Laplacian; `grey` (bool); `border`, the share of the image
+        (0 to 1) covered by plain black or white bars at its edges.
 
     The difference hash is from Krawetz (2013), "Kind of Like That"; the variance of the Laplacian as a measure of
-    blur from Pech-Pacheco et al. (2000), "Diatom autofocusing in brightfield microscopy: a comparative study".
+    blur is from Pech-Pacheco et al. (2000), "Diatom autofocusing in brightfield microscopy: a comparative study".
 
     >>> scan = scan_images(*read_tables(DataArguments("data/sample")))  # doctest: +SKIP
     >>> scan.table.loc[scan.table["problem"] != "", ["image_id", "problem"]]  # doctest: +SKIP
@@ -96,7 +96,7 @@ def scan_images(tables: Mapping[str, pd.DataFrame], images: Images) -> Scan:
     threads = min(_MAX_THREADS, own_cores())
     progress = tqdm(total=len(table), desc="Scanning images", unit=" images", delay=1)
     with ThreadPoolExecutor(threads) as pool, progress:
-        for start in range(0, len(table), _CHUNK):  # bounds what waits in the pool, however many images there are
+        for start in range(0, len(table), _CHUNK):  # limits the number of queued images
             for _ in pool.map(measure, range(start, min(start + _CHUNK, len(table)))):
                 progress.update()
     thumbnails = np.ascontiguousarray(measures["thumbnail"])
@@ -106,11 +106,11 @@ def scan_images(tables: Mapping[str, pd.DataFrame], images: Images) -> Scan:
 
 
 def measure_image(data: bytes, image: Image.Image) -> tuple[Any, ...]:
-    """What `scan_images` keeps of one image, in the order of its columns, the thumbnail last.
+    """The measurements of one image, in the order of the columns of `scan_images`, with the thumbnail last.
 
     Args:
-        data: the encoded file.
-        image: the same, decoded to RGB.
+        data: encoded image.
+        image: the image decoded to RGB.
     """
     small = np.asarray(image.resize((MEASURED_SIZE, MEASURED_SIZE), Image.Resampling.BOX), dtype=np.float32)
     grey = small @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
@@ -133,9 +133,9 @@ def measure_image(data: bytes, image: Image.Image) -> tuple[Any, ...]:
 
 
 def _bilinear_dhash(image: Image.Image) -> np.ndarray:
-    """(8, 8) bool: is a pixel of the 9 x 8 thumbnail brighter than its right neighbour?
+    """(8, 8) bool: whether a pixel of the 9 x 8 thumbnail is brighter than its right neighbour.
 
-    Two thumbnails of one picture can differ by a rounding; hashes of two kinds find what one of them misses.
+    Rounding can change a hash. Two kinds of hashes find duplicates that one of them misses.
     """
     thumbnail = np.asarray(image.convert("L").resize((9, 8), Image.Resampling.BILINEAR))
     return thumbnail[:, :-1] > thumbnail[:, 1:]
@@ -146,7 +146,7 @@ def _as_number(bits: np.ndarray) -> int:
 
 
 def _border_share(grey: np.ndarray) -> float:
-    """Share of a picture (H, W) outside the rectangle that remains when plain black and white bars are cut off."""
+    """Share of an image (H, W) covered by plain black or white bars at its edges."""
     kept = 1.0
     for axis in (0, 1):
         plain = (grey.max(axis) < _BLACK) | (grey.min(axis) > _WHITE)

@@ -1,4 +1,4 @@
-"""Features -> nearest neighbours and clusters, block by block: never a matrix of all pairs."""
+"""Nearest neighbours and clusters from features, computed in blocks, never as a matrix of all pairs."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from sklearn.preprocessing import normalize
 from tqdm.auto import tqdm
 
 _ROWS, _COLUMNS = 1024, 4096  # pairs compared at a time: 16 MiB of similarities
-_QUERIES = 128  # compared with all references at a time: 51 MB for 100,000 of them
+_QUERIES = 128  # queries compared with all references at a time: 51 MB for 100,000 references
 _FLOOR = 0.5  # less similar images are never linked
-_STEP = 0.01  # of the search for a threshold
+_STEP = 0.01  # step of the threshold search
 
 
 @dataclass(frozen=True)
 class Links:
-    """Pairs of images with their similarity: an undirected graph."""
+    """Linked pairs of images with their similarity: an undirected graph."""
 
     pairs: np.ndarray
-    """(2, E) rows."""
+    """(2, E) row numbers of the pairs."""
     similarity: np.ndarray
-    """(E,) float32, -1 to 1."""
+    """(E,) float32 similarity, -1 to 1."""
 
     def __len__(self) -> int:
         return len(self.similarity)
 
     def at_least(self, similarity: float) -> Links:
-        """The links that are this strong."""
+        """The links with at least this similarity."""
         kept = self.similarity >= similarity
         return Links(self.pairs[:, kept], self.similarity[kept])
 
@@ -43,11 +43,11 @@ NO_LINKS = Links(np.zeros((2, 0), np.int32), np.zeros(0, np.float32))
 
 
 def unit_rows(features: np.ndarray) -> np.ndarray:
-    """Features (N, F) as rows of length 1 about their mean: products of the rows are then cosine similarities.
+    """Center features (N, F) and scale the rows to length 1, so that their products are cosine similarities.
 
-    All faces share most of what a backbone sees in them; without that common part, likeness tells more. The rows are
-    scaled before the mean is taken, too: a face network hardly responds to a picture without a face, and next to the
-    mean of the others all such pictures would be alike.
+    Features of faces have a large common part; without it, similarities are more informative. The rows are also scaled
+    before centering: a face network hardly responds to images without a face, and relative to the mean of the others,
+    all such images would look alike.
 
     >>> unit_rows(np.array([[3.0, 0.0], [0.0, 1.0]])).round(2).tolist()
     [[0.71, -0.71], [-0.71, 0.71]]
@@ -64,7 +64,7 @@ def nearest(queries: np.ndarray, references: np.ndarray) -> tuple[np.ndarray, np
         references: (R, F) rows of length 1, at least one.
 
     Returns:
-        similarity (Q,) float32 and row of the reference (Q,) int64.
+        Similarity (Q,) float32 and row of the reference (Q,) int64.
 
     >>> nearest(np.eye(3)[:1], np.eye(3)[::-1])[1]
     array([2])
@@ -75,14 +75,14 @@ def nearest(queries: np.ndarray, references: np.ndarray) -> tuple[np.ndarray, np
 
 
 def nearest_others(rows: np.ndarray, count: int = 5) -> tuple[np.ndarray, np.ndarray]:
-    """The images that are most like each image, the most similar one first.
+    """The nearest neighbours of each image, most similar first.
 
     Args:
-        rows: (N, F) of length 1.
-        count: of others, or all there are where these are fewer.
+        rows: (N, F) rows of length 1.
+        count: number of neighbours, at most N - 1.
 
     Returns:
-        similarity (N, count) float32 and row of the other (N, count) int64.
+        Similarity (N, count) float32 and row of the neighbour (N, count) int64.
 
     >>> nearest_others(np.array([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]]), 1)[1].ravel()
     array([2, 2, 1])
@@ -90,19 +90,19 @@ def nearest_others(rows: np.ndarray, count: int = 5) -> tuple[np.ndarray, np.nda
     from sklearn.neighbors import NearestNeighbors
 
     search = NearestNeighbors(n_neighbors=min(count, len(rows) - 1), algorithm="brute").fit(rows)
-    distance, index = search.kneighbors()  # of an image itself, it is not among them
+    distance, index = search.kneighbors()  # excludes the image itself
     return (1 - distance**2 / 2).astype(np.float32), index
 
 
 def similarity_forest(rows: np.ndarray) -> Links:
-    """The links that hold the images together, at every threshold at once: a maximum spanning forest.
+    """The maximum spanning forest of the similarity graph, which gives the clusters for every threshold.
 
-    The links of the forest above some threshold connect the same images as all pairs above it do (Gower & Ross, 1969,
-    "Minimum spanning trees and single linkage cluster analysis"). There are fewer links than images, so that the
-    memory stays small; the time grows with the square of the number of images.
+    For any threshold, the forest's links above it connect the same images as all pairs above it (Gower & Ross, 1969,
+    "Minimum spanning trees and single linkage cluster analysis"). There are fewer links than images, so memory use is
+    small; the time grows with the square of the number of images.
 
     Args:
-        rows: (N, F) of length 1. Pairs below a similarity of 0.5 are left out.
+        rows: (N, F) rows of length 1. Pairs with a similarity below 0.5 are ignored.
     """
 
     def compare(some: slice, others: slice) -> Links:
@@ -114,12 +114,12 @@ def similarity_forest(rows: np.ndarray) -> Links:
 
 
 def link_all(count: int, compare: Callable[[slice, slice], Links], title: str | None = None) -> Links:
-    """The strongest links between all pairs of `count` images, as a forest, compared a block at a time.
+    """Compare all pairs of images in blocks, and keep the strongest links as a spanning forest.
 
     Args:
         count: number of images.
-        compare: rows and columns of a block -> the links in it.
-        title: of the progress bar; None for none.
+        compare: function that takes the rows and columns of a block and returns the links in it.
+        title: title of the progress bar; None for no progress bar.
     """
     forest = NO_LINKS
     with tqdm(total=count, desc=title, unit=" images", delay=1, disable=title is None) as progress:
@@ -133,14 +133,14 @@ def link_all(count: int, compare: Callable[[slice, slice], Links], title: str | 
 
 
 def pairs_in_block(wanted: np.ndarray, rows: slice, columns: slice) -> np.ndarray:
-    """The pairs (2, E) that are True in a block (R, C), each once and none of an image with itself."""
+    """The pairs (2, E) that are true in a block (R, C), each pair once, without pairs of an image with itself."""
     first, second = np.nonzero(wanted)
     pairs = np.stack([first + rows.start, second + columns.start])
     return pairs[:, pairs[0] < pairs[1]]
 
 
 def clusters(links: Links, count: int) -> np.ndarray:
-    """Number of each image's cluster (count,): what is linked, directly or through others, is together.
+    """Cluster number of each image (count,): the connected components of the graph of links.
 
     >>> clusters(Links(np.array([[0], [2]]), np.array([0.9])), 4).tolist()
     [0, 1, 0, 2]
@@ -150,10 +150,10 @@ def clusters(links: Links, count: int) -> np.ndarray:
 
 
 def clusters_by_threshold(links: Links, count: int) -> pd.DataFrame:
-    """The clusters of several images at each threshold, from the floor up to 0.99.
+    """Statistics of the clusters with at least two images, for each threshold from 0.5 to 0.99.
 
     Returns:
-        `threshold`, ascending; `clusters` of several images; `images` in them; images in the `largest` of them.
+        `threshold`, ascending; number of `clusters`; number of `images` in them; number of images in the `largest`.
     """
     rows = []
     for step in range(round(_FLOOR / _STEP), round(1 / _STEP)):
@@ -165,18 +165,18 @@ def clusters_by_threshold(links: Links, count: int) -> pd.DataFrame:
 
 
 def choose_threshold(table: pd.DataFrame) -> float:
-    """The threshold at which the most images are in clusters of several other than the largest; the lowest of these.
+    """The threshold with the most images in clusters other than the largest. Of equally good ones, the lowest.
 
-    From the top down, images first find the others of their person or scene, and this number grows. Then clusters
-    chain: a face resembles a second, that one a third, and the largest cluster swallows the others, so that it falls
-    (as in percolation, whose transition is where the clusters beside the largest are at their largest: Stauffer &
-    Aharony, 1994, "Introduction to Percolation Theory"). The threshold lies between: it keeps together as many likely
-    relations as possible, and errs on the side of joining two people. How many images a person has does not matter.
-    Of 6,442 faces, a face network gives 0.55 and a largest cluster of 148 images; tf_efficientnet_lite0, in whose
-    features clusters are less distinct, 0.63 and 909.
+    As the threshold decreases, images of the same person or scene are linked first, and this number grows. Then
+    clusters chain: a face resembles a second, that one a third, and the largest cluster absorbs the others, so the
+    number falls (like at the percolation threshold, where the clusters other than the largest are at their largest:
+    Stauffer & Aharony, 1994, "Introduction to Percolation Theory"). The maximum lies in between. It keeps as many
+    probably related images together as possible, and joins two people rather than divide one. The number of images per
+    person does not matter. For 6,442 faces, a face network gives 0.55 and a largest cluster of 148 images;
+    tf_efficientnet_lite0, whose clusters are less distinct, gives 0.63 and 909 images.
 
     Args:
-        table: of `clusters_by_threshold`.
+        table: result of `clusters_by_threshold`.
 
     >>> sizes = {"threshold": [0.5, 0.6, 0.7], "images": [990, 800, 300], "largest": [900, 40, 8]}
     >>> choose_threshold(pd.DataFrame(sizes))
@@ -186,8 +186,8 @@ def choose_threshold(table: pd.DataFrame) -> float:
 
 
 def _spanning_forest(links: Links, count: int) -> Links:
-    """The strongest of the links that connect the same images: fewer links than images."""
-    # The weights must be positive: in a sparse graph a zero is no link.
+    """The maximum spanning forest of the links."""
+    # The weights must be positive, because zeros are not links in a sparse graph.
     graph = coo_matrix((2 - links.similarity.astype(np.float64), tuple(links.pairs)), shape=(count, count))
     tree = minimum_spanning_tree(graph.tocsr()).tocoo()
     return Links(np.stack([tree.row, tree.col]), (2 - tree.data).astype(np.float32))

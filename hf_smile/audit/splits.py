@@ -1,4 +1,4 @@
-"""A split that no cluster straddles, and the given one without leaks and conflicts."""
+"""A group-disjoint split, and the given split without leaks and conflicts."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from hf_smile.utils.csv_cells import guarded
 
 
 def group_disjoint_split(labels: np.ndarray, groups: np.ndarray, test_share: float, seed: int = 0) -> np.ndarray:
-    """Divide the images so that no group is in train and test, and each class has its share in both.
+    """Divide the images so that no group is in both train and test, and class shares are approximately kept.
 
-    Groups of several images are dealt out first, the largest first, each to where the classes then are closer to
-    their shares. Images that are alone fill up what is missing, class by class.
+    Groups of at least two images are assigned first, largest first, each to the split that brings the class shares
+    closer to their targets. Single images then fill the gaps, class by class.
 
     Args:
         labels: (N,) label ids.
         groups: (N,) group numbers.
-        test_share: of the images, 0 to 1.
-        seed: of the random order.
+        test_share: share of the images in test, 0 to 1.
+        seed: seed of the random order.
 
     Returns:
-        (N,) bool, True for test.
+        (N,) bool, true for test images.
 
     Raises:
-        SmileDataError: one of the two would be empty.
+        SmileDataError: if one of the two splits would be empty.
 
     >>> in_test = group_disjoint_split(np.array([0, 0, 1, 1]), np.array([0, 1, 2, 3]), 0.5)
     >>> in_test[:2].sum(), in_test[2:].sum()
@@ -62,8 +62,8 @@ def group_disjoint_split(labels: np.ndarray, groups: np.ndarray, test_share: flo
     split = in_test[number]
     if split.all() or not split.any():
         raise SmileDataError(
-            f"{len(labels)} images in {len(sizes)} groups can't be divided into train and test; raise the similarity "
-            "from which images are kept together"
+            f"{len(labels)} images in {len(sizes)} groups can't be divided into train and test; raise the minimum "
+            "similarity of images that are kept together"
         )
     return split
 
@@ -73,13 +73,13 @@ def clean_tables(tables: Mapping[str, pd.DataFrame], groups: pd.DataFrame, bad: 
 
     Args:
         tables: annotations by split.
-        groups: of `list_groups`.
-        bad: ids of images that can't be read.
+        groups: duplicates, from `list_groups`.
+        bad: ids of unreadable images.
 
     Returns:
-        `train` and any other split but test: without the images whose duplicate is in test. `test`: with them.
-        Neither with groups whose labels differ. `test_without_leaks`: the given test split without the images whose
-        duplicate is elsewhere, for models that were trained on the given train split.
+        `train`, and `validation` if given, without images that have a duplicate in test. `test` keeps these images.
+        Groups with differing labels are removed from all of them. `test_without_leaks` is the given test split
+        without images that have a duplicate in another split, for models trained on the given train split.
     """
     conflicts = set(groups.loc[groups["labels_differ"], "image_id"])
     leaks = set(groups.loc[groups["crosses_splits"], "image_id"])
@@ -92,7 +92,7 @@ def clean_tables(tables: Mapping[str, pd.DataFrame], groups: pd.DataFrame, bad: 
 
 
 def write_annotations(table: pd.DataFrame, path: Path, labels: LabelSet = SMILE_LABELS) -> None:
-    """Write a table of `read_tables` so that it reads back the same: `image_id,file_name,label`, further columns."""
+    """Write a table of `read_tables` as an annotation file: `image_id,file_name,label` and additional columns."""
     path.parent.mkdir(parents=True, exist_ok=True)
     named = table.drop(columns=["where", "problem"], errors="ignore").rename(columns={"file": "file_name"})
     named = named.assign(
@@ -102,16 +102,16 @@ def write_annotations(table: pd.DataFrame, path: Path, labels: LabelSet = SMILE_
 
 
 def can_be_listed(images: Images) -> bool:
-    """Whether CSV files can name the images, which they can't where these are rows of a saved data set."""
+    """Whether CSV files can refer to the images, which is not possible for rows of a saved data set."""
     return isinstance(images, ImageSource)
 
 
 def link_images(images: Images, folder: Path) -> None:
-    """Make `folder` a data set of its own by a link to the images, where these are files that links can name."""
+    """Make `folder` a complete data set with a symbolic link to the images, if these are files."""
     if not isinstance(images, ImageSource):
         return
     link = folder / ("images" if images.path.is_dir() else "images.zip")
     if link.is_symlink():
         link.unlink()
-    with suppress(OSError):  # without it the CSV files still serve, next to a copy of the images
+    with suppress(OSError):  # without links, the CSV files still work beside a copy of the images
         link.symlink_to(images.path.resolve())

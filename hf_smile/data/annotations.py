@@ -1,4 +1,4 @@
-"""Annotation file (CSV, JSON lines or Parquet) -> validated table, with every problem reported by file and line."""
+"""Read an annotation file (CSV, JSON Lines or Parquet) into a validated table. Problems name the file and line."""
 
 from __future__ import annotations
 
@@ -21,33 +21,33 @@ from hf_smile.errors import Problems, SmileDataError, first_line
 logger = logging.getLogger(__name__)
 
 OWN_COLUMNS = ("image_id", "file", "label", "where", "problem")
-"""Columns of every table of annotations; the others are the user's."""
+"""Columns of every annotation table. All other columns come from the user's file."""
 RESERVED_COLUMNS = ("image", "digest", *OWN_COLUMNS)
-_COLUMNS = OWN_COLUMNS[:4]  # before the images are looked for
+_COLUMNS = OWN_COLUMNS[:4]  # `problem` is added when the images are located
 _MAX_BYTES = 50_000_000
 _MAX_LINES = 1_000_000
-_MAX_PROBLEMS = 1_000  # a file with so many is another file
-_MAX_NAME = 200  # bytes: file systems take 255, and a suffix comes on top
+_MAX_PROBLEMS = 1_000  # with more, it is not an annotation file
+_MAX_NAME = 200  # bytes: file systems allow 255, including the suffix
 _NO_PATH = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 
 
 def read_annotations(
     path: str | Path, problems: Problems, reading: Reading = PLAIN, name: str | None = None
 ) -> pd.DataFrame:
-    """Read one annotation file: CSV (`image_id,label`, with or without a header line), JSON lines or Parquet.
+    """Read one annotation file: CSV (`image_id,label`, with or without a header line), JSON Lines or Parquet.
 
-    A header names the columns, in any order and case, and further columns are kept as text. Commas, semicolons and
-    tabs may separate the cells; the text is UTF-8, UTF-16 or Windows' cp1252. What is not the plain form is said.
+    A header names the columns, in any order and case. Additional columns are kept as text. Cells may be separated by
+    commas, semicolons or tabs, and encoded as UTF-8, UTF-16 or cp1252. Anything but commas and UTF-8 is logged.
 
     Args:
-        path: file of up to 50 MB.
-        problems: every problem found is appended here as `file:line: what is wrong`.
-        reading: names of columns and labels.
-        name: of the file in messages, where it is not that of `path`.
+        path: annotation file, up to 50 MB.
+        problems: every problem is appended here as `file:line: what is wrong`.
+        reading: column and label names.
+        name: file name to use in messages, by default that of `path`.
 
     Returns:
-        One row per valid line: `image_id` (str, as the file writes it), `file` (the cell that names the image), `label`
-        (int; -1 where it is unknown, which is a problem), `where` ("train.csv:7"), further columns.
+        One row per valid line: `image_id` (str, as in the file), `file` (the cell that names the image), `label`
+        (int; -1 for an unknown label, which is a problem), `where` ("train.csv:7"), and additional columns.
 
     >>> problems = Problems()
     >>> table = read_annotations("data/happy_images/train.csv", problems)  # doctest: +SKIP
@@ -58,14 +58,14 @@ def read_annotations(
 def annotation_pieces(
     path: Path, problems: Problems, reading: Reading, piece: int = 0, name: str | None = None
 ) -> Iterator[pd.DataFrame]:
-    """The same of a file of any size, in tables of so many rows, one of which is in memory at a time.
+    """Read an annotation file of any size as a series of tables, one of which is in memory at a time.
 
     Args:
-        path: as for `read_annotations`.
-        problems: as there.
-        reading: as there.
-        piece: rows a table; 0 reads a file, of up to 50 MB and a million lines, into one.
-        name: as there.
+        path: see `read_annotations`.
+        problems: see `read_annotations`.
+        reading: see `read_annotations`.
+        piece: rows per table; 0 reads a file of up to 50 MB and a million lines into one table.
+        name: see `read_annotations`.
 
     >>> path = Path("data/shards/train.csv")
     >>> rows = sum(map(len, annotation_pieces(path, problems, PLAIN, 5000)))  # doctest: +SKIP
@@ -88,7 +88,7 @@ def annotation_pieces(
         if count > 1:
             raise SmileDataError(f"column {column!r} appears twice; rename one of them")
         if dropped := [c for at, c in enumerate(lower) if c in RESERVED_COLUMNS and at not in columns]:
-            logger.warning(f"Note: column {', '.join(dropped)} of {name} is not kept; its name is in use")
+            logger.warning(f"Note: column {', '.join(dropped)} of {name} is not kept, because its name is reserved")
         while block := list(islice(rows, piece or _MAX_LINES + 1)):
             if limit and len(block) > limit:
                 raise SmileDataError(f"more than {limit:,} rows; {TOO_LARGE}")
@@ -116,7 +116,7 @@ def _table(
     records: list[tuple[object, ...]] = []
     for line, row in rows:
         if len(problems) > _MAX_PROBLEMS:
-            problems.append(f"{file}: not read beyond line {line}, after so many problems")
+            problems.append(f"{file}: not read beyond line {line}, because of too many problems")
             break
         where = f"{file}:{line}"
         if len(row) != len(names):
@@ -125,7 +125,7 @@ def _table(
             continue
         image_id, image_file, text = plain_path(row[id_at]), plain_path(row[file_at]), row[columns.label]
         if not image_id or not image_file:
-            problems.append(f"{where}: empty id" if not image_id else f"{where}: empty name of the image")
+            problems.append(f"{where}: empty id" if not image_id else f"{where}: empty file name")
             continue
         if odd := next(filter(None, map(path_problem, (image_id, image_file))), None):
             problems.append(f"{where}: {image_id!r} {odd}")
@@ -142,7 +142,7 @@ def _table(
 
 
 def path_problem(path: str) -> str | None:
-    """Say why a path can't name an image; None if it can.
+    """Return why a path can't name an image, or None if it can.
 
     >>> path_problem("person0/000.jpg"), path_problem("a\\0b")
     (None, "can't be the name of a file")

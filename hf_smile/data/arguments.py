@@ -1,4 +1,4 @@
-"""The settings that every command on a data set shares."""
+"""Settings shared by all commands that read data."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
 DEFAULT_DATA_DIR = "data/happy_images"
 
 EXPECTED_LAYOUT = """\
-Point --data_dir at a folder, or a zip, that holds one of these:
-  train.csv (and test.csv, validation.csv) and the images, in a folder, in a zip or beside them
+Point --data_dir at a folder or a zip that contains one of these:
+  train.csv (and test.csv, validation.csv), with the images in a folder, in a zip or beside the CSV files
   metadata.csv, .jsonl or .parquet beside the images
-  one folder per class, by itself or in train/ (and test/, validation/)
-  Parquet files with images, or a saved data set of the library datasets
-or at the id of a data set on the Hugging Face Hub (owner/name). docs/data.md shows each of them.
-No data at hand? Draw the sample: hf-smile prepare --draw_sample --data_dir data/sample"""
+  one folder per class, at the top level or in train/ (and test/, validation/)
+  Parquet files with images, or a data set saved by the library datasets
+or at a data set on the Hugging Face Hub (owner/name). docs/data.md has an example of each.
+No data yet? Draw the sample data set: hf-smile prepare --draw_sample --data_dir data/sample"""
 
 
 def setting(default: Any, text: str, **metadata: Any) -> Any:
-    """A field of a dataclass that a command reads its settings into, with the text of its help.
+    """A dataclass field with a default and a help text, from which a command line option is made.
 
     >>> setting(0.5, "probability of a flip").metadata["help"]
     'probability of a flip'
@@ -40,30 +40,30 @@ class DataArguments:
     """Where the data are, how they are read, and how they are split.
 
     Raises:
-        SmileDataError: a size is not a share, `max_train_samples` is below 1, or `on_bad_image` is not one of its two
-            values.
+        SmileDataError: if a size is not between 0 and 1, `max_train_samples` is below 1, or `on_bad_image` is neither
+            `error` nor `skip`.
 
     >>> DataArguments(label_map="fake=negative smile").reading().label_map
     {'fake': 0}
     """
 
     data_dir: str = setting(DEFAULT_DATA_DIR, "folder or zip with the data, or a data set on the Hub")
-    test_size: float | None = setting(None, "share of train that becomes the test split, where the data bring none")
+    test_size: float | None = setting(None, "share of train to use as the test split, if the data have none")
     validation_size: float = setting(
-        0.1, "share of train that becomes the validation split; 0 (with --select_best last) trains on all of it"
+        0.1, "share of train to use as the validation split; 0 (with --select_best last) trains on all of it"
     )
-    max_train_samples: int | None = setting(None, "train on so many images of train, of all classes, for a first try")
-    group_by: str | None = setting(None, "column whose values (people, sessions) must not be on both sides of a split")
-    image_column: str | None = setting(None, "column of the images or their paths, where its name is not a usual one")
-    label_column: str | None = setting(None, "column of the labels, where its name is not a usual one")
-    id_column: str | None = setting(None, "column of the ids, where its name is not a usual one")
+    max_train_samples: int | None = setting(None, "maximum number of training images, stratified by class")
+    group_by: str | None = setting(None, "column whose values (people, sessions) must not appear in two splits")
+    image_column: str | None = setting(None, "column of the images or their paths, if its name is unusual")
+    label_column: str | None = setting(None, "column of the labels, if its name is unusual")
+    id_column: str | None = setting(None, "column of the ids, if its name is unusual")
     label_map: str | None = setting(None, "other spellings of labels: 'genuine=positive smile,none=NOT smile'")
-    labels: list[str] | None = setting(None, "names of the labels in the order of their ids, if others than ours")
+    labels: list[str] | None = setting(None, "label names in the order of their ids, if not the default ones")
     on_bad_image: str = setting(
-        "error", "image missing or broken: stop, or skip and list it", choices=["error", "skip"]
+        "error", "what to do with a missing or broken image: stop, or skip and list it", choices=["error", "skip"]
     )
     corrections: str | None = field(
-        default=None, metadata={"help": "file of `hf-smile review`: labels to change, and images to leave out"}
+        default=None, metadata={"help": "file from `hf-smile review` with labels to change and images to leave out"}
     )
 
     def __post_init__(self) -> None:
@@ -77,10 +77,10 @@ class DataArguments:
             raise SmileDataError(f"on_bad_image is {self.on_bad_image!r}; it must be 'error' or 'skip'")
 
     def reading(self) -> Reading:
-        """How the annotations are to be read.
+        """How to read the annotations.
 
         Raises:
-            SmileDataError: `labels` can't be labels, or `label_map` is not a map of them.
+            SmileDataError: if `labels` or `label_map` is invalid.
         """
         from hf_smile.data.columns import Reading
 
@@ -96,15 +96,15 @@ class DataArguments:
 
 @dataclass
 class AugmentationArguments:
-    """Random changes of the training images. The original work used `--rotation` and `--horizontal_flip` alone."""
+    """Augmentation of the training images. The original work used `--rotation` and `--horizontal_flip` only."""
 
     horizontal_flip: float = setting(0.5, "probability of a left-right flip, 0 to 1")
     vertical_flip: float = setting(0.0, "probability of an upside-down flip, 0 to 1")
-    rotation: float = setting(15.0, "rotate by up to this many degrees, either way")
-    shear: float = setting(0.0, "shear by up to this many degrees, either way")
-    crop_scale: float = setting(0.7, "crop at least this share of the area, 0 to 1; 1 crops nothing")
-    brightness: float = setting(0.2, "change brightness by up to this share")
-    contrast: float = setting(0.2, "change contrast by up to this share")
+    rotation: float = setting(15.0, "maximum rotation in degrees, in either direction")
+    shear: float = setting(0.0, "maximum shear in degrees, in either direction")
+    crop_scale: float = setting(0.7, "smallest share of the area that a crop keeps, 0 to 1; 1 disables cropping")
+    brightness: float = setting(0.2, "maximum change of brightness, 0 to 1")
+    contrast: float = setting(0.2, "maximum change of contrast, 0 to 1")
     random_erasing: float = setting(0.0, "probability of a blank rectangle, 0 to 1")
 
     def __post_init__(self) -> None:
@@ -122,30 +122,30 @@ DATA_SETTINGS = tuple(argument.name for argument in fields(DataArguments))
 
 
 def require_data(data_dir: str | Path) -> None:
-    """See that there is something, or may be on the Hub, before anything heavy is imported.
+    """Check that the path exists or may be a Hub id, before anything heavy is imported.
 
     Raises:
-        SmileDataError: there is no such folder.
+        SmileDataError: if there is no such folder.
 
     >>> require_data("somebody/faces")
     """
     if not str(data_dir):
-        raise SmileDataError("--data_dir is empty (an unset variable of the shell?)")
+        raise SmileDataError("--data_dir is empty (an unset shell variable?)")
     if not Path(data_dir).exists() and (message := missing_folder(str(data_dir))):
         raise SmileDataError(f"{message}.\n{EXPECTED_LAYOUT}")
 
 
 def add_data_arguments(parser: argparse.ArgumentParser, *without: str, of_the_run: bool = False) -> None:
-    """Add the settings to a parser, but for those named.
+    """Add the data settings to a parser.
 
     Args:
-        parser: gets them in a group.
-        without: names of settings.
-        of_the_run: what is not given is left to the run of a model, see `given_data_arguments`.
+        parser: parser to which the settings are added, as a group.
+        without: names of settings to leave out.
+        of_the_run: whether settings default to those the model was trained with; see `given_data_arguments`.
     """
-    group = parser.add_argument_group("data", "default: as the run of the model had them" if of_the_run else None)
+    group = parser.add_argument_group("data", "default: as the model was trained" if of_the_run else None)
     for argument in fields(DataArguments):
-        if argument.name not in (*without, "max_train_samples"):  # which is for training alone
+        if argument.name not in (*without, "max_train_samples"):  # only used in training
             shown = "" if of_the_run or argument.default is None else f" (default: {argument.default})"
             group.add_argument(
                 f"--{argument.name}",
@@ -156,14 +156,14 @@ def add_data_arguments(parser: argparse.ArgumentParser, *without: str, of_the_ru
                 help=argument.metadata["help"] + shown,
             )
     if of_the_run:
-        group.add_argument("--seed", type=int, default=argparse.SUPPRESS, help="of the splits")
+        group.add_argument("--seed", type=int, default=argparse.SUPPRESS, help="seed of the splits")
 
 
 def data_arguments(namespace: argparse.Namespace, **others: Any) -> DataArguments:
-    """What a parser with these settings has read.
+    """The data settings from parsed arguments.
 
     Raises:
-        SmileDataError: there are no such data.
+        SmileDataError: if a setting is invalid or the data do not exist.
     """
     given = {name: value for name, value in vars(namespace).items() if name in DATA_SETTINGS}
     data = DataArguments(**given | others)
@@ -172,5 +172,5 @@ def data_arguments(namespace: argparse.Namespace, **others: Any) -> DataArgument
 
 
 def given_data_arguments(namespace: argparse.Namespace) -> dict[str, Any]:
-    """The settings that were given to a parser which leaves the others to the run, `seed` among them."""
+    """The settings (and `seed`) given on the command line, for a parser whose other settings come from the run."""
     return {name: value for name, value in vars(namespace).items() if name in ("seed", *DATA_SETTINGS)}

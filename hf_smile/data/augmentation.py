@@ -1,4 +1,4 @@
-"""Random changes of the training images: one warp, one table of values."""
+"""Augmentation of the training images: one affine warp and one lookup table."""
 
 from __future__ import annotations
 
@@ -19,23 +19,22 @@ if TYPE_CHECKING:
 
 _CROP_RATIOS = 0.9, 1.1
 _ERASED_AREAS, _ERASED_RATIOS = (0.02, 0.33), (0.3, 3.3)
-_BLUR_FROM = 1.25  # source pixels to one of the model; below, single points show no less than areas
-_LONGEST = 32_000  # pixels a side that OpenCV's warp takes
+_BLUR_FROM = 1.25  # source pixels per output pixel; below this, point sampling is as good as averaging
+_LONGEST = 32_000  # the longest side in pixels that OpenCV's warp accepts
 
 
 class TrainingTransform:
     """PIL image -> augmented `pixel_values (3, H, W) float32`, in the memory format `channels_last`.
 
-    Rotation, shear, crop, resizing and flips are one affine map, and the picture is sampled once. Brightness, contrast
-    and normalisation are one table of 256 values a channel. Corners that a rotation or shear leaves empty take the
-    backbone's mean colour; so does a rectangle that random erasing blanks (Zhong et al., AAAI 2020,
-    https://arxiv.org/abs/1708.04896). Crops are drawn as torchvision's `RandomResizedCrop` draws them. Threads may
-    share a transform.
+    Rotation, shear, crop, resizing and flips are combined into one affine map, so the image is sampled once.
+    Brightness, contrast and normalisation are combined into one lookup table of 256 values per channel. Corners that a
+    rotation or shear leaves empty get the backbone's mean colour, and so does the rectangle of random erasing (Zhong et
+    al., AAAI 2020, https://arxiv.org/abs/1708.04896). Crops are drawn as in torchvision's `RandomResizedCrop`. The
+    transform is thread-safe.
 
     Args:
-        pretrained_cfg: timm's data settings of the backbone (size, mean, std), as `model.config.pretrained_cfg` holds
-            them.
-        augmentation: what is changed, and how much.
+        pretrained_cfg: timm's data settings of the backbone (size, mean, std): `model.config.pretrained_cfg`.
+        augmentation: augmentations and their strengths.
 
     >>> transform = TrainingTransform({"input_size": (3, 160, 160)}, AugmentationArguments(rotation=30))
     >>> transform(Image.new("RGB", (167, 167)), Random(1)).shape
@@ -43,7 +42,7 @@ class TrainingTransform:
     """
 
     def __init__(self, pretrained_cfg: dict[str, Any], augmentation: AugmentationArguments) -> None:
-        cv2.setNumThreads(0)  # whoever calls has threads or processes of their own, and OpenCV's do not outlive a fork
+        cv2.setNumThreads(0)  # the caller is parallel already, and OpenCV's threads do not survive a fork
         config = data_config(pretrained_cfg)
         self.augmentation = augmentation
         _, self.height, self.width = config["input_size"]
@@ -51,7 +50,7 @@ class TrainingTransform:
         self._mean_color = tuple(round(255 * mean) for mean in config["mean"])
 
     def __call__(self, image: Image.Image, draw: Random) -> torch.Tensor:
-        import torch  # here, since it takes most of a gigabyte, and pictures of the data need none of it
+        import torch  # not at the top: it takes most of a gigabyte, and plots of the data do not need it
 
         return torch.from_numpy(self.values(image, draw)).permute(2, 0, 1)
 
@@ -66,12 +65,12 @@ class TrainingTransform:
             pixels, factor = _shrink(pixels, int(scale))
             to_source /= factor
             scale /= factor
-        if scale > _BLUR_FROM:  # sampled at single points, what is finer than the model sees would be noise
-            # As wide as the mean over `scale` pixels in place of one.
+        if scale > _BLUR_FROM:  # without a blur, point sampling would alias
+            # The same variance as the mean over `scale` pixels.
             pixels = cv2.GaussianBlur(pixels, (3, 3), math.sqrt((scale**2 - 1) / 12))
-        # Else the half of the outermost pixels that lies beyond their centres would fade to the colour of the corners.
+        # Without a border, the outer half of the outermost pixels would fade to the colour of the corners.
         pixels = cv2.copyMakeBorder(pixels, 1, 1, 1, 1, cv2.BORDER_REPLICATE)
-        # OpenCV numbers the centres of pixels, not their edges.
+        # OpenCV's coordinates refer to pixel centres, not to pixel edges.
         to_source[:, 2] += to_source[:, :2] @ (0.5, 0.5) + 0.5
         how = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
         pixels = cv2.warpAffine(pixels, to_source, size, flags=how, borderValue=self._mean_color)
@@ -81,7 +80,7 @@ class TrainingTransform:
         return values
 
     def _to_source(self, size: tuple[int, int], draw: Random) -> NDArray[np.float64]:
-        """Where in the image (x, y, from its corner) a point of the result comes from: `(2, 3)`."""
+        """Affine map `(2, 3)` from a point of the result to the image (x, y, from its top left corner)."""
         how = self.augmentation
         width, height = size
         angle = math.radians(draw.uniform(-how.rotation, how.rotation))
@@ -94,7 +93,7 @@ class TrainingTransform:
             left, x = left + crop_width, -x
         if draw.random() < how.vertical_flip:
             top, y = top + crop_height, -y
-        right, down = left - width / 2, top - height / 2  # of the centre, around which the picture turns
+        right, down = left - width / 2, top - height / 2  # relative to the centre of rotation
         return np.array(
             [
                 [cos * x, sin_leaning * y, cos * right + sin_leaning * down + width / 2],
@@ -103,7 +102,7 @@ class TrainingTransform:
         )
 
     def _crop(self, width: int, height: int, draw: Random) -> tuple[float, float, float, float]:
-        """Left, top, width and height of what is cut out."""
+        """Left, top, width and height of the crop."""
         for _ in range(10 if self.augmentation.crop_scale < 1 else 0):
             area = width * height * draw.uniform(self.augmentation.crop_scale, 1)
             ratio = self.width / self.height * math.exp(draw.uniform(*map(math.log, _CROP_RATIOS)))
@@ -111,12 +110,12 @@ class TrainingTransform:
             if crop_width <= width and crop_height <= height:
                 left, top = draw.uniform(0, width - crop_width), draw.uniform(0, height - crop_height)
                 return left, top, crop_width, crop_height
-        scale = min(width / self.width, height / self.height)  # the largest at the centre that is not distorted
+        scale = min(width / self.width, height / self.height)  # the largest centre crop of the right aspect ratio
         crop_width, crop_height = scale * self.width, scale * self.height
         return (width - crop_width) / 2, (height - crop_height) / 2, crop_width, crop_height
 
     def _table(self, pixels: NDArray[np.uint8], draw: Random) -> NDArray[np.float32]:
-        """What becomes of the values 0 to 255 of each channel, `(1, 256, 3)`."""
+        """Lookup table of the values 0 to 255 of each channel, `(1, 256, 3)`."""
         values = np.arange(256, dtype=np.float32)
         changes = [("brightness", self.augmentation.brightness), ("contrast", self.augmentation.contrast)]
         draw.shuffle(changes)
@@ -129,7 +128,7 @@ class TrainingTransform:
 
 
 def _cut(pixels: NDArray[np.uint8], to_source: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """The part of the picture that is looked at; `to_source` is changed to begin at its corner."""
+    """Cut out the part of the image that is used. `to_source` is changed in place, relative to its corner."""
     corners = to_source @ [[0, size[0], 0, size[0]], [0, 0, size[1], size[1]], [1, 1, 1, 1]]
     height, width = pixels.shape[:2]
     left, top = np.clip(np.floor(corners.min(axis=1)) - 1, 0, [width - 1, height - 1]).astype(int)
@@ -139,7 +138,7 @@ def _cut(pixels: NDArray[np.uint8], to_source: NDArray[np.float64], size: tuple[
 
 
 def _shrink(pixels: NDArray[np.uint8], factor: int) -> tuple[NDArray[np.uint8], int]:
-    """The mean of every `factor` x `factor` pixels, and that factor; a smaller one where the picture has fewer."""
+    """Average blocks of `factor` x `factor` pixels. Returns the factor too, which is smaller for a tiny image."""
     height, width = pixels.shape[:2]
     factor = max(1, min(factor, height, width))
     width, height = width // factor, height // factor
@@ -153,7 +152,7 @@ def _mean_grey(pixels: NDArray[np.uint8]) -> int:
 
 
 def _erase(values: NDArray[np.float32], draw: Random) -> None:
-    """Blank a rectangle, in place, of the size that torchvision's `RandomErasing` draws."""
+    """Blank a rectangle in place, with a size drawn as in torchvision's `RandomErasing`."""
     height, width = values.shape[:2]
     for _ in range(10):
         area = height * width * draw.uniform(*_ERASED_AREAS)

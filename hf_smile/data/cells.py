@@ -1,4 +1,4 @@
-"""A file of annotations (CSV, JSON lines or Parquet) -> names of columns, and rows of cells with their lines."""
+"""Read an annotation file (CSV, JSON Lines or Parquet) into column names and rows of cells with line numbers."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from hf_smile.utils.csv_cells import unguarded
 
 logger = logging.getLogger(__name__)
 
-TOO_LARGE = "is this an annotation file? If so, let hf-smile shard read it, and train on what that writes"
+TOO_LARGE = "is this an annotation file? If so, convert it with hf-smile shard, and train on the shards"
 _MAX_LINE_LENGTH = 1_000_000
-_NO_TEXT = re.compile("[\x00\ud800-\udfff]")  # UTF-16 without its mark, or bytes that `surrogateescape` kept
+_NO_TEXT = re.compile("[\x00\ud800-\udfff]")  # UTF-16 without a byte order mark, or bytes that are not UTF-8
 _BEYOND_ASCII = re.compile("[\x80-\ud7ff\ue000-\ufefe\uff00-\U0010ffff]")
 _DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 
@@ -31,20 +31,20 @@ Row = tuple[int, list[str]]
 
 
 def read_rows(path: Path, max_lines: int | None, reading: Reading) -> tuple[list[str], Iterator[Row]]:
-    """Open a file of annotations; its rows are read as they are asked for.
+    """Open an annotation file. Its rows are read lazily.
 
     Args:
-        path: its suffix says what it is: `.parquet`, `.jsonl`, or else CSV in UTF-8, UTF-16 or Windows' cp1252, with
-            commas, semicolons or tabs. What is not the plain form is said.
-        max_lines: of a CSV file; a longer one is a problem.
-        reading: the names that make a header.
+        path: file with the suffix `.parquet` or `.jsonl`; any other is read as CSV in UTF-8, UTF-16 or cp1252, with
+            commas, semicolons or tabs. Anything but commas and UTF-8 is logged.
+        max_lines: maximum number of lines in a CSV file.
+        reading: names that identify a header line.
 
     Returns:
-        Names of the columns (`image_id`, `label` where there is no header), and the rows.
+        The column names (`image_id`, `label` without a header), and the rows.
 
     Raises:
-        SmileDataError: the file is not one of these, or empty; for a line, when that is reached.
-        pyarrow.ArrowException: likewise of a Parquet file.
+        SmileDataError: if the file is empty or invalid. For an invalid line, raised when that line is reached.
+        pyarrow.ArrowException: if a Parquet file is invalid.
 
     >>> names, rows = read_rows(Path("train.csv"), None, Reading())  # doctest: +SKIP
     """
@@ -60,7 +60,7 @@ def _parquet_rows(path: Path) -> tuple[list[str], Iterator[Row]]:
 
 
 def _json_rows(path: Path) -> tuple[list[str], Iterator[Row]]:
-    """The first object names the columns; what others lack is empty."""
+    """The first object defines the columns. Keys that other objects lack become empty cells."""
 
     def objects() -> Iterator[tuple[int, dict[str, Any]]]:
         number = 0
@@ -86,11 +86,11 @@ def _json_rows(path: Path) -> tuple[list[str], Iterator[Row]]:
 
 
 def _text(value: Any) -> str:
-    return "" if value is None else str(value).encode("utf-8", "replace").decode()  # JSON may hold half a letter
+    return "" if value is None else str(value).encode("utf-8", "replace").decode()  # JSON may contain lone surrogates
 
 
 def _csv_rows(path: Path, max_lines: int | None, reading: Reading) -> tuple[list[str], Iterator[Row]]:
-    """Names of the columns, and the rows behind the header, if there is one."""
+    """The column names, and the rows after the header, if any."""
     encoding = _encoding_of(path)
     delimiter = _delimiter_of(path, encoding, reading)
     plain = encoding == "utf-8" and delimiter == ","
@@ -111,7 +111,7 @@ def _csv_rows(path: Path, max_lines: int | None, reading: Reading) -> tuple[list
             raise SmileDataError("empty file: it has a header and no rows")
     if _are_swapped(head, reading.columns_of(names), reading):
         raise SmileDataError(
-            "the labels stand where the ids should; swap the two columns, "
+            "the labels are in the column of the ids; swap the two columns, "
             "or fix the header line (without one the columns are image_id,label)"
         )
 
@@ -119,7 +119,7 @@ def _csv_rows(path: Path, max_lines: int | None, reading: Reading) -> tuple[list
 
 
 def _encoding_of(path: Path) -> str:
-    """`utf-8`, `utf-16` or `cp1252`. Of a file that is neither, the line of the first wrong byte is found later."""
+    """`utf-8`, `utf-16` or `cp1252`. If the file is none of them, reading it raises at the first wrong line."""
     with path.open("rb") as file:
         if file.read(2) in (b"\xff\xfe", b"\xfe\xff"):
             return "utf-16"
@@ -133,15 +133,15 @@ def _encoding_of(path: Path) -> str:
 
 
 def _delimiter_of(path: Path, encoding: str, reading: Reading) -> str:
-    """The sign between the cells: the one by which most of the first rows show a label or the name of a column."""
+    """The delimiter with which most of the first rows contain a label or a column name."""
     try:
         with path.open(encoding=encoding, errors="surrogateescape", newline="") as file:
             lines = file.read(65_536).splitlines()[:20]
-    except UnicodeError:  # told with its line when the rows are read
+    except UnicodeError:  # reported with its line number when the rows are read
         return ","
 
     if lines and (said := re.fullmatch(r'"?sep=(.)"?', lines[0].strip())) and said[1] in _DELIMITERS:
-        return said[1]  # Excel's own way to say it
+        return said[1]  # Excel's first line may name the delimiter
 
     def score(delimiter: str) -> tuple[int, int]:
         rows = [*csv.reader(lines, delimiter=delimiter)]
@@ -157,9 +157,9 @@ def _cells(path: Path, encoding: str, delimiter: str, max_lines: int | None) -> 
     """The lines that are not blank, as (line number, cells).
 
     Raises:
-        SmileDataError: from here on it is not a CSV file.
+        SmileDataError: if a line is not valid CSV.
     """
-    # Strict: else a quotation mark that never closes would swallow the lines behind it without a word.
+    # Strict, because otherwise an unclosed quotation mark would silently swallow the lines after it.
     reader = csv.reader(_lines(path, encoding, max_lines), strict=True, delimiter=delimiter)
     first_line_of_row = 1
     try:
@@ -170,7 +170,7 @@ def _cells(path: Path, encoding: str, delimiter: str, max_lines: int | None) -> 
             first_line_of_row = reader.line_num + 1
     except csv.Error as error:
         unclosed = reader.line_num > first_line_of_row or "unexpected end" in str(error)
-        reason = "a quotation mark opens here and never closes" if unclosed else error
+        reason = "a quotation mark opens here and is never closed" if unclosed else error
         raise SmileDataError(f"{path.name}:{first_line_of_row}: not a CSV line: {reason}") from None
 
 
@@ -187,14 +187,14 @@ def _lines(path: Path, encoding: str, max_lines: int | None) -> Iterator[str]:
                 if "\0" in line or not line.isascii():
                     if _NO_TEXT.search(line):
                         raise SmileDataError(f"{path.name}:{number}: {wrong}")
-                    line = line.replace("\ufeff", "")  # files that were put together have marks in the middle
+                    line = line.replace("\ufeff", "")  # concatenated files have byte order marks in the middle
                 yield line
-        except UnicodeError:  # of UTF-16, where nothing can be escaped
+        except UnicodeError:  # from UTF-16, which `surrogateescape` does not cover
             raise SmileDataError(f"{path.name}:{number + 1}: {wrong}") from None
 
 
 def _are_swapped(rows: list[Row], columns: Columns, reading: Reading) -> bool:
-    """Whether no label is one, and most of the ids are. An id may well be 0, 1 or 2."""
+    """Whether none of the labels is valid, but most of the ids are. An id alone may well be 0, 1 or 2."""
     id_at, label_at = (columns.file if columns.image_id is None else columns.image_id), columns.label
     if id_at is None or label_at is None:
         return False

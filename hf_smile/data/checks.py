@@ -1,4 +1,4 @@
-"""Every image is decoded once, so that training meets no broken one, and remembered by path, size and time."""
+"""Decode every image once, so that training meets no broken ones. Results are cached by path, size and time."""
 
 from __future__ import annotations
 
@@ -26,28 +26,28 @@ from hf_smile.utils.csv_cells import guarded
 
 logger = logging.getLogger(__name__)
 
-_CHUNK = 256  # images that wait in the pool at a time, however many there are
-_CHECKED_BY = f"hf_smile {__version__}, Pillow {PIL.__version__}"  # another version may find something else
+_CHUNK = 256  # images queued at a time
+_CHECKED_BY = f"hf_smile {__version__}, Pillow {PIL.__version__}"  # other versions may give other results
 
 BAD_IMAGE = ["where", "image_id", "problem"]
-"""Columns of the list of images that are left out."""
+"""Columns of the list of skipped images."""
 
 Key = tuple[bytes, str] | None
 Checked = tuple[str, str]
-"""Digest of the encoded bytes, and what is wrong with the image; one of them is empty."""
+"""Digest of the encoded bytes, and the problem with the image; one of the two is empty."""
 
 
 def check_images(images: Images, files: list[str]) -> list[Checked]:
     """Decode each image, unless the same file was decoded before.
 
-    What is known is kept in the cache of `datasets`, in one small file for each folder or zip.
+    Results are cached in the cache folder of `datasets`, in one small file per folder or zip.
 
     Args:
-        images: where they are.
-        files: what the column `file` of the annotations says.
+        images: source of the images.
+        files: values of the column `file` of the annotations.
 
     Returns:
-        In the order of `files`: digest and problem.
+        Digest and problem of each image, in the order of `files`.
 
     >>> check_images(ImageSource("faces"), ["a.jpg"])  # doctest: +SKIP
     [('0cc175b9c0f1b6a831c399e269772661', '')]
@@ -72,22 +72,22 @@ def check_images(images: Images, files: list[str]) -> list[Checked]:
 
 
 def mark_checked(images: Images, files: list[str]) -> None:
-    """Remember that these images are good: they were checked where they came from."""
+    """Mark images as valid without decoding them, because they were checked before they were copied here."""
     with _memory(images.path) as memory:
         _remember(memory, ((_key(images, file), "?") for file in files))
 
 
 def report_left_out(bad: pd.DataFrame, left: Mapping[str, int], path: Path, where: str | Path) -> None:
-    """Write the list of the images that are left out, if any.
+    """Write the list of skipped images, if any.
 
     Args:
-        bad: `where`, `image_id` and `problem` of each.
-        left: how many others each split has.
-        path: the CSV file.
-        where: the data, for messages.
+        bad: `where`, `image_id` and `problem` of each skipped image.
+        left: number of remaining images by split.
+        path: CSV file to write.
+        where: name of the data for messages.
 
     Raises:
-        SmileDataError: a split has no others.
+        SmileDataError: if no image is left in a split.
     """
     if len(bad) and is_main_process():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -108,9 +108,9 @@ def _decode(images: Images, file: str) -> Checked:
 
 @contextmanager
 def _memory(path: Path) -> Iterator[sqlite3.Connection]:
-    """The good images of a folder or zip, in a file; where it can't be used, in one that is forgotten afterwards.
+    """The cache of valid images of a folder or zip; a temporary one if the cache file can't be used.
 
-    Good images alone: what is wrong with the others may be put right without a change of the file.
+    Invalid images are not cached, because a problem may be fixed without changing the file.
     """
     name = hashlib.blake2b(str(path.resolve()).encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
     folder = Path(datasets.config.HF_DATASETS_CACHE, "hf_smile_checked")
@@ -133,10 +133,9 @@ def _key(images: Images, file: str) -> Key:
 
 def _recall(memory: sqlite3.Connection) -> dict[Key, str]:
     try:
-        return {
-            (file, stamp): digest for file, stamp, digest in memory.execute("SELECT file, stamp, digest FROM checked")
-        }
-    except sqlite3.Error:  # the file is damaged, and the images are checked again
+        rows = memory.execute("SELECT file, stamp, digest FROM checked")
+        return {(file, stamp): digest for file, stamp, digest in rows}
+    except sqlite3.Error:  # the cache is damaged: check the images again
         return {}
 
 

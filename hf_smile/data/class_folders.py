@@ -1,4 +1,4 @@
-"""Folders that are named after classes: where they are, and which labels they stand for."""
+"""Class folders: finding them and mapping them to labels."""
 
 from __future__ import annotations
 
@@ -17,18 +17,19 @@ from hf_smile.data.sources import ImageSource, plain_path
 from hf_smile.data.splits import name_splits, split_of
 from hf_smile.errors import Problems, SmileDataError
 from hf_smile.labels import MAX_LABELS
+from hf_smile.utils.words import counted
 
 logger = logging.getLogger(__name__)
 
-_MOST_CLASSES = 1_000  # folders at a level; with more, they are not classes
-_PIECE = 10_000  # names that are in memory at a time
+_MOST_CLASSES = 1_000  # folders per level; with more, they are not classes
+_PIECE = 10_000  # file names in memory at a time
 
 
 @dataclass(frozen=True)
 class ClassFolders:
-    """`train/<class>/<image>`, or `<class>/<image>` where no folder is named after a split; others may lie between.
+    """`train/<class>/<image>`, or `<class>/<image>` without split folders. Other folders may lie in between.
 
-    The `level` is where the folders of the classes are, below those of the splits.
+    `level` is the depth of the class folders below the split folders.
     """
 
     base: str
@@ -37,7 +38,7 @@ class ClassFolders:
     reading: Reading
 
     def place(self, path: str) -> tuple[str | None, list[str]]:
-        """The split of an image, None for no such folder, and the folders below that of the split."""
+        """The split of an image (None outside the split folders), and its folders below the split folder."""
         folders = path.removeprefix(self.base).split("/")[:-1]
         if not self.splits:
             return "train", folders
@@ -45,7 +46,7 @@ class ClassFolders:
 
 
 def class_folders(images: ImageSource, reading: Reading) -> ClassFolders:
-    """Where they are, and which labels they stand for: names of their own, at the only level, are adopted."""
+    """Find the class folders. If they are the only level, the labels are taken from their names."""
     if given := [name for name in ("image_column", "label_column", "id_column") if getattr(reading, name)]:
         raise SmileDataError(f"{images.path}: class folders have no columns; leave out --{given[0]}")
     base = base_folder(images, reading)
@@ -55,11 +56,11 @@ def class_folders(images: ImageSource, reading: Reading) -> ClassFolders:
     at_class_level = levels[level + bool(splits)] if len(levels) > level + bool(splits) else set()
     if images.tables and not any(map(reading.is_label, at_class_level)):
         raise SmileDataError(
-            f"{images.path}: no folder has the name of a label, and {', '.join(images.tables)} is not called "
+            f"{images.path}: no folder is named after a label, and {', '.join(images.tables)} is not called "
             "train.csv (test.csv, validation.csv) or metadata.csv; rename it, or save it as CSV under that name"
         )
     if not levels:
-        raise SmileDataError(f"{images.path}: images, and nothing that says what they show.\n{EXPECTED_LAYOUT}")
+        raise SmileDataError(f"{images.path}: there are images but no labels.\n{EXPECTED_LAYOUT}")
     found = ClassFolders(base, splits, level, reading)
     if len(levels) - bool(splits) != 1 or not 2 <= len(at_class_level) <= MAX_LABELS or reading.labels:
         return found
@@ -85,21 +86,21 @@ def rows_of_folders(
             if odd := path_problem(path):
                 problems.append(f"{path!r} {odd}; rename the file")
             elif len(classes) <= level:
-                problems.append(f"{path}: not in the folder of a class")
+                problems.append(f"{path}: not in a class folder; move or remove it")
             elif (label := reading.label_id(classes[level], path, problems)) >= 0:
                 row = {"image_id": path, "file": name, "label": label, "where": path, "problem": ""}
                 rows.setdefault(split, []).append(row)
         for split, found in rows.items():
             yield split, pd.DataFrame(found)
     if outside:
-        logger.warning(f"Note: {outside:,} images outside of train/, validation/ and test/ are not used")
+        logger.warning(f"Note: {counted(outside, 'image')} outside train/, validation/ and test/ will not be used")
     if images.unread:
         formats = ", ".join(f"{count:,} .{suffix}" for suffix, count in images.unread.items())
-        logger.warning(f"Note: files of other formats are not used: {formats}")
+        logger.warning(f"Note: files in unsupported formats are not used: {formats}")
 
 
 def base_folder(images: ImageSource, reading: Reading) -> str:
-    """The folder that all images are in, but not one that is named after a split or a class."""
+    """The folder that contains all images, up to the first one named after a split or a class."""
     base = ""
     for folder in images.wrapper.split("/")[:-1]:
         if split_of(folder) or reading.is_label(folder):
@@ -109,7 +110,7 @@ def base_folder(images: ImageSource, reading: Reading) -> str:
 
 
 def _levels(images: ImageSource, base: str) -> list[set[str]]:
-    """The names of the folders at each level below that one."""
+    """The folder names at each level below `base`."""
     levels: list[set[str]] = []
     for name in images.names:
         folders = plain_path(name).removeprefix(base).split("/")[:-1]
@@ -121,9 +122,9 @@ def _levels(images: ImageSource, base: str) -> list[set[str]]:
 
 
 def _level_of_classes(levels: list[set[str]], reading: Reading) -> int:
-    """Where the folders of the classes are: at the only level, or at the first where all have the name of a label.
+    """The level of the class folders: the first at which every folder is named after a label, otherwise the top level.
 
-    Beside other levels numbers do not count as labels: they are likely those of people or sessions.
+    With several levels, numbers do not count as labels, because they probably number people or sessions.
     """
     for number, level in enumerate(levels if len(levels) > 1 else ()):
         if level and all(reading.is_label(folder) and not folder.strip().isdigit() for folder in level):

@@ -1,4 +1,4 @@
-"""Which columns of annotations hold ids, images and labels, and what the labels are called."""
+"""Which columns of an annotation file contain ids, images and labels, and how the labels are named."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LABEL_COLUMNS = ("label", "labels", "class", "target")
 
 
 class Columns(NamedTuple):
-    """Positions of the columns that matter."""
+    """Positions of the columns; None for a missing one."""
 
     image_id: int | None
     file: int | None
@@ -27,14 +27,14 @@ class Columns(NamedTuple):
 
 @dataclass(frozen=True)
 class Reading:
-    """How annotations are to be read where the usual names of columns and labels do not fit.
+    """How to read annotations whose column or label names are not the usual ones.
 
     Args:
-        image_column: of the path, or of the image itself.
-        label_column: of the labels.
-        id_column: of the ids.
-        label_map: as `LabelSet.parse_map` returns it.
-        labels: what the labels are; None where the data say it, or else for the default.
+        image_column: column of the images or their paths.
+        label_column: column of the labels.
+        id_column: column of the ids.
+        label_map: label ids by spelling, as returned by `LabelSet.parse_map`.
+        labels: label set; None takes the labels from the data if they define them, otherwise the default labels.
 
     >>> Reading(label_column="emotion", label_map={"fake": 0}).columns_of(["File_Name", "emotion"])
     Columns(image_id=None, file=0, label=1)
@@ -47,17 +47,17 @@ class Reading:
     labels: LabelSet | None = None
 
     def columns_of(self, names: Iterable[str]) -> Columns:
-        """Which of the columns are which, case aside; None for those that are not there.
+        """Find the columns by name, ignoring case; None for a missing one.
 
         Raises:
-            SmileDataError: a column that was asked for is not there.
+            SmileDataError: if a column that was asked for is missing.
         """
         names = [*names]
         lower = [name.strip().lower() for name in names]
 
         def find(wanted: str | None, option: str, usual: tuple[str, ...]) -> int | None:
             if wanted is not None and wanted.strip().lower() not in lower:
-                raise SmileDataError(f"no column {wanted!r} ({option}); there is {', '.join(names)}")
+                raise SmileDataError(f"no column {wanted!r} ({option}); the columns are {', '.join(names)}")
             candidates = usual if wanted is None else (wanted.strip().lower(),)
             return next((lower.index(name) for name in candidates if name in lower), None)
 
@@ -68,25 +68,25 @@ class Reading:
         )
 
     def is_header(self, cells: Iterable[str]) -> bool:
-        """Whether a row names columns: it must hold a known name, or a mistyped label would pass for a header."""
+        """Whether a row is a header. It must contain a known column name, so that a mistyped label is not one."""
         named = {name.strip().lower() for name in (self.image_column, self.label_column, self.id_column) if name}
         known = {*_ID_COLUMNS, *_IMAGE_COLUMNS, *_LABEL_COLUMNS, *named}
         return not known.isdisjoint(cell.strip().lower() for cell in cells)
 
     def is_label(self, text: str) -> bool:
-        """Whether it is a spelling of a label."""
+        """Whether the text is a spelling of a label."""
         return (self.labels or SMILE_LABELS).knows(text, self.label_map)
 
     def parse(self, text: str) -> int:
         """The id of a label.
 
         Raises:
-            ValueError: it is no spelling of one.
+            ValueError: if it is not a spelling of a label.
         """
         return (self.labels or SMILE_LABELS).parse(text, self.label_map)
 
     def label_id(self, text: str, where: str, problems: Problems, hint: str = "") -> int:
-        """The id of a label; of an unknown one -1, which is a problem at that place, with a hint behind it."""
+        """The id of a label. For an unknown label, returns -1 and appends a problem with a hint."""
         try:
             return self.parse(text)
         except ValueError as error:
@@ -95,10 +95,10 @@ class Reading:
             return -1
 
     def adopting(self, names: Iterable[str], where: object) -> Reading:
-        """The same with labels: those that were asked for, or what the names in the data stand for.
+        """A copy that takes its labels from the names in the data, unless labels were given.
 
         Raises:
-            SmileDataError: the names can't be labels.
+            SmileDataError: if the names can't be labels.
         """
         names = [*names]
         if self.labels is not None:
@@ -107,8 +107,8 @@ class Reading:
             adopted = replace(self, labels=LabelSet.adopted(names, self.label_map))
         except ValueError as error:
             raise SmileDataError(
-                f"{where}: {error}. Or name the labels with --labels, and say with --label_map which of "
-                f"{', '.join(map(repr, names[:5]))}{', ...' if len(names) > 5 else ''} is which"
+                f"{where}: {error}. Or name the labels with --labels, and map "
+                f"{', '.join(map(repr, names[:5]))}{', ...' if len(names) > 5 else ''} to them with --label_map"
             ) from None
         if adopted.labels != SMILE_LABELS:
             logger.warning("Note: the labels are those of the data: %s", adopted.labels)
@@ -116,4 +116,4 @@ class Reading:
 
 
 PLAIN = Reading()
-"""The usual names, and no further spellings."""
+"""The usual column names and label spellings."""

@@ -1,6 +1,6 @@
-"""`corrections.csv`: what people decided about labels, one decision a row; the annotations themselves stay as they are.
+"""`corrections.csv`: reviewers' decisions about labels, one per row. The annotations themselves are not changed.
 
-The file only grows: a decision is taken back by a row `undo`, and of several about one image the last counts.
+The file is append-only: an `undo` row takes a decision back. If there are several about one image, the last one counts.
 """
 
 from __future__ import annotations
@@ -35,36 +35,36 @@ _COLUMN = "label as corrected"
 _LEFT_OUT = -1
 
 Facts = dict[str, dict[str, Any]]
-"""What files of corrections did to a split, by their SHA-256: `file`, `changed` labels by pair, images `left_out`."""
+"""Effect of correction files on a split, by SHA-256: `file`, number of `changed` labels by pair, images `left_out`."""
 
 
 def now() -> str:
-    """UTC, to the second: `2026-11-25T23:47:13+00:00`."""
+    """The current time in UTC, to the second: `2026-11-25T23:47:13+00:00`."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 class Decision(NamedTuple):
-    """A row of the file: what a reviewer said of the label of an image."""
+    """A row of the file: a reviewer's decision about the label of an image."""
 
     image_id: str
     old_label: str
-    """The name of the label in the annotations."""
+    """Name of the label in the annotations."""
     new_label: str
-    """The name of another label; empty unless the decision is `relabel`."""
+    """Name of the new label; empty unless the decision is `relabel`."""
     decision: str
     """One of `DECISIONS`. `undo` takes back the reviewer's latest decision about the image."""
     reviewer: str
     time: str
-    """As `now` gives it."""
+    """Time in the format of `now`."""
     line: int = 0
-    """Of the file; 0 where it was not read from one."""
+    """Line number in the file; 0 if the decision was not read from a file."""
 
 
 def append(path: str | Path, decision: Decision) -> None:
-    """Add a decision to the file, which is made if it is not there. When this returns, the row is on disk.
+    """Append a decision to the file, which is created if needed. When this returns, the row is on disk.
 
     Raises:
-        SmileDataError: the file can't be written to, or does not begin with the header.
+        SmileDataError: if the file can't be written to, or does not begin with the header.
 
     >>> append("corrections.csv", Decision("7", "NOT smile", "", "keep", "ann", now()))  # doctest: +SKIP
     """
@@ -78,10 +78,10 @@ def append(path: str | Path, decision: Decision) -> None:
             if not size:
                 text = _HEADER + text
             elif file.read(len(_HEADER)).replace(b"\r\n", b"\n").rstrip() != _HEADER.rstrip().encode():
-                raise SmileDataError(f"{path}: its first line is not {_HEADER.strip()}; name another file")
+                raise SmileDataError(f"{path}: its first line is not {_HEADER.strip()}; choose another file")
             else:
                 file.seek(-1, os.SEEK_END)
-                text = text if file.read(1) == b"\n" else "\n" + text  # an editor left the last line open
+                text = text if file.read(1) == b"\n" else "\n" + text  # the last line lacks its newline
             try:
                 if file.write(text.encode()) < len(text.encode()):
                     raise OSError(None, "the disk is full")
@@ -94,20 +94,20 @@ def append(path: str | Path, decision: Decision) -> None:
 
 
 def read_decisions(path: str | Path, labels: LabelSet) -> list[Decision]:
-    """All rows of the file, in their order, with the names of labels as `labels` spells them.
+    """All rows of the file in order, with label names spelled as in `labels`.
 
     Raises:
-        SmileDataError: each row that can't be right, with its line.
+        SmileDataError: if the file or some of its rows are invalid; lists all invalid rows by line.
 
     >>> read_decisions("corrections.csv", SMILE_LABELS)[0].decision  # doctest: +SKIP
     'relabel'
     """
     path, problems = Path(path), Problems()
-    digest_of(path)  # says what is wrong with the file
+    digest_of(path)  # raises if the file can't be read
     try:
         names, rows = read_rows(path, None, Reading(labels=labels))
         if missing := [name for name in COLUMNS if name not in names]:
-            raise SmileDataError(f"no column {missing[0]!r}; the header of corrections is {','.join(COLUMNS)}")
+            raise SmileDataError(f"no column {missing[0]!r}; the header of a corrections file is {','.join(COLUMNS)}")
         decisions = []
         standing: Counter[tuple[str, str]] = Counter()
         for line, cells in rows:
@@ -129,7 +129,7 @@ def read_decisions(path: str | Path, labels: LabelSet) -> list[Decision]:
 
 
 def standing(decisions: Iterable[Decision]) -> dict[str, Decision]:
-    """The decision about each image that counts: the last that was not taken back, of whichever reviewer.
+    """The final decision about each image: the last one by any reviewer that was not taken back.
 
     >>> rows = [Decision("7", "NOT smile", "", word, "ann", now()) for word in ("unsure", "keep", "undo")]
     >>> standing(rows)["7"].decision
@@ -155,27 +155,27 @@ def _checked(cells: dict[str, str], line: int, labels: LabelSet) -> Decision:
     try:
         datetime.fromisoformat(decision.time)
     except ValueError:
-        raise ValueError(f"time {decision.time!r} is not of the form {now()}") from None
+        raise ValueError(f"time {decision.time!r} does not have the format {now()}") from None
     old = labels[labels.parse(decision.old_label)]
     new = labels[labels.parse(decision.new_label)] if decision.new_label else ""
     if (decision.decision == RELABEL) != bool(new) or new == old:
-        raise ValueError("new_label must be another label where the decision is relabel, and else empty")
+        raise ValueError("new_label must be another label if the decision is relabel, otherwise empty")
     return decision._replace(old_label=old, new_label=new)
 
 
 class Corrections:
-    """A file of corrections, bound to the data that it is about.
+    """A corrections file, matched to the data that it corrects.
 
-    Images are held out by the labels of the annotations: which split an image is in does not depend on corrections.
+    The data are split by their original labels, so the splits do not depend on the corrections.
 
     Args:
-        path: of the file.
-        given: image id and label id of every image of the data.
-        labels: of the data.
-        problems: each decision that does not fit the data is appended here, with its line.
+        path: path of the corrections file.
+        given: image id and label id of every image in the data.
+        labels: label set of the data.
+        problems: each decision that does not match the data is appended here, with its line.
 
     Raises:
-        SmileDataError: there is no such file, or rows of it can't be right.
+        SmileDataError: if the file is missing or has invalid rows.
 
     >>> problems = Problems()
     >>> corrections = Corrections("corrections.csv", [("7", 2)], SMILE_LABELS, problems)  # doctest: +SKIP
@@ -188,7 +188,7 @@ class Corrections:
         self.digest = digest_of(path)
         self.decisions = standing(read_decisions(path, labels))
         self.new: dict[str, int] = {}
-        """Label id by image id, of the images whose label changes; -1 of those that are left out."""
+        """New label id by image id, for the images that change; -1 for those that are left out."""
         unknown = dict(self.decisions)
         for image_id, label in given:
             row = unknown.pop(image_id, None)
@@ -196,26 +196,26 @@ class Corrections:
                 continue
             if labels[label] != row.old_label:
                 problems.append(
-                    f"{self.path.name}:{row.line}: the label of {image_id!r} is {labels[label]!r} now, and was "
-                    f"{row.old_label!r} when it was looked at; look again, or remove the line"
+                    f"{self.path.name}:{row.line}: the label of {image_id!r} is now {labels[label]!r}, but it was "
+                    f"{row.old_label!r} when it was reviewed; review it again, or remove the line"
                 )
             elif row.decision in (RELABEL, LEAVE_OUT):
                 self.new[image_id] = labels.parse(row.new_label) if row.decision == RELABEL else _LEFT_OUT
         for row in unknown.values():
-            problems.append(f"{self.path.name}:{row.line}: the data have no image {row.image_id!r}")
+            problems.append(f"{self.path.name}:{row.line}: the data have no image {row.image_id!r}; remove the line")
 
     @property
     def opinions(self) -> dict[str, int]:
-        """Label id by image id, of the images that somebody kept the label of or gave another one."""
+        """Label id by image id, for the images whose label a reviewer kept or changed."""
         sure = [row for row in self.decisions.values() if row.decision in (KEEP, RELABEL)]
         return {row.image_id: self.labels.parse(row.new_label or row.old_label) for row in sure}
 
     def of(self, image_ids: Iterable[str], given: Iterable[int]) -> list[int]:
-        """The label ids of images after the corrections; -1 for those that are left out."""
+        """The label ids of images after the corrections; -1 for images that are left out."""
         return [self.new.get(image_id, label) for image_id, label in zip(image_ids, given, strict=True)]
 
     def facts(self, image_ids: Iterable[str], given: Sequence[int]) -> Facts:
-        """What they do to a split, from the label ids of the annotations."""
+        """The effect of the corrections on a split with these original label ids."""
         pairs = Counter((old, new) for old, new in zip(given, self.of(image_ids, given), strict=True) if old != new)
         names = {(old, new): f"{self.labels[old]} -> {self.labels[new]}" for old, new in sorted(pairs)}
         changed = {name: pairs[pair] for pair, name in names.items() if pair[1] != _LEFT_OUT}
@@ -223,7 +223,7 @@ class Corrections:
         return {self.digest: {"file": self.path.name, "changed": changed, "left_out": left_out}}
 
     def mark(self, splits: DatasetDict) -> DatasetDict:
-        """The splits with the new labels in a column of their own, until `apply`."""
+        """The splits with the corrected labels in an additional column, for `apply`."""
         feature = ClassLabel(names=[*self.labels])
         return DatasetDict(
             {
@@ -233,14 +233,14 @@ class Corrections:
         )
 
     def apply(self, splits: DatasetDict) -> DatasetDict:
-        """The marked splits with the new labels, without the images that are left out. What changed is logged."""
+        """The marked splits with the corrected labels, without the images that are left out. Logs the changes."""
         done = DatasetDict()
         for split, rows in splits.items():
             facts = self.facts(rows["image_id"], rows["label"])
             columns = [name for name in rows.column_names if name != _COLUMN]
             rows = rows.select([row for row, label in enumerate(rows[_COLUMN]) if label != _LEFT_OUT])
             if not len(rows):
-                raise SmileDataError(f"{self.path}: no image is left in {split}")
+                raise SmileDataError(f"{self.path}: no image is left in {split}; leave out fewer images")
             rows = rows.remove_columns("label").rename_column(_COLUMN, "label").select_columns(columns)
             done[split] = with_facts(rows, facts)
         logger.info(corrections_sentence({split: facts_of(rows) for split, rows in done.items()}))
@@ -248,30 +248,30 @@ class Corrections:
 
 
 def digest_of(path: str | Path) -> str:
-    """The SHA-256 of a file of corrections.
+    """The SHA-256 of a corrections file.
 
     Raises:
-        SmileDataError: there is no such file.
+        SmileDataError: if the file can't be read.
     """
     try:
         return hashlib.sha256(Path(path).read_bytes()).hexdigest()
     except OSError as error:
-        raise SmileDataError(f"{path}: the corrections can't be read ({error.strerror}); name another file") from None
+        raise SmileDataError(f"{path}: the corrections can't be read ({error.strerror}); choose another file") from None
 
 
 def with_facts(dataset: Dataset, facts: Facts) -> Dataset:
-    """The data set, which from now on tells what corrections did to it, also when it is divided or saved."""
+    """Attach the effect of corrections to the data set. It is kept when the data set is split or saved."""
     dataset.info.download_checksums = {**(dataset.info.download_checksums or {}), **facts}
     return dataset
 
 
 def facts_of(dataset: Dataset) -> Facts:
-    """What corrections did to a data set; empty if there were none."""
+    """The effect of corrections on a data set; empty without corrections."""
     return {key: facts for key, facts in (dataset.info.download_checksums or {}).items() if "left_out" in facts}
 
 
 def corrections_sentence(by_split: Mapping[str, Facts]) -> str:
-    """How many labels of which split were corrected, in words; empty where there were no corrections.
+    """A sentence on how many labels of each split were corrected; empty without corrections.
 
     >>> facts = {"3f5a": {"file": "corrections.csv", "changed": {"a -> b": 2}, "left_out": 0}}
     >>> print(corrections_sentence({"train": facts}))

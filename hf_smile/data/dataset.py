@@ -1,4 +1,4 @@
-"""Data in any common layout -> `datasets.DatasetDict`, checked and split."""
+"""Load data in any common layout as a `datasets.DatasetDict`, checked and split."""
 
 from __future__ import annotations
 
@@ -49,35 +49,36 @@ def load_smile_dataset(
 ) -> DatasetDict:
     """Load, check and split a data set.
 
-    Every image is decoded once, so that training meets no broken one, and not again while its file stays the same.
-    The encoded bytes stay encoded in Arrow files in the cache of `datasets`.
+    Every image is decoded once, so that training meets no broken ones, and only decoded again if its file changes.
+    The images stay encoded in Arrow files in the cache of `datasets`.
 
     Args:
         data_dir: folder or zip in one of the layouts of `docs/data.md`, or the id of a data set on the Hub.
-        validation_size: share of train, 0 to 1, that becomes the validation split, stratified by class; 0 makes
-            none. Not used where the data bring a validation split of their own.
-        seed: of the splits.
-        on_bad_image: `error`, or `skip` to leave out images that are missing or will not decode, say how many, and
-            write their list.
-        bad_image_list: the CSV file that `skip` writes (`where,image_id,problem`).
-        test_size: share of train that becomes the test split, likewise; needed where the data bring none.
-        max_train_samples: keep so many images of train, stratified by class, for a first try; None keeps all.
-        group_by: column whose values must not be on both sides of a split.
-        image_column: column of the images, or of their paths.
+        validation_size: share of train, 0 to 1, to use as the validation split, stratified by class; 0 for no
+            validation split. Ignored if the data have a validation split.
+        seed: seed of the splits.
+        on_bad_image: `error`, or `skip` to leave out images that are missing or can't be decoded. Their number is
+            logged, and they are listed in `bad_image_list`.
+        bad_image_list: CSV file that `skip` writes (`where,image_id,problem`).
+        test_size: share of train to use as the test split, stratified by class; required if the data have none.
+        max_train_samples: maximum number of training images, stratified by class; None keeps all.
+        group_by: column whose values must not appear in two splits.
+        image_column: column of the images or their paths.
         label_column: column of the labels.
         id_column: column of the ids.
         label_map: other spellings of the labels, `{"fake": "negative smile"}` or `"fake=negative smile"`.
-        labels: their names in the order of the ids; None for those of the data (class folders, `ClassLabel`), or for
-            the default where the data have none or spell them so.
-        corrections: file of decisions about labels (`docs/review.md`). It changes no split but for images left out.
-        as_they_are: hold nothing out, and need no split: for data that are only measured on.
+        labels: label names in the order of their ids. None takes them from the data (class folders, `ClassLabel`),
+            or uses the default labels if the data define none.
+        corrections: file of decisions about labels (`docs/review.md`). Apart from images that are left out, it does
+            not change the splits.
+        as_they_are: load the splits as they are, without holding out or requiring any, for evaluation only.
 
     Returns:
         Splits `train`, `validation` (if any) and `test` with the features `image`, `label` (`ClassLabel`),
-        `image_id`, and any further columns of the annotations.
+        `image_id`, and any additional columns of the annotations.
 
     Raises:
-        SmileDataError: every problem found, the first 20 with file and line.
+        SmileDataError: if anything is wrong with the data. Lists the first 20 problems with file and line.
 
     >>> load_smile_dataset("data/sample")["test"].features["label"].names  # doctest: +SKIP
     ['negative smile', 'positive smile', 'NOT smile']
@@ -103,7 +104,7 @@ def load_smile_dataset(
         if split in splits:
             given = size is not None and (split == "validation" or size)
             if given:
-                own = f"{data_dir} has a {split} split of its own ({len(splits[split]):,} images)"
+                own = f"{data_dir} has its own {split} split ({len(splits[split]):,} images)"
                 logger.warning(f"Note: {own}; {split}_size and seed do not change it")
         elif size:
             splits |= hold_out(splits["train"], split, size, seed, group_by)
@@ -116,18 +117,18 @@ def load_smile_dataset(
 
 
 def read_tables(data: DataArguments, seed: int = 42) -> tuple[Tables, Images]:
-    """The annotations of train and test, and where the images are; none of them is read, and none left out.
+    """Read the annotations of train and test and locate the images, without reading or skipping any.
 
     Args:
-        data: as for training, so that a test split that the data lack is the same.
-        seed: likewise.
+        data: data settings. With those of training, a test split that is held out is the same.
+        seed: seed of the splits, also as in training.
 
     Returns:
         Tables by split: `image_id`, `file` (what to read), `label`, `where`, `problem` ("" unless the image is missing)
-        and further columns; their `labels`; and the images.
+        and additional columns, with the label set as the attribute `labels`; and the image source.
 
     Raises:
-        SmileDataError: something is wrong with the annotations.
+        SmileDataError: if anything is wrong with the annotations.
 
     >>> tables, images = read_tables(DataArguments("data/sample"))  # doctest: +SKIP
     """
@@ -154,9 +155,9 @@ def read_tables(data: DataArguments, seed: int = 42) -> tuple[Tables, Images]:
 def _read(
     data: DataArguments, problems: Problems, need_splits: bool = True
 ) -> tuple[Layout, Tables, Corrections | None]:
-    """The annotations, and the corrections of their labels.
+    """Read the annotations and the corrections of their labels.
 
-    Where a split is missing, all problems are raised, those of missing images among them.
+    If a split is missing, raises all problems found so far, including missing images.
     """
     layout = read_layout(data.data_dir, problems, data.reading())
     tables = collect(layout, problems)
@@ -176,7 +177,7 @@ def _read(
 def _check_images(
     tables: Tables, images: Images, data: DataArguments, bad_image_list: Path, problems: Problems
 ) -> dict[str, pd.DataFrame]:
-    """Raise all problems of annotations and images; the tables come back with a column `digest`, without bad images."""
+    """Check all images and raise all problems. Returns the tables with a column `digest`, without skipped images."""
     files = [file for table in tables.values() for file in table.loc[table["problem"] == "", "file"]]
     checked = iter(check_images(images, files))
     for split, table in tables.items():
@@ -218,17 +219,17 @@ def _build_split(split: str, table: pd.DataFrame, layout: Layout) -> Dataset:
         if isinstance(cause, OSError):
             raise SmileDataError(
                 f"{datasets.config.HF_DATASETS_CACHE}: the images can't be cached there ({first_line(cause)}); "
-                "make room, or set HF_HOME to a folder on another disk"
+                "free up space, or set HF_HOME to a folder on another disk"
             ) from None
         raise cause if isinstance(cause, SmileDataError) else error from None
 
 
 def _check_classes(splits: DatasetDict, labels: LabelSet) -> None:
-    """One class is nothing to learn; a class that is missing is likely a mistake, and said."""
+    """Refuse to train on a single class, and warn about missing classes, which are probably a mistake."""
     for split, dataset in splits.items():
         present = set(dataset["label"])
         missing = [name for label, name in enumerate(labels) if label not in present]
         if split == "train" and len(missing) >= len(labels) - 1:
-            raise SmileDataError(f"train has only one class; it has no image of {' and '.join(map(repr, missing))}")
+            raise SmileDataError(f"train has only one class; add images of {' and '.join(map(repr, missing))}")
         if missing:
-            logger.warning(f"Note: no image of {' and '.join(map(repr, missing))} in {split}")
+            logger.warning(f"Note: {split} has no image of {' or '.join(map(repr, missing))}")

@@ -1,4 +1,4 @@
-"""Encoded bytes -> upright RGB images. The only place that decodes bytes that come from outside."""
+"""Decode image files to upright RGB images. The only module that decodes untrusted bytes."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ _SIXTEEN_BIT_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 _RUN_LENGTH_BMP = (1, 2)
 _JPEG_SEGMENT = re.compile(rb"\xff([\xc0-\xcf\xd9-\xfe])")
 
-# Small files that keep a decoder busy for minutes. Each limit is far above what cameras and programs write.
-_MAX_READS = 200_000  # from the file, while one image is decoded: Pillow reads a part (segment, chunk) at a time
-_MAX_JPEG_SCANS = 50  # of a progressive JPEG, each of which goes over the whole picture
+# Limits against small files that keep a decoder busy for minutes, far above what cameras and programs write.
+_MAX_READS = 200_000  # reads per image: Pillow reads one part (segment, chunk) at a time
+_MAX_JPEG_SCANS = 50  # each scan of a progressive JPEG covers the whole image
 _MAX_JPEG_SEGMENTS = 10_000
-_MAX_PNG_TEXTS = 100  # compressed chunks, each of which may unpack to a megabyte
+_MAX_PNG_TEXTS = 100  # each compressed chunk may expand to a megabyte
 
 
 def decode_image(data: bytes) -> Image.Image:
     """Decode the bytes of a JPEG, PNG, WebP, BMP, AVIF or HEIC file to an upright 8-bit RGB image.
 
-    The orientation that EXIF or XMP gives is applied, and gone from the result. Palette, grey, CMYK and 16-bit images
-    become RGB, and transparent ones are laid on white. Of an animation the first frame is taken. HEIC needs the package
+    The EXIF or XMP orientation is applied and removed. Palette, grey, CMYK and 16-bit images are converted to RGB, and
+    transparent ones are put on a white background. Only the first frame of an animation is used. HEIC needs the package
     pillow-heif (`pip install 'hf_smile[heif]'`).
 
     Raises:
-        TypeError: they are not bytes.
-        SmileDataError: the bytes are no such image, are broken, or hold more than `MAX_PIXELS` pixels (checked
+        TypeError: if `data` is not bytes.
+        SmileDataError: if the bytes are not such an image, are damaged, or have more than `MAX_PIXELS` pixels (checked
             before decoding, against decompression bombs).
 
     >>> decode_image(open("face.jpg", "rb").read()).mode  # doctest: +SKIP
@@ -56,46 +56,46 @@ def decode_image(data: bytes) -> Image.Image:
             width, height = image.size
             if width * height > MAX_PIXELS:
                 raise SmileDataError(
-                    f"{width} x {height} pixels are more than the limit of {MAX_PIXELS:,}; make the picture smaller"
+                    f"{width} x {height} pixels are more than the limit of {MAX_PIXELS:,}; make the image smaller"
                 )
-            if image.info.get("compression") in _RUN_LENGTH_BMP:  # four bytes of it can fill the memory
-                raise SmileDataError("run-length encoded BMP files are not read; save it as PNG or JPEG")
+            if image.info.get("compression") in _RUN_LENGTH_BMP:  # four such bytes can fill the memory
+                raise SmileDataError("run-length encoded BMP files are not supported; save it as PNG or JPEG")
             image.load()
             upright = upright_rgb(image)
-        del image  # and with it what its decoder holds
+        del image  # frees the decoder's memory
         return upright
     except SmileDataError:
         raise
     except Image.UnidentifiedImageError:
         raise SmileDataError(
-            "not a JPEG, PNG, WebP, BMP, AVIF or HEIC image, whatever its name says, or a damaged one; "
-            "save it as one of these"
+            "not a JPEG, PNG, WebP, BMP, AVIF or HEIC image (whatever its name says), or damaged; "
+            "save it in one of these formats"
         ) from None
     except Image.DecompressionBombError:
-        raise SmileDataError(f"more pixels than the limit of {MAX_PIXELS:,}; make the picture smaller") from None
-    except Exception as error:  # Pillow's decoders raise many types on broken bytes, struct.error and SyntaxError too
+        raise SmileDataError(f"more pixels than the limit of {MAX_PIXELS:,}; make the image smaller") from None
+    except Exception as error:  # Pillow's decoders raise many types on broken bytes, even struct.error and SyntaxError
         raise SmileDataError(f"will not decode: {decoding_problem(error)}") from None
 
 
 def decoding_problem(error: Exception) -> str:
-    """What Pillow says in words of its own; of the rest (struct.error and the like) only that the file is damaged."""
+    """Pillow's own message; for low-level errors such as struct.error, only that the file is damaged."""
     if isinstance(error, MemoryError):
         return "not enough memory"
-    reason = first_line(error) if isinstance(error, OSError) and str(error) else "its data are not what they should be"
+    reason = first_line(error) if isinstance(error, OSError) and str(error) else "its data are invalid"
     return f"{reason}; the file is damaged, copy or export it again"
 
 
 def _formats_of(data: bytes) -> tuple[str, ...]:
-    """What Pillow may try. HEIC files say by their brand what they are; for them pillow-heif is loaded.
+    """The formats Pillow may try. HEIC files are recognized by their brand; pillow-heif is loaded for them.
 
     Raises:
-        SmileDataError: it is one, and pillow-heif is not installed.
+        SmileDataError: if it is a HEIC file and pillow-heif is not installed.
     """
     brands = data[8 : min(int.from_bytes(data[:4], "big"), 100)] if data[4:8] == b"ftyp" else b""
     if b"avif" in brands or b"avis" in brands or not any(brand in brands for brand in _HEIF_BRANDS):
         return _FORMATS
     if not _can_read_heif():
-        raise SmileDataError("a HEIC picture, which needs pillow-heif: pip install 'hf_smile[heif]'")
+        raise SmileDataError("a HEIC image, which needs pillow-heif: pip install 'hf_smile[heif]'")
     return ("HEIF",)
 
 
@@ -110,7 +110,7 @@ def _can_read_heif() -> bool:
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:
-    """8-bit RGB of a decoded image, turned as its EXIF or XMP says, without metadata: nothing turns it a second time.
+    """Convert to 8-bit RGB and apply the EXIF or XMP orientation. Metadata is removed, so it is not applied twice.
 
     >>> sideways = Image.new("RGB", (4, 6))
     >>> sideways.getexif()[ExifTags.Base.Orientation] = 6
@@ -125,7 +125,7 @@ def upright_rgb(image: Image.Image) -> Image.Image:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """8-bit RGB of an image of any mode: 16-bit values are scaled, transparent ones are laid on white."""
+    """Convert any mode to 8-bit RGB: 16-bit values are scaled, transparent pixels are put on white."""
     if image.mode in _SIXTEEN_BIT_MODES:
         # Pillow's own conversion clips at 255 instead of scaling.
         pixels = np.asarray(image)
@@ -153,9 +153,9 @@ _TURNS = {
 
 
 def exif_turn(image: Image.Image) -> Image.Transpose | None:
-    """What puts an image upright, by its EXIF orientation (CIPA DC-008, tag 0x0112). A damaged EXIF asks for nothing.
+    """The transpose that turns an image upright, by its EXIF orientation (CIPA DC-008, tag 0x0112); None for no change.
 
-    `ImageOps.exif_transpose` gives up on a damaged EXIF, which viewers overlook, and holds one more copy in memory.
+    `ImageOps.exif_transpose` fails on damaged EXIF data, which viewers ignore, and needs memory for another copy.
 
     >>> exif_turn(Image.new("RGB", (4, 4))) is None
     True
@@ -167,7 +167,7 @@ def exif_turn(image: Image.Image) -> Image.Transpose | None:
 
 
 class _CountingReader(io.BytesIO):
-    """Bytes that can be read so many times and no more."""
+    """A byte stream that limits the number of reads."""
 
     reads = 0
 
@@ -179,35 +179,35 @@ class _CountingReader(io.BytesIO):
 
 
 def _check_parts(data: bytes) -> None:
-    """Refuse a PNG with a wrong checksum, and files whose parts, each of them harmless, would take minutes together."""
+    """Refuse PNG files with a wrong checksum, and files with so many parts that decoding takes minutes."""
     if data.startswith(b"\x89PNG"):
         if sum(map(data.count, (b"iCCP", b"iTXt", b"zTXt"))) > _MAX_PNG_TEXTS:
             raise _too_many_parts("texts and profiles")
-        # Pillow compares the checksums of the pixels here alone; else a picture with wrong pixels may come out.
+        # Pillow checks the checksums of the pixels only in `verify`. Without it, wrong pixels may go unnoticed.
         with Image.open(_CountingReader(data), formats=("PNG",)) as image:
             image.verify()
     elif data.startswith(b"\xff\xd8"):
         place = scans = segments = 0
         while match := _JPEG_SEGMENT.search(data, place):
-            if match[1] == b"\xd9":  # the end; phones put a clip behind it
+            if match[1] == b"\xd9":  # the end; phones may append a video
                 break
             scans += match[1] == b"\xda"
             segments += 1
             if scans > _MAX_JPEG_SCANS or segments > _MAX_JPEG_SEGMENTS:
                 raise _too_many_parts("scans" if scans > _MAX_JPEG_SCANS else "segments")
-            # A segment says how long it is, so that what looks like a marker inside of it is passed over.
+            # Skip the segment by its length, because its content may look like a marker.
             place = match.end() + int.from_bytes(data[match.end() : match.end() + 2], "big")
 
 
 def _too_many_parts(what: str) -> SmileDataError:
-    return SmileDataError(f"made of too many {what}, no camera or program writes such a file; open and save it again")
+    return SmileDataError(f"it has too many {what}, unlike files from a camera or program; open and save it again")
 
 
 def encoded_bytes(image: dict[str, Any]) -> bytes:
-    """The file of an undecoded `datasets.Image`: its bytes, or what its path holds (as in a Hub image folder).
+    """The encoded bytes of an undecoded `datasets.Image`, which may store a path instead (as in a Hub image folder).
 
     Raises:
-        SmileDataError: as `read_file`.
+        SmileDataError: if the file can't be read; see `read_file`.
     """
     if image["bytes"] is not None:
         return image["bytes"]
@@ -218,7 +218,7 @@ def read_file(path: Path) -> bytes:
     """The bytes of an image file.
 
     Raises:
-        SmileDataError: it can't be read, is too large, or is no regular file (a pipe would be waited for).
+        SmileDataError: if the file can't be read, is too large, or is not a regular file (reading a pipe would block).
     """
     try:
         status = path.stat()
@@ -232,4 +232,4 @@ def read_file(path: Path) -> bytes:
 
 def check_size(size: int) -> None:
     if size > MAX_FILE_BYTES:
-        raise SmileDataError(f"its {size:,} bytes are over the limit of {MAX_FILE_BYTES:,}; make the picture smaller")
+        raise SmileDataError(f"its {size:,} bytes are over the limit of {MAX_FILE_BYTES:,}; make the image smaller")

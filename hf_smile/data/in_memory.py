@@ -1,4 +1,4 @@
-"""A `datasets.Dataset` from anywhere -> the columns that training needs."""
+"""Bring any `datasets.Dataset` into the form that training needs."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from hf_smile.labels import LabelSet
 
 
 def smile_dataset(dataset: Dataset, labels: LabelSet, split: str = "train") -> Dataset:
-    """The columns `image` (encoded), `label` and `image_id` of any data set with images and labels.
+    """Convert a data set with images and labels to the columns `image` (encoded), `label` and `image_id`.
 
     Args:
-        dataset: with one column of images, and one of labels: `label`, `labels`, `class` or `target`. A `ClassLabel`
-            or text is matched to `labels` by name, whatever its ids; whole numbers are ids already.
-        labels: of the model.
-        split: what to call the data set in messages and in the ids of images that have none.
+        dataset: data set with a column of images and a column of labels named `label`, `labels`, `class` or `target`.
+            `ClassLabel` and text labels are matched to `labels` by name; integers are used as label ids.
+        labels: label set of the model.
+        split: name of the data set in messages, and in generated image ids.
 
     Returns:
-        The data set without any transform, with `label` a `ClassLabel` of these labels.
+        The data set without a transform, with `label` as a `ClassLabel` of `labels`.
 
     Raises:
-        TypeError: it is no `datasets.Dataset`.
-        SmileDataError: a column is missing, or a label is none of `labels`.
+        TypeError: if `dataset` is not a `datasets.Dataset`.
+        SmileDataError: if a column is missing, or a label is not in `labels`.
 
     >>> rows = Dataset.from_dict({"image": faces, "label": [1, 0]})  # doctest: +SKIP
     >>> smile_dataset(rows, LabelSet(("smile", "NOT smile")))["image_id"]  # doctest: +SKIP
@@ -41,5 +41,5 @@ def _label_ids(rows: Dataset, labels: LabelSet, split: str) -> list[int]:
     try:
         ids = {cell: labels.parse(str(names[cell] if names and cell is not None else cell)) for cell in set(values)}
     except ValueError as error:
-        raise SmileDataError(f"{split}: {error}; give build_model the labels of the data: labels=[...]") from None
+        raise SmileDataError(f"{split}: {error}; pass the labels of the data to build_model: labels=[...]") from None
     return [ids[value] for value in values]

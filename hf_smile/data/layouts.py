@@ -1,4 +1,4 @@
-"""Which of the common layouts a folder, a zip or a data set on the Hub has -> annotations, bound to their images."""
+"""Detect the layout of a folder, a zip or a data set on the Hub, and match its annotations to the images."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ _IMAGE_PLACES = ("happy_images", "images", "happy_images.zip", "images.zip")
 
 
 Pieces = Iterator[tuple[str, pd.DataFrame]]
-"""Split and table: `image_id`, `file`, `label`, `where`, `problem` and the user's further columns."""
+"""Pairs of split and table, with the columns `image_id`, `file`, `label`, `where`, `problem` and the user's own."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What a data set says of its images, the images that the column `file` names, and the labels."""
+    """The annotations of a data set, the images that their column `file` refers to, and the labels."""
 
     pieces: Pieces
     images: Images
@@ -46,7 +46,7 @@ class Layout:
 
 
 class Tables(dict[str, pd.DataFrame]):
-    """The annotations by split."""
+    """Annotation tables by split, with the label set as an attribute."""
 
     labels: LabelSet = SMILE_LABELS
 
@@ -55,13 +55,13 @@ def read_layout(data_dir: str | Path, problems: Problems, reading: Reading = PLA
     """Detect the layout. Problems in the annotations are reported while the pieces are read.
 
     Args:
-        data_dir: folder or zip; the id of a data set on the Hub.
-        problems: what is wrong with the annotations is appended here.
-        reading: names of columns and labels.
-        piece: rows per table, for files of any size; 0 reads each file, of up to 50 MB, into one table.
+        data_dir: folder or zip, or id of a data set on the Hub.
+        problems: problems with the annotations are appended here.
+        reading: column and label names.
+        piece: rows per table, for files of any size; 0 reads each file, up to 50 MB, into one table.
 
     Raises:
-        SmileDataError: there is none of the layouts.
+        SmileDataError: if no layout fits.
 
     >>> layout = read_layout("data/sample", Problems())  # doctest: +SKIP
     """
@@ -80,7 +80,7 @@ def read_layout(data_dir: str | Path, problems: Problems, reading: Reading = PLA
 
     read = partial(annotation_pieces, problems=problems, reading=reading, piece=piece)
     if path.is_file() and path.suffix.lower() != ".zip":
-        raise SmileDataError(f"{path}: a file; name the folder that it is in.\n{EXPECTED_LAYOUT}")
+        raise SmileDataError(f"{path} is a file; give the folder that contains it.\n{EXPECTED_LAYOUT}")
     if path.is_dir() and (csvs := _csv_files(path, reading)):
         tables = ((split, table) for split, file in csvs.items() for table in read(file))
         first = next(tables, None)
@@ -101,23 +101,23 @@ def read_layout(data_dir: str | Path, problems: Problems, reading: Reading = PLA
 
 
 def refuse_data_folder(output_dir: str | Path, data_dir: str | Path, replaces: str = "recipe.yaml") -> None:
-    """Refuse an output folder that holds data, or lies in the folder of the data that are read.
+    """Refuse an output folder that contains data, or lies inside the data folder.
 
     Args:
-        output_dir: need not be there.
-        data_dir: folder, zip or id on the Hub.
-        replaces: a file by which an earlier output is known, which may hold what looks like data.
+        output_dir: output folder, which need not exist.
+        data_dir: folder, zip or Hub id of the data.
+        replaces: file that marks an earlier output, which is accepted even if it contains what looks like data.
 
     Raises:
-        SmileDataError: it does.
+        SmileDataError: if the output folder is refused.
 
     >>> refuse_data_folder("outputs/model", "data/happy_images")
     """
     folder, data = Path(output_dir), Path(data_dir)
     if folder.exists() and not folder.is_dir():
-        raise SmileDataError(f"{folder} is a file; name a folder with --output_dir")
+        raise SmileDataError(f"{folder} is a file; choose a folder with --output_dir")
     if data.is_dir() and folder.resolve().is_relative_to(data.resolve()):
-        raise SmileDataError(f"{folder} lies in the folder of the data, {data}; name another --output_dir")
+        raise SmileDataError(f"{folder} lies in the data folder {data}; choose another --output_dir")
     if not folder.is_dir() or (folder / replaces).exists():
         return
     marks = ("train.csv", "test.csv", *METADATA, "dataset_dict.json", "state.json", SETTINGS, *_IMAGE_PLACES)
@@ -125,11 +125,11 @@ def refuse_data_folder(output_dir: str | Path, data_dir: str | Path, replaces: s
     classes = [path for path in (*folder.iterdir(), *below) if path.is_dir() and PLAIN.is_label(path.name)]
     found = [path for path in (*map(folder.joinpath, marks), *parquet_files(folder), *classes) if path.exists()]
     if found:
-        raise SmileDataError(f"{folder} holds data ({found[0].relative_to(folder)}); name another --output_dir")
+        raise SmileDataError(f"{folder} contains data ({found[0].relative_to(folder)}); choose another --output_dir")
 
 
 def _csv_files(folder: Path, reading: Reading) -> dict[str, Path]:
-    """`train.csv` and its like by split; a single CSV by another name is train, unless there are class folders."""
+    """CSV files by split. A single CSV file with any other name is train, unless there are class or split folders."""
     csvs = sorted(path for path in folder.glob("*.[cCtT][sS][vV]") if path.stem.lower() != "metadata")
     named = name_splits(path.stem for path in csvs if _NAMES_A_SPLIT.search(path.stem))
     by_split = {named[path.stem]: path for path in reversed(csvs) if path.stem in named}
@@ -140,7 +140,7 @@ def _csv_files(folder: Path, reading: Reading) -> dict[str, Path]:
 
 
 def _find_images(folder: Path, cells: Iterable[str], problems: Problems) -> ImageSource:
-    """The images of CSV files: the first usual place that holds the first of them, or else the only other one."""
+    """Locate the images of CSV files: the first of the usual places that has them, or the only other place."""
 
     def holds(source: ImageSource) -> bool:
         return any(_bind(pd.DataFrame({"file": list(cells)}), source.find)["problem"] == "")
@@ -148,25 +148,25 @@ def _find_images(folder: Path, cells: Iterable[str], problems: Problems) -> Imag
     usual = [ImageSource(folder / name) for name in _IMAGE_PLACES if (folder / name).exists()]
     if found := [source for source in usual if holds(source)]:
         if len(found) > 1:
-            logger.warning(f"Note: the images are read from {found[0].path}, and not from {found[1].path}")
+            logger.warning(f"Note: the images are read from {found[0].path}, not from {found[1].path}")
         return found[0]
     zips = [path for path in sorted(folder.glob("*.[zZ][iI][pP]")) if path.name not in _IMAGE_PLACES]
     others = [ImageSource(path) for path in (*zips, folder)]
     fitting = [source for source in others if holds(source)]
     if len(fitting) > 1:
         names = " and in ".join(str(source.path) for source in fitting)
-        raise SmileDataError(f"the images are in {names}; leave one of them there, or name it happy_images")
+        raise SmileDataError(f"the images are in {names}; remove all but one, or rename one to happy_images")
     if fitting:
         return fitting[0]
     chosen = next((source for source in (*usual, *others) if len(source)), (*usual, *others)[0])
     if not len(chosen):
-        looked_for = f"pictures were looked for in {', '.join(_IMAGE_PLACES)}, any other zip, and beside the CSV files"
+        looked_for = f"images are searched for in {', '.join(_IMAGE_PLACES)}, any other zip, and beside the CSV files"
         problems.append(f"{chosen.why_empty}; {looked_for}")
     return chosen
 
 
 def _rows_of_metadata(images: ImageSource, read: Callable[..., Iterator[pd.DataFrame]]) -> Pieces:
-    """`file_name` is relative to the folder of `metadata.csv`; the first folder of the path may be that of a split."""
+    """Read metadata files. `file_name` is relative to the metadata file, and the top folder may name the split."""
     base = base_folder(images, PLAIN)
     with tempfile.TemporaryDirectory() as unpacked:
         for name in images.metadata:
@@ -188,7 +188,7 @@ def _rows_of_metadata(images: ImageSource, read: Callable[..., Iterator[pd.DataF
 
 
 def _bind(table: pd.DataFrame, find: Callable[[str], str]) -> pd.DataFrame:
-    """Put the image itself in the place of the cell that names it, or say why that can't be done."""
+    """Replace each cell that names an image by the path of that image, or note why it can't be found."""
 
     def found(cell: str) -> tuple[str, str]:
         try:
@@ -201,7 +201,7 @@ def _bind(table: pd.DataFrame, find: Callable[[str], str]) -> pd.DataFrame:
 
 
 def _refuse_duplicates(pieces: Pieces, problems: Problems, labels: LabelSet) -> Pieces:
-    """The same, once it is known that no id and no image is named twice. The names are kept on disk."""
+    """Pass the tables through and report ids and images that occur twice. Those seen so far are kept on disk."""
     seen = sqlite3.connect("")
     seen.execute("CREATE TABLE seen (name TEXT PRIMARY KEY, place TEXT, split TEXT, label INT) WITHOUT ROWID")
 
@@ -221,7 +221,7 @@ def _refuse_duplicates(pieces: Pieces, problems: Problems, labels: LabelSet) -> 
                 what = f"id {row.image_id!r}" if same_id else f"the image of {row.image_id!r}"
                 if other_split != split:
                     both = f"no image may be in both {other_split} and {split}"
-                    problems.append(f"{row.where}: {what} is in {place} too; {both}")
+                    problems.append(f"{row.where}: {what} is also in {place}; {both}")
                     continue
                 other = "" if label == -1 or row.label in (-1, label) else f" with another label, {labels[label]!r}"
                 problems.append(f"{row.where}: {what} appears twice, first in {place}{other}")
@@ -229,7 +229,7 @@ def _refuse_duplicates(pieces: Pieces, problems: Problems, labels: LabelSet) -> 
 
 
 def collect(layout: Layout, problems: Problems) -> Tables:
-    """The tables by split, each whole. Where no image at all is found, one problem says so."""
+    """Concatenate the tables of each split. If no image at all is found, a single problem says so."""
     parts: dict[str, list[pd.DataFrame]] = {}
     for split, table in layout.pieces:
         parts.setdefault(split, []).append(table)
@@ -239,8 +239,8 @@ def collect(layout: Layout, problems: Problems) -> Tables:
     if len(rows) and isinstance(layout.images, ImageSource) and all(rows["problem"]):
         if there := next(layout.images.names, None):
             problems.append(
-                f"{layout.images.path}: none of the {len(rows):,} images of the annotations is in there; "
-                f"they begin with {rows['image_id'].iloc[0]!r}, and there is {there!r}"
+                f"{layout.images.path}: none of the {len(rows):,} annotated images is there; for example, the "
+                f"annotations have {rows['image_id'].iloc[0]!r} and the images are named like {there!r}"
             )
         tables |= {split: table[:0] for split, table in tables.items()}
     return tables

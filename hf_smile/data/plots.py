@@ -1,4 +1,4 @@
-"""Pictures of a data set: how the classes are spread, and what the model is given to see."""
+"""Plots of a data set: its class distribution, and sample images as the model sees them."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _PER_CLASS = 8
 
 
 def class_table(splits: DatasetDict) -> pd.DataFrame:
-    """Images of each class and split, with their share of the split.
+    """Number of images of each class in each split, and their share of the split.
 
     Returns:
-        One row a label; columns `(<split>, "images")` and `(<split>, "share")`.
+        One row per label, with the columns `(<split>, "images")` and `(<split>, "share")`.
     """
     columns = {}
     labels = labels_of(next(iter(splits.values())))
@@ -33,7 +33,7 @@ def class_table(splits: DatasetDict) -> pd.DataFrame:
 
 
 def plot_class_distribution(splits: DatasetDict, path: str | Path) -> None:
-    """A bar per class and split, with count and share."""
+    """Plot a bar for each class and split, with count and share."""
     table = class_table(splits)
     figure = new_figure()
     axes = figure.add_subplot()
@@ -48,13 +48,13 @@ def plot_class_distribution(splits: DatasetDict, path: str | Path) -> None:
     axes.invert_yaxis()
     axes.set_xlim(0, 1.12 * max(shares.to_numpy().max(), 0.1))
     axes.xaxis.set_major_formatter("{x:.0%}")
-    axes.set(xlabel="share of the split", title="Images of each class")
+    axes.set(xlabel="share of the split", title="Images per class")
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=min(len(table), 4), frameon=False)
     save_figure(figure, path)
 
 
 def plot_samples(dataset: Dataset, path: str | Path, image_size: int = 224, seed: int = 42) -> None:
-    """A grid of training images as the model is given them by default: one row a class, augmented and labelled."""
+    """Plot training images with the default augmentation, one row per class."""
     from hf_smile.data.augmentation import TrainingTransform
     from hf_smile.data.preprocessing import data_config
 

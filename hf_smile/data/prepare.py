@@ -1,4 +1,4 @@
-"""Write a checked data set to disk: as a prepared folder, or as sorted image folders."""
+"""Write a checked data set to disk, as a prepared folder or as class folders."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from hf_smile.utils.console import is_main_process
 
 
 def save_prepared(splits: DatasetDict, output_dir: str | Path) -> None:
-    """Write `splits` so that `load_smile_dataset(output_dir)` gives them back without checking every image again.
+    """Save `splits` so that `load_smile_dataset(output_dir)` returns them without checking every image again.
 
     An earlier prepared data set in `output_dir` is replaced.
 
     Raises:
-        SmileDataError: `output_dir` holds folders of the same names that are something else, such as the user's own.
+        SmileDataError: if `output_dir` has folders of the same names that are not prepared data.
     """
     folder = Path(output_dir)
     for split in splits:
         if (folder / split).exists() and not (folder / split / "state.json").exists():
-            raise SmileDataError(f"{folder / split} is there already and no prepared data; name another --output_dir")
+            raise SmileDataError(f"{folder / split} exists and is not prepared data; choose another --output_dir")
     if (folder / "train.csv").exists():
-        raise SmileDataError(f"{folder} holds the data as collected; name another --output_dir")
+        raise SmileDataError(f"{folder} contains the original data; choose another --output_dir")
     folder.parent.mkdir(parents=True, exist_ok=True)
     folder.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".preparing-") as unfinished:
@@ -44,22 +44,22 @@ def save_prepared(splits: DatasetDict, output_dir: str | Path) -> None:
     mark_checked(saved, [f"{split}/{row}" for split, dataset in splits.items() for row in range(len(dataset))])
 
 
-_MARK = "dataset_dict.json"  # what makes a folder a prepared one, so it comes last
+_MARK = "dataset_dict.json"  # written last, because it marks the folder as complete
 
 
 def export_imagefolder(splits: DatasetDict, output_dir: str | Path) -> None:
-    """Write the sorted folders of the original work: `train/0` to `train/2` and `test/0` to `test/2`.
+    """Write class folders as in the original work: `train/0` to `train/2` and `test/0` to `test/2`.
 
-    The images are copied byte for byte, each under its id; an id with folders makes them. The validation split goes
-    back into `train`, where it came from.
+    The images are copied byte for byte and named by their ids, which may contain folders. The validation split is
+    written to `train`.
 
     Raises:
-        SmileDataError: `output_dir` already holds such folders.
+        SmileDataError: if `output_dir` already has such folders.
     """
     folder = Path(output_dir)
     for name in ("train", "test"):
         if (folder / name).exists():
-            raise SmileDataError(f"{folder / name} is there already; remove it or name another folder")
+            raise SmileDataError(f"{folder / name} already exists; remove it or choose another folder")
     total = sum(map(len, splits.values()))
     with tqdm(total=total, desc="Writing images", unit=" images", delay=1, disable=not is_main_process()) as progress:
         for split, dataset in splits.items():

@@ -1,4 +1,4 @@
-"""PIL image -> `pixel_values` with Pillow and NumPy alone: for evaluation and prediction alike, and without torch."""
+"""PIL image -> `pixel_values` for evaluation and prediction, with Pillow and NumPy only, without torch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from PIL import Image
 from hf_smile.data.images import MAX_PIXELS
 from hf_smile.errors import SmileDataError, SmileModelError
 
-# What timm fills in where `pretrained_cfg` is silent (timm.data.resolve_data_config).
+# timm's defaults for settings that `pretrained_cfg` lacks (timm.data.resolve_data_config).
 _DEFAULTS: dict[str, Any] = {
     "input_size": (3, 224, 224),
     "interpolation": "bicubic",
@@ -24,22 +24,22 @@ _DEFAULTS: dict[str, Any] = {
 _INTERPOLATIONS = tuple(Image.Resampling.__members__)
 
 MAX_SIDE = 2048
-"""Pixels that a model may take across. The largest of timm's default settings is 1024; far above, one batch alone would
-fill the memory."""
+"""Largest input size in pixels. The largest default of timm's models is 1024; one batch of far larger images would fill
+the memory."""
 
 
 class Preprocessor:
-    """The transform of a backbone's own image processor, to the last digit: resize, centre crop, scale, normalise.
+    """The transform of a backbone's image processor, bit for bit: resize, centre crop, scale, normalise.
 
-    It does what `timm.data.create_transform(..., is_training=False)` does, and normalises in float32 in the very order
-    torchvision does: (value / 255 - mean) / std. Threads may share one preprocessor.
+    Equals `timm.data.create_transform(..., is_training=False)`, including the order of the float32 normalisation, which
+    is torchvision's: (value / 255 - mean) / std. Thread-safe.
 
     Args:
-        pretrained_cfg: timm's data settings of the backbone (size, crop, interpolation, mean, std), as `config.json`
-            of a saved model holds them.
+        pretrained_cfg: timm's data settings of the backbone (size, crop, interpolation, mean, std), as in the
+            `config.json` of a saved model.
 
     Raises:
-        SmileModelError: the settings make no sense, or ask for what only timm's own transform can do.
+        SmileModelError: if the settings are invalid, or only supported by timm's own transform.
 
     >>> Preprocessor({"input_size": [3, 160, 160], "crop_pct": 1.0})(Image.new("RGB", (167, 167))).shape
     (3, 160, 160)
@@ -58,13 +58,13 @@ class Preprocessor:
         """`pixel_values (3, H, W) float32` of an RGB image.
 
         Raises:
-            SmileDataError: the image is so long and thin that it would have over `MAX_PIXELS` pixels before the crop.
+            SmileDataError: if the image is so long and thin that it would exceed `MAX_PIXELS` pixels before the crop.
         """
         size = self._size_before_crop(*image.size)
-        if size[0] * size[1] > MAX_PIXELS:  # the shorter side is scaled up, and the longer one with it
+        if size[0] * size[1] > MAX_PIXELS:  # scaling up the shorter side scales up the longer one too
             raise SmileDataError(
-                f"{image.width} x {image.height} pixels are too long and thin: at the size of the model they would be "
-                f"{size[0]} x {size[1]}, more than the limit of {MAX_PIXELS:,}"
+                f"{image.width} x {image.height} pixels are too long and thin: resized for the model they would be "
+                f"{size[0]} x {size[1]}, more than the limit of {MAX_PIXELS:,}; crop the image"
             )
         if size != image.size:
             image = image.resize(size, self._interpolation)
@@ -76,7 +76,7 @@ class Preprocessor:
         return values
 
     def visible(self, pixel_values: NDArray[np.float32]) -> Image.Image:
-        """The picture that `pixel_values (3, H, W)` came from, after resize and crop: W x H, RGB."""
+        """Convert `pixel_values (3, H, W)` back to the resized and cropped RGB image, W x H."""
         values = pixel_values * self._std + self._mean
         return Image.fromarray((255 * values).round().clip(0, 255).astype(np.uint8).transpose(1, 2, 0))
 
@@ -85,7 +85,7 @@ class Preprocessor:
         if self._squash:
             return target_width, target_height
         if target_height == target_width:
-            # torchvision's Resize: the shorter side becomes the target, the longer one is cut to whole pixels.
+            # torchvision's Resize: the shorter side gets the target size, the longer one is rounded down.
             if width <= height:
                 return target_width, int(target_width * height / width)
             return int(target_height * width / height), target_height
@@ -94,10 +94,10 @@ class Preprocessor:
 
 
 def data_config(pretrained_cfg: dict[str, Any]) -> dict[str, Any]:
-    """The settings that images are prepared by, with timm's defaults where `pretrained_cfg` is silent.
+    """The preprocessing settings, with timm's defaults for those that `pretrained_cfg` lacks.
 
     Raises:
-        SmileModelError: one of them makes no sense.
+        SmileModelError: if a setting is invalid.
 
     >>> data_config({"input_size": (3, 160, 160)})["mean"]
     (0.485, 0.456, 0.406)
@@ -108,7 +108,7 @@ def data_config(pretrained_cfg: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check(config: dict[str, Any]) -> None:
-    """Raise SmileModelError where a setting, which may come from anywhere, is none that images can be prepared by."""
+    """Raise SmileModelError if a setting is invalid. The settings may come from an untrusted source."""
     size, crop_pct, interpolation = config["input_size"], config["crop_pct"], config["interpolation"]
     sized = _is_list_of(size, int, 3) and size[0] == 3 and all(1 <= side <= MAX_SIDE for side in size[1:])
     known = isinstance(interpolation, str) and interpolation.upper() in _INTERPOLATIONS
@@ -125,7 +125,7 @@ def _check(config: dict[str, Any]) -> None:
 
 
 def _is_list_of(values: Any, kind: type[int] | type[float], length: int) -> bool:
-    """Whether it is a list of so many numbers, all finite; whole numbers are of either kind."""
+    """Whether `values` is a list of `length` finite numbers. Integers are accepted as floats."""
     return (
         isinstance(values, (list, tuple))
         and len(values) == length

@@ -1,4 +1,4 @@
-"""What a run was split into, kept in its folder, so that nothing is measured on what was trained on."""
+"""Record the splits of a run in its folder, so that a model is never evaluated on images it was trained on."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from hf_smile.utils.words import counted
 logger = logging.getLogger(__name__)
 
 SPLITS_FILE = "splits.csv"
-"""The images of a run. It carries the ids of people's pictures, and is not published."""
+"""File with the images of a run. It contains image ids of people and is not published."""
 
 
 class Record(NamedTuple):
     """A row of `splits.csv`.
 
-    The digest is that of the bytes of the image, and empty where the images are streamed. The label is an id, and empty
-    in the record of an older hf_smile.
+    `digest` is that of the image bytes; it is empty if the images are streamed. `label` is a label id; it is empty in
+    records of older versions of hf_smile.
     """
 
     image_id: str
@@ -46,13 +46,13 @@ class Record(NamedTuple):
 
 
 def write_splits(folder: str | Path, splits: DatasetDict, backbone: str | Path | None = None) -> None:
-    """Record the images of each split; see `check_splits` for a run that has a record.
+    """Record the images of each split. For a run that already has a record, use `check_splits`.
 
     Args:
-        folder: of the run.
-        splits: with the columns `image_id` and, but for images that are streamed, `image`.
-        backbone: whose weights the run begins with. If it is the result of a run, what that trained on is recorded
-            as trained on.
+        folder: folder of the run.
+        splits: data with the column `image_id` and, unless the images are streamed, `image`.
+        backbone: backbone that the run starts from. If it is the result of an earlier run, the training images of
+            that run are recorded as training images, too.
 
     >>> write_splits("outputs/model", splits)  # doctest: +SKIP
     """
@@ -64,10 +64,10 @@ def write_splits(folder: str | Path, splits: DatasetDict, backbone: str | Path |
 
 
 def check_splits(folder: str | Path, splits: DatasetDict, backbone: str | Path | None = None) -> None:
-    """See that images, splits and labels are those that a run began with, where it has a record; see `write_splits`.
+    """Check that images, splits and labels are the same as when the run began, if it has a record.
 
     Raises:
-        SmileDataError: they are not.
+        SmileDataError: if they are not.
 
     >>> check_splits("outputs/new", splits)  # doctest: +SKIP
     """
@@ -80,13 +80,13 @@ def check_splits(folder: str | Path, splits: DatasetDict, backbone: str | Path |
     if changed := len({image for image, _, _ in before ^ now}):
         raise SmileDataError(
             f"{folder}: {counted(changed, 'image')} changed since the run began ({SPLITS_FILE}): new, missing, in "
-            "another split, or with other bytes or another label; name the data it began with, or start again with "
+            "another split, or with other bytes or another label; use the original data, or start again with "
             "--overwrite"
         )
 
 
 def images_of(dataset: Dataset) -> Iterator[tuple[str, str]]:
-    """Id of each image and the digest of its bytes, which is empty where the images are streamed.
+    """Id of each image and digest of its bytes, which is empty if the images are streamed.
 
     >>> next(images_of(splits["test"]))  # doctest: +SKIP
     ('05684c70', '0f3b...')
@@ -100,12 +100,12 @@ def images_of(dataset: Dataset) -> Iterator[tuple[str, str]]:
 
 
 def read_splits(model: str | Path) -> dict[str, set[str]]:
-    """The splits of each image of a run, by the digest of its bytes (or its id, if it was streamed).
+    """The splits of each image of a run, by the digest of its bytes (or by its id, if it was streamed).
 
-    Empty where there is no record.
+    Empty if the run has no record.
 
     Raises:
-        SmileDataError: the record is damaged.
+        SmileDataError: if the record is damaged.
     """
     found: dict[str, set[str]] = {}
     for row in _read_records(model):
@@ -134,17 +134,17 @@ def _read_records(model: str | Path) -> list[Record]:
             return [Record(*row, *[""] * (4 - len(header))) for row in rows]
     except (OSError, ValueError, TypeError, StopIteration, csv.Error):
         raise SmileDataError(
-            f"{path}: damaged; train again with --overwrite, or name held-out data with --held_out"
+            f"{path} is damaged; train again with --overwrite, or use held-out data with --held_out"
         ) from None
 
 
 def run_data(model: str | Path, given: dict[str, Any], others: bool = False) -> tuple[DataArguments, int]:
-    """The data of a run, and the seed of its splits.
+    """The data settings of a run, and the seed of its splits.
 
     Args:
-        model: folder of the run; any other folder, or an id on the Hub, says nothing.
-        given: settings that the user gave; they win.
-        others: the data are not those of the run, so that its corrections are not about them.
+        model: folder of the run. For any other folder, or a Hub id, the defaults are used.
+        given: settings given by the user, which take precedence.
+        others: whether the data are not those of the run, so that its corrections do not apply.
 
     >>> run_data("outputs/model", {})  # doctest: +SKIP
     (DataArguments(data_dir='data/happy_images', ...), 42)
@@ -153,7 +153,7 @@ def run_data(model: str | Path, given: dict[str, Any], others: bool = False) -> 
     try:
         recipe = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        raise SmileDataError(f"{path}: can't be read; name the data and their settings yourself") from None
+        raise SmileDataError(f"{path} can't be read; give --data_dir and the other data settings yourself") from None
     recipe = {**(recipe if isinstance(recipe, dict) else {}), **({"corrections": None} if others else {}), **given}
     seed = recipe["split_seed"] if recipe.get("split_seed") is not None else recipe.get("seed", 42)
     seed = given.get("seed", seed)
@@ -161,16 +161,16 @@ def run_data(model: str | Path, given: dict[str, Any], others: bool = False) -> 
         data = DataArguments(**{name: recipe[name] for name in DATA_SETTINGS if name in recipe})
         if isinstance(seed, int) and isinstance(data.data_dir, str):
             return data, seed
-    except TypeError:  # a size that is not a number
+    except TypeError:  # from a size that is not a number
         pass
-    raise SmileDataError(f"{path}: the settings of the data are damaged; name the data and their settings yourself")
+    raise SmileDataError(f"{path}: the data settings are damaged; give --data_dir and the others yourself")
 
 
 def read_as_labelled_by(model: str | Path, data: DataArguments) -> DataArguments:
-    """The same data with the labels of the model, so that data with others are refused by their names.
+    """The same data settings with the labels of the model, so that data with other labels are refused.
 
     Raises:
-        SmileDataError: others were asked for.
+        SmileDataError: if `data` asks for other labels.
 
     >>> read_as_labelled_by("outputs/model", DataArguments()).labels  # doctest: +SKIP
     ['negative smile', 'positive smile', 'NOT smile']
@@ -182,18 +182,18 @@ def read_as_labelled_by(model: str | Path, data: DataArguments) -> DataArguments
 
 
 def require_held_out(model: str | Path, split: str, dataset: Dataset, vouched_for: bool = False) -> None:
-    """Refuse images that a model was trained or chosen on, or that may be such.
+    """Refuse images that the model was, or may have been, trained or selected on.
 
-    An image that the data themselves have in two splits counts as what it is measured as; the audit finds those.
+    An image that occurs in two splits of the run is accepted for both; use the audit to find such images.
 
     Args:
-        model: folder of its run.
-        split: `validation` or `test`; images of `train` are not held out, and not asked about.
-        dataset: the images.
-        vouched_for: the user says that images which the run does not know were held out.
+        model: folder of the run.
+        split: `validation` or `test`. With `train`, nothing is checked.
+        dataset: images to evaluate on.
+        vouched_for: whether the user confirms that images unknown to the run were held out.
 
     Raises:
-        SmileDataError: it was trained or chosen on some of them, or the record does not know them.
+        SmileDataError: if the model was trained or selected on some of the images, or the record does not list them.
 
     >>> require_held_out("outputs/model", "test", splits["test"])  # doctest: +SKIP
     """
@@ -202,7 +202,7 @@ def require_held_out(model: str | Path, split: str, dataset: Dataset, vouched_fo
     run = _run_of(model)
     if split == "test" and run != Path(model):
         raise SmileDataError(
-            f"{model} is a checkpoint of {run}: choose among checkpoints with --split validation, and test {run} itself"
+            f"{model} is a checkpoint of {run}; compare checkpoints with --split validation, and test {run} itself"
         )
     record = read_splits(model)
     labels = {(row.image, row.label) for row in _read_records(model) if row.label}
@@ -217,44 +217,44 @@ def require_held_out(model: str | Path, split: str, dataset: Dataset, vouched_fo
     if relabelled:
         logger.warning("%s: %s of these %s got another label since the run began", where, f"{relabelled:,}", total)
     if trained := counts["train"]:
-        raise SmileDataError(f"{trained:,} of these {total} were trained on ({where}); name others")
+        raise SmileDataError(f"{trained:,} of these {total} were used for training ({where}); use other images")
     if split == "test" and counts["validation"]:
         raise SmileDataError(
-            f"{counts['validation']:,} of these {total} chose the checkpoint ({where}); "
-            "measure it on them with --split validation"
+            f"{counts['validation']:,} of these {total} were used to choose the checkpoint ({where}); "
+            "evaluate on them with --split validation"
         )
     if counts["unknown"] and not vouched_for:
         unknown = f"{counts['unknown']:,} of these {total} are not in {where}"
         raise SmileDataError(
-            f"{unknown if record else f'{model} has no record of what it was trained on ({SPLITS_FILE})'}, so hf_smile "
+            f"{unknown if record else f'{model} has no record of its training images ({SPLITS_FILE})'}, so hf_smile "
             "can't tell whether they were held out; if you know that they were, add --held_out"
         )
 
 
 def refuse_trained_on(backbone: str | Path, images: Iterable[tuple[str, str]]) -> None:
-    """Refuse to measure on images that a backbone was trained on, where it is itself the result of a run.
+    """Refuse to evaluate on images that a backbone, itself the result of a run, was trained on.
 
     Args:
-        backbone: folder or id on the Hub; what has no record of its splits is not asked about.
-        images: of `images_of`, those that something is to be measured on.
+        backbone: folder or Hub id. If it has no record of its splits, nothing is checked.
+        images: images to evaluate on, as returned by `images_of`.
 
     Raises:
-        SmileDataError: it was trained on some of them.
+        SmileDataError: if the backbone was trained on some of the images.
 
     >>> refuse_trained_on("outputs/model", images_of(splits["validation"]))  # doctest: +SKIP
     """
     if not (record := read_splits(backbone)):
         return
-    # One that the data have in train and in another split is the data's matter, and the audit's.
+    # An image in both train and another split is a problem of the data, which the audit reports.
     if trained := sum((record.get(digest) or record.get(image_id)) == {"train"} for image_id, digest in images):
         raise SmileDataError(
-            f"the backbone {backbone} was trained on {trained:,} of the images to measure on ({SPLITS_FILE}); "
-            "split the data as its run did, or name the backbone which that run began with"
+            f"the backbone {backbone} was trained on {trained:,} of the images to evaluate on ({SPLITS_FILE}); "
+            "split the data as in its run, or use the backbone that its run started from"
         )
 
 
 def _run_of(model: str | Path) -> Path:
-    """The folder of the run: the one above, for a checkpoint of it."""
+    """The folder of the run. For a checkpoint, the parent folder."""
     folder = Path(model)
     of_a_run = folder.resolve().name.startswith("checkpoint-") and (folder.resolve().parent / SPLITS_FILE).is_file()
     return folder.parent if of_a_run and not (folder / SPLITS_FILE).is_file() else folder

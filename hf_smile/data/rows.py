@@ -1,4 +1,4 @@
-"""Data sets that `datasets` reads: saved ones, Parquet files with images, and those on the Hub."""
+"""Data that the library `datasets` reads: saved data sets, Parquet files with images, and data sets on the Hub."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ _PIECE = 10_000
 
 
 class RowSource:
-    """The images of data sets that `datasets` has loaded; `file` is `<split>/<row>`.
+    """The images of a loaded `DatasetDict`. A `file` is `<split>/<row>`.
 
     Args:
-        splits: with a column `image` that is not decoded.
-        where: what to call them in messages.
+        splits: data with a column `image` that is not decoded.
+        where: name of the data in messages.
     """
 
     def __init__(self, splits: DatasetDict, where: str | Path) -> None:
@@ -44,15 +44,15 @@ class RowSource:
         """The encoded bytes of an image.
 
         Raises:
-            SmileDataError: the data set holds a path, and the file there can't be read.
+            SmileDataError: if the row has no image, or refers to a file that can't be read.
         """
         split, row = file.rsplit("/", 1)
         image = self.splits[split][int(row)]["image"]
         if image is None or (image["bytes"] is None and not image["path"]):
             raise SmileDataError("the row has no image; remove it")
         if image["bytes"] is None and not Path(image["path"]).is_absolute():
-            # It would be looked for in the folder that the program happens to be started in.
-            raise SmileDataError(f"its path {image['path']!r} is relative; save the data set with the images in it")
+            # It would be resolved against the current working directory.
+            raise SmileDataError(f"its path {image['path']!r} is relative; save the data set with embedded images")
         return encoded_bytes(image)
 
     def stamp(self, file: str) -> str | None:
@@ -61,13 +61,13 @@ class RowSource:
 
 
 def is_ready_made(data_dir: str | Path) -> bool:
-    """Whether `load_rows` can read it, rather than annotations and image files being there: also an id on the Hub."""
+    """Whether `load_rows` can read it: a saved data set, Parquet files or a Hub id, instead of image files."""
     folder = Path(data_dir)
     return not folder.exists() or _is_saved(folder) or bool(parquet_files(folder))
 
 
 def parquet_files(folder: Path) -> list[Path]:
-    """The Parquet files of a folder and of its subfolders that may hold images."""
+    """The Parquet files in a folder and its direct subfolders that may contain images."""
     files = [*folder.glob("*.parquet"), *folder.glob("*/*.parquet")] if folder.is_dir() else []
     return sorted(file for file in files if file.name != "metadata.parquet")
 
@@ -77,14 +77,14 @@ def _is_saved(folder: Path) -> bool:
 
 
 def load_rows(data_dir: str | Path, reading: Reading = PLAIN) -> RowSource:
-    """Open the data set, with our names for its splits and for the columns `image`, `label` and `image_id`.
+    """Load a data set and rename its splits, and its columns to `image`, `label` and `image_id`.
 
     Args:
-        data_dir: folder of a saved `DatasetDict` or `Dataset`, or of Parquet files; id on the Hub.
-        reading: names of columns.
+        data_dir: folder of a saved `DatasetDict` or `Dataset`, folder of Parquet files, or Hub id.
+        reading: column names.
 
     Raises:
-        SmileDataError: it can't be loaded, or there is no column of images or of labels.
+        SmileDataError: if it can't be loaded, or has no column of images or of labels.
 
     >>> load_rows("data/prepared").splits["train"].column_names  # doctest: +SKIP
     ['image', 'label', 'image_id']
@@ -102,7 +102,7 @@ def load_rows(data_dir: str | Path, reading: Reading = PLAIN) -> RowSource:
     splits = {name: rows for name, rows in splits.items() if len(rows)}
     split_names = name_splits(splits)
     if foreign := [name for name in splits if name not in split_names]:
-        logger.warning(f"Note: {', '.join(foreign)} of {data_dir} are not used, only train, validation and test")
+        logger.warning(f"Note: only train, validation and test of {data_dir} are used, not {', '.join(foreign)}")
     named = {split: splits[name] for name, split in split_names.items()}
     standard = {split: standardize(named[split], split, data_dir, reading) for split in SPLITS if split in named}
     if not standard:
@@ -111,7 +111,7 @@ def load_rows(data_dir: str | Path, reading: Reading = PLAIN) -> RowSource:
 
 
 def row_pieces(rows: RowSource, reading: Reading, problems: Problems) -> Iterator[tuple[str, pd.DataFrame]]:
-    """The rows as tables of annotations: `image_id`, `file`, `label`, `where`, `problem`, further columns as text."""
+    """The rows as annotation tables: `image_id`, `file`, `label`, `where`, `problem`, and other columns as text."""
     for split, dataset in rows.splits.items():
         names = label_names(dataset)
         further = [
@@ -133,12 +133,12 @@ def row_pieces(rows: RowSource, reading: Reading, problems: Problems) -> Iterato
 
 
 def label_names(dataset: Dataset) -> list[str]:
-    """The names of the labels in the order of their ids; none where the column `label` does not hold ids."""
+    """The label names in the order of their ids; empty if the column `label` is not a `ClassLabel`."""
     return list(getattr(dataset.features["label"], "names", []))
 
 
 def labels_of(dataset: Dataset) -> LabelSet:
-    """The labels of a split of `load_smile_dataset`; the default where the column `label` holds bare ids.
+    """The label set of a split; the default labels if the column `label` is not a `ClassLabel`.
 
     >>> labels_of(splits["train"])  # doctest: +SKIP
     LabelSet(names=('smile', 'NOT smile'))
@@ -148,16 +148,16 @@ def labels_of(dataset: Dataset) -> LabelSet:
 
 def _label_id(raw: Any, names: list[str], reading: Reading, place: str, problems: Problems) -> int:
     if raw is None or (names and not 0 <= raw < len(names)):
-        problems.append(f"{place}: an image without a label; leave it out of the data set")
+        problems.append(f"{place}: an image without a label; remove it from the data set")
         return -1
     return reading.label_id(str(names[raw] if names else raw), place, problems)
 
 
 def standardize(dataset: Dataset, split: str, where: str | Path, reading: Reading = PLAIN) -> Dataset:
-    """The data set with our names for the columns `image`, undecoded, and `label`, and with an `image_id`.
+    """Rename the columns to `image` (undecoded), `label` and `image_id`. Missing ids are generated.
 
     Raises:
-        SmileDataError: there is no column of images or of labels.
+        SmileDataError: if there is no column of images or of labels.
     """
     names = dataset.column_names
     pictures = [name for name, feature in dataset.features.items() if isinstance(feature, Image)]
@@ -170,8 +170,8 @@ def standardize(dataset: Dataset, split: str, where: str | Path, reading: Readin
     chosen = {"image": columns.file, "label": columns.label, "image_id": columns.image_id}
     if missing := [name for name in ("image", "label") if chosen[name] is None]:
         raise SmileDataError(
-            f"{where}: no column {missing[0]!r} in split {split}; it has {', '.join(names)}; "
-            f"rename it, or say which one it is with --{missing[0]}_column"
+            f"{where}: no column {missing[0]!r} in split {split}; the columns are {', '.join(names)}; "
+            f"rename one, or name it with --{missing[0]}_column"
         )
     ours = {names[at]: name for name, at in chosen.items() if at is not None}
     dataset = dataset.remove_columns([name for name in chosen if name in names and name not in ours])
@@ -181,29 +181,29 @@ def standardize(dataset: Dataset, split: str, where: str | Path, reading: Readin
     feature = dataset.features["image"]
     if isinstance(feature, Value) and feature.dtype not in ("binary", "large_binary"):
         raise SmileDataError(
-            f"{where}: column {names[chosen['image'] or 0]!r} of split {split} holds {feature.dtype}, not images; "
-            "if these are the names of files, put them into metadata.parquet beside the images"
+            f"{where}: column {names[chosen['image'] or 0]!r} of split {split} contains {feature.dtype}, not images; "
+            "if these are file names, put them into metadata.parquet beside the images"
         )
     return dataset.cast_column("image", Image(decode=False))
 
 
 def _load_saved(folder: Path) -> DatasetDict | Dataset:
     if (folder / "train.csv").is_file():
-        raise SmileDataError(f"{folder} holds train.csv and a saved data set; keep them in folders of their own")
+        raise SmileDataError(f"{folder} contains train.csv and a saved data set; move one of them to another folder")
     try:
         return datasets.load_from_disk(folder)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SmileDataError(f"{folder}: the saved data set is damaged ({first_line(error)}); save it again") from None
-    except IndexError:  # of `datasets` itself
+    except IndexError:  # raised by `datasets`
         raise SmileDataError(f"{folder}: a split of the saved data set is empty; save it without that split") from None
 
 
 def _load_parquet(folder: Path) -> DatasetDict:
-    is_sharded(folder)  # raises where some of them are missing
+    is_sharded(folder)  # raises if shards are missing
     files: dict[str, list[str]] = {}
     words: set[str] = set()
     for file in parquet_files(folder):
-        rows_of(file)  # names a damaged one
+        rows_of(file)  # raises if the file is damaged, and names it
         name = file.name if split_of(file.name) else file.relative_to(folder).parts[0]
         words.add(name)
         files.setdefault(split_of(name) or "train", []).append(str(file))
@@ -220,11 +220,11 @@ def _load_from_hub(data_dir: str) -> DatasetDict:
         return datasets.load_dataset(data_dir)
     except Exception as error:  # the Hub client, fsspec and the builders each raise errors of their own
         reason = first_line(error)
-        raise SmileDataError(f"{data_dir}: no such folder, and not loaded from the Hub either: {reason}") from None
+        raise SmileDataError(f"{data_dir}: no such folder, and it could not be loaded from the Hub: {reason}") from None
 
 
 def build_rows(rows: RowSource, tables: Mapping[str, pd.DataFrame], labels: LabelSet) -> DatasetDict:
-    """The splits with the rows and the labels of the tables."""
+    """Select the rows of the tables from the splits, and set the labels of the tables."""
     splits = DatasetDict()
     for split, table in tables.items():
         dataset = rows.splits[split]
@@ -235,8 +235,8 @@ def build_rows(rows: RowSource, tables: Mapping[str, pd.DataFrame], labels: Labe
 
 
 def labelled(dataset: Dataset, label_ids: list[int], labels: LabelSet) -> Dataset:
-    """The data set with these labels, as `ClassLabel`, and with ids that are text."""
-    if label_names(dataset) != [*labels] or list(dataset["label"]) != label_ids:  # a label_map may change ours too
+    """Set the labels as a `ClassLabel`, and convert the ids to text."""
+    if label_names(dataset) != [*labels] or list(dataset["label"]) != label_ids:  # label_map can change any
         dataset = dataset.remove_columns("label").add_column("label", label_ids)
         dataset = dataset.cast_column("label", ClassLabel(names=[*labels]))
     has_text = dataset.features["image_id"].dtype == "string"

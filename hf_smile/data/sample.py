@@ -1,9 +1,9 @@
 """A drawn sample data set: cartoon faces that smile genuinely, smile for the camera, or do not smile.
 
-With it the quick start, the tests and the demo run with nothing downloaded, on files of exactly the layout users have.
+The quick start, the tests and the demo use it, so they need no download. Its layout is that of users' data.
 
-What tells the two smiles apart is the Duchenne marker: both raise the mouth corners (AU12, *zygomatic major*), but only
-the genuine one also narrows the eyes, lifts the cheeks and folds crow's feet (AU6, *orbicularis oculi*). See Ekman,
+The two smiles differ by the Duchenne marker: both raise the mouth corners (AU12, *zygomatic major*), but only the
+genuine smile also narrows the eyes, lifts the cheeks and forms crow's feet (AU6, *orbicularis oculi*). See Ekman,
 Davidson & Friesen (1990), "The Duchenne smile: Emotional expression and brain physiology II", Journal of Personality
 and Social Psychology 58(2), 342-353.
 """
@@ -37,19 +37,19 @@ _Colour = tuple[int, ...]
 def draw_face(label_id: int, rng: np.random.Generator, size: int = 128) -> Image.Image:
     """Draw one cartoon face.
 
-    From two generators in the same state come the same person, pose and light, and both smiles with the same mouth: the
-    negative and the positive smile then differ at the eyes and the cheeks only.
+    Two generators in the same state give the same person, pose and light, and the same mouth for both smiles. The
+    negative and the positive smile then differ only at the eyes and the cheeks.
 
     Args:
         label_id: 0 negative smile, 1 positive smile, 2 NOT smile.
-        rng: source of everything that varies; it is advanced.
+        rng: random generator for everything that varies.
         size: width and height in pixels.
 
     Returns:
         RGB image of ``size`` x ``size`` pixels.
 
     Raises:
-        ValueError: for a ``label_id`` that is not 0, 1 or 2.
+        ValueError: if ``label_id`` is not 0, 1 or 2.
 
     >>> draw_face(1, np.random.default_rng(0), size=96).size
     (96, 96)
@@ -80,12 +80,12 @@ def draw_sample_dataset(
 ) -> Path:
     """Write a drawn data set: ``train.csv``, ``test.csv`` and ``happy_images.zip``.
 
-    The CSV files have no header and rows ``image_id,label``; the zip file holds ``happy_images/<image_id>.jpg``. About
-    half of the faces do not smile, 30 % smile genuinely and 20 % for the camera; each file has all three. The same
-    arguments give the same bytes. The files appear only once all are drawn.
+    The CSV files have rows ``image_id,label`` and no header; the zip file contains ``happy_images/<image_id>.jpg``.
+    About half of the faces do not smile, 30 % smile genuinely and 20 % for the camera; each file has all three. The
+    same arguments give the same bytes. The files only appear when all are complete.
 
     Args:
-        output_dir: folder to write to, made if missing; a data set that is there is replaced.
+        output_dir: folder to write to, created if needed. An existing data set is replaced.
         train_size: number of training images, at least 3.
         test_size: number of test images, at least 3.
         size: width and height of the images in pixels.
@@ -111,7 +111,7 @@ def draw_sample_dataset(
         for name, named_rows in rows.items():
             text = "".join(f"{image_id},{SMILE_LABELS[label_id]}\n" for image_id, label_id in named_rows)
             Path(unfinished, name).write_text(text, encoding="utf-8", newline="\n")
-        for name in ("happy_images.zip", *rows):  # the images first: a CSV file never names images that are not there
+        for name in ("happy_images.zip", *rows):  # the images first, so that a CSV file never names missing images
             Path(unfinished, name).replace(output_dir / name)
     return output_dir
 
@@ -128,12 +128,12 @@ def _write_images(path: Path, rows: list[tuple[str, int]], size: int, rng: np.ra
         for image_id, label_id in tqdm(rows, desc="drawing faces", unit="face", disable=None):
             jpeg = io.BytesIO()
             draw_face(label_id, rng, size).save(jpeg, "JPEG", quality=_JPEG_QUALITY)
-            # A ZipInfo made by hand is dated 1980, not now: the bytes stay the same from run to run.
+            # An explicit ZipInfo has a fixed date (1980), so the bytes are the same in every run.
             archive.writestr(zipfile.ZipInfo(f"happy_images/{image_id}.jpg"), jpeg.getvalue())
 
 
 class _Person:
-    """What stays the same whatever the expression. Colours are RGB, lengths are in half face heights."""
+    """Everything that does not depend on the expression. Colours are RGB, lengths are in half face heights."""
 
     def __init__(self, rng: np.random.Generator) -> None:
         self.skin = _vary(_SKINS[rng.integers(len(_SKINS))], rng, 10)
@@ -148,7 +148,7 @@ class _Person:
         self.glasses = rng.random() < 0.25
 
     def shade(self, amount: float) -> _Colour:
-        """The skin colour, darker (and redder, as skin in shadow is) by ``amount`` from 0 to 1."""
+        """The skin colour, darker (and redder, like skin in shadow) by ``amount`` from 0 to 1."""
         return _mix(self.skin, (70, 20, 20), amount)
 
 
@@ -160,7 +160,7 @@ class _Pen:
         scale = rng.uniform(0.36, 0.42) * canvas.width
         tilt = np.deg2rad(rng.uniform(-12, 12))
         self.draw = ImageDraw.Draw(canvas)
-        self.axes = scale * np.array([[np.cos(tilt), np.sin(tilt)], [-np.sin(tilt), np.cos(tilt)]])  # pixels for a step
+        self.axes = scale * np.array([[np.cos(tilt), np.sin(tilt)], [-np.sin(tilt), np.cos(tilt)]])  # pixels per unit
         self.origin = canvas.width * rng.uniform((0.46, 0.48), (0.54, 0.54))
 
     def fill(self, points: np.ndarray, colour: _Colour) -> None:
@@ -172,7 +172,7 @@ class _Pen:
 
 
 def _ellipse(x: float, y: float, rx: float, ry: float, squareness: float = 2.0) -> np.ndarray:
-    """Outline of a (super)ellipse, 32 x 2; above 2 the squareness swells its lower half, as a jaw does."""
+    """Outline of a (super)ellipse, 32 x 2. A squareness above 2 widens the lower half, like a jaw."""
     angle = np.linspace(0, 2 * np.pi, 32)
     cos, sin = np.cos(angle), np.sin(angle)
     power = np.where(sin > 0, 2 / squareness, 1.0)
@@ -194,7 +194,7 @@ def _vary(colour: _Colour, rng: np.random.Generator, spread: int) -> _Colour:
 
 
 def _draw_behind_face(pen: _Pen, person: _Person) -> None:
-    """Shoulders, neck, ears, and the hair that hangs or stands behind the head."""
+    """Shoulders, neck, ears, and the hair behind the head."""
     if person.hair_style == "long":
         pen.fill(_ellipse(0, 0.1, person.width + 0.26, 1.25, squareness=5), person.hair)
     if person.hair_style == "bun":
@@ -218,7 +218,7 @@ def _draw_head(pen: _Pen, person: _Person) -> None:
 
 
 def _draw_eyes(pen: _Pen, person: _Person, openness: float) -> None:
-    # As the eye narrows the lower lid rises, as in a smile; in a drowsy eye the upper lid would fall instead.
+    # The lower lid rises as the eye narrows, as in a smile. In a drowsy eye, the upper lid would fall instead.
     lower_sag = 0.2 * (openness - 0.6)
     upper_sag = lower_sag - 0.26 * openness
     for side in (-1, 1):
@@ -237,7 +237,7 @@ def _draw_cheeks(pen: _Pen, person: _Person, raised: bool) -> None:
     blush = _mix(person.skin, (230, 90, 90), person.blush)
     for side in (-1, 1):
         pen.fill(_ellipse(side * 0.46, 0.22 if raised else 0.34, 0.18, 0.12), blush)
-        if raised:  # the pouch that the lifted cheek folds below the eye
+        if raised:  # the fold of the raised cheek below the eye
             pen.line(_arc(side * 0.38, 0.1, 0.17, 0.05), person.shade(0.3), 0.03)
 
 
@@ -249,7 +249,7 @@ def _draw_crows_feet(pen: _Pen, person: _Person) -> None:
 
 
 def _draw_smiling_mouth(pen: _Pen, person: _Person, rng: np.random.Generator) -> None:
-    """The same for both smiles: the mouth must not tell them apart."""
+    """The same for both smiles, which must not differ at the mouth."""
     half_width, sag, opening = rng.uniform((0.3, 0.14, 0.08), (0.42, 0.24, 0.2))
     lips = _mix(person.skin, (150, 35, 45), rng.uniform(0.5, 0.9))
     if rng.random() < 0.5:  # with teeth
@@ -273,7 +273,7 @@ def _draw_resting_mouth(pen: _Pen, person: _Person, rng: np.random.Generator) ->
 
 
 def _draw_hair(pen: _Pen, person: _Person) -> None:
-    """The hair in front of the head: from the outline of the skull down to the hairline."""
+    """The hair in front of the head, from the outline of the skull to the hairline."""
     if person.hair_style == "bald":
         return
     angle = np.linspace(np.pi, 2 * np.pi, 17)

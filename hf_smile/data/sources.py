@@ -1,4 +1,4 @@
-"""Where encoded images come from: a folder, or a zip that is read in place."""
+"""Sources of encoded images: a folder, or a zip file that is read in place."""
 
 from __future__ import annotations
 
@@ -21,35 +21,35 @@ METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 
 
 class Images(Protocol):
-    """What a table of annotations points into with its column `file`."""
+    """The images that the column `file` of an annotation table refers to."""
 
     path: Path
 
     def read(self, file: str) -> bytes:
-        """The encoded bytes, or a SmileDataError that says why there are none."""
+        """The encoded bytes of an image. Raises SmileDataError if it can't be read."""
 
     def stamp(self, file: str) -> str | None:
-        """A text that changes when the file changes; None if the file can't be looked at."""
+        """A string that changes when the file changes; None if the file can't be accessed."""
 
 
 class ImageSource:
-    """The images of a folder (with its subfolders) or of a zip, by their path in it.
+    """The images of a folder (with its subfolders) or a zip file, by their path inside it.
 
-    The list of names is kept on disk, so that memory does not grow with it. Threads may share one source for reading.
+    The list of names is kept on disk, so memory use does not grow with it. Reading is thread-safe.
 
     Args:
         path: folder or zip file.
 
     Attributes:
-        tables: files at the top that may hold annotations.
-        unread: pictures in formats that are not read, by suffix.
+        tables: up to 10 files that may contain annotations.
+        unread: number of images in unsupported formats, by suffix.
         metadata: files `metadata.csv`, `.jsonl` or `.parquet`.
-        inner_zips: zips in there, which are not read.
-        wrapper: the folder that all images are in, as archives often have it; else empty.
+        inner_zips: zip files inside the source, which are not read.
+        wrapper: the folder that contains all images, as is common in archives; otherwise empty.
 
     Raises:
-        SmileDataError: nothing is there, the zip is broken or encrypted, or one of its members has an absolute
-            path, a `..`, or is a symbolic link.
+        SmileDataError: if the path does not exist, the zip is damaged or encrypted, or one of its members has an
+            absolute path, contains `..`, or is a symbolic link.
 
     >>> source = ImageSource("data/happy_images/happy_images.zip")  # doctest: +SKIP
     >>> source.find("05684c70-113d-4894-920e-140edf323528")  # doctest: +SKIP
@@ -93,33 +93,32 @@ class ImageSource:
 
     @property
     def why_empty(self) -> str:
-        """What to say of a source without images.
+        """The error message for a source without images.
 
         >>> ImageSource("empty.zip").why_empty  # doctest: +SKIP
-        'empty.zip: no image in there (.jpg, .jpeg, .png, .webp, .bmp, .avif, .heic, .heif)'
+        'empty.zip contains no images (.jpg, .jpeg, .png, .webp, .bmp, .avif, .heic, .heif)'
         """
         if self.inner_zips:
-            return f"{self.path}: no image in there, but another zip ({self.inner_zips[0]}); unpack that one first"
-        return f"{self.path}: no image in there ({', '.join(IMAGE_SUFFIXES)})"
+            return f"{self.path} contains no images, but another zip ({self.inner_zips[0]}); unpack that one first"
+        return f"{self.path} contains no images ({', '.join(IMAGE_SUFFIXES)})"
 
     def find(self, text: str) -> str:
-        """The one image that a cell of the annotations names.
+        """Find the one image that a cell of the annotations names.
 
         Args:
-            text: a path in the folder or zip, `person0/000.jpg`, or the name of a file in any of its folders,
-                `000.jpg`. The suffix may be left out. A path is read as it stands, seen from the folder or zip, from
-                beside it, or from inside the folder that all images are in. A name must fit one file only, unless
-                it is that of a file at the top.
+            text: path inside the folder or zip, `person0/000.jpg`, or a file name in any of its folders, `000.jpg`.
+                The suffix may be omitted. A path may be relative to the folder or zip, to its parent, or to the folder
+                that contains all images. A file name must be unique, unless the file is at the top level.
 
         Raises:
-            SmileDataError: no image or several are named so, or the path leaves the folder.
+            SmileDataError: if no image or more than one matches, or the path leaves the folder.
 
         >>> ImageSource("faces").find("person0/000")  # doctest: +SKIP
         'person0/000.jpg'
         """
         text = text.removeprefix("./")
         if leaves_folder(text):
-            raise SmileDataError("the path leaves the folder of the images; name a file inside it")
+            raise SmileDataError("the path leaves the folder of the images; use a path inside it")
         stem, suffix = _split_suffix(text)
         tail = _reversed(f"/{stem}")
         rows = self._index.execute("SELECT name FROM images WHERE tail >= ? AND tail < ?", (tail, tail[:-1] + b"0"))
@@ -134,14 +133,14 @@ class ImageSource:
             return matches[0]
         if matches:
             raise SmileDataError(f"two files have this name: {matches[0]} and {matches[1]}; write the path of one")
-        instead = f"there is {found[0]}; write that if it is meant" if found else "add it, or remove its line"
+        instead = f"did you mean {found[0]}?" if found else "add it, or remove its line"
         raise SmileDataError(f"image missing in {self.path.name}; {instead}")
 
     def exact(self, path: str) -> str:
-        """The image at exactly this path, which must lie in the folder itself: as `find`, for files from strangers.
+        """Like `find`, but only accepts the exact path of a file inside the folder, for untrusted annotations.
 
         Raises:
-            SmileDataError: there is none, or it lies elsewhere: the path leaves the folder, or it is a link.
+            SmileDataError: if there is no such image, or the path or a link leaves the folder.
         """
         if leaves_folder(path):
             raise SmileDataError("the path leaves the folder; refused as unsafe")
@@ -156,7 +155,7 @@ class ImageSource:
         raise SmileDataError(f"image missing in {self.path.name}; add it, or remove its line")
 
     def stamp(self, file: str) -> str | None:
-        """Size and times: of the image, or of the zip it is in."""
+        """Size and times of the image, or of the zip file that contains it."""
         if self._zip is not None:
             return self._zip_stamp
         try:
@@ -165,7 +164,7 @@ class ImageSource:
             return None
 
     def size(self, file: str) -> int:
-        """The bytes of an image's file; 0 where it can't be looked at."""
+        """The size of an image file in bytes; 0 if it can't be accessed."""
         if self._zip is not None:
             return self._zip.getinfo(file).file_size
         try:
@@ -177,25 +176,25 @@ class ImageSource:
         """The encoded bytes of an image.
 
         Raises:
-            SmileDataError: the zip holds two files of this name, or the file is too large or unreadable.
+            SmileDataError: if the zip contains two files with this name, or the file is too large or unreadable.
         """
         if self._zip is None:
             return read_file(self.path / file)
         if file in self._doubled:
-            raise SmileDataError(f"the zip holds two files of this name, {file}; rename or remove one")
+            raise SmileDataError(f"the zip contains two files named {file}; rename or remove one")
         info = self._zip.getinfo(file)
         check_size(info.file_size)
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            # Python unpacks the others without a limit, however little they claim to hold.
-            raise SmileDataError("packed by an unusual method; pack the images again as an ordinary zip (deflate)")
+            # Python decompresses other methods without a size limit, whatever size they declare.
+            raise SmileDataError("unusual compression method; pack the images again as an ordinary zip (deflate)")
         try:
             with self._zip.open(info) as member:
                 return member.read(info.file_size)
         except (OSError, zipfile.BadZipFile, EOFError, RuntimeError, NotImplementedError, ValueError) as error:
             reason = getattr(error, "strerror", None) or first_line(error)
-        except Exception:  # zlib.error, struct.error and their like have no common base
-            reason = "the archive is damaged here"
-        raise SmileDataError(f"can't be unpacked: {reason}; make or download the zip again")
+        except Exception:  # zlib.error, struct.error and others have no common base class
+            reason = "the zip is damaged here"
+        raise SmileDataError(f"can't be unpacked: {reason}; create or download the zip again")
 
     def _seen_from_all_sides(self, path: str) -> tuple[str, ...]:
         return path, path.removeprefix(self._root), self.wrapper + path
@@ -223,12 +222,12 @@ class ImageSource:
         return bool(stem and suffix) and not base.startswith("._")
 
     def _tail(self, name: str) -> bytes:
-        """The whole path without suffix, backwards: paths that end alike stand together in the index."""
+        """The path without its suffix, reversed, so that the index groups paths with the same ending."""
         return _reversed(f"/{self._root}{_split_suffix(_plain(name.removeprefix('./')))[0]}")
 
 
 def leaves_folder(path: str) -> bool:
-    """Whether a path from an annotation file is absolute, names a drive or an address, or climbs out by `..`.
+    """Whether a path from an annotation file is absolute, starts with a drive or a URL scheme, or contains `..`.
 
     >>> leaves_folder("../a.jpg"), leaves_folder("C:/a.jpg"), leaves_folder("person0/a.jpg")
     (True, True, False)
@@ -238,7 +237,7 @@ def leaves_folder(path: str) -> bool:
 
 
 def plain_path(text: str) -> str:
-    """A path as it is compared: accents composed as Unicode NFC, and no backslashes, which old Windows tools write.
+    """Normalize a path for comparison: Unicode NFC, and slashes instead of the backslashes of old Windows tools.
 
     >>> plain_path(" person0\\\\000.jpg")
     'person0/000.jpg'
@@ -260,7 +259,7 @@ def _reversed(path: str) -> bytes:
 
 
 def _to_bytes(name: str) -> bytes:
-    return name.encode("utf-8", "surrogatepass")  # a file name need not be valid text
+    return name.encode("utf-8", "surrogatepass")  # a file name may not be valid text
 
 
 def _from_bytes(name: bytes) -> str:
@@ -268,14 +267,14 @@ def _from_bytes(name: bytes) -> str:
 
 
 def stamp_of(status: os.stat_result) -> str:
-    return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"  # tools that restore one time leave the other
+    return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"  # tools may restore mtime, but not ctime
 
 
 def _folder_files(folder: Path) -> Iterator[str]:
     seen: set[tuple[int, int]] = set()
     for parent, folders, files in os.walk(folder, followlinks=True):
         status = Path(parent).stat()
-        if (status.st_dev, status.st_ino) in seen:  # a link to a folder that it is in
+        if (status.st_dev, status.st_ino) in seen:  # a link to one of its parent folders
             folders.clear()
             continue
         seen.add((status.st_dev, status.st_ino))
@@ -285,7 +284,7 @@ def _folder_files(folder: Path) -> Iterator[str]:
 
 
 def _as_utf8(name: str) -> str:
-    """Macs write UTF-8 names into zips without saying so, and `zipfile` takes them for the letters of MS-DOS."""
+    """Undo a wrong decoding: macOS writes UTF-8 names into zips without the flag, and `zipfile` reads them as cp437."""
     try:
         return name.encode("cp437").decode("utf-8")
     except UnicodeError:
@@ -297,13 +296,13 @@ def _open_zip(path: Path) -> zipfile.ZipFile:
         return zipfile.ZipFile(path)
     except Exception as error:  # zipfile raises struct.error, IndexError and others on broken bytes
         raise SmileDataError(
-            f"{path}: not a readable zip file ({first_line(error)}); make or download it again"
+            f"{path}: not a readable zip file ({first_line(error)}); create or download it again"
         ) from None
 
 
 def _zip_members(archive: zipfile.ZipFile, path: Path) -> Iterator[str]:
     if sum(info.compress_size for info in archive.infolist()) > path.stat().st_size:
-        raise SmileDataError(f"{path}: its entries overlap, as in a zip bomb; make the zip again")
+        raise SmileDataError(f"{path}: its entries overlap, as in a zip bomb; create the zip again")
     for info in archive.infolist():
         parts = info.filename.replace("\\", "/").split("/")
         if leaves_folder("/".join(parts)):

@@ -1,4 +1,4 @@
-"""Train, validation and test: what they are called, and how images are held out by class and by group."""
+"""Train, validation and test: recognizing their names, and holding out images by class and by group."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from hf_smile.utils.words import counted
 logger = logging.getLogger(__name__)
 
 SPLITS = ("train", "validation", "test")
-_SPLIT_WORDS = {  # as `datasets` knows them
+_SPLIT_WORDS = {  # the names that `datasets` recognizes
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("validation", "valid", "dev", "val"), "validation"),
     **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
@@ -29,7 +29,7 @@ _SPLIT_WORDS = {  # as `datasets` knows them
 
 
 def split_of(name: str) -> str | None:
-    """The split that a folder or file is named after, case aside; None for other names.
+    """The split that a folder or file is named after, ignoring case; None for other names.
 
     >>> split_of("Train"), split_of("val"), split_of("test-00000-of-00002.parquet"), split_of("trainer")
     ('train', 'validation', 'test', None)
@@ -38,10 +38,10 @@ def split_of(name: str) -> str | None:
 
 
 def name_splits(names: Iterable[str]) -> dict[str, str]:
-    """Map the names of splits, such as `val`, to `train`, `validation` and `test`; other names are left out.
+    """Map split names, such as `val`, to `train`, `validation` and `test`. Other names are omitted.
 
     Raises:
-        SmileDataError: two different names stand for the same split.
+        SmileDataError: if two different names stand for the same split.
 
     >>> name_splits(["Train", "val", "notes"])
     {'Train': 'train', 'val': 'validation'}
@@ -56,17 +56,18 @@ def name_splits(names: Iterable[str]) -> dict[str, str]:
 
 
 def hold_out(train: Dataset, split: str, size: float, seed: int, group_by: str | None = None) -> DatasetDict:
-    """Divide `train` into `train` and `split`, stratified by class; the columns stay as they are.
+    """Divide `train` into `train` and `split`, stratified by class. The columns are kept.
 
     Args:
-        train: with a column `label`.
-        split: name of the part that is held out, `validation` or `test`.
-        size: its share of the images, 0 to 1.
-        seed: of the choice.
-        group_by: a column whose values, people for example, must not be on both sides.
+        train: data with a column `label`.
+        split: name of the held-out part, `validation` or `test`.
+        size: share of the images to hold out, 0 to 1.
+        seed: random seed.
+        group_by: column whose values, people for example, must not be in both parts.
 
     Raises:
-        SmileDataError: too few images of a class, or for a split of that size; no such column.
+        SmileDataError: if a class has too few images, the size leaves too few for either part, or there is no such
+            column.
 
     >>> hold_out(splits["train"], "validation", 0.1, seed=42)  # doctest: +SKIP
     DatasetDict({train: ..., validation: ...})
@@ -84,55 +85,55 @@ def hold_out(train: Dataset, split: str, size: float, seed: int, group_by: str |
 
 
 def column_of(names: list[str], group_by: str) -> str:
-    """The column of that name, case aside.
+    """Find a column by name, ignoring case.
 
     Raises:
-        SmileDataError: there is none.
+        SmileDataError: if there is no such column.
     """
     found = next((name for name in names if name.lower() == group_by.strip().lower()), None)
     if found is None or found in ("image", "label", "image_id"):
         further = [name for name in names if name not in ("image", "label", "image_id")]
-        there = f"there is {', '.join(further)}" if further else "the annotations have no further column"
+        there = f"the columns are {', '.join(further)}" if further else "the annotations have no other columns"
         raise SmileDataError(f"no column {group_by!r} to group by (--group_by); {there}")
     return found
 
 
 def grouped_rows(labels: np.ndarray, groups: np.ndarray, split: str, size: float, seed: int) -> np.ndarray:
-    """Which rows are held out so that no group is on both sides, and the classes have about their shares.
+    """Choose rows to hold out such that no group is in both parts and class shares are approximately kept.
 
-    The groups are dealt to folds by scikit-learn's `StratifiedGroupKFold`, about as large as what is held out or as
-    what is left, and as many folds are taken as come closest to the size.
+    scikit-learn's `StratifiedGroupKFold` divides the groups into folds about as large as the smaller part. The number
+    of folds held out is the one that comes closest to `size`.
 
     Args:
         labels: (N,) label ids.
-        groups: (N,) values that stay together.
-        split: what is held out, for messages.
-        size: share of the rows, 0 to 1.
-        seed: of the order in which the groups are dealt.
+        groups: (N,) group of each row.
+        split: name of the held-out part, for messages.
+        size: share of the rows to hold out, 0 to 1.
+        seed: seed for shuffling the groups.
 
     Returns:
-        (N,) bool.
+        (N,) bool, true for the held-out rows.
 
     Raises:
-        SmileDataError: a row has no group, or there are too few groups.
+        SmileDataError: if a row has no group, or there are too few groups.
 
-    >>> held_out = grouped_rows(np.array([0, 1] * 10), np.repeat(np.arange(10), 2), "test", 0.2, seed=0)
+    >>> held_out = grouped_rows(np.array([0, 1] * 10), np.repeat([*"abcdefghij"], 2), "test", 0.2, seed=0)
     >>> int(held_out.sum())
     4
     """
     unknown = np.isin(np.char.lower(groups), ("", "none", "nan", "na", "n/a", "null"))
     if unknown.any():
         raise SmileDataError(
-            f"{int(unknown.sum()):,} images have no value in the column to group by (--group_by), the first in row "
-            f"{int(unknown.argmax()) + 1} of train; fill it in"
+            f"{counted(int(unknown.sum()), 'image')} without a value in the column to group by (--group_by), the first "
+            f"in row {int(unknown.argmax()) + 1} of train; fill it in"
         )
     count = len(np.unique(groups))
     if count < 2:
-        raise SmileDataError(f"all images are of one group, so none can be held out for {split}; leave out --group_by")
+        raise SmileDataError(f"all images are in one group, so none can be held out for {split}; omit --group_by")
     count_of_folds = min(max(2, round(1 / min(size, 1 - size))), count, max(2, int(np.bincount(labels).max())))
     folds = StratifiedGroupKFold(count_of_folds, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # a class may well have fewer images than there are folds
+        warnings.simplefilter("ignore", UserWarning)  # a class may have fewer images than there are folds
         order = sorted((rows for _, rows in folds.split(labels, labels, groups)), key=len)
     sizes = np.cumsum([len(rows) for rows in order[:-1]])
     taken = 1 + int(np.abs(sizes - size * len(labels)).argmin())
@@ -142,18 +143,18 @@ def grouped_rows(labels: np.ndarray, groups: np.ndarray, split: str, size: float
 
 
 def stratified_rows(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """Which `count` rows stand for all of them: every class with its share, and a rare one with an image at least.
+    """Draw a sample of rows, stratified by class, with at least one row of a rare class where possible.
 
     Args:
         labels: (N,) label ids.
-        count: how many; all rows where there are no more.
-        seed: of the choice. A larger count adds rows to those of a smaller one.
+        count: number of rows to draw; all rows are returned if there are fewer.
+        seed: random seed. With the same seed, a larger sample contains the smaller ones.
 
     Returns:
-        Sorted indices.
+        Sorted row indices.
 
     >>> stratified_rows(np.array([0, 0, 0, 0, 1, 1]), 3, seed=0).tolist()
-    [0, 3, 5]
+    [2, 3, 5]
     """
     order = np.random.default_rng(seed).permutation(len(labels))
     drawn = pd.Series(labels[order])
@@ -162,7 +163,7 @@ def stratified_rows(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
 
 
 def some_of(train: Dataset, count: int, seed: int) -> Dataset:
-    """So many images of train, chosen by `stratified_rows`; with a warning where there are no more than that."""
+    """A sample of `count` images drawn by `stratified_rows`. Logs a warning if train has no more than that."""
     if count >= len(train):
         logger.warning("max_train_samples = %d has no effect: train has %s", count, counted(len(train), "image"))
         return train
@@ -170,50 +171,50 @@ def some_of(train: Dataset, count: int, seed: int) -> Dataset:
 
 
 def check_size(labels: np.ndarray, names: Sequence[str], split: str, size: float) -> None:
-    """See that both sides can have an image of every class.
+    """Check that both parts can contain an image of every class.
 
     Raises:
-        SmileDataError: they can't.
+        SmileDataError: if they can't.
     """
     counts = Counter(names[label] for label in labels.tolist())
     held_out = ceil(size * len(labels))
     label, fewest = min(counts.items(), key=lambda item: item[1])
     if fewest < 2:
         raise SmileDataError(
-            f"train has 1 image of {label!r}, and at least 2 of each class are needed, one of them for {split}; "
+            f"train has 1 image of {label!r}, but at least 2 of each class are needed, one of them for {split}; "
             "add images"
         )
     if not len(counts) <= held_out <= len(labels) - len(counts):
         raise SmileDataError(
-            f"{split}_size {size:g} takes {held_out} of the {len(labels)} images in train, but {split} and "
-            f"what is left of train need {len(counts)} each, one of every class; "
+            f"{split}_size {size:g} takes {held_out} of the {len(labels)} images in train, but both {split} and the "
+            f"rest of train need at least {len(counts)}, one of each class; "
             f"set a {'larger' if held_out < len(counts) else 'smaller'} --{split}_size, or add images"
         )
 
 
 def missing_split(sizes: Mapping[str, int], test_size: float | None) -> str | None:
-    """What to say where train is missing, or a test split and a word on how large a part of train is to become one.
+    """The error message if train is missing, or if test is missing and no `test_size` is given; otherwise None.
 
     Args:
-        sizes: images by split.
-        test_size: what is asked for.
+        sizes: number of images by split.
+        test_size: share of train to use as the test split, if any.
 
     >>> missing_split({"train": 90}, 0.1) is None, missing_split({"test": 90}, None)
-    (True, 'there is test (90 images), and no train')
+    (True, 'found test (90 images) but no train split')
     """
-    there = " and ".join(f"{split} ({images:,} images)" for split, images in sizes.items())
+    there = " and ".join(f"{split} ({counted(images, 'image')})" for split, images in sizes.items())
     if "train" not in sizes:
-        return f"there is {there}, and no train" if there else "no images with a label"
+        return f"found {there} but no train split" if there else "no labelled images found"
     if "test" not in sizes and not test_size:
-        return f"there is {there}, and no test; hold one out of train, for example with --test_size 0.2"
+        return f"found {there} but no test split; hold one out of train, for example with --test_size 0.2"
     return None
 
 
 def check_groups(splits: Mapping[str, Dataset], group_by: str) -> None:
-    """See that no group is in two of the splits that the data bring.
+    """Check that no group is in two of the existing splits.
 
     Raises:
-        SmileDataError: one is, or a split has no such column.
+        SmileDataError: if a group is in two splits, or a split has no such column.
     """
     groups = {}
     for split, dataset in splits.items():
@@ -225,16 +226,16 @@ def check_groups(splits: Mapping[str, Dataset], group_by: str) -> None:
     for split, other in combinations(groups, 2):
         if shared := groups[split] & groups[other]:
             raise SmileDataError(
-                f"{len(shared):,} values of {group_by!r} are in {split} and in {other}, for example "
-                f"{min(shared)!r}; put all rows into train, and let --{other}_size hold out whole groups"
+                f"{counted(len(shared), 'value')} of {group_by!r} in both {split} and {other}, for example "
+                f"{min(shared)!r}; put all rows into train, and hold out complete groups with --{other}_size"
             )
 
 
 def describe(splits: DatasetDict, group_by: str | None = None) -> str:
-    """How many images, and groups, each split has.
+    """A sentence with the number of images, and of groups, in each split.
 
     >>> describe(splits, "person")  # doctest: +SKIP
-    'train: 72 images of 9 values of person, test: 24 images of 3 values of person'
+    'train: 72 images of 9 groups by person, test: 24 images of 3 groups by person'
     """
     words = []
     for split, dataset in splits.items():

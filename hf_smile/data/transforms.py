@@ -1,4 +1,4 @@
-"""Encoded images -> `pixel_values`, for evaluation and for training."""
+"""Encoded images -> `pixel_values`, for training and evaluation."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ Batch = dict[str, list[Any]]
 
 
 def evaluation_transform(pretrained_cfg: dict[str, Any]) -> Callable[[Image.Image], torch.Tensor]:
-    """PIL image -> `pixel_values (3, H, W) float32`: the very transform of the checkpoint's own image processor.
+    """PIL image -> `pixel_values (3, H, W) float32`, the same transform as the checkpoint's image processor.
 
     Args:
-        pretrained_cfg: timm's data settings of the backbone (size, crop, interpolation, mean, std), as
-            `model.config.pretrained_cfg` holds them.
+        pretrained_cfg: timm's data settings of the backbone (size, crop, interpolation, mean, std):
+            `model.config.pretrained_cfg`.
 
     Raises:
-        SmileModelError: the settings are such as `Preprocessor` refuses.
+        SmileModelError: if the settings are invalid or not supported; see `Preprocessor`.
 
     >>> evaluation_transform({"input_size": (3, 224, 224)})(Image.new("RGB", (167, 167))).shape
     torch.Size([3, 224, 224])
@@ -37,18 +37,18 @@ def evaluation_transform(pretrained_cfg: dict[str, Any]) -> Callable[[Image.Imag
 
 
 class BatchTransform:
-    """Rows of the data set -> model inputs, for `Dataset.with_transform`.
+    """Rows of a data set -> model inputs, for `Dataset.with_transform`.
 
-    With a `seed` every draw depends on seed, epoch and image id alone. The pictures are then the same however many
-    processes and workers load them, and a run that is resumed sees the very ones that it would have seen.
-    An image that comes several times an epoch says so in a column `repeat`, from 0, and is drawn again each time.
+    With a `seed`, every random draw depends only on seed, epoch and image id. The images are then the same for any
+    number of processes and workers, and a resumed run sees the same images as an uninterrupted one. If an image occurs
+    several times per epoch, a column `repeat` numbers its occurrences from 0, and each one is drawn separately.
 
     Args:
-        transform: PIL image -> `pixel_values (3, H, W) float32`; with a seed, (PIL image, `random.Random`) -> the same.
-        seed: for one that draws.
+        transform: PIL image -> `pixel_values (3, H, W) float32`; with a seed, called with (PIL image, `random.Random`).
+        seed: seed of a random transform; None for a deterministic one.
 
     Raises:
-        SmileDataError: an image will not decode; the message names it.
+        SmileDataError: if an image can't be decoded; the message names the image.
 
     >>> dataset = dataset.cast_column("image", datasets.Image(decode=False))  # doctest: +SKIP
     >>> dataset.with_transform(BatchTransform(evaluation_transform(config)))[:2]["labels"]  # doctest: +SKIP
@@ -58,10 +58,10 @@ class BatchTransform:
     def __init__(self, transform: Callable[..., torch.Tensor], seed: int | None = None) -> None:
         self.transform = transform
         self.seed = seed
-        self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()  # data loader workers outlive an epoch
+        self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()  # workers outlive an epoch
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw again: the epoch, from 0, is part of each image's seed."""
+        """Set the epoch, from 0, which is part of each image's seed."""
         self._epoch[0] = epoch
 
     def __call__(self, batch: Batch) -> Batch:
@@ -85,10 +85,10 @@ def _decode(image: dict[str, Any], image_id: str) -> Image.Image:
 
 
 def _map(function: Callable[..., Any], *columns: Sequence[Any]) -> list[Any]:
-    """`map` on the cores that torch uses: all in the process that trains, and one in each that loads data for it.
+    """`map` with as many threads as torch uses: all cores in the main process, one in each data loader worker.
 
-    Pillow and OpenCV, which do most of the work, let go of Python's lock. Each thread has a stretch of its own: handed
-    out one by one, the images would cost as much in waiting for that lock as the threads gain.
+    Pillow and OpenCV, which do most of the work, release the GIL. Each thread gets one chunk of the rows: handing them
+    out one by one would cost as much in waiting for the GIL as the threads gain.
     """
     rows = list(zip(*columns, strict=True))
     threads = min(torch.get_num_threads(), len(rows))
@@ -96,16 +96,16 @@ def _map(function: Callable[..., Any], *columns: Sequence[Any]) -> list[Any]:
         return [*starmap(function, rows)]
     own, *others = [rows[n * len(rows) // threads : (n + 1) * len(rows) // threads] for n in range(threads)]
     with ThreadPoolExecutor(threads - 1) as pool:
-        done = pool.map(lambda stretch: [*starmap(function, stretch)], others)  # they begin at once
+        done = pool.map(lambda chunk: [*starmap(function, chunk)], others)  # starts immediately
         return [*starmap(function, own), *chain.from_iterable(done)]
 
 
 def collate(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Rows of a transformed data set -> `pixel_values (N, 3, H, W) float32`, `labels (N,) int64`, N `image_ids`.
 
-    The memory format is `channels_last`, in which images come and convolutions are fastest.
+    The memory format is `channels_last`, the one of decoded images and the fastest for convolutions.
     """
-    # NumPy, for the threads with which torch would copy keep spinning, on cores that the next batch is prepared on.
+    # Copy with NumPy: torch's threads would keep spinning on the cores that prepare the next batch.
     pixel_values = [row["pixel_values"].permute(1, 2, 0).numpy() for row in rows]
     batch = np.stack(pixel_values, out=np.empty((len(rows), *pixel_values[0].shape), np.float32))
     return {

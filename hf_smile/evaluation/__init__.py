@@ -1,1 +1,1 @@
-"""From probabilities to numbers one can defend: metrics, intervals, comparisons, pictures and the report."""
+"""Evaluation of probabilities: metrics, confidence intervals, comparisons, plots and the report."""

@@ -1,4 +1,4 @@
-"""How far two people, or a person and the annotations, agree on labels: the ceiling for whoever learns from them."""
+"""Agreement of two people, or a person and the annotations, on labels: the ceiling for a model trained on them."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from hf_smile.labels import SMILE_LABELS, LabelSet
 from hf_smile.utils.words import counted
 
 Estimate = tuple[float, float, float]
-"""Value, and the lower and upper end of its 95 % interval."""
+"""Value, and the lower and upper ends of its 95 % interval."""
 
 
 class Agreement(NamedTuple):
-    """What `measure_agreement` found."""
+    """The result of `measure_agreement`."""
 
     images: int
     agreement: Estimate
-    """Share of the images with the same label, with Wilson's interval."""
+    """Share of images with the same label, with Wilson's interval."""
     kappa: Estimate
-    """Cohen's kappa, with the percentile bootstrap interval; NaN where both gave one and the same label throughout."""
+    """Cohen's kappa, with the percentile bootstrap interval; NaN if both always gave the same single label."""
     confusion: pd.DataFrame
-    """(K, K) images: labels of the first by row, of the second by column."""
+    """(K, K) number of images, by the first label (rows) and the second label (columns)."""
 
     def describe(self, first: str, second: str) -> str:
-        """In words, with the confusion as a Markdown table."""
+        """A sentence with the numbers, and the confusion matrix as a Markdown table."""
         names = [*self.confusion]
         rows = [f"| {first} \\ {second} | {' | '.join(names)} |", "| --- |" + " ---: |" * len(names)]
         rows += [f"| {name} | {' | '.join(f'{n:,}' for n in self.confusion.loc[name])} |" for name in names]
@@ -51,31 +51,31 @@ def measure_agreement(
     n_resamples: int = N_RESAMPLES,
     seed: int = 0,
 ) -> Agreement:
-    """Agreement, Cohen's kappa (Cohen, 1960) and confusion of two opinions on the same images.
+    """Agreement, Cohen's kappa (Cohen, 1960) and confusion matrix of two sets of labels for the same images.
 
     Args:
         first: (N,) label ids.
         second: (N,) label ids of the same images.
         labels: the K labels.
-        n_resamples: sets of N images that are drawn for the interval of kappa, with replacement.
-        seed: of what is drawn.
+        n_resamples: number of bootstrap resamples for the interval of kappa.
+        seed: seed of the bootstrap.
 
     Raises:
-        SmileDataError: there are no images.
-        ValueError: the opinions are not on the same number of images.
+        SmileDataError: if there are no images.
+        ValueError: if the numbers of labels differ.
 
     >>> measure_agreement([0, 1, 2, 2], [0, 1, 2, 1]).agreement[0]
     0.75
     """
     first, second = np.asarray(first), np.asarray(second)
     if first.shape != second.shape:
-        raise ValueError(f"{len(first)} and {len(second)} labels; the opinions must be on the same images")
+        raise ValueError(f"got {len(first)} and {len(second)} labels; both must label the same images")
     if not len(first):
-        raise SmileDataError("no image was labelled by both; give files about the same images")
+        raise SmileDataError("no image was labelled by both; use files about the same images")
     ids = range(len(labels))
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UndefinedMetricWarning)  # NaN says it
+        warnings.simplefilter("ignore", UndefinedMetricWarning)  # NaN is the right value
         kappa = float(cohen_kappa_score(first, second, labels=ids))
     drawn = [_kappas(first, second, weights) for weights in resampling_weights(len(first), n_resamples, seed)]
     share = float((first == second).mean())
@@ -86,7 +86,7 @@ def measure_agreement(
 
 
 def _kappas(first: np.ndarray, second: np.ndarray, weights: FloatArray) -> FloatArray:
-    """Cohen's kappa of each resample: (b,), from weights (N, b). scikit-learn computes one at a time, which is slow."""
+    """Cohen's kappa of each resample: (b,), from weights (N, b). scikit-learn would compute them slowly, one by one."""
     n = weights.sum(axis=0)
     observed = weights[first == second].sum(axis=0) / n
     shares = [[weights[opinion == label].sum(axis=0) / n for label in np.unique(first)] for opinion in (first, second)]

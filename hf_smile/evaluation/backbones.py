@@ -1,4 +1,4 @@
-"""Backbones side by side: a table for programs, one for people, and a picture."""
+"""Comparison of backbones as a CSV file, a Markdown table and a plot."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ _STYLES = (("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "D"))
 def write_comparison(output_dir: str | Path, backbones: pd.DataFrame, scores: pd.DataFrame, title: str) -> str:
     """Write `comparison.csv`, `comparison.md` and `comparison.png`.
 
-    `comparison.csv` holds the columns of `backbones`, `split`, `seeds` (how many), and `<metric>_mean` and
+    `comparison.csv` has the columns of `backbones`, `split`, `seeds` (their number), and `<metric>_mean` and
     `<metric>_std` (standard deviation over the seeds; empty for one seed).
 
     Args:
-        output_dir: made if it is not there.
-        backbones: one row a backbone: `backbone`, `parameters`, `image_size`, `images_per_second`.
-        scores: one row a backbone, seed and split: `backbone`, `seed`, `split` and the metrics `accuracy`, `macro_f1`
-            and `balanced_accuracy`.
-        title: heading of table and picture.
+        output_dir: folder to write to, created if needed.
+        backbones: one row per backbone: `backbone`, `parameters`, `image_size`, `images_per_second`.
+        scores: one row per backbone, seed and split: `backbone`, `seed`, `split` and the metrics `accuracy`,
+            `macro_f1` and `balanced_accuracy`.
+        title: title of the table and the plot.
 
     Returns:
         The table of `comparison.md`.
@@ -38,14 +38,14 @@ def write_comparison(output_dir: str | Path, backbones: pd.DataFrame, scores: pd
     table = backbones.merge(summary, on="backbone", how="left")
     table.map(guarded).to_csv(output_dir / "comparison.csv", index=False)
     text = _markdown(table, title)
-    picture = "\n\n![The same as a picture](comparison.png)\n"
+    picture = "\n\n![Plot of this table](comparison.png)\n"
     (output_dir / "comparison.md").write_text(text + picture, encoding="utf-8")
     _plot(table, scores, title, output_dir / "comparison.png")
     return text
 
 
 def _markdown(table: pd.DataFrame, title: str) -> str:
-    lines = [f"# {title}", "", "Mean over the seeds ± their standard deviation.", ""]
+    lines = [f"# {title}", "", "Mean over the seeds ± standard deviation.", ""]
     lines.append(f"| backbone | parameters | pixels | images/s | split | seeds | {' | '.join(METRICS.values())} |")
     lines.append(f"| --- | ---: | ---: | ---: | --- | ---: |{' ---: |' * len(METRICS)}")
     for row in table.to_dict("records"):
@@ -63,7 +63,7 @@ def _markdown(table: pd.DataFrame, title: str) -> str:
 
 
 def _plot(table: pd.DataFrame, scores: pd.DataFrame, title: str, path: Path) -> None:
-    """Every seed a small mark, their mean a large one; one line a backbone and split."""
+    """Plot one line per backbone and split, with a small marker for each seed and a large one for their mean."""
     lines = list(zip(table["backbone"], table["split"], strict=True))
     figure = new_figure(8.0, 1.8 + 0.6 * len(lines))
     axes = figure.subplots()

@@ -1,4 +1,4 @@
-"""Is the model right as often as it says? Reliability bins, what chance alone would show, and the temperature."""
+"""Calibration: reliability bins, the expected error of a calibrated model, and temperature scaling."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ TEMPERATURE_RANGE = (0.05, 20.0)
 
 
 class ReliabilityBins(NamedTuple):
-    """One entry a bin that holds at least one image, from low confidence to high."""
+    """One entry per bin that is not empty, by increasing confidence."""
 
     confidence: FloatArray
     """(K,) mean of the highest probability."""
     accuracy: FloatArray
-    """(K,) share of right predictions."""
+    """(K,) share of correct predictions."""
     n_images: IntArray
     """(K,) number of images."""
 
 
 def reliability_bins(probabilities: ArrayLike, label_ids: ArrayLike) -> ReliabilityBins:
-    """Group the predictions by confidence in 15 bins of equal width, without the empty ones (Guo et al., 2017).
+    """Group the predictions by confidence in 15 bins of equal width, without empty ones (Guo et al., 2017).
 
     Args:
         probabilities: (N, K), each row summing to one.
         label_ids: (N,) true label ids.
 
     Raises:
-        SmileDataError: the inputs are empty, differ in length, or are not probabilities and label ids.
+        SmileDataError: if the inputs are empty, differ in length, or are not probabilities and label ids.
 
     >>> reliability_bins([[0.9, 0.1, 0.0], [0.9, 0.0, 0.1]], [0, 1])
     ReliabilityBins(confidence=array([0.9]), accuracy=array([0.5]), n_images=array([2]))
@@ -48,16 +48,15 @@ def reliability_bins(probabilities: ArrayLike, label_ids: ArrayLike) -> Reliabil
 
 
 def ece_if_calibrated(probabilities: ArrayLike, n_draws: int = 1000, seed: int = 0) -> tuple[float, float]:
-    """What `ece` a perfectly calibrated model with these confidences would show: the mean, and the 95 % quantile.
+    """The `ece` of a perfectly calibrated model with these confidences: its mean and its 95 % quantile.
 
-    It is never 0, because each bin's accuracy is counted on few images. An `ece` below the quantile gives no reason
-    to think that the model is miscalibrated (Bröcker and Smith, 2007, "Increasing the Reliability of Reliability
-    Diagrams").
+    It is never 0, because the accuracy of each bin is estimated from few images. An `ece` below the quantile is no
+    evidence of miscalibration (Bröcker and Smith, 2007, "Increasing the Reliability of Reliability Diagrams").
 
     Args:
         probabilities: (N, K), each row summing to one.
-        n_draws: how often right and wrong are drawn again, each image being right with its confidence.
-        seed: makes the draws repeatable.
+        n_draws: number of simulations. In each, every prediction is correct with a probability equal to its confidence.
+        seed: random seed.
 
     >>> ece_if_calibrated([[1.0, 0.0, 0.0]] * 5)
     (0.0, 0.0)
@@ -73,27 +72,28 @@ def ece_if_calibrated(probabilities: ArrayLike, n_draws: int = 1000, seed: int =
 
 
 def fit_temperature(logits: ArrayLike, label_ids: ArrayLike, classes: int = len(SMILE_LABELS)) -> float:
-    """The temperature T that makes softmax(logits / T) most likely: temperature scaling (Guo et al., 2017).
+    """Fit the temperature T that maximizes the likelihood of softmax(logits / T) (Guo et al., 2017).
 
-    T > 1 makes an overconfident model humbler; no prediction changes. Fit it on validation images, never on test.
-    Where every image is right, ever smaller T fit ever better and say nothing about other images: 1.0 then.
+    T > 1 makes an overconfident model less confident; predictions do not change. Fit it on validation images, never on
+    test images. If all predictions are correct, the likelihood has no maximum, and 1.0 is returned.
 
     Args:
         logits: (N, K) finite scores before softmax.
         label_ids: (N,) true label ids.
+        classes: number of classes K.
 
     Returns:
         T, from 0.05 to 20.
 
     Raises:
-        SmileDataError: the inputs are empty, differ in length, or are not finite logits and label ids.
+        SmileDataError: if the inputs are empty, differ in length, or are not finite logits and label ids.
 
     >>> fit_temperature([[9.0, 0.0, 0.0]] * 3 + [[0.0, 9.0, 0.0]], [0, 0, 0, 0]) > 1
     True
     """
     scores = np.asarray(logits, dtype=np.float64)
     if not np.isfinite(scores).all():
-        raise SmileDataError("logits must be finite; there is NaN or infinity among them. Did the training diverge?")
+        raise SmileDataError("logits must be finite, but they contain NaN or infinity. Did the training diverge?")
     _, labels = check_inputs(softmax(scores, axis=-1) if scores.size else scores, label_ids, classes)
     images = np.arange(len(labels))
     if (scores.argmax(axis=1) == labels).all():

@@ -1,4 +1,4 @@
-"""Is A better than B? Two classifiers on the same images, told in one sentence."""
+"""Is A better than B? Compare two classifiers on the same images, in one sentence."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hf_smile.labels import SMILE_LABELS, LabelSet
 
 
 class Comparison(NamedTuple):
-    """What `compare` found."""
+    """The result of `compare`."""
 
     difference: Difference
     """Accuracy of A minus accuracy of B, as a share."""
@@ -26,25 +26,25 @@ class Comparison(NamedTuple):
 
 
 def mcnemar_exact(correct_a: ArrayLike, correct_b: ArrayLike, alternative: str = "two-sided") -> float:
-    """The p-value of McNemar's exact test (McNemar, 1947): are A and B right equally often?
+    """The p-value of McNemar's exact test (McNemar, 1947) that A and B are correct equally often.
 
-    Only the images that one gets right and the other wrong count: were A and B equally good, each of these would
-    fall to either like a coin. 1.0 if there is none.
+    Only images that exactly one of them gets right count. If A and B are equally good, each of the two is equally
+    likely to be the one that is right. 1.0 if there are no such images.
 
     Args:
-        correct_a: (N,) whether A is right.
-        correct_b: (N,) whether B is right on the same image.
-        alternative: `two-sided`; `greater` asks whether A is right more often.
+        correct_a: (N,) whether A is correct.
+        correct_b: (N,) whether B is correct on the same image.
+        alternative: `two-sided`, or `greater` to test whether A is correct more often.
 
     Raises:
-        SmileDataError: the lengths differ.
+        SmileDataError: if the lengths differ.
 
     >>> mcnemar_exact([True] * 6, [False] * 6)
     0.03125
     """
     a, b = np.asarray(correct_a, dtype=bool), np.asarray(correct_b, dtype=bool)
     if a.shape != b.shape:
-        raise SmileDataError(f"A and B must be about the same images; got {a.size} and {b.size} of them")
+        raise SmileDataError(f"A and B must be predictions for the same images; got {a.size} and {b.size}")
     only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
     return float(binomtest(only_a, only_a + only_b, alternative=alternative).pvalue) if only_a + only_b else 1.0
 
@@ -61,19 +61,23 @@ def compare(
 ) -> Comparison:
     """The difference in accuracy with its paired bootstrap interval and McNemar's exact test, and a sentence about it.
 
-    The sentence calls one of them better only if the interval leaves out 0 and the test agrees.
+    The sentence only calls one of them more accurate if the interval excludes 0 and the test is significant.
 
     Args:
-        probabilities_a: (N, K), of the one classifier.
-        probabilities_b: (N, K), of the other one, row by row for the same images.
+        probabilities_a: (N, K) probabilities of classifier A.
+        probabilities_b: (N, K) probabilities of classifier B for the same images, row by row.
         label_ids: (N,) true label ids.
+        name_a: name of A in the sentence.
+        name_b: name of B in the sentence.
+        n_resamples: number of bootstrap resamples.
+        seed: seed of the bootstrap.
         labels: the K labels.
 
     Raises:
-        SmileDataError: the inputs do not fit together.
+        SmileDataError: if the inputs do not match.
 
     >>> compare([[0.7, 0.2, 0.1]] * 8, [[0.2, 0.7, 0.1]] * 8, [0] * 8).sentence
-    "In accuracy, A is better by 100.0 points (95 % interval 100.0 to 100.0; McNemar's exact test p = 0.008)."
+    "A is more accurate by 100.0 points (95 % interval 100.0 to 100.0; McNemar's exact test p = 0.008)."
     """
     a, ids = check_inputs(probabilities_a, label_ids, len(labels))
     b, ids = check_inputs(probabilities_b, label_ids, len(labels))
@@ -91,10 +95,10 @@ def compare(
         f" McNemar's exact test p {p_text(p_value)})"
     )
     if shown.low > 0 and p_value < 1 - CONFIDENCE:
-        sentence = f"In accuracy, {better} is better by {points} {evidence}."
+        sentence = f"{better} is more accurate by {points} {evidence}."
     else:
-        lead = f"{better} is {points} ahead" if shown.value else "both are right equally often"
-        sentence = f"In accuracy, no difference can be told between {name_a} and {name_b}: {lead} {evidence}."
+        lead = f"{better} is {points} ahead" if shown.value else "both are correct equally often"
+        sentence = f"No significant difference in accuracy between {name_a} and {name_b}: {lead} {evidence}."
     return Comparison(difference, p_value, sentence)
 
 

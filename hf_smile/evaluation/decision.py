@@ -1,10 +1,10 @@
-"""How readily the model names a rare class: the decision rule, and what it trades for what.
+"""The prior adjustment: a decision rule that trades accuracy for the recall of rare classes.
 
-A classifier that is right as often as possible all but never names a class of one image in ten. Dividing each class's
-probability by its share of the training images to the power of s moves the decision towards the rare ones. With s = 0
-the highest probability decides. With s = 1 the classes count as if they were equally frequent, which favours the mean
-recall (Menon et al., 2021, "Long-tail learning via logit adjustment", post-hoc; Saerens et al., 2002, "Adjusting the
-Outputs of a Classifier to New a Priori Probabilities").
+A classifier with maximum accuracy almost never predicts a class of one image in ten. Dividing each class's probability
+by its share of the training images to the power of s moves the decision towards rare classes. With s = 0, the highest
+probability decides. With s = 1, the classes are treated as equally frequent, which favours the mean recall (Menon et
+al., 2021, "Long-tail learning via logit adjustment", post-hoc; Saerens et al., 2002, "Adjusting the Outputs of a
+Classifier to New a Priori Probabilities").
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from hf_smile.evaluation.metrics import FloatArray, check_inputs, compute_metric
 from hf_smile.labels import SMILE_LABELS, LabelSet
 
 STRENGTHS = tuple(round(0.1 * step, 1) for step in range(16))
-"""0 to 1.5; beyond, even the mean recall falls."""
+"""Strengths to try, 0 to 1.5. Above this range, even the mean recall falls."""
 
 
 def traded(labels: LabelSet) -> tuple[str, ...]:
-    """The metrics of `trade_off`."""
+    """The names of the metrics in `trade_off`."""
     return ("accuracy", "macro_f1", "balanced_accuracy", *(f"recall_{slug}" for slug in labels.slugs))
 
 
 def class_shares(label_ids: ArrayLike, classes: int = len(SMILE_LABELS)) -> FloatArray:
-    """Share of each class (K,) among label ids (N,).
+    """Share of each class (K,) in the label ids (N,).
 
     >>> class_shares([2, 2, 0, 1])
     array([0.25, 0.25, 0.5 ])
@@ -36,9 +36,9 @@ def class_shares(label_ids: ArrayLike, classes: int = len(SMILE_LABELS)) -> Floa
 
 
 def prior_shift(shares: ArrayLike, strength: float) -> FloatArray:
-    """What the adjustment adds to the logits: (K,), minus `strength` times the logarithm of `shares` (K,).
+    """The shift (K,) that the adjustment adds to the logits: `-strength * log(shares)`, with shares (K,).
 
-    A class that no training image has gets nothing added: dividing by a share of 0 would make it the only answer.
+    The shift of a class without training images is 0, because dividing by a share of 0 would always predict it.
 
     >>> prior_shift([0.1, 0.2, 0.7], 0.5).round(2)
     array([1.15, 0.8 , 0.18])
@@ -48,18 +48,18 @@ def prior_shift(shares: ArrayLike, strength: float) -> FloatArray:
 
 
 def adjust_prior(probabilities: ArrayLike, shares: ArrayLike, strength: float) -> FloatArray:
-    """Probabilities divided by `shares ** strength`, summing to one again.
+    """Divide the probabilities by `shares ** strength` and normalize them to sum to one.
 
-    Calibrated ones stay calibrated, but for another population: one where class k is `shares[k] ** -strength` times
-    as frequent as before, with faces of a class as they are here.
+    Calibrated probabilities stay calibrated, but for another population: one in which class k is
+    `shares[k] ** -strength` times as frequent as before, and the faces within a class are the same.
 
     Args:
         probabilities: (N, K), each row summing to one.
-        shares: (K,) of the classes in train.
-        strength: s, 0 to leave all as it is.
+        shares: (K,) shares of the classes in train.
+        strength: strength s of the adjustment; 0 changes nothing.
 
     Returns:
-        (N, K).
+        (N, K) adjusted probabilities.
 
     >>> adjust_prior([[0.1, 0.2, 0.7]], [0.1, 0.2, 0.7], 1.0).round(3)
     array([[0.333, 0.333, 0.333]])
@@ -75,20 +75,20 @@ def trade_off(
     strengths: ArrayLike = STRENGTHS,
     labels: LabelSet = SMILE_LABELS,
 ) -> pd.DataFrame:
-    """What every strength of the adjustment gives: draw it from validation images, never from test.
+    """Metrics for every strength of the adjustment. Use validation images, never test images.
 
     Args:
-        probabilities: (N, K), each row summing to one, without an adjustment.
+        probabilities: (N, K), each row summing to one, not adjusted.
         label_ids: (N,) true label ids.
-        shares: (K,) of the classes in train.
-        strengths: (S,).
+        shares: (K,) shares of the classes in train.
+        strengths: (S,) strengths of the adjustment.
         labels: the K labels.
 
     Returns:
-        One row a strength: `strength`, `accuracy`, `macro_f1`, `balanced_accuracy` and `recall_<class>`.
+        One row per strength: `strength`, `accuracy`, `macro_f1`, `balanced_accuracy` and `recall_<class>`.
 
     Raises:
-        SmileDataError: the inputs are empty, differ in length, or are not probabilities and label ids.
+        SmileDataError: if the inputs are empty, differ in length, or are not probabilities and label ids.
 
     >>> trade_off([[0.3, 0.1, 0.6]], [0], [0.1, 0.2, 0.7], [0, 1])[["strength", "accuracy"]].values.tolist()
     [[0.0, 0.0], [1.0, 1.0]]
@@ -102,7 +102,7 @@ def trade_off(
 
 
 def best_strength(table: pd.DataFrame, metric: str) -> float:
-    """The strength of `trade_off` that is best by `metric`, one of its columns; the smallest of equals.
+    """The strength with the highest `metric`, a column of `trade_off`. Of equally good ones, the smallest.
 
     >>> best_strength(trade_off([[0.3, 0.1, 0.6]], [0], [0.1, 0.2, 0.7]), "accuracy")
     0.4
@@ -117,15 +117,15 @@ def ece_where_it_is_meant(
     strength: float,
     labels: LabelSet = SMILE_LABELS,
 ) -> float:
-    """Calibration error of adjusted probabilities in the population that they are meant for.
+    """Calibration error of adjusted probabilities in the population for which they are calibrated.
 
-    Each image counts `shares[label] ** -strength` times, which makes the classes as frequent as they are there.
+    Each image is weighted by `shares[label] ** -strength`, which reproduces the class frequencies of that population.
 
     Args:
         probabilities: (N, K), adjusted with `strength`.
         label_ids: (N,) true label ids.
-        shares: (K,) of the classes in train.
-        strength: s.
+        shares: (K,) shares of the classes in train.
+        strength: strength s of the adjustment.
         labels: the K labels.
     """
     rows, ids = check_inputs(probabilities, label_ids, len(labels))

@@ -1,4 +1,4 @@
-"""Does the model serve every group of people alike? Metrics by group, and whether the largest gap may be chance."""
+"""Does the model work equally well for every group? Metrics by group, and a test of the largest gap."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NO_VALUE = "(empty)"
 
 
 class Group(NamedTuple):
-    """One group's numbers, by metric name."""
+    """Number of images of a group, and its metrics and intervals by name."""
 
     n: int
     metrics: dict[str, float]
@@ -28,13 +28,13 @@ class Group(NamedTuple):
 
 
 class Gap(NamedTuple):
-    """The groups where a metric is highest and lowest."""
+    """The groups with the highest and the lowest value of a metric."""
 
     highest: str
     lowest: str
     difference: float
     p_value: float
-    """How often a gap as large turns up when the groups are dealt out at random."""
+    """How often a gap at least as large occurs if images are assigned to groups at random."""
 
 
 def metrics_by_group(
@@ -45,15 +45,18 @@ def metrics_by_group(
     seed: int = 0,
     labels: LabelSet = SMILE_LABELS,
 ) -> dict[str, Group]:
-    """Every metric with its bootstrap interval, for each group, the largest group first.
+    """Every metric with its interval for each group, largest group first.
 
     Args:
         probabilities: (N, K), each row summing to one.
         label_ids: (N,) true label ids.
-        groups: (N,) each image's group, e.g. an age band; an empty one counts as the group "(empty)".
+        groups: (N,) group of each image, for example an age band. Empty values form the group "(empty)".
+        n_resamples: number of bootstrap resamples.
+        seed: seed of the bootstrap.
+        labels: the K labels.
 
     Raises:
-        SmileDataError: the inputs do not fit together, or there are more than 20 groups.
+        SmileDataError: if the inputs do not match, or there are more than 20 groups.
 
     >>> groups = metrics_by_group([[0.7, 0.2, 0.1]] * 3, [0, 0, 1], ["young", "young", "old"])
     >>> {name: (group.n, group.metrics["accuracy"]) for name, group in groups.items()}
@@ -81,21 +84,24 @@ def largest_gap(
 ) -> Gap | None:
     """The largest difference of a metric between two groups, with a permutation test.
 
-    The more groups, the larger the gap that chance alone opens between some two of them. The p-value takes that
-    into account, as an interval of the two groups at the ends would not (Good, 2005, "Permutation Tests").
+    The more groups there are, the larger the gap that is expected by chance. The p-value accounts for this, unlike a
+    comparison of only the two extreme groups (Good, 2005, "Permutation Tests").
 
     Args:
         probabilities: (N, K), each row summing to one.
         label_ids: (N,) true label ids.
-        groups: (N,) each image's group.
-        metric: a name of `compute_metrics`.
-        min_images: groups with fewer images are left out.
+        groups: (N,) group of each image.
+        metric: name of a metric of `compute_metrics`.
+        min_images: groups with fewer images are ignored.
+        n_permutations: number of random assignments of images to groups.
+        seed: seed of these assignments.
+        labels: the K labels.
 
     Returns:
-        None where fewer than two groups are left.
+        The gap, or None if fewer than two groups have enough images.
 
     Raises:
-        SmileDataError: the inputs do not fit together, there are more than 20 groups, or no such metric.
+        SmileDataError: if the inputs do not match, there are more than 20 groups, or the metric is unknown.
 
     >>> probabilities = [[0.7, 0.2, 0.1]] * 60
     >>> gap = largest_gap(probabilities, [0] * 30 + [1] * 30, ["young"] * 30 + ["old"] * 30)
@@ -111,10 +117,10 @@ def largest_gap(
     rows, ids, codes = rows[in_kept], ids[in_kept], codes[in_kept]
 
     def values(assigned: np.ndarray) -> np.ndarray:
-        """The metric of each kept group (G, B) under B ways (N, B) to assign the images to groups."""
+        """The metric of each kept group (G, B) for B assignments (N, B) of images to groups."""
         found = [weighted_metrics(rows, ids, (assigned == code).astype(np.float64), labels) for code in kept]
         if metric not in found[0]:
-            raise SmileDataError(f"there is no metric {metric!r}; choose one of {', '.join(found[0])}")
+            raise SmileDataError(f"unknown metric {metric!r}; choose one of {', '.join(found[0])}")
         return np.stack([by_name[metric] for by_name in found])
 
     def gaps(metrics: np.ndarray) -> np.ndarray:
@@ -137,7 +143,7 @@ def largest_gap(
 
 
 def _group_codes(groups: Sequence[str], n_images: int) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """Group names in order, each image's index among them (N,), and each group's number of images."""
+    """The sorted group names, the index of each image's group (N,), and the number of images per group."""
     if len(groups) != n_images:
         raise SmileDataError(
             f"each image needs one group: got {counted(len(groups), 'group')} for {counted(n_images, 'image')}"
@@ -147,7 +153,7 @@ def _group_codes(groups: Sequence[str], n_images: int) -> tuple[list[str], np.nd
     )
     if len(names) > MAX_GROUPS:
         raise SmileDataError(
-            f"there are {len(names)} different groups ({names[0]}, {names[1]}, ...), and at most {MAX_GROUPS} can be"
-            " compared; group by a column with fewer values, e.g. age bands for ages"
+            f"there are {len(names)} different groups ({names[0]}, {names[1]}, ...), but at most {MAX_GROUPS} can be"
+            " compared; group by a column with fewer values, for example age bands instead of ages"
         )
     return names.tolist(), codes, counts

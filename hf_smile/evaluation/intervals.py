@@ -1,4 +1,4 @@
-"""How far a metric would move on another draw of as many faces: Wilson's interval, and the bootstrap (Efron, 1979)."""
+"""Confidence intervals of metrics for the choice of test images: Wilson's interval and the bootstrap (Efron, 1979)."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from hf_smile.labels import SMILE_LABELS, LabelSet
 
 N_RESAMPLES = 2000
 CONFIDENCE = 0.95
-_CHUNK_CELLS = 500_000  # 4 MB of float64: the working set of a chunk then stays in the processor's cache
+_CHUNK_CELLS = 500_000  # 4 MB of float64, so that a chunk's working set fits into the CPU cache
 
 
 class Difference(NamedTuple):
-    """A metric of A minus the same metric of B, and the ends of its interval, in the metric's own unit."""
+    """A metric of A minus the same metric of B, and the ends of its interval, in the unit of the metric."""
 
     value: float
     low: float
@@ -35,31 +35,30 @@ def confidence_intervals(
 ) -> dict[str, tuple[float, float]]:
     """A 95 % interval of every metric of `compute_metrics`.
 
-    `accuracy`, and `recall_<class>` and `precision_<class>`, are plain shares: of all images, of those of the class,
-    of those called so. They get Wilson's interval (`wilson_interval`), which holds for few images and for 0 and 100 %
-    as well. All others get the percentile bootstrap interval (Efron and Tibshirani, 1993, chapter 13). Resamples in
-    which a metric is undefined are left out of its interval; where all are, both ends are NaN.
+    `accuracy`, `recall_<class>` and `precision_<class>` are proportions: of all images, of the images of the class, and
+    of the images predicted as the class. They get Wilson's interval (`wilson_interval`), which is also valid for few
+    images and at 0 and 100 %. All others get the percentile bootstrap interval (Efron and Tibshirani, 1993, chapter
+    13). Resamples in which a metric is undefined are ignored; if it is undefined in all, both ends are NaN.
 
-    What to trust: an interval says how the choice of images moves a metric, not how a new training run would. On
-    simulated data 95 % intervals held the true value in 92 to 96 % of the cases with 75 images a class or more. The
-    bootstrap is too narrow where a class has few images (15 of 300: 76 % for its AUC of 0.99), and of no width where
-    all predictions are right. `ece` is biased upwards, and a resample adds the same bias again; its
-    interval is therefore mirrored at the value (the "basic" interval; Davison and Hinkley, 1997, chapter 5). That
-    holds the truth in about 92 % of the cases, but in 56 % for a model that is calibrated already: there ask
-    `calibration.ece_if_calibrated` instead.
+    An interval covers the choice of test images, not the variation between training runs. On simulated data with at
+    least 75 images per class, 95 % intervals covered the true value in 92 to 96 % of the cases. The bootstrap interval
+    is too narrow if a class has few images (with 15 of 300, 76 % coverage for its AUC of 0.99), and has zero width if
+    all predictions are correct. `ece` is biased upwards, and resampling adds the same bias again, so its interval is
+    mirrored at the value (the "basic" interval; Davison and Hinkley, 1997, chapter 5). It covers the true value in
+    about 92 % of the cases, but only in 56 % for a calibrated model; use `calibration.ece_if_calibrated` for that case.
 
     Args:
         probabilities: (N, K), each row summing to one.
         label_ids: (N,) true label ids.
-        n_resamples: how many sets of N images are drawn, with replacement.
-        seed: makes the interval repeatable.
+        n_resamples: number of bootstrap resamples.
+        seed: seed of the bootstrap.
         labels: the K labels.
 
     Returns:
         (low, high) by metric name.
 
     Raises:
-        SmileDataError: the inputs are empty, differ in length, or are not probabilities and label ids.
+        SmileDataError: if the inputs are empty, differ in length, or are not probabilities and label ids.
 
     >>> low, high = confidence_intervals([[0.7, 0.2, 0.1]] * 90 + [[0.1, 0.2, 0.7]] * 10, [0] * 100)["accuracy"]
     >>> low < 0.9 < high
@@ -83,11 +82,11 @@ def confidence_intervals(
 
 
 def wilson_interval(share: ArrayLike, n_images: ArrayLike) -> tuple[FloatArray, FloatArray]:
-    """95 % interval of a share of so many images (Wilson, 1927); where there is no image, anything from 0 to 1.
+    """95 % interval of a proportion (Wilson, 1927). Without images, the interval is 0 to 1.
 
     Args:
-        share: (...) from 0 to 1.
-        n_images: (...) what it is a share of.
+        share: (...) proportion, 0 to 1.
+        n_images: (...) number of images that it refers to.
 
     Returns:
         Lower and upper ends, each (...).
@@ -111,19 +110,22 @@ def paired_bootstrap_difference(
     seed: int = 0,
     labels: LabelSet = SMILE_LABELS,
 ) -> Difference:
-    """A metric of A minus that of B on the same images, with its 95 % percentile interval.
+    """A metric of A minus that of B on the same images, with its 95 % percentile bootstrap interval.
 
-    Both are resampled together, so the faces that are hard for both cancel out; two overlapping intervals of
-    `confidence_intervals` do not mean that there is no difference.
+    Both are resampled together, so images that are hard for both cancel out. There may be a difference even if the
+    separate intervals of `confidence_intervals` overlap.
 
     Args:
-        probabilities_a: (N, K), of the one classifier.
-        probabilities_b: (N, K), of the other one, row by row for the same images.
+        probabilities_a: (N, K) probabilities of classifier A.
+        probabilities_b: (N, K) probabilities of classifier B for the same images, row by row.
         label_ids: (N,) true label ids.
-        metric: a name of `compute_metrics`.
+        metric: name of a metric of `compute_metrics`.
+        n_resamples: number of bootstrap resamples.
+        seed: seed of the bootstrap.
+        labels: the K labels.
 
     Raises:
-        SmileDataError: the inputs do not fit together, or there is no such metric.
+        SmileDataError: if the inputs do not match, or the metric is unknown.
 
     >>> a, b = [[0.7, 0.2, 0.1]] * 4, [[0.2, 0.7, 0.1]] * 4
     >>> paired_bootstrap_difference(a, b, [0, 0, 0, 0])
@@ -133,7 +135,7 @@ def paired_bootstrap_difference(
     b, label_ids = check_inputs(probabilities_b, label_ids, len(labels))
     value_a, value_b = (compute_metrics(rows, label_ids, labels) for rows in (a, b))
     if metric not in value_a:
-        raise SmileDataError(f"there is no metric {metric!r}; choose one of {', '.join(value_a)}")
+        raise SmileDataError(f"unknown metric {metric!r}; choose one of {', '.join(value_a)}")
     of_a, of_b = (bootstrap_samples(rows, label_ids, n_resamples, seed, labels)[metric] for rows in (a, b))
     return Difference(value_a[metric] - value_b[metric], *percentile_interval(of_a - of_b))
 
@@ -147,7 +149,7 @@ def bootstrap_samples(
 ) -> dict[str, FloatArray]:
     """Each metric on each resample: (n_resamples,) by name. The inputs must have passed `check_inputs`.
 
-    The same seed draws the same images, whatever the probabilities are.
+    The same seed draws the same images for any probabilities.
     """
     chunks = [
         weighted_metrics(probabilities, label_ids, weights, labels)
@@ -157,7 +159,7 @@ def bootstrap_samples(
 
 
 def percentile_interval(samples: FloatArray) -> tuple[float, float]:
-    """The middle 95 % of the samples that are not NaN; (NaN, NaN) if all are."""
+    """The central 95 % of the samples, ignoring NaN; (NaN, NaN) if all are NaN."""
     defined = samples[~np.isnan(samples)]
     if not len(defined):
         return float("nan"), float("nan")
@@ -166,14 +168,14 @@ def percentile_interval(samples: FloatArray) -> tuple[float, float]:
 
 
 def chunk_sizes(n_images: int, total: int) -> Iterator[int]:
-    """Split `total` resamples into chunks whose weights (n_images, size) stay small."""
-    per_chunk = max(32, _CHUNK_CELLS // n_images)  # fewer would spend more time on sorting than on counting
+    """Split `total` resamples into chunks whose weights (n_images, size) are small."""
+    per_chunk = max(32, _CHUNK_CELLS // n_images)  # with fewer, sorting would take longer than counting
     for start in range(0, total, per_chunk):
         yield min(per_chunk, total - start)
 
 
 def resampling_weights(n_images: int, n_resamples: int, seed: int) -> Iterator[FloatArray]:
-    """Chunks (n_images, b) of resamples, as how often each drew every image, until there are `n_resamples`."""
+    """Chunks (n_images, b) of `n_resamples` resamples, as the number of times each resample drew each image."""
     generator = np.random.default_rng(seed)
     for size in chunk_sizes(n_images, n_resamples):
         drawn = generator.integers(n_images, size=(n_images, size)) * size + np.arange(size)

@@ -1,6 +1,6 @@
-"""Our metric as a module of the `evaluate` library, shipped with the package.
+"""The metrics as a module of the `evaluate` library.
 
-`evaluate.load(...)` downloads a script and fails without a network; a class that is imported does not.
+`evaluate.load(...)` downloads a script and fails without a network connection; an imported class does not.
 """
 
 from __future__ import annotations
@@ -26,17 +26,18 @@ _CITATION = """\
 
 
 class SmileMetric(evaluate.Metric):
-    """`compute_metrics` behind the interface of `evaluate.Metric`; works offline and leaves no files behind.
+    """`compute_metrics` with the interface of `evaluate.Metric`. Works offline and leaves no files behind.
 
-    Feed it at once with `compute(predictions=..., references=...)`, or with `add_batch(...)` and then `compute()`.
-    One process sees all predictions (`transformers.Trainer` gathers them before it calls a metric).
+    Call `compute(predictions=..., references=...)`, or `add_batch(...)` several times and then `compute()`. A single
+    process must see all predictions (`transformers.Trainer` gathers them before it calls a metric).
 
     Args:
-        labels: the classes; by default the three of hf_smile.
+        labels: label set, by default the three labels of hf_smile.
+        **kwargs: further arguments of `evaluate.Metric`.
 
     Raises:
-        ValueError: predictions and references differ in length (raised by `evaluate`).
-        SmileDataError: they are not probabilities and label ids (raised by `compute_metrics`).
+        ValueError: if predictions and references differ in length (raised by `evaluate`).
+        SmileDataError: if they are not probabilities and label ids (raised by `compute_metrics`).
 
     >>> SmileMetric().compute(predictions=[[0.7, 0.2, 0.1], [0.2, 0.2, 0.6]], references=[0, 2])["accuracy"]
     1.0
@@ -47,14 +48,14 @@ class SmileMetric(evaluate.Metric):
         super().__init__(**{"keep_in_memory": True, **kwargs})
 
     def _build_data_dir(self) -> str:
-        # The base class makes this folder even when all is kept in memory, and fails where home is read-only.
+        # The base class creates this folder even for in-memory use, and fails if the home folder is read-only.
         return os.devnull if self.keep_in_memory else super()._build_data_dir()
 
     def _info(self) -> evaluate.MetricInfo:
         return evaluate.MetricInfo(
             description=(
                 "Accuracy, precision, recall, F1, ROC AUC, Cohen's kappa, negative log-likelihood, Brier score and"
-                " calibration error of a classifier that tells a posed smile, a genuine smile and no smile apart."
+                " calibration error of a classifier that distinguishes a posed smile, a genuine smile and no smile."
             ),
             citation=_CITATION,
             inputs_description=compute_metrics.__doc__ or "",

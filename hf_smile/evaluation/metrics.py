@@ -1,7 +1,7 @@
-"""Every number we report about a classifier, computed from probabilities and label ids.
+"""All metrics of a classifier, computed from probabilities and label ids.
 
-Each metric is written once, as a function of how often every image counts. Counting each image once gives the
-value (`compute_metrics`); counting it as often as a bootstrap resample drew it gives the interval (`intervals.py`).
+Each metric is a function of image weights. With weight 1 for every image, it is the value (`compute_metrics`); with the
+counts of bootstrap resamples, it gives the interval (`intervals.py`).
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ SUM_TOLERANCE = 1e-3
 def compute_metrics(
     probabilities: ArrayLike, label_ids: ArrayLike, labels: LabelSet = SMILE_LABELS
 ) -> dict[str, float]:
-    """All metrics of a set of predictions. A row's prediction is its highest probability, the first one of a tie.
+    """All metrics of a set of predictions. The predicted class has the highest probability, the first one in a tie.
 
-    - `accuracy`, and `balanced_accuracy`: the mean recall over the classes that occur in `label_ids`.
+    - `accuracy`.
+    - `balanced_accuracy`: mean recall over the classes that occur in `label_ids`.
     - `macro_precision`, `macro_recall`, `macro_f1`: means over all classes.
-    - `precision_<class>`, `recall_<class>`, `f1_<class>`, `support_<class>` (the number of images), with the class
-      as `label_slug` writes it. 0.0 where the denominator is 0, as scikit-learn's `zero_division=0`.
+    - `precision_<class>`, `recall_<class>`, `f1_<class>`, `support_<class>` (number of images), with the class named as
+      by `label_slug`. 0.0 if the denominator is 0, like scikit-learn's `zero_division=0`.
     - `roc_auc_<class>`: one class against the rest, ties counting half (the Mann-Whitney statistic).
-    - `smile_auc`: any smile against none, scored by the sum of the smiles' probabilities. Left out where the
-      labels do not say which of them are smiles.
-    - `genuine_auc`: positive against negative among the true smiles, scored by p(positive) / (p(negative) +
-      p(positive)), or 0.5 where both are 0; of the default labels only. All AUCs are NaN where one of the two sides has
-      no image.
-    - `cohen_kappa`: agreement beyond chance; NaN where all labels and all predictions are one and the same class.
-    - `nll`: mean negative log-likelihood in nats; probabilities below 2.2e-16 count as that, as in scikit-learn.
-    - `brier`: mean over images of the squared error summed over the classes, 0 to 2 (Brier, 1950).
+    - `smile_auc`: smiles against no smile, scored by the summed probability of the smiles. Omitted if the labels do not
+      define which of them are smiles.
+    - `genuine_auc`: positive against negative smiles among the true smiles, scored by p(positive) / (p(negative) +
+      p(positive)), or 0.5 if both are 0; for the default labels only. All AUCs are NaN if one of the two sides has no
+      image.
+    - `cohen_kappa`: agreement beyond chance; NaN if all labels and all predictions are the same class.
+    - `nll`: mean negative log-likelihood in nats, with probabilities clipped at 2.2e-16, as in scikit-learn.
+    - `brier`: squared error summed over the classes, averaged over the images, 0 to 2 (Brier, 1950).
     - `ece`: expected calibration error of the highest probability, 15 bins of equal width (Guo et al., 2017,
       "On Calibration of Modern Neural Networks").
-    - `micro_precision_at_50`, `micro_recall_at_50`: what Keras's `Precision()` and `Recall()` report on one-hot
-      targets: every probability above 0.5 is one positive prediction, pooled over the classes. 0.0 where there
-      is none.
+    - `micro_precision_at_50`, `micro_recall_at_50`: as reported by Keras's `Precision()` and `Recall()` on one-hot
+      targets: every probability above 0.5 is a positive prediction, pooled over the classes. 0.0 if there are none.
 
     Args:
         probabilities: (N, K), each row summing to one.
@@ -50,7 +50,7 @@ def compute_metrics(
         labels: the K labels.
 
     Raises:
-        SmileDataError: the inputs are empty, differ in length, or are not probabilities and label ids.
+        SmileDataError: if the inputs are empty, differ in length, or are not probabilities and label ids.
 
     >>> metrics = compute_metrics([[0.7, 0.2, 0.1], [0.1, 0.8, 0.1], [0.6, 0.1, 0.3]], [0, 1, 2])
     >>> round(metrics["accuracy"], 3), metrics["roc_auc_negative_smile"]
@@ -64,29 +64,29 @@ def compute_metrics(
 def check_inputs(
     probabilities: ArrayLike, label_ids: ArrayLike, classes: int | None = None
 ) -> tuple[FloatArray, IntArray]:
-    """`probabilities` as float64 (N, K) and `label_ids` as int64 (N,), checked; K is `classes` where that is given.
+    """Validate `probabilities` as float64 (N, K) and `label_ids` as int64 (N,). K must be `classes` if given.
 
     Raises:
-        SmileDataError: the inputs are empty, differ in length, or are not probabilities and label ids.
+        SmileDataError: if the inputs are empty, differ in length, or are not probabilities and label ids.
     """
     try:
         rows = np.asarray(probabilities, dtype=np.float64)
         labels = np.asarray(label_ids, dtype=np.float64)
     except (TypeError, ValueError):
         raise SmileDataError(
-            f"probabilities must be {classes or 'K'} numbers an image, and label ids one number an image"
+            f"probabilities must be {classes or 'K'} numbers per image, and label ids one number per image"
         ) from None
     if rows.size == 0 or labels.size == 0:
         raise SmileDataError("there are no predictions to evaluate; pass at least one image")
     if rows.ndim != 2 or rows.shape[1] != (classes or rows.shape[1]):
         raise SmileDataError(
-            f"probabilities must have the shape (N, {classes or 'K'}), one column a label; got {rows.shape}"
+            f"probabilities must have the shape (N, {classes or 'K'}), one column per label; got {rows.shape}"
         )
     classes = rows.shape[1]
     if labels.shape != (len(rows),):
         raise SmileDataError(
             f"each row of probabilities needs one label id: got {counted(len(rows), 'row')} of probabilities"
-            f" and label ids of the shape {labels.shape}"
+            f" and label ids of shape {labels.shape}"
         )
     unknown = ~np.isin(labels, range(classes))
     if unknown.any():
@@ -96,11 +96,11 @@ def check_inputs(
         )
     not_finite = ~np.isfinite(rows).all(axis=1)
     if not_finite.any():
-        raise SmileDataError(f"probabilities must be finite; {_rows(not_finite)} holds NaN or infinity")
+        raise SmileDataError(f"probabilities must be finite; {_rows(not_finite)} has NaN or infinity")
     negative = (rows < 0).any(axis=1)
     if negative.any():
         raise SmileDataError(
-            f"probabilities must not be negative; {_rows(negative)} is. If these are logits, apply softmax first"
+            f"probabilities must not be negative, as in {_rows(negative)}. If these are logits, apply softmax first"
         )
     sums = rows.sum(axis=1)
     off = np.abs(sums - 1) > SUM_TOLERANCE
@@ -115,16 +115,16 @@ def check_inputs(
 def weighted_metrics(
     probabilities: FloatArray, label_ids: IntArray, weights: FloatArray, labels: LabelSet = SMILE_LABELS
 ) -> dict[str, FloatArray]:
-    """Each metric of `compute_metrics` for B ways to weight the images. The inputs must have passed `check_inputs`.
+    """Each metric of `compute_metrics` for B sets of image weights. The inputs must have passed `check_inputs`.
 
     Args:
-        probabilities: (N, K).
-        label_ids: (N,).
-        weights: (N, B), how often each image counts; no column may sum to 0.
+        probabilities: (N, K), each row summing to one.
+        label_ids: (N,) true label ids.
+        weights: (N, B) image weights; no column may sum to 0.
         labels: the K labels.
 
     Returns:
-        Arrays of the shape (B,) by metric name, NaN where a metric is undefined.
+        Arrays (B,) by metric name, NaN where a metric is undefined.
     """
     total = weights.sum(axis=0)
     predicted = probabilities.argmax(axis=1)
@@ -158,7 +158,7 @@ def weighted_metrics(
         genuine_score = _ratio(probabilities[:, POSITIVE_SMILE], smile_score, undefined=0.5)
         result["genuine_auc"] = _auc(genuine_score[smile], label_ids[smile] == POSITIVE_SMILE, weights[smile])
 
-    # In whole counts, so that "labels and predictions are all one class" is an exact 0 and not a rounding error.
+    # Computed from counts, so that a single class in labels and predictions gives exactly 0, without rounding errors.
     disagreement = total * (total - hits.sum(axis=0))
     disagreement_by_chance = total**2 - (support * claims).sum(axis=0)
     result["cohen_kappa"] = 1 - _ratio(disagreement, disagreement_by_chance, undefined=np.nan)
@@ -179,7 +179,7 @@ def weighted_metrics(
 
 
 def confidence_bin(confidence: FloatArray) -> IntArray:
-    """Index of the bin, of 15 of equal width, (low, high] that each confidence in [0, 1] falls into."""
+    """Index of the bin (low, high], of 15 with equal width, for each confidence in [0, 1]."""
     return np.digitize(confidence, np.linspace(0, 1, CALIBRATION_BINS + 1)[1:-1], right=True)
 
 
@@ -187,8 +187,8 @@ def _auc(scores: FloatArray, positive: NDArray[np.bool_], weights: FloatArray) -
     """Share of (positive, negative) pairs in which the positive scores higher, ties counting half."""
     negative_scores, negative_weights = _sorted(scores[~positive], weights[~positive])
     positive_scores, positive_weights = _sorted(scores[positive], weights[positive])
-    # Row k holds the weight of the k lowest negatives, so two look-ups give each positive its "below" and its
-    # "below or tied"; their sum counts a win twice and a tie once.
+    # Row k is the total weight of the k lowest negatives. Two look-ups give the weight below and the weight below or
+    # tied for each positive; in their sum, a win counts twice and a tie once.
     lowest = np.pad(negative_weights.cumsum(axis=0), ((1, 0), (0, 0)))
     below = lowest[np.searchsorted(negative_scores, positive_scores, side="left")]
     below += lowest[np.searchsorted(negative_scores, positive_scores, side="right")]
@@ -202,11 +202,11 @@ def _sorted(scores: FloatArray, weights: FloatArray) -> tuple[FloatArray, FloatA
 
 
 def _ratio(numerator: FloatArray, denominator: FloatArray, undefined: float) -> FloatArray:
-    """`numerator / denominator`, and `undefined` where the denominator is 0."""
+    """`numerator / denominator`, or `undefined` where the denominator is 0."""
     return np.divide(numerator, denominator, out=np.full(denominator.shape, undefined), where=denominator > 0)
 
 
 def _rows(bad: NDArray[np.bool_] | np.bool_) -> str:
-    """`"row 4"`, or `"row 4 (and 2 more)"`: where a mask over the rows is first true, counted from 0."""
+    """`"row 4"` or `"row 4 (and 2 more)"`: the first row, from 0, where the mask is true."""
     more = int(bad.sum()) - 1
     return f"row {bad.argmax()}" + (f" (and {more} more)" if more else "")

@@ -1,4 +1,4 @@
-"""Numbers as reports, cards and tables write them: a dash where one is undefined, and its interval behind it."""
+"""Formatting of numbers and their intervals in reports, cards and tables. An undefined number is a dash."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 DASH = "–"
 NO_INTERVAL = (math.nan, math.nan)
 QUESTIONS = {"smile_auc": "**Is it a smile?**", "genuine_auc": "**Is the smile genuine?**"}
-"""What an AUC answers, by its name."""
+"""The question that an AUC answers, by its name."""
 
 _PAIRS = {
     "smile_auc": "a smiling face and one that does not smile",
@@ -17,7 +17,7 @@ _PAIRS = {
 
 
 def number(value: float, decimals: int = 3) -> str:
-    """A number of so many decimals; a dash where it is NaN.
+    """A number with `decimals` decimals; a dash for NaN.
 
     >>> number(0.81249), number(float("nan"))
     ('0.812', '–')
@@ -26,7 +26,7 @@ def number(value: float, decimals: int = 3) -> str:
 
 
 def share(value: float, decimals: int = 1) -> str:
-    """A share in percent; a dash where it is NaN.
+    """A share in percent; a dash for NaN.
 
     >>> share(0.7371)
     '73.7 %'
@@ -35,7 +35,7 @@ def share(value: float, decimals: int = 1) -> str:
 
 
 def interval(low: float, high: float, decimals: int = 3) -> str:
-    """Both ends of an interval; a dash where they are NaN.
+    """Both ends of an interval; a dash for NaN.
 
     >>> interval(0.8921, 0.9207)
     '0.892 to 0.921'
@@ -44,7 +44,7 @@ def interval(low: float, high: float, decimals: int = 3) -> str:
 
 
 def share_interval(low: float, high: float, decimals: int = 1) -> str:
-    """Both ends of the interval of a share, in percent.
+    """Both ends of an interval in percent.
 
     >>> share_interval(0.7371, 0.7802)
     '73.7 to 78.0 %'
@@ -53,7 +53,7 @@ def share_interval(low: float, high: float, decimals: int = 1) -> str:
 
 
 def with_interval(value: float, low: float, high: float, *, percent: bool = False) -> str:
-    """A number, and its interval in brackets if there is one. A share of nothing, from 0 to 1, is a dash.
+    """A number with its interval, if any, in parentheses. A share with no images (interval 0 to 1) is a dash.
 
     >>> with_interval(0.912, 0.892, 0.921), with_interval(0.5, 0.4, 0.6, percent=True), with_interval(0.0, 0.0, 1.0)
     ('0.912 (0.892 to 0.921)', '50.0 % (40.0 to 60.0 %)', '–')
@@ -65,7 +65,7 @@ def with_interval(value: float, low: float, high: float, *, percent: bool = Fals
 
 
 def times_in_100(share: float) -> str:
-    """A share in words that never round to certainty.
+    """A share as "times in 100", which never rounds up to certainty.
 
     >>> times_in_100(0.913), times_in_100(0.9985), times_in_100(1.0)
     ('91', 'more than 99', '100')
@@ -74,19 +74,20 @@ def times_in_100(share: float) -> str:
 
 
 def auc_sentence(name: str, auc: float) -> str:
-    """One of the `QUESTIONS` answered in words.
+    """A sentence that answers one of the `QUESTIONS`.
 
     >>> auc_sentence("smile_auc", 0.913)[:67]
-    'Of a smiling face and one that does not smile, drawn at random, it '
+    'Given a smiling face and one that does not smile, drawn at random, '
     """
     if math.isnan(auc):
         return f"Not available: it needs images of both {_PAIRS[name]}."
     times = times_in_100(auc)
-    return f"Of {_PAIRS[name]}, drawn at random, it tells which is which {times} times in 100; guessing does 50 times."
+    pair = f"{_PAIRS[name]}, drawn at random"
+    return f"Given {pair}, the model tells which is which {times} times in 100; guessing would be right 50 times."
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table in Markdown. Its first column is text, and the others stand to the right, as numbers do.
+    """A Markdown table. The first column is text; the others are numbers, aligned to the right.
 
     >>> print(markdown_table(["", "images"], [["smile", "12"]]))
     |  | images |

@@ -1,4 +1,4 @@
-"""Pictures of a classifier's predictions, each one function that writes one PNG."""
+"""Plots of a classifier's predictions. Each function writes one PNG."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _BLUE, _INK, _GREY = "#0072B2", "#222222", "#767676"
 
 
 def _styles(labels: LabelSet) -> Iterator[tuple[str, str, str, str]]:
-    """Name, colour, line and marker of each label; classes can be told apart in print, too."""
+    """Name, colour, line and marker of each label, distinguishable in black and white too."""
     names, colors = zip(*class_colors(labels).items(), strict=True)
     return zip(names, colors, cycle(("-", "--", "-.")), cycle("osD"), strict=False)
 
@@ -40,14 +40,14 @@ def plot_confusion_matrix(
     title: str = "Confusion matrix",
     labels: LabelSet = SMILE_LABELS,
 ) -> None:
-    """True labels down, predicted labels across; each cell shows its count and its share of the row.
+    """Plot the confusion matrix, true labels by row. Each cell shows its count and its share of the row.
 
     Args:
         label_ids: (N,) true label ids.
         predictions: (N,) predicted label ids.
-        path: the PNG to write.
-        title: says what the picture is about, e.g. "Confusion matrix, test split".
-        labels: the classes.
+        path: PNG file to write.
+        title: title of the plot, for example "Confusion matrix, test split".
+        labels: the K labels.
     """
     counts = np.zeros((len(labels), len(labels)), dtype=int)
     np.add.at(counts, (np.asarray(label_ids), np.asarray(predictions)), 1)
@@ -59,9 +59,7 @@ def plot_confusion_matrix(
     axes = figure.subplots()
     rows = [f"{name}\n({counted(n, 'image')})" for name, n in zip(labels, support, strict=True)]
     draw_matrix(axes, np.nan_to_num(shares), lambda cell: f"{counts[cell]:,}\n{share(shares[cell])}", [*labels], rows)
-    axes.set(
-        xlabel="predicted label\n(each cell: images, and their share of the row)", ylabel="true label", title=title
-    )
+    axes.set(xlabel="predicted label\n(each cell: images and share of the row)", ylabel="true label", title=title)
     save_figure(figure, path)
 
 
@@ -72,7 +70,7 @@ def draw_matrix(
     columns: list[str],
     rows: list[str] | None = None,
 ) -> None:
-    """Cells (K, K) from white for a share of 0 to blue for 1, each with its text; `rows` are called as the columns."""
+    """Draw shares (K, K) from white (0) to blue (1), with text in each cell. `rows` defaults to `columns`."""
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for cell in np.ndindex(shares.shape):
         color = "white" if shares[cell] > 0.5 else "black"
@@ -82,25 +80,25 @@ def draw_matrix(
 
 
 def plot_reliability(probabilities: ArrayLike, label_ids: ArrayLike, path: str | Path) -> None:
-    """Share of right predictions against confidence in 15 bins, and how many images each bin holds.
+    """Plot accuracy against confidence in 15 bins, and the number of images in each bin.
 
-    The bars are 95 % intervals: a point whose bar crosses the diagonal may be calibrated.
+    The error bars are 95 % intervals. If a bar crosses the diagonal, the bin may be calibrated.
 
     Args:
         probabilities: (N, K), each row summing to one.
         label_ids: (N,) true label ids.
-        path: the PNG to write.
+        path: PNG file to write.
     """
     bins = reliability_bins(probabilities, label_ids)
     low, high = wilson_interval(bins.accuracy, bins.n_images)
 
     figure = new_figure(6.0, 5.6)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    upper.plot([0, 1], [0, 1], color=_GREY, linestyle="--", label="as right as sure; below it: too sure of itself")
+    upper.plot([0, 1], [0, 1], color=_GREY, linestyle="--", label="perfect calibration (below: overconfident)")
     errors = np.stack([bins.accuracy - low, high - bins.accuracy]).clip(min=0)
     label = "the model, with 95 % intervals"
     upper.errorbar(bins.confidence, bins.accuracy, errors, fmt="o-", color=_BLUE, capsize=3, clip_on=False, label=label)
-    upper.set(ylim=(0, 1), ylabel="right predictions", title="Reliability: is it as right as sure?")
+    upper.set(ylim=(0, 1), ylabel="correct predictions", title="Reliability diagram")
     upper.legend(loc="lower right")
     confidence = np.max(np.asarray(probabilities), axis=1)
     lower.hist(confidence, np.linspace(0, 1, CALIBRATION_BINS + 1), color=_BLUE, edgecolor="white")
@@ -112,12 +110,13 @@ def plot_reliability(probabilities: ArrayLike, label_ids: ArrayLike, path: str |
 def plot_precision_recall(
     probabilities: ArrayLike, label_ids: ArrayLike, path: str | Path, labels: LabelSet = SMILE_LABELS
 ) -> None:
-    """Precision against recall as the threshold on a class's probability moves; a class without images has no curve.
+    """Plot the precision-recall curve of each class. A class without images has no curve.
 
     Args:
         probabilities: (N, K), each row summing to one.
         label_ids: (N,) true label ids.
-        path: the PNG to write.
+        path: PNG file to write.
+        labels: the K labels.
     """
     from sklearn.metrics import precision_recall_curve
 
@@ -131,18 +130,18 @@ def plot_precision_recall(
         if not positive.any():
             continue
         precision, recall, _ = precision_recall_curve(positive, rows[:, label_id])
-        # The last point is not measured: no image is claimed there.
+        # scikit-learn adds a last point that is not measured, without positive predictions.
         axes.plot(recall[:-1], precision[:-1], line, color=color, label=name, clip_on=False)
         if claimed.any():
             point = positive[claimed].sum() / positive.sum(), positive[claimed].mean()
             axes.plot(*point, marker, color=color, markersize=9, markeredgecolor="white", zorder=3, clip_on=False)
-    words = "where the highest probability decides"
+    words = "decision by the highest probability"
     axes.plot([], [], "o", color=_INK, label=words, markersize=8, markeredgecolor="white")
     axes.set(
         xlim=(0, 1),
         ylim=(0, 1),
         xlabel="recall (share of the class that is found)",
-        ylabel="precision (share of the finds that are right)",
+        ylabel="precision (share of the predictions that are correct)",
         title="Precision and recall of each class",
     )
     axes.legend(loc="lower left", frameon=False)
@@ -150,22 +149,22 @@ def plot_precision_recall(
 
 
 def plot_coverage(probabilities: ArrayLike, label_ids: ArrayLike, path: str | Path) -> None:
-    """Accuracy on the images the model is surest about, against their share; the band is the 95 % interval.
+    """Plot accuracy against coverage: the share of images answered, if the model abstains below a confidence.
 
-    Dots mark what is answered at and above a confidence (El-Yaniv and Wiener, 2010, "On the Foundations of
+    The band is the 95 % interval. Dots mark confidence thresholds (El-Yaniv and Wiener, 2010, "On the Foundations of
     Noise-free Selective Classification").
 
     Args:
         probabilities: (N, K), each row summing to one.
         label_ids: (N,) true label ids.
-        path: the PNG to write.
+        path: PNG file to write.
     """
     rows, labels = check_inputs(probabilities, label_ids)
     confidence = rows.max(axis=1)
     order = np.argsort(-confidence, kind="stable")
     confidence = confidence[order]
     hits = (rows.argmax(axis=1) == labels)[order].cumsum()
-    # Images of one confidence are answered together or not at all.
+    # Images with the same confidence are answered together or not at all.
     answered = np.flatnonzero(np.append(confidence[1:] != confidence[:-1], True)) + 1
     accuracy = hits[answered - 1] / answered
     coverage = answered / len(labels)
@@ -182,35 +181,36 @@ def plot_coverage(probabilities: ArrayLike, label_ids: ArrayLike, path: str | Pa
             continue
         point = n / len(labels), hits[n - 1] / n
         axes.plot(*point, "o", color=_INK, markersize=5, clip_on=False)
-        if labelled_at - point[0] > 0.07:  # nearer ones would be written over each other
+        if labelled_at - point[0] > 0.07:  # closer labels would overlap
             labelled_at = point[0]
             text = f"≥ {100 * threshold:.0f} %"
             axes.annotate(text, point, (0, -16), textcoords="offset points", ha="center", color=_INK, fontsize=9)
-    axes.plot([], [], "o", color=_INK, markersize=5, label="answers at this confidence and above")
+    axes.plot([], [], "o", color=_INK, markersize=5, label="images with at least this confidence")
     lowest = max(0, min(low[-1], accuracy.min()) - 0.2)
-    axes.set(xlim=(0, 1), ylim=(lowest, 1), xlabel="answered images, the surest first", ylabel="accuracy on them")
-    axes.set_title("Accuracy if it may abstain")
+    axes.set(xlim=(0, 1), ylim=(lowest, 1), xlabel="answered images, most confident first", ylabel="accuracy on them")
+    axes.set_title("Accuracy if the model may abstain")
     axes.legend(loc="lower left", frameon=False)
     _save(figure, path, axes.xaxis, axes.yaxis)
 
 
 def plot_trade_off(table: pd.DataFrame, chosen: float, path: str | Path, labels: LabelSet = SMILE_LABELS) -> None:
-    """Accuracy and macro F1, and the recall of each class, along the strength of the prior adjustment.
+    """Plot accuracy, macro F1 and the recall of each class against the strength of the prior adjustment.
 
     Args:
-        table: of `hf_smile.evaluation.decision.trade_off`, on validation images.
-        chosen: the strength that the model decides by; a dotted line marks it.
-        path: the PNG to write.
+        table: result of `hf_smile.evaluation.decision.trade_off` on validation images.
+        chosen: strength used by the model, marked by a dotted line.
+        path: PNG file to write.
+        labels: the K labels.
     """
     figure = new_figure(10.0, 4.4)
     left, right = figure.subplots(1, 2)
     left.plot(table["strength"], table["accuracy"], "o-", color=_INK, markersize=4, label="accuracy")
     left.plot(table["strength"], table["macro_f1"], "s--", color=_BLUE, markersize=4, label="macro F1")
-    left.set_title("What a more balanced decision costs and gives")
+    left.set_title("Cost and gain of a more balanced decision")
     for slug, (name, color, line, _) in zip(labels.slugs, _styles(labels), strict=True):
         right.plot(table["strength"], table[f"recall_{slug}"], line, color=color, clip_on=False, label=name)
     right.set(ylim=(0, 1), ylabel="recall (share of the class that is found)")
-    right.set_title("Which class gains and which loses")
+    right.set_title("Gain and loss of each class")
     for axes in (left, right):
         axes.axvline(chosen, color=_GREY, linestyle=":", label="this model")
         axes.set_xlabel("strength of the prior adjustment")
@@ -219,7 +219,7 @@ def plot_trade_off(table: pd.DataFrame, chosen: float, path: str | Path, labels:
 
 
 def _save(figure: Figure, path: str | Path, *shares: Axis) -> None:
-    """Save a picture with a grid; some of its axes are shares, in percent."""
+    """Save a figure with a grid, and with the axes in `shares` in percent."""
     from matplotlib.ticker import PercentFormatter
 
     for axis in shares:

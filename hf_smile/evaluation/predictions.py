@@ -1,7 +1,7 @@
-"""The predictions file: one CSV row an image, with what is true, what was predicted and how sure the model was.
+"""The predictions file: a CSV file with one row per image, its true label, predicted label and probabilities.
 
-Text that a spreadsheet would take for a formula has an apostrophe before it in the file (OWASP, "CSV Injection"), which
-is taken off when the file is read.
+Text that a spreadsheet would run as a formula is written with an apostrophe in front (OWASP, "CSV Injection"), which is
+removed when the file is read.
 """
 
 from __future__ import annotations
@@ -25,13 +25,14 @@ from hf_smile.labels import SMILE_LABELS, LabelSet, label_slug
 from hf_smile.utils.csv_cells import guarded, unguarded
 from hf_smile.utils.words import counted
 
+_WRITTEN_BY = "test_predictions.csv from hf-smile train, or predictions.csv from hf-smile evaluate"
 _EARLIER_COLUMNS = {"label": "true_label", "prediction": "predicted_label"}
-"""Of the files that earlier versions wrote."""
+"""Column names in files of earlier versions, and the current ones."""
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """A predictions file as arrays, in the file's order."""
+    """The contents of a predictions file as arrays, in the order of the file."""
 
     image_ids: list[str]
     label_ids: IntArray
@@ -39,7 +40,7 @@ class Predictions:
     probabilities: FloatArray
     """(N, K), each row summing to one."""
     further_columns: dict[str, list[str]] = field(default_factory=dict)
-    """(N,) values by column name."""
+    """(N,) values of additional columns, by name."""
     labels: LabelSet = SMILE_LABELS
     """The K labels."""
 
@@ -48,11 +49,11 @@ class Predictions:
 
     @property
     def predicted_ids(self) -> IntArray:
-        """(N,) label id of the highest probability, the first one of a tie."""
+        """(N,) label id of the highest probability, the first one in a tie."""
         return self.probabilities.argmax(axis=1)
 
     def take(self, rows: Sequence[int]) -> Predictions:
-        """These rows, in this order."""
+        """The predictions of these rows, in this order."""
         return Predictions(
             [self.image_ids[row] for row in rows],
             self.label_ids[rows],
@@ -70,19 +71,19 @@ def write_predictions(
     further_columns: Mapping[str, Sequence[Any]] | None = None,
     labels: LabelSet = SMILE_LABELS,
 ) -> None:
-    """Write a predictions file; `read_predictions` gives back the very same numbers.
+    """Write a predictions file. `read_predictions` returns exactly the same numbers.
 
     Args:
-        path: the CSV to write; its folder is made if it is not there.
-        image_ids: (N,) of any text.
+        path: CSV file to write; its folder is created if needed.
+        image_ids: (N,) image ids, any text.
         label_ids: (N,) true label ids.
         probabilities: (N, K), each row summing to one.
-        further_columns: (N,) values by column name, e.g. the annotation columns to group the report by.
+        further_columns: (N,) values by column name, for example annotation columns to group the report by.
         labels: the K labels.
 
     Raises:
-        SmileDataError: the inputs differ in length, are not probabilities and label ids, or a further column has the
-            name of one of the file's own.
+        SmileDataError: if the inputs differ in length, are not probabilities and label ids, or an additional column
+            has the name of a standard column.
 
     >>> write_predictions("predictions.csv", ["1.jpg"], [1], [[0.2, 0.7, 0.1]])  # doctest: +SKIP
     """
@@ -90,9 +91,7 @@ def write_predictions(
     columns = prediction_columns(labels)
     further_columns = dict(further_columns or {})
     if twice := [name for name in further_columns if name in columns]:
-        raise SmileDataError(
-            f"{twice[0]!r} is a column of every predictions file; give the further column another name"
-        )
+        raise SmileDataError(f"{twice[0]!r} is a column of every predictions file; rename the additional column")
     for name, column in {"image_id": image_ids, **further_columns}.items():
         if len(column) != len(label_ids):
             raise SmileDataError(
@@ -111,18 +110,18 @@ def write_predictions(
 
 
 def read_predictions(path: str | Path) -> Predictions:
-    """Read a predictions file, whoever wrote it.
+    """Read a predictions file, from hf_smile or any other program.
 
     Args:
-        path: UTF-8 CSV with the columns `image_id`, `true_label`, `predicted_label` and one `p_<label>` a label, in any
-            order; further columns are kept as text. Where there is none of the default labels, those of the file are
-            taken, in its order. Files of earlier versions are read too: beside a column `prediction`, their `label` is
-            the true one.
+        path: UTF-8 CSV file with the columns `image_id`, `true_label`, `predicted_label` and one `p_<label>` per label,
+            in any order. Additional columns are kept as text. If the file has none of the default labels, its own
+            labels are used, in their order. In files of earlier versions, with a column `prediction`, the column
+            `label` is the true label.
 
     Raises:
-        SmileDataError: the file cannot be read, lacks a column or knows no true label; or all problems of its rows
-            together, each with file and line: an unknown label, an id that is there twice, probabilities that are
-            not numbers or do not sum to one, a predicted label that is not the one of the highest probability.
+        SmileDataError: if the file can't be read, lacks a column or has no true labels, or if rows are invalid. Lists
+            all invalid rows by file and line: unknown labels, duplicate ids, probabilities that are not numbers or do
+            not sum to one, and predicted labels without the highest probability.
 
     >>> predictions = read_predictions("predictions.csv")  # doctest: +SKIP
     >>> predictions.probabilities.shape  # doctest: +SKIP
@@ -138,14 +137,14 @@ def read_predictions(path: str | Path) -> Predictions:
     for line, cells in lines:
         where = f"{path.name}:{line}"
         if len(cells) != len(header):
-            problems.append(f"{where}: {counted(len(cells), 'cell')} where the header has {len(header)}")
+            problems.append(f"{where}: {counted(len(cells), 'cell')}, but the header has {len(header)}")
             continue
         row = dict(zip(header, cells, strict=True))
         image_id = unguarded(row["image_id"])
         if not image_id:
             problems.append(f"{where}: empty image_id")
         elif image_id in ids:
-            problems.append(f"{where}: image_id {image_id!r} is there twice, first in line {ids[image_id]}")
+            problems.append(f"{where}: image_id {image_id!r} appears twice, first in line {ids[image_id]}")
         ids.setdefault(image_id, line)
         try:
             label_id, prediction = labels.parse(row["true_label"]), labels.parse(row["predicted_label"])
@@ -162,22 +161,22 @@ def read_predictions(path: str | Path) -> Predictions:
 
 
 def align(a: Predictions, b: Predictions, name_a: str = "A", name_b: str = "B") -> Predictions:
-    """`b` in the order of `a`, so that row i of both is the same image.
+    """Reorder `b` like `a`, so that row i of both is the same image.
 
     Raises:
-        SmileDataError: an image is in one of them only, or its true label differs; all such problems together.
+        SmileDataError: if an image is in only one of them, or its true label differs. Lists all such images.
 
     >>> a = Predictions(["1", "2"], np.array([0, 1]), np.eye(3)[:2])
     >>> align(a, a.take([1, 0])).image_ids
     ['1', '2']
     """
     if a.labels.slugs != b.labels.slugs:
-        raise SmileDataError(f"{name_a} has the labels {a.labels}, and {name_b} has {b.labels}; compare like with like")
+        raise SmileDataError(f"{name_a} has the labels {a.labels}, but {name_b} has {b.labels}; they must be the same")
     row_of = {image_id: row for row, image_id in enumerate(b.image_ids)}
     known = set(a.image_ids)
     if known.isdisjoint(row_of):
         raise SmileDataError(
-            f"{name_a} and {name_b} have no image in common; give predictions of the same split of the same data"
+            f"{name_a} and {name_b} have no image in common; use predictions for the same split of the same data"
         )
     problems = Problems(
         f"image_id {image_id!r} is missing in {name_b}" for image_id in a.image_ids if image_id not in row_of
@@ -187,46 +186,46 @@ def align(a: Predictions, b: Predictions, name_a: str = "A", name_b: str = "B") 
         if image_id in row_of and label_id != (other := b.label_ids[row_of[image_id]]):
             labels = f"{a.labels[label_id]!r} in {name_a} and {a.labels[other]!r} in {name_b}"
             problems.append(f"image_id {image_id!r} has the label {labels}")
-    problems.raise_if_any(f"{name_a} and {name_b}, which must be about the same images")
+    problems.raise_if_any(f"{name_a} and {name_b}, which must be predictions for the same images")
     return b.take([row_of[image_id] for image_id in a.image_ids])
 
 
 def _read_lines(path: Path) -> tuple[list[str], list[tuple[int, list[str]]], LabelSet]:
-    """Column names, the other lines that are not blank as (line number, cells), and the labels."""
+    """The column names, the lines that are not blank as (line number, cells), and the labels."""
     try:
         reader = csv.reader(io.StringIO(path.read_bytes().decode("utf-8-sig"), newline=""))
         lines = [(reader.line_num, cells) for cells in reader if any(cells)]
     except OSError as error:
-        raise SmileDataError(f"{path} cannot be read: {error.strerror}") from None
+        raise SmileDataError(f"{path} can't be read: {error.strerror}") from None
     except (UnicodeDecodeError, csv.Error) as error:
         raise SmileDataError(f"{path} is not a CSV file in UTF-8: {error}") from None
     if len(lines) < 2:
         raise SmileDataError(
-            f"{path} is empty: it needs a header ({','.join(prediction_columns(SMILE_LABELS))}) and one row an image"
+            f"{path} is empty: it needs a header ({','.join(prediction_columns(SMILE_LABELS))}) and one row per image"
         )
     header = [unguarded(name) for name in lines.pop(0)[1]]
     if "prediction" in header and not {"true_label", "predicted_label"} & set(header):
         header = [_EARLIER_COLUMNS.get(name, name) for name in header]
     if len(header) == 1 and (";" in header[0] or "\t" in header[0]):
-        raise SmileDataError(f"{path}: the cells are not separated by commas; save it as CSV, comma separated")
+        raise SmileDataError(f"{path}: the cells are not separated by commas; save it as comma-separated CSV")
     labels = _labels_of(header, lines)
     columns = prediction_columns(labels)
     problems = Problems(
         f"no column {name!r}; the header has {', '.join(header)}" for name in columns if name not in header
     )
-    problems += (f"column {name!r} is there twice" for name in dict.fromkeys(header) if header.count(name) > 1)
-    problems.raise_if_any(path, "It takes what train.py and evaluate.py write: test_predictions.csv, predictions.csv.")
+    problems += (f"column {name!r} appears twice" for name in dict.fromkeys(header) if header.count(name) > 1)
+    problems.raise_if_any(path, f"Use {_WRITTEN_BY}.")
     column = header.index("true_label")
     if not any(cells[column].strip() for _, cells in lines if len(cells) == len(header)):
         raise SmileDataError(
-            f"{path} holds no true labels to compare the predictions with; fill in its column true_label, or give "
-            "what train.py and evaluate.py write: test_predictions.csv, predictions.csv"
+            f"{path} has no true labels to compare the predictions with; fill in its column true_label, or use "
+            f"{_WRITTEN_BY}"
         )
     return header, lines, labels
 
 
 def _labels_of(header: list[str], lines: list[tuple[int, list[str]]]) -> LabelSet:
-    """The default, unless the file has probabilities of others alone. The cells say how these are spelled."""
+    """The default labels, unless the file only has probabilities of others, which are spelled as in its cells."""
     if "predicted_label" not in header or {"p_negative_smile", "p_positive_smile"} & {*header}:
         return SMILE_LABELS
     following = takewhile(lambda name: name.startswith("p_"), header[header.index("predicted_label") + 1 :])
@@ -234,7 +233,7 @@ def _labels_of(header: list[str], lines: list[tuple[int, list[str]]]) -> LabelSe
     at = [header.index(name) for name in OWN_COLUMNS[1:] if name in header]
     names = {cells[column] for _, cells in lines if len(cells) == len(header) for column in at}
     spelled = {label_slug(name): name for name in sorted(names)}
-    if len(slugs) > 2 and slugs[-1] == "smile" and "smile" not in spelled:  # of all smiles together
+    if len(slugs) > 2 and slugs[-1] == "smile" and "smile" not in spelled:  # the summed probability of all smiles
         slugs.pop()
     try:
         return LabelSet(tuple(spelled.get(slug, slug) for slug in slugs))
@@ -243,7 +242,7 @@ def _labels_of(header: list[str], lines: list[tuple[int, list[str]]]) -> LabelSe
 
 
 def _parse_probabilities(row: Mapping[str, str], prediction: int, labels: LabelSet) -> list[float]:
-    """The probabilities of a row. Raises ValueError in words."""
+    """The probabilities of a row. Raises ValueError with a readable message."""
     cells = [row[name] for name in probability_columns(labels).values()]
     try:
         values = [float(cell) for cell in cells]
@@ -260,7 +259,7 @@ def _parse_probabilities(row: Mapping[str, str], prediction: int, labels: LabelS
 
 
 def images_digest(image_ids: Iterable[str]) -> str:
-    """A text that two lists of images share if they hold the same ids, in whatever order.
+    """A digest of image ids that does not depend on their order.
 
     >>> images_digest(["a", "b"]) == images_digest(["b", "a"])
     True

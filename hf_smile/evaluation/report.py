@@ -1,4 +1,4 @@
-"""The report on a set of predictions: `report.md` with pictures for people, `metrics.json` for programs."""
+"""The evaluation report: `report.md` with plots for people, and `metrics.json` for programs."""
 
 from __future__ import annotations
 
@@ -38,44 +38,44 @@ def write_report(
     n_resamples: int = N_RESAMPLES,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Write `metrics.json`, `predictions.csv`, `report.md` and its pictures.
+    """Write `metrics.json`, `predictions.csv`, `report.md` and its plots.
 
     Args:
-        output_dir: made if it is not there; files of the same names are overwritten.
-        predictions: what to report on, `predictions.further_columns` included.
-        title: heading of the report.
-        name: what the comparison calls this model.
+        output_dir: folder to write to, created if needed. Files of the same names are overwritten.
+        predictions: predictions to report on.
+        title: title of the report.
+        name: name of this model in the comparison.
         compare_with: predictions of another model for the same images.
-        compare_name: what the comparison calls that one.
-        group_by: one of `predictions.further_columns`, to report every group of images on its own.
-        variants: (N, K) probabilities of the same model by another way of asking it, by the name of that way. Each is
-            a row beside the single forward pass; the rest of the report is about `predictions` alone.
-        notes: what a reader of the numbers must know, a sentence or two each.
-        heat_maps: what can be said about the picture `heat_maps.png`, which is in the folder already.
-        n_resamples: of the bootstrap intervals.
-        seed: of everything that is drawn.
+        compare_name: name of the other model.
+        group_by: one of `predictions.further_columns`, to report the metrics of every group of images.
+        variants: (N, K) probabilities of the same model with other prediction methods, by name. Each one is a row in a
+            table; the rest of the report is about `predictions` only.
+        notes: notes for the reader of the report, one or two sentences each.
+        heat_maps: text about the plot `heat_maps.png`, which must already be in the folder.
+        n_resamples: number of bootstrap resamples.
+        seed: seed of the bootstrap and the permutations.
 
     Returns:
-        What `metrics.json` holds: `n`, `resamples`, `confidence`, `seed`, and `metrics` with `value`, `low` and
-        `high` by metric name; `variants` (such metrics by name), `comparison` and `groups` if asked for. An undefined
-        number is NaN here and null there.
+        The contents of `metrics.json`: `n`, `resamples`, `confidence`, `seed`, and `metrics` with `value`, `low` and
+        `high` by metric name; `variants` (such metrics by name), `comparison` and `groups` if requested. Undefined
+        numbers are NaN here and null in the file.
 
     Raises:
-        SmileDataError: the predictions to compare with are not about the same images, there is no such column, or the
-            folder cannot be made.
+        SmileDataError: if the predictions to compare are not for the same images, there is no such column, or the
+            folder can't be created.
 
     >>> write_report("report", read_predictions("predictions.csv"), title="Test split")  # doctest: +SKIP
     """
     output_dir = Path(output_dir)
     probabilities, label_ids, labels = predictions.probabilities, predictions.label_ids, predictions.labels
-    # What a user can get wrong comes first, so that no half a report is left behind.
+    # Check the user's input first, so that no partial report is left behind.
     other = align(predictions, compare_with, name, compare_name) if compare_with is not None else None
     if group_by:
         check_group_column(group_by, predictions.further_columns)
     grouping = predictions.further_columns[group_by] if group_by else None
     check_no_model(output_dir)
     make_folder(output_dir)
-    Path(output_dir, "report.md").unlink(missing_ok=True)  # written last: an old one would tell of other numbers
+    Path(output_dir, "report.md").unlink(missing_ok=True)  # it is written last, and must not describe old numbers
     how: dict[str, Any] = {"seed": seed, "labels": labels}
     groups = metrics_by_group(probabilities, label_ids, grouping, n_resamples, **how) if grouping else {}
 
@@ -93,9 +93,9 @@ def write_report(
     }
     parts = [
         f"# {title}",
-        f"{counted(len(predictions), 'image')}. The numbers in brackets, and in the columns beside a value, are its"
-        f" {sections.share(CONFIDENCE, 0)} interval (Wilson's for accuracy, precision and recall; else"
-        f" {n_resamples:,} bootstrap resamples, seed {seed}).",
+        f"{counted(len(predictions), 'image')}. Intervals are {sections.share(CONFIDENCE, 0)} confidence intervals"
+        f" (Wilson's for accuracy, precision and recall; for all others, {n_resamples:,} bootstrap resamples, seed"
+        f" {seed}).",
         *notes,
         sections.headline(content["metrics"]),
     ]
@@ -138,28 +138,28 @@ def write_report(
 
 
 def check_group_column(name: str, further_columns: Collection[str]) -> None:
-    """Whether there is such a column to group by; ask before predicting anything.
+    """Check that the column to group by exists. Call it before predicting.
 
     Raises:
-        SmileDataError: there is none.
+        SmileDataError: if there is no such column.
     """
     if name not in further_columns:
         there = ", ".join(further_columns) or "none"
         raise SmileDataError(
-            f"there is no column {name!r} to group by; the further columns of the predictions are: {there}"
+            f"there is no column {name!r} to group by; the additional columns of the predictions are: {there}"
         )
 
 
 def check_no_model(output_dir: str | Path) -> None:
-    """Whether the folder is no model's, whose own pictures the report would write over.
+    """Check that the folder is not a model folder, whose plots the report would overwrite.
 
     Raises:
-        SmileDataError: it is one.
+        SmileDataError: if it is a model folder.
     """
     if Path(output_dir, "config.json").is_file():
         raise SmileDataError(
-            f"{output_dir} is the folder of a model, whose own pictures the report would write over; "
-            f"take {Path(output_dir, 'report')} or another folder"
+            f"{output_dir} is a model folder, and the report would overwrite its plots; "
+            f"choose {Path(output_dir, 'report')} or another folder"
         )
 
 
@@ -168,7 +168,7 @@ def _values(metrics: Mapping[str, float], intervals: Mapping[str, tuple[float, f
 
 
 def to_json(content: Any) -> str:
-    """The text of a JSON file; NaN, which JSON does not know, becomes null.
+    """Serialize as JSON, with null for NaN.
 
     >>> to_json({"auc": math.nan})
     '{\\n  "auc": null\\n}\\n'

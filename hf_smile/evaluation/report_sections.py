@@ -1,4 +1,4 @@
-"""The sections of `report.md`, in Markdown, from metrics with their intervals."""
+"""The Markdown sections of `report.md`, from metrics with their intervals."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Values = Mapping[str, Mapping[str, float]]
 
 
 def headline(metrics: Values) -> str:
-    """What one plain forward pass gives."""
+    """The main metrics of the single forward pass."""
     shares = {
         "Accuracy": "accuracy",
         "Balanced accuracy": "balanced_accuracy",
@@ -50,25 +50,25 @@ def headline(metrics: Values) -> str:
 
 
 def variants(metrics: Values, by_name: Mapping[str, Values]) -> str:
-    """One forward pass and other ways of asking the same model, row by row."""
+    """A table of the single forward pass and other prediction methods of the same model."""
     rows = [
         [name, *(_share(values[key]) for key in ("accuracy", "balanced_accuracy", "macro_f1")), _number(values["ece"])]
-        for name, values in {"One forward pass: all other numbers here": metrics, **by_name}.items()
+        for name, values in {"Single forward pass (all other numbers)": metrics, **by_name}.items()
     ]
     table = markdown_table(["", "accuracy", "balanced accuracy", "macro F1", "ECE"], rows)
-    return f"## Other ways of asking the model\n\n{table}"
+    return f"## Other prediction methods\n\n{table}"
 
 
 def heat_maps(sanity: str) -> str:
-    """The picture `heat_maps.png`, and whether it can be trusted."""
+    """The plot `heat_maps.png`, and whether it can be trusted."""
     return (
-        "## Where it looks\n\nHiResCAM of the score of each image's own label, averaged over up to 100 images a class."
-        f" {sanity}\n\n![Mean heat map of each class](heat_maps.png)"
+        "## Where the model looks\n\nHiResCAM of the score of each image's true label, averaged over up to 100 images"
+        f" per class. {sanity}\n\n![Mean heat map of each class](heat_maps.png)"
     )
 
 
 def two_questions(metrics: Values) -> list[str]:
-    """Is it a smile, and is the smile genuine? Two AUCs in words, of which labels may answer one or none."""
+    """Sentences on "is it a smile?" and "is the smile genuine?", as far as the labels can answer these questions."""
     asked = []
     for name, question in QUESTIONS.items():
         if name in metrics:
@@ -79,7 +79,7 @@ def two_questions(metrics: Values) -> list[str]:
 
 
 def per_class(metrics: Values, labels: LabelSet) -> str:
-    """A row a class, and the pictures of the confusion matrix and of precision and recall."""
+    """A table with one row per class, and the plots of the confusion matrix and of precision and recall."""
     rows = []
     for class_name, slug in zip(labels, labels.slugs, strict=True):
         n = metrics[f"support_{slug}"]["value"]
@@ -93,52 +93,53 @@ def per_class(metrics: Values, labels: LabelSet) -> str:
 
 
 def groups(groups: Mapping[str, Any], gap: Gap | None, labels: LabelSet) -> str:
-    """A row a group, and the largest gap between two of them in words."""
+    """A table with one row per group, and a sentence on the largest gap between two groups."""
     genuine = ["genuine AUC"] if labels.tells_genuine else []
     rows = []
     for key, group in groups["groups"].items():
         metrics = group["metrics"]
         complete = all(metrics[f"support_{slug}"]["value"] for slug in labels.slugs)
-        macro_f1 = _share(metrics["macro_f1"]) if complete else DASH  # a class that is not there counts as 0 in it
+        macro_f1 = _share(metrics["macro_f1"]) if complete else DASH  # a missing class would count as 0
         answers = [_number(metrics["genuine_auc"]) for _ in genuine]
         rows.append([_cell(key), f"{group['n']:,}", _share(metrics["accuracy"]), macro_f1, *answers])
     table = markdown_table(["group", "images", "accuracy", "macro F1", *genuine], rows)
     if gap is None:
-        sentence = f"Fewer than two groups have {MIN_IMAGES} images or more: too few to compare."
+        sentence = f"Fewer than two groups have at least {MIN_IMAGES} images, so they are not compared."
     else:
-        verdict = "more than chance opens" if gap.p_value < 1 - CONFIDENCE else "no more than chance may open"
+        verdict = "is larger than expected by chance" if gap.p_value < 1 - CONFIDENCE else "may be due to chance"
         sentence = (
-            f"The largest gap in accuracy is {100 * gap.difference:.1f} points, from {_cell(gap.highest)} down to"
-            f" {_cell(gap.lowest)}: {verdict} between groups of these sizes (permutation test, p"
-            f" {p_text(gap.p_value)}; groups under {MIN_IMAGES} images left out)."
+            f"The largest gap in accuracy is {100 * gap.difference:.1f} points, between {_cell(gap.highest)} and"
+            f" {_cell(gap.lowest)}. It {verdict} (permutation test, p {p_text(gap.p_value)}; groups with fewer than"
+            f" {MIN_IMAGES} images are ignored)."
         )
     return f"## Groups by {_cell(groups['column'])}\n\n{table}\n\n{sentence}"
 
 
 def calibration(metrics: Values, expected_ece: float, highest_ece: float) -> str:
-    """How far the confidence is off, and whether chance alone would do that."""
+    """The calibration error, and whether it may be due to chance."""
     ece = metrics["ece"]["value"]
-    verdict = "so chance alone may explain this one" if ece <= highest_ece else "so this one is more than chance"
+    verdict = "may be due to chance" if ece <= highest_ece else "is larger than expected by chance"
     return (
-        f"## Is it as right as sure?\n\nThe model's confidence is off by {100 * ece:.1f} points on average (expected"
-        f" calibration error). A perfectly calibrated model with the same confidences would show"
-        f" {100 * expected_ece:.1f} points, and up to {100 * highest_ece:.1f} in 95 of 100 draws of as many images,"
-        f" {verdict}.\n\nNegative log-likelihood {_number(metrics['nll'])} nats;"
+        f"## Calibration\n\nThe model's confidence is off by {100 * ece:.1f} points on average (expected calibration"
+        f" error). A perfectly calibrated model with the same confidences would have an error of"
+        f" {100 * expected_ece:.1f} points on average, and of at most {100 * highest_ece:.1f} in 95 of 100 samples of"
+        f" this size, so this error {verdict}.\n\nNegative log-likelihood {_number(metrics['nll'])} nats;"
         f" Brier score {_number(metrics['brier'])}, from 0 (best) to 2.\n\n![Reliability diagram](reliability.png)"
     )
 
 
 def abstention(predictions: Predictions, threshold: float = 0.8) -> str:
-    """What is gained where the model answers only when it is sure."""
+    """The accuracy on the images with a confidence of at least `threshold`."""
     answered = predictions.probabilities.max(axis=1) >= threshold
     hits = (predictions.predicted_ids == predictions.label_ids)[answered]
-    sentence = f"Where its confidence is {share(threshold, 0)} or more, as for {share(answered.mean())} of the images,"
-    sentence += f" it is right in {share(hits.mean())} of the cases." if len(hits) else " no case can be counted."
-    return f"## If it may abstain\n\n{sentence}\n\n![Accuracy against the share of answered images](coverage.png)"
+    sentence = f"The confidence is at least {share(threshold, 0)} for {share(answered.mean())} of the images."
+    sentence += f" On these, the accuracy is {share(hits.mean())}." if len(hits) else ""
+    plot = "![Accuracy against the share of answered images](coverage.png)"
+    return f"## If the model may abstain\n\n{sentence}\n\n{plot}"
 
 
 def how_to_read(metrics: Values, n: int, labels: LabelSet) -> str:
-    """What an interval says and what it does not, for so many images."""
+    """What an interval covers and what it does not."""
     support = {name: int(metrics[f"support_{slug}"]["value"]) for name, slug in zip(labels, labels.slugs, strict=True)}
     smallest = min(support, key=lambda name: support[name])
     point = (
@@ -146,14 +147,14 @@ def how_to_read(metrics: Values, n: int, labels: LabelSet) -> str:
     )
     paragraphs = [
         "## How to read an interval",
-        f"On {counted(n, 'image')} {point}. The interval says how far a number may lie from what the model would reach"
-        " on endlessly many images like these. It does not say what another training run would reach, nor how the"
-        " model does on images of another kind.",
+        f"With {counted(n, 'image')}, {point}. An interval estimates how far a number may be from its value on"
+        " infinitely many images like these. It does not cover the variation between training runs, nor images of"
+        " another kind.",
     ]
     if support[smallest] < FEW_IMAGES:
         paragraphs.append(
-            f'The class "{smallest}" has only {counted(support[smallest], "image")}. Below {FEW_IMAGES} the intervals'
-            " of the numbers about a class are too narrow, and so are those of the averages that it enters."
+            f'The class "{smallest}" has only {counted(support[smallest], "image")}. With fewer than {FEW_IMAGES}, the'
+            " intervals of a class's metrics are too narrow, and so are those of averages over the classes."
         )
     return "\n\n".join(paragraphs)
 
@@ -167,5 +168,5 @@ def _share(metric: Mapping[str, float]) -> str:
 
 
 def _cell(text: str) -> str:
-    """Text of the data, so that no character of it breaks the table, and none of it is taken for Markdown or HTML."""
+    """Escape text from the data, so that it can't break the table or be read as Markdown or HTML."""
     return re.sub(r"([\\`|<>\[\]])", r"\\\1", " ".join(text.split()))

@@ -1,6 +1,6 @@
-"""The columns of every prediction, whether it is a row of a CSV, JSON lines, Parquet, a table or an answer of the API.
+"""The columns of predictions in every format: CSV, JSON Lines, Parquet, tables and API responses.
 
-`true_label` is what the annotators said, `predicted_label` what the model says; neither is ever called `label`.
+`true_label` is the annotated label and `predicted_label` that of the model. Neither is ever called `label`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ OWN_COLUMNS = ("image_id", "true_label", "predicted_label")
 
 
 def probability_columns(labels: LabelSet) -> dict[str, str]:
-    """Column name by label name.
+    """Names of the probability columns by label name.
 
     >>> probability_columns(LabelSet(("smile", "NOT smile")))
     {'smile': 'p_smile', 'NOT smile': 'p_not_smile'}
@@ -20,5 +20,5 @@ def probability_columns(labels: LabelSet) -> dict[str, str]:
 
 
 def prediction_columns(labels: LabelSet) -> tuple[str, ...]:
-    """They come first, in this order; further columns follow."""
+    """Names of the standard columns, in order. Additional columns come after them."""
     return (*OWN_COLUMNS, *probability_columns(labels).values())

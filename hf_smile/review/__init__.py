@@ -1,7 +1,7 @@
-"""Looking at the labels that are likely wrong, one picture at a time, and deciding.
+"""Review of labels that are probably wrong, one image at a time.
 
-opinions.py  what the audit and a model say of each image
-queue.py     which picture comes when
-session.py   what was decided: the file of corrections, and where the reviewer is
+opinions.py  label probabilities from the audit and from a model
+queue.py     the order of the images
+session.py   the decisions, the corrections file, and the reviewer's position
 page.py      the page in the browser;  page.html, page.css, page.js: its template, style and script
 """

@@ -1,4 +1,4 @@
-"""What the audit and a model say of each image: probabilities of the labels, and which images are like it."""
+"""Label probabilities and similar images, from the audit and from a model."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from hf_smile.errors import SmileDataError, SmileModelError
 from hf_smile.labels import LabelSet
 
 FINDINGS, NEIGHBOURS = "duplicates.csv", "neighbours.csv"
-PREDICTIONS = {"linear probe": "probe_predictions.csv", "models of the folds": "fold_predictions.csv"}
+PREDICTIONS = {"linear probe": "probe_predictions.csv", "fine-tuned models": "fold_predictions.csv"}
 
 
 class Opinion(NamedTuple):
-    """Somebody's view of the labels."""
+    """Label probabilities from one source."""
 
     name: str
-    """As the page calls it."""
+    """Name of the source on the page."""
     image_ids: Sequence[str]
     probabilities: np.ndarray
-    """(N, K), a row for each of the images."""
+    """(N, K) probabilities, a row for each image."""
 
 
 class Likeness(NamedTuple):
-    """Which images go together."""
+    """Duplicates and similar images."""
 
     duplicates: pd.DataFrame
-    """`group`, `image_id`: images that are one picture."""
+    """`group`, `image_id`: groups of duplicates."""
     neighbours: pd.DataFrame
-    """`image_id`, `neighbour`, `similarity`, the most similar first."""
+    """`image_id`, `neighbour`, `similarity`; most similar first."""
 
 
 NO_LIKENESS = Likeness(
@@ -42,10 +42,10 @@ NO_LIKENESS = Likeness(
 
 
 def read_audit(folder: str | Path, labels: LabelSet) -> tuple[list[Opinion], Likeness]:
-    """What `hf-smile audit` wrote into its folder; no opinion where it had neither a backbone nor folds.
+    """Read the output folder of `hf-smile audit`. Without `--backbone` or `--folds`, it has no opinions.
 
     Raises:
-        SmileDataError: the folder is not of an audit, or of one of data with other labels.
+        SmileDataError: if it is not an audit folder, or the audited data have other labels.
 
     >>> opinions, likeness = read_audit("outputs/audit", SMILE_LABELS)  # doctest: +SKIP
     """
@@ -53,12 +53,14 @@ def read_audit(folder: str | Path, labels: LabelSet) -> tuple[list[Opinion], Lik
 
     folder, opinions = Path(folder), []
     if not (folder / FINDINGS).is_file():
-        raise SmileDataError(f"{folder}: no {FINDINGS}; make it with hf-smile audit --output_dir {folder}")
+        raise SmileDataError(f"{folder} has no {FINDINGS}; run hf-smile audit --output_dir {folder}")
     for name, file in PREDICTIONS.items():
         if (folder / file).is_file():
             found = read_predictions(folder / file)
             if found.labels.slugs != labels.slugs:
-                raise SmileDataError(f"{folder}: its data have the labels {found.labels}, these have {labels}")
+                raise SmileDataError(
+                    f"{folder}: the audited data have the labels {found.labels}, but these have {labels}; audit these"
+                )
             opinions.append(Opinion(name, found.image_ids, found.probabilities))
     neighbours = NO_LIKENESS.neighbours
     if (folder / NEIGHBOURS).is_file():
@@ -69,23 +71,23 @@ def read_audit(folder: str | Path, labels: LabelSet) -> tuple[list[Opinion], Lik
 def ask_model(
     model: str, tables: Mapping[str, pd.DataFrame], images: Images, labels: LabelSet, cache_dir: str | Path
 ) -> tuple[Opinion, pd.DataFrame]:
-    """What a model of `hf-smile train` says of every image, and which are alike to it.
+    """Label probabilities of a model trained by `hf-smile train` for every image, and the most similar images.
 
-    It has learned the labels of its own train split, right or wrong, and rarely doubts them: there the audit's probe,
-    which is asked out of fold, says more.
+    The model rarely doubts the labels of its own train split, right or wrong. There, the out-of-fold probabilities of
+    the audit are more informative.
 
     Args:
-        model: folder or id on the Hub.
-        tables: of `read_tables`, as `images` are.
-        images: where the images are.
-        labels: of the data.
-        cache_dir: keeps the model's features, so that the next start takes seconds.
+        model: folder or Hub id.
+        tables: annotations by split, from `read_tables`.
+        images: source of the images, from `read_tables`.
+        labels: label set of the data.
+        cache_dir: folder in which the model's features are cached, so that the next start takes seconds.
 
     Returns:
         The opinion, and `neighbours` as in `Likeness`.
 
     Raises:
-        SmileModelError: there is no such model, or it has other labels.
+        SmileModelError: if there is no such model, or it has other labels.
     """
     import torch
 
@@ -97,9 +99,9 @@ def ask_model(
 
     network = load_model(model)
     if (known := LabelSet.of(network.config.id2label)) != labels:
-        raise SmileModelError(f"{model}: it has the labels {known}, the data have {labels}")
+        raise SmileModelError(f"{model} has the labels {known}, but the data have {labels}; use another model")
     rows = [row for table in tables.values() for row in table.itertuples() if not row.problem]
-    checked = check_images(images, [row.file for row in rows])  # the page says what can't be shown
+    checked = check_images(images, [row.file for row in rows])  # the page reports unreadable images
     rows = [row for row, (_, problem) in zip(rows, checked, strict=True) if not problem]
     ids = [row.image_id for row in rows]
     features = pooled_features((images.read(row.file) for row in rows), network, cache_dir=cache_dir)
@@ -116,5 +118,5 @@ def _read_list(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     try:
         table = pd.read_csv(path, dtype=types, keep_default_na=False)[list(columns)]
     except (OSError, ValueError, KeyError) as error:
-        raise SmileDataError(f"{path}: it is not as hf-smile audit writes it ({error}); run the audit again") from None
+        raise SmileDataError(f"{path} was not written by hf-smile audit ({error}); run the audit again") from None
     return table.assign(**{name: table[name].map(unguarded) for name in types if name in table})

@@ -1,4 +1,4 @@
-// Runs when the page is there; `element` is what it is in, and `server` asks `Page.press`.
+// Runs when the page has loaded. `element` contains the page, and `server.press` calls `Page.press`.
 let at = -1, imageId = '', busy = false;
 const view = element.querySelector('.hr');
 const said = Object.assign(document.createElement('p'), {className: 'hr-said', role: 'status'});
@@ -8,7 +8,7 @@ const say = (text, isProblem = false) => {
     said.classList.toggle('hr-problem', isProblem);
 };
 const press = async (key) => {
-    if (busy) return;  // what is pressed before the next picture shows is not about it
+    if (busy) return;  // ignore keys until the next picture is shown
     busy = true;
     const focused = document.activeElement?.dataset?.key;
     try {
@@ -22,7 +22,7 @@ const press = async (key) => {
             say(answer.problem || 'The server could not do this.', true);
         }
     } catch (error) {
-        say('The server has ended. What you decided is on disk: start it again, and load this page.', true);
+        say('The server has stopped. Your decisions are saved: start it again and reload this page.', true);
     }
     busy = false;
 };
@@ -33,12 +33,12 @@ document.addEventListener('keydown', (event) => {
     const key = keys[event.key] || event.key.toLowerCase();
     if (!view.querySelector(`[data-key="${CSS.escape(key)}"]`)) return;
     event.preventDefault();
-    if (!event.repeat || key.length > 1) press(key);  // a key held down decides once
+    if (!event.repeat || key.length > 1) press(key);  // a key that is held down decides once
 });
 view.addEventListener('click', (event) => {
     const button = event.target.closest('[data-key]');
     if (!button) return;
-    if (event.detail) button.blur();  // by the mouse: Enter is to keep the next label, not to press this again
+    if (event.detail) button.blur();  // after a mouse click, Enter must keep the next label, not press this button again
     press(button.dataset.key);
 });
 press('');

@@ -1,6 +1,6 @@
-"""The page of a review: one picture large, what is said of it, a key for each decision. Served to this machine alone.
+"""The review page: one large picture, the opinions about it, and a key for each decision. Only served to this machine.
 
-Pictures travel inside the answers, so that none is ever written to disk or has an address of its own.
+Pictures are embedded in the page, so none is written to disk or has its own URL.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from hf_smile.utils.words import counted
 
 HOST = "127.0.0.1"
 _FOLDER = Path(__file__).parent
-_LARGE, _SMALL = 800, 160  # pixels of the longer side
-_SIDE_BY_SIDE = 3  # copies of the picture, at most
-_KEPT = 128  # pictures that are ready to be shown again
+_LARGE, _SMALL = 800, 160  # longer side in pixels
+_SIDE_BY_SIDE = 3  # maximum number of duplicates shown
+_KEPT = 128  # pictures kept in memory
 
 
 class Page:
-    """What the page shows and does, without a server.
+    """Contents and actions of the page, without a server.
 
     Args:
-        session: the decisions.
-        images: where the images are.
+        session: session with the decisions.
+        images: source of the images.
 
     >>> Page(session, images).press({"key": "", "at": -1, "image_id": ""})["at"]  # doctest: +SKIP
     0
@@ -50,14 +50,13 @@ class Page:
         self._ahead = ThreadPoolExecutor(1)
 
     def press(self, asked: dict[str, Any]) -> dict[str, Any]:
-        """Do what a key says, and describe the picture that comes next.
+        """Handle a key, and return the next picture.
 
         Args:
-            asked: `key`, and the position `at` and `image_id` of the picture that was shown; `at` is negative where
-                there was none yet.
+            asked: `key`, and the position `at` and `image_id` of the picture shown. `at` is negative at the start.
 
         Returns:
-            `at`, `image_id` and `html` of the picture; or a `problem` in words.
+            `at`, `image_id` and `html` of the next picture, or an error message `problem`.
         """
         session, at = self.session, int(asked["at"])
         try:
@@ -66,7 +65,7 @@ class Page:
             return {"problem": str(error)}
         entry = session.queue[at] if at < len(session.queue) else None
         html = self._render(entry, at)
-        for later in session.queue[at + 1 : at + 3]:  # so that their pictures are ready when they are asked for
+        for later in session.queue[at + 1 : at + 3]:  # prepare the next pictures in advance
             self._ahead.submit(self._render, later, at)
         return {"at": at, "image_id": entry.image_id if entry else "", "html": html}
 
@@ -112,7 +111,7 @@ class Page:
         return decision.new_label or kept or decision.decision.replace("_", " ")
 
     def _draw(self, file: str, side: int) -> str:
-        """The address of a picture, which holds it; or why it can't be shown."""
+        """The picture as a data URL, or the reason why it can't be shown."""
         try:
             picture = decode_image(self.images.read(file))
         except (SmileDataError, OSError) as error:
@@ -124,15 +123,15 @@ class Page:
 
 
 def serve(page: Page, port: int | None = None, ready: Callable[[str], None] = print) -> None:
-    """Serve the page on the loopback until Ctrl-C. Nothing is fetched from elsewhere, and nothing is told to anyone.
+    """Serve the page on the loopback interface until Ctrl-C, without any requests to other servers.
 
     Args:
-        page: what is served.
-        port: None for the first free one from 7860 on.
-        ready: is told the address.
+        page: page to serve.
+        port: port; None for the first free one from 7860.
+        ready: called with the URL when the server is ready.
 
     Raises:
-        SmileError: Gradio is not installed, or the port is taken.
+        SmileError: if Gradio is not installed, or the port is in use.
     """
     try:
         import gradio as gr
@@ -141,7 +140,8 @@ def serve(page: Page, port: int | None = None, ready: Callable[[str], None] = pr
     except ImportError as error:
         raise SmileError(f"the page needs {error.name}: pip install gradio") from None
 
-    def press(asked: dict[str, Any]) -> dict[str, Any]:  # Gradio marks what may be called, which a method won't bear
+    # A function, because Gradio sets an attribute on it, which is not possible for a bound method.
+    def press(asked: dict[str, Any]) -> dict[str, Any]:
         return page.press(asked)
 
     script = _FOLDER.joinpath("page.js").read_text("utf-8")
@@ -149,8 +149,8 @@ def serve(page: Page, port: int | None = None, ready: Callable[[str], None] = pr
         gr.HTML(html_template='<div class="hr"></div>', js_on_load=script, server_functions=[press])
     theme = gr.themes.Default(
         primary_hue="emerald", neutral_hue="slate", font=["system-ui", "sans-serif"], font_mono=["monospace"]
-    )  # with fonts of the reviewer's own device: nothing is fetched
-    # A page elsewhere must not reach this one through a name that it resolves to the loopback.
+    )  # with system fonts, so that nothing is downloaded
+    # Check the host name, so that other websites can't reach the server through DNS rebinding.
     own = Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])
     try:
         blocks.launch(
@@ -169,6 +169,6 @@ def serve(page: Page, port: int | None = None, ready: Callable[[str], None] = pr
             quiet=True,
         )
     except OSError as error:
-        raise SmileError(f"{HOST}:{port}: can't be served there ({first_line(error)}); name another --port") from None
+        raise SmileError(f"can't serve at {HOST}:{port} ({first_line(error)}); choose another --port") from None
     ready(blocks.local_url)
     blocks.block_thread()

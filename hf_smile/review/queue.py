@@ -1,4 +1,4 @@
-"""Which picture comes when: those first whose label is most likely wrong."""
+"""The order of the pictures: labels that are most probably wrong come first."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ import pandas as pd
 from hf_smile.errors import SmileDataError
 from hf_smile.review.opinions import NO_LIKENESS, Likeness, Opinion
 
-_BLIND_SEED = 0  # the same order for every reviewer, so that two of them have looked at the same pictures
+_BLIND_SEED = 0  # the same order for all reviewers, so that they see the same pictures
 
 
 class Entry(NamedTuple):
-    """A picture of the queue."""
+    """A picture in the queue."""
 
     image_id: str
     file: str
     split: str
     label: int
     opinions: dict[str, np.ndarray]
-    """(K,) probabilities, by whose they are."""
+    """(K,) label probabilities, by source."""
     copies: Sequence[str]
-    """Ids of other images that are the same picture."""
+    """Ids of its duplicates."""
     neighbours: Sequence[tuple[str, float]]
-    """Ids of the images most like it, with their similarity."""
+    """Ids of the most similar images, with their similarity."""
     reason: str
-    """Why it comes here, in words; empty where nothing speaks against it."""
+    """Why it needs a review; empty if nothing is suspicious."""
 
 
 def make_queue(
@@ -37,20 +37,20 @@ def make_queue(
     likeness: Likeness = NO_LIKENESS,
     blind: bool = False,
 ) -> list[Entry]:
-    """All pictures, in the order in which a decision about them is worth most.
+    """All pictures, ordered by the value of a decision about them.
 
-    First those whose label is doubted, the surest doubt first: by the probability that an opinion leaves for the label
-    (the least, where there are several), or by how many images of the same picture have another label. A picture in
-    train and test comes next, then all others, again by doubt. Images of one picture are side by side.
+    Suspicious labels come first, ordered by the probability of the label (the lowest of all opinions) or by the share
+    of its duplicates with the same label. Pictures in both train and test come next, then all others, also by
+    suspicion. Duplicates with other labels or in other splits are next to each other.
 
     Args:
-        tables: annotations by split, of `read_tables`.
-        opinions: of labels, on any of the images.
-        likeness: of the same audit.
-        blind: in a random order instead, the same one each time, so that the decisions are a fair sample.
+        tables: annotations by split, from `read_tables`.
+        opinions: label probabilities for any of the images.
+        likeness: duplicates and similar images from the audit.
+        blind: whether to use a fixed random order instead, so that the decisions are a random sample.
 
     Raises:
-        SmileDataError: an opinion or a duplicate is of an image that the data lack, or the data name an image twice.
+        SmileDataError: if an image of the audit is not in the data, or an image id appears twice.
 
     >>> [entry.image_id for entry in make_queue(tables, [probe])[:2]]  # doctest: +SKIP
     ['face17', 'face3']
@@ -59,7 +59,7 @@ def make_queue(
     row_of = {image_id: row for row, image_id in enumerate(table["image_id"])}
     if len(row_of) < len(table):
         again = table.loc[table["image_id"].duplicated(), "image_id"].iloc[0]
-        raise SmileDataError(f"image_id {again!r} is there twice, and a decision would be about both; rename one")
+        raise SmileDataError(f"image_id {again!r} appears twice, so a decision would apply to both; rename one")
     for ids in (likeness.duplicates["image_id"], *(opinion.image_ids for opinion in opinions)):
         if unknown := next((image_id for image_id in ids if image_id not in row_of), None):
             raise SmileDataError(f"image_id {unknown!r} of the audit is not in the data; audit these data again")
@@ -87,7 +87,7 @@ def make_queue(
     reasons = np.where(
         alike < 1,
         "The same picture has another label",
-        np.where(leaks, "The same picture is in train and test", np.where(doubted, "The label is doubted", "")),
+        np.where(leaks, "The same picture is in both train and test", np.where(doubted, "The label is doubted", "")),
     )
     if blind:
         order = np.random.default_rng(_BLIND_SEED).permutation(len(table))

@@ -1,4 +1,4 @@
-"""What was decided, and where the reviewer is. Each decision is on disk before the next picture is asked for."""
+"""The decisions and the position of a reviewer. Each decision is on disk before the next picture is shown."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from hf_smile.labels import LabelSet
 from hf_smile.review.queue import Entry
 
 LABEL_KEYS = "123456789abcdefghijlmnopqrtvwy"
-"""One a label, in their order."""
+"""Keys of the labels, in order."""
 _DECISION_KEYS = {"k": KEEP, "u": UNSURE, "x": LEAVE_OUT}
 
 
@@ -34,14 +34,14 @@ class Session:
     """The decisions of one reviewer about a queue.
 
     Args:
-        queue: of `make_queue`.
-        labels: of the data.
-        path: file of corrections; what it holds is where the session resumes.
-        reviewer: who decides.
-        blind: the reviewer does not know the given label, and can't keep it without naming it.
+        queue: pictures to review, from `make_queue`.
+        labels: label set of the data.
+        path: corrections file. If it exists, the session resumes after its last decision.
+        reviewer: name of the reviewer.
+        blind: whether the given label is hidden. It can then only be kept by choosing it.
 
     Raises:
-        SmileDataError: the file is not one of corrections of these data, or there are more labels than keys.
+        SmileDataError: if the file does not contain corrections of these data, or there are more labels than keys.
 
     >>> session = Session(queue, SMILE_LABELS, "corrections.csv", "ann")  # doctest: +SKIP
     >>> session.press("k", session.start(), queue[session.start()].image_id)  # doctest: +SKIP
@@ -52,34 +52,34 @@ class Session:
         self, queue: Sequence[Entry], labels: LabelSet, path: str | Path, reviewer: str, blind: bool = False
     ) -> None:
         if len(labels) > len(LABEL_KEYS):
-            raise SmileDataError(f"{len(labels)} labels; a page has keys for {len(LABEL_KEYS)}")
+            raise SmileDataError(f"{len(labels)} labels are too many; the page has keys for {len(LABEL_KEYS)}")
         self.queue, self.labels, self.path, self.reviewer, self.blind = queue, labels, Path(path), reviewer, blind
         self.position_of = {entry.image_id: position for position, entry in enumerate(queue)}
         self._decisions: list[Decision] = []
-        self._own: list[Decision] = []  # of the reviewer, without those that were taken back
+        self._own: list[Decision] = []  # the reviewer's decisions that were not taken back
         if self.path.is_file():
             problems = Problems()
             Corrections(path, ((entry.image_id, entry.label) for entry in queue), labels, problems)
-            problems.raise_if_any(path, "Name another --output.")
+            problems.raise_if_any(path, "Or choose another --output.")
             for decision in read_decisions(path, labels):
                 self._count(decision)
         self.standing = standing(self._decisions)
         self._lock = Lock()
 
     def start(self) -> int:
-        """Where the reviewer was left: the first undecided picture after their last decision."""
+        """The start position: the first undecided picture after the reviewer's last decision."""
         return self._undecided(self.position_of[self._own[-1].image_id] if self._own else -1)
 
     def press(self, key: str, at: int, image_id: str) -> int:
-        """Do what a key says about the picture that was shown, and name the position that comes next.
+        """Handle a key for the picture shown, and return the next position.
 
         Args:
             key: `k`, `u`, `x`, one of `LABEL_KEYS`, `z` (undo), `s` (skip), `left` or `right`; others do nothing.
-            at: position of the picture, `len(queue)` for the end.
-            image_id: its id; where it is another one's, as on a page of yesterday, nothing is decided.
+            at: position of the picture; `len(queue)` at the end.
+            image_id: id of the picture. If it does not match `at`, as on an outdated page, nothing is decided.
 
         Raises:
-            SmileDataError: the decision can't be written.
+            SmileDataError: if the decision can't be written.
         """
         with self._lock:
             if key in ("left", "right"):
@@ -101,7 +101,7 @@ class Session:
             return self._undecided(at) if decision or key == "s" else at
 
     def changes(self) -> Counter[str]:
-        """How many labels are changed so far, by the given label."""
+        """Number of changed labels, by given label."""
         return Counter(decision.old_label for decision in self.standing.values() if decision.decision == RELABEL)
 
     def _write(self, decision: Decision) -> None:
@@ -118,6 +118,6 @@ class Session:
             del self._own[last]
 
     def _undecided(self, at: int) -> int:
-        """The next undecided picture after a position, from the front again after the end; there, if none is left."""
+        """Position of the next undecided picture, wrapping around at the end; `len(queue)` if none is left."""
         positions = chain(range(at + 1, len(self.queue)), range(at + 1))
         return next((p for p in positions if self.queue[p].image_id not in self.standing), len(self.queue))

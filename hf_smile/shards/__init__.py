@@ -1,1 +1,1 @@
-"""Data sets that are too large for one file: Parquet shards, written, read and streamed."""
+"""Data sets that are too large for one file: writing, reading and streaming Parquet shards."""

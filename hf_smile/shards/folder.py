@@ -1,9 +1,9 @@
-"""Data that are too many for one file, and maybe for one disk: Parquet shards, and how they are laid out.
+"""The layout of Parquet shards, for data that are too large for one file.
 
     <folder>/train/00000-of-00012.parquet    validation/...    test/...    shards.json    bad_images.csv
 
-`datasets.load_dataset(folder, streaming=True)` and the Hub read this layout. The rows are `image` (encoded bytes),
-`label`, `image_id` and the further columns of the annotations.
+`datasets.load_dataset(folder, streaming=True)` and the Hub can read this layout. The columns are `image` (encoded
+bytes), `label`, `image_id` and any additional columns of the annotations.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ SETTINGS = "shards.json"
 
 
 def shard_files(folder: str | Path, split: str) -> list[Path]:
-    """The shards of a split, in the order of their names; none where there is no such split."""
+    """The shards of a split, sorted by name; empty if there is no such split."""
     return sorted(Path(folder, split).glob("*.parquet"))
 
 
 def is_sharded(folder: str | Path) -> bool:
-    """Whether a folder holds the shards that `hf-smile shard` writes, all of them.
+    """Whether a folder contains a complete set of shards written by `hf-smile shard`.
 
     Raises:
-        SmileDataError: some are missing, because the writing was interrupted; or `shards.json` is damaged.
+        SmileDataError: if some shards are missing because writing was interrupted, or `shards.json` is damaged.
     """
     path = Path(folder, SETTINGS)
     if not path.is_file():
@@ -44,17 +44,17 @@ def is_sharded(folder: str | Path) -> bool:
     for split, promised in read_settings(path)["shards"].items():
         if (there := len(shard_files(folder, split))) < promised:
             raise SmileDataError(
-                f"{folder}: {there} of {promised} shards of {split}; "
-                "start hf-smile shard again with the same settings, and it resumes"
+                f"{folder} has only {there} of {promised} shards of {split}; "
+                "run hf-smile shard again with the same settings to resume"
             )
     return True
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """What `shards.json` says.
+    """Read `shards.json`.
 
     Raises:
-        SmileDataError: it is damaged.
+        SmileDataError: if the file is damaged.
     """
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
@@ -63,14 +63,14 @@ def read_settings(path: Path) -> dict[str, Any]:
             return settings
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         pass
-    raise SmileDataError(f"{path}: damaged; remove the folder, and write the shards again with hf-smile shard")
+    raise SmileDataError(f"{path} is damaged; remove the folder, and write the shards again with hf-smile shard")
 
 
 def rows_of(file: Path) -> int:
-    """The number of rows of a Parquet file, read from its last bytes alone.
+    """The number of rows of a Parquet file, read from its footer.
 
     Raises:
-        SmileDataError: the file is damaged.
+        SmileDataError: if the file is damaged.
     """
     try:
         return pq.read_metadata(file).num_rows
@@ -79,19 +79,19 @@ def rows_of(file: Path) -> int:
 
 
 def labels_in(files: Sequence[Path], labels: LabelSet) -> np.ndarray:
-    """The label ids of all rows of shards, `(N,)`.
+    """The label ids of all rows in the shards, `(N,)`.
 
     Raises:
-        SmileDataError: there are no shards, one is damaged, or they have other labels.
+        SmileDataError: if there are no shards, one is damaged, or they have other labels.
     """
     if not files:
-        raise SmileDataError("there are no shards of train; write them with hf-smile shard")
+        raise SmileDataError("no train shards found; write them with hf-smile shard")
     _check_columns(files, labels)
     return np.concatenate([pq.read_table(file, columns=["label"])["label"].to_numpy() for file in files])
 
 
 def features_of(further: Sequence[str] = (), labels: LabelSet = SMILE_LABELS) -> Features:
-    """The columns of a shard."""
+    """The features of a shard."""
     return Features(
         {"image": Image(), "label": ClassLabel(names=[*labels]), "image_id": Value("string")}
         | {name: Value("string") for name in further}
@@ -101,17 +101,17 @@ def features_of(further: Sequence[str] = (), labels: LabelSet = SMILE_LABELS) ->
 def load_shards(
     folder: str | Path, *, train_images: bool = True, max_train_samples: int | None = None, seed: int = 42
 ) -> DatasetDict:
-    """The splits of a folder of shards, in the cache of `datasets`.
+    """Load the splits of a folder of shards. The data are stored in the cache of `datasets`.
 
     Args:
-        folder: with `train/`, `test/` and maybe `validation/`.
-        train_images: False leaves the train split `image_id` and `label` alone, for training that streams the rest.
-        max_train_samples: keep so many images of train, stratified by class, and read no more shards than hold them
-            (their rows are in random order); None keeps all.
-        seed: of that choice.
+        folder: folder with `train/`, `test/` and optionally `validation/`.
+        train_images: False loads only `image_id` and `label` of the train split, for training that streams the images.
+        max_train_samples: maximum number of training images, stratified by class. Only as many shards are read as
+            needed, because their rows are in random order. None keeps all.
+        seed: seed for drawing these images.
 
     Raises:
-        SmileDataError: a split or a column is missing, the labels have no names, or a file is damaged.
+        SmileDataError: if a split or a column is missing, the labels have no names, or a file is damaged.
 
     >>> load_shards("data/shards", train_images=False)["train"].column_names  # doctest: +SKIP
     ['image_id', 'label']
@@ -120,7 +120,7 @@ def load_shards(
     for split in SPLITS:
         files = shard_files(folder, split)
         if not files and split != "validation":
-            raise SmileDataError(f"{folder}: no shards of {split}")
+            raise SmileDataError(f"{folder} has no {split} shards; write them with hf-smile shard")
         if files:
             _check_columns(files)
             if split == "train" and max_train_samples is not None:
@@ -135,7 +135,7 @@ def load_shards(
 
 
 def with_corrections(splits: DatasetDict, folder: str | Path) -> DatasetDict:
-    """The splits, which tell what corrections did to them before they became shards."""
+    """Attach the effect of corrections, as recorded in `shards.json`, to the splits."""
     path = Path(folder, SETTINGS)
     facts = read_settings(path).get("corrections", {}) if path.is_file() else {}
     return DatasetDict({split: with_facts(rows, facts.get(split, {})) for split, rows in splits.items()})
@@ -143,12 +143,12 @@ def with_corrections(splits: DatasetDict, folder: str | Path) -> DatasetDict:
 
 def _check_columns(files: Sequence[Path], labels: LabelSet | None = None) -> None:
     for file in files:
-        rows_of(file)  # names a damaged one
+        rows_of(file)  # raises if the file is damaged, and names it
     features = Features.from_arrow_schema(pq.read_schema(files[0]))
     if missing := [name for name in ("image", "label", "image_id") if name not in features]:
-        raise SmileDataError(f"{files[0]}: no column {missing[0]!r}; it has {', '.join(features)}")
+        raise SmileDataError(f"{files[0]}: no column {missing[0]!r}; the columns are {', '.join(features)}")
     names = getattr(features["label"], "names", None)
     if not names:
-        raise SmileDataError(f"{files[0]}: the labels have no names (ClassLabel); write it with shard_dataset.py")
+        raise SmileDataError(f"{files[0]}: the labels have no names (ClassLabel); write it with hf-smile shard")
     if labels is not None and names != [*labels]:
-        raise SmileDataError(f"{files[0]}: the labels are {', '.join(names)}, and the model knows {labels}")
+        raise SmileDataError(f"{files[0]}: the labels are {', '.join(names)}, but the model has {labels}")

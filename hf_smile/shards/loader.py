@@ -1,4 +1,4 @@
-"""Training on shards that are read as they are needed: the data set, and its place in a checkpoint."""
+"""Training on streamed shards: the data set, and saving its position in a checkpoint."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from hf_smile.shards.stream import Rows, ShardBatches
 
 
 class StreamedImages:
-    """A data set whose index is the encoded row itself: `ShardBatches` reads it, a worker decodes and augments it.
+    """A data set indexed by encoded rows: `ShardBatches` reads a row, and a data loader worker decodes and augments it.
 
     Args:
-        batches: of this process.
-        transform: a `BatchTransform`.
+        batches: batches of this process.
+        transform: transform of the images.
     """
 
     def __init__(self, batches: ShardBatches, transform: BatchTransform) -> None:
@@ -23,7 +23,7 @@ class StreamedImages:
         self.transform = transform
 
     def __len__(self) -> int:
-        """Images in the shards of all processes."""
+        """Number of images in the shards of all processes."""
         return self.batches.total
 
     def __getitems__(self, rows: Rows) -> list[dict[str, Any]]:
@@ -35,16 +35,16 @@ class StreamedImages:
 
 
 def save_position(images: StreamedImages, folder: str | Path, batches: int, rank: int) -> None:
-    """Write where this process is, when it has trained on so many batches of the epoch."""
+    """Save the position of this process after it has trained on `batches` batches of the epoch."""
     path = Path(folder, f"stream_{rank}.json")
     path.write_text(json.dumps(images.batches.state_dict(batches)), encoding="utf-8")
 
 
 def load_position(images: StreamedImages, folder: str | Path, rank: int) -> None:
-    """Resume from that position. Without the file, the rows of the epoch before it are read again and skipped.
+    """Resume from a saved position. Without the file, earlier rows of the epoch are read again and skipped.
 
     Raises:
-        SmileDataError: the shards are others than those of the checkpoint.
+        SmileDataError: if the shards are not those of the checkpoint.
     """
     path = Path(folder, f"stream_{rank}.json")
     if path.is_file():

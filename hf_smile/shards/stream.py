@@ -1,4 +1,4 @@
-"""Shards -> batches of encoded rows for one of many processes: shuffled, each row once an epoch, from any position."""
+"""Stream shuffled batches of encoded rows from shards to one of several processes, resumable at any position."""
 
 from __future__ import annotations
 
@@ -19,41 +19,40 @@ from hf_smile.shards.folder import rows_of
 Rows = list[dict[str, Any]]
 
 _COLUMNS = ["image", "label", "image_id"]
-_UNEVEN = 1.1  # processes whose shards differ by more than this factor take turns row by row instead
+_UNEVEN = 1.1  # if the processes' row counts would differ by a larger factor, they alternate by rows, not by shards
 
 
 class ShardBatches:
-    """The batches of one process in one epoch, in the place of a batch sampler: what it yields are the rows themselves.
+    """A batch sampler for one process that yields encoded rows instead of indices. Each row is seen once per epoch.
 
-    The shards come in a random order and are dealt to the processes; rows are shuffled in blocks of `buffer_size`. Both
-    depend on seed and epoch alone. As a batch sampler it reads in the process that trains, where its position is known
-    to the row, and leaves decoding to the data loader's workers, however many. The batches of an epoch are equally
-    full (but for one row) in place of a small one at the end, so that processes with unlike numbers of rows make
-    equally many.
+    The shards are shuffled and divided among the processes, and rows are shuffled in blocks of `buffer_size`. Both
+    depend only on seed and epoch. Rows are read in the main process, where the exact position is known, and decoded by
+    any number of data loader workers. The batches of an epoch have equal sizes (within one row), without a small last
+    batch, so that processes with different numbers of rows have the same number of batches.
 
-    Blocks instead of the rolling buffer of `datasets`, which loses its content at an interruption: the number of the
-    block and the seed are all it takes to resume in the middle of it.
+    Rows are shuffled in blocks, unlike with the rolling buffer of `datasets`, which is lost in an interruption. The
+    block number and the seed are enough to resume in the middle of a block.
 
     Args:
-        files: the shards, the same in all processes.
-        batch_size: at most so many rows a batch.
-        rank: of this process, from 0.
+        files: shards, the same in all processes.
+        batch_size: maximum number of rows per batch.
+        rank: rank of this process, from 0.
         world_size: number of processes.
-        seed: of the run.
-        buffer_size: rows that are held and shuffled.
+        seed: seed of the run.
+        buffer_size: rows per shuffled block, which is held in memory.
 
     Attributes:
-        total: rows of all processes.
+        total: number of rows of all processes.
 
     Raises:
-        SmileDataError: a shard is damaged, or there are fewer rows than processes.
+        SmileDataError: if a shard is damaged, or there are too few rows for this number of processes.
 
     >>> batches = ShardBatches(shard_files("data/shards", "train"), batch_size=32)  # doctest: +SKIP
     >>> len(batches), len(next(iter(batches)))  # doctest: +SKIP
     (34, 31)
     """
 
-    sampler = None  # accelerate asks every batch sampler for it
+    sampler = None  # accelerate reads this attribute of batch samplers
 
     def __init__(
         self,
@@ -77,7 +76,9 @@ class ShardBatches:
             largest, smallest = ceil(self.total / world_size), self.total // world_size
         self._steps = ceil(largest / batch_size)
         if smallest < max(1, self._steps):
-            raise SmileDataError(f"{self.total} images in the shards are too few for {world_size} processes")
+            raise SmileDataError(
+                f"{self.total} images in the shards are too few for {world_size} processes; use fewer processes"
+            )
         self._resumed: dict[str, Any] = {}
         self.set_epoch(0)
 
@@ -85,7 +86,7 @@ class ShardBatches:
         return self._steps
 
     def set_epoch(self, epoch: int) -> None:
-        """Shuffle again; epochs count from 0."""
+        """Set the epoch, from 0, and reshuffle."""
         self.epoch = epoch
         order = [self.files[index] for index in np.random.default_rng([self.seed, epoch]).permutation(len(self.files))]
         if self._by_shards:
@@ -96,18 +97,18 @@ class ShardBatches:
             self._own_rows = len(range(self.rank, self.total, self.world_size))
 
     def state_dict(self, batches: int) -> dict[str, Any]:
-        """Where this process is when it has trained on so many batches of the epoch, as JSON can hold it."""
+        """The position of this process after `batches` batches of the epoch, as a JSON object."""
         block = self._start_of(batches) // self.buffer_size
         return {"epoch": self.epoch, "block": block, "shards": self._fingerprint()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Let the epoch of that state begin with its block. For the batches before it, empty ones are yielded.
+        """Start the epoch of the state at its block. Batches before the block are yielded empty.
 
         Raises:
-            SmileDataError: the state is of other shards.
+            SmileDataError: if the state belongs to other shards.
         """
         if state["shards"] != self._fingerprint():
-            raise SmileDataError("the shards are not those that the run began with; start again with --overwrite")
+            raise SmileDataError("the shards are not those the run began with; start again with --overwrite")
         self._resumed = state
 
     def __iter__(self) -> Iterator[Rows]:
@@ -121,18 +122,18 @@ class ShardBatches:
             at = max(at, end)
 
     def _start_of(self, batch: int) -> int:
-        """How many rows of this process come before a batch."""
+        """The number of rows of this process before a batch."""
         return batch * self._own_rows // self._steps
 
     def _shuffled(self, block: int) -> Iterator[dict[str, Any]]:
-        """The rows of this process from the beginning of a block."""
+        """The shuffled rows of this process, from the start of a block."""
         for number, table in enumerate(self._blocks(block * self.buffer_size), block):
             order = np.random.default_rng([self.seed, self.epoch, self.rank, number]).permutation(len(table))
             for index in order:
                 yield table.slice(index, 1).to_pylist()[0]
 
     def _blocks(self, start: int) -> Iterator[pa.Table]:
-        """The rows of this process from one on, `buffer_size` at a time; no more than that and a row group are held."""
+        """Blocks of `buffer_size` rows of this process from row `start`. Holds at most a block and a row group."""
         held: list[pa.Table] = []
         for table in self._row_groups(start):
             held = [pa.concat_tables([*held, table])]
@@ -153,7 +154,7 @@ class ShardBatches:
                         yield file.read_row_group(group, _COLUMNS)[skipped::step]
                     skipped += len(range(skipped, rows, step)) * step - rows
             except (pa.ArrowException, OSError) as error:
-                raise SmileDataError(f"{path}: can't be read to its end ({first_line(error)}); make it again") from None
+                raise SmileDataError(f"{path} can't be read to its end ({first_line(error)}); write it again") from None
 
     def _fingerprint(self) -> str:
         names = ",".join(f"{path.name}:{rows}" for path, rows in self._rows.items())

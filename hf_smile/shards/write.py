@@ -1,4 +1,4 @@
-"""Annotations and images -> Parquet shards, in memory that does not grow with them, each whole or not there at all."""
+"""Write Parquet shards with constant memory use. Each shard is written atomically."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ from hf_smile.utils.files import make_folder, write_text, written_whole
 
 logger = logging.getLogger(__name__)
 
-_PIECE = 1_000  # lines of a CSV file that are in memory at a time
-_ROW_GROUP = 100  # images that are in memory at a time, here and wherever the shards are read
+_PIECE = 1_000  # lines of a CSV file in memory at a time
+_ROW_GROUP = 100  # images in memory at a time, when writing and reading shards
 _MAX_PROBLEMS = 1_000
 _BAD_IMAGES = b"hf_smile.bad_images"
 
@@ -51,17 +51,18 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Sharding:
-    """How data are cut into shards. The same settings and data give the same shards.
+    """Settings for writing shards. The same settings and data give the same shards.
 
     Args:
-        images_per_shard: at most.
-        divisible_by: the number of shards of train is a multiple of this, so that 1, 2, 4 or 8 processes each read
-            their own.
-        validation_size: share of each class of train; 0 for none. Not used where the data bring a validation split.
-        test_size: likewise of the test split; needed where the data bring none.
-        group_by: a column whose values must not be on both sides of a split.
-        seed: of the splits, and of the order of the images, which is random.
-        on_bad_image: `error`, or `skip` to leave such images out and list them.
+        images_per_shard: maximum number of images per shard.
+        divisible_by: the number of train shards is a multiple of this, so that 1, 2, 4 or 8 processes can each read
+            their own shards.
+        validation_size: share of each class of train to hold out; 0 for none. Ignored if the data have a validation
+            split.
+        test_size: share of each class of train to hold out; required if the data have no test split.
+        group_by: column whose values must not appear in two splits.
+        seed: seed of the splits and of the random order of the images.
+        on_bad_image: `error`, or `skip` to leave out bad images and list them.
         corrections: file of decisions about labels.
     """
 
@@ -75,7 +76,7 @@ class Sharding:
     corrections: str | Path | None = None
 
     def shards_of(self, split: str, images: int) -> int:
-        """How many shards a split of so many images gets; they are equally full, but for one image."""
+        """The number of shards for a split. Their sizes are equal within one image."""
         multiple = self.divisible_by if split == "train" else 1
         return min(images, ceil(ceil(images / self.images_per_shard) / multiple) * multiple)
 
@@ -83,22 +84,22 @@ class Sharding:
 def write_shards(
     data_dir: str | Path, output_dir: str | Path, how: Sharding, reading: Reading = PLAIN
 ) -> dict[str, int]:
-    """Check every image and write the splits of a data set as shards. Started again, it resumes where it was.
+    """Check every image and write the splits of a data set as shards. After an interruption, it resumes.
 
-    A shard appears under its name when it is whole. Memory is that of a few hundred images and of `_PIECE` lines; of a
-    zip, Python holds the list of names too, some 0.5 kB an image.
+    A shard only appears under its name when it is complete. A few hundred images and `_PIECE` annotation lines are in
+    memory at a time. For a zip, Python also holds the list of file names, about 0.5 kB per image.
 
     Args:
-        data_dir: in any layout, as for `load_smile_dataset`.
-        output_dir: made if it is not there.
-        how: the settings.
-        reading: names of columns and labels.
+        data_dir: data in any layout, as for `load_smile_dataset`.
+        output_dir: folder to write to, created if needed.
+        how: settings of the shards and splits.
+        reading: column and label names.
 
     Returns:
-        Images by split.
+        Number of images by split.
 
     Raises:
-        SmileDataError: something is wrong with the annotations or an image; or `output_dir` holds other shards.
+        SmileDataError: if the annotations or an image are invalid, or `output_dir` contains other shards.
 
     >>> write_shards("data/sample", "data/shards", Sharding(images_per_shard=500))  # doctest: +SKIP
     {'train': 1080, 'validation': 120, 'test': 300}
@@ -108,7 +109,7 @@ def write_shards(
     problems = Problems()
     layout = read_layout(data_dir, problems, reading, _PIECE)
     make_folder(output)
-    for left in output.glob(".index-*"):  # by a start that was killed
+    for left in output.glob(".index-*"):  # left over from a killed process
         shutil.rmtree(left)
     with (
         tempfile.TemporaryDirectory(dir=output, prefix=".index-") as unfinished,
@@ -121,7 +122,7 @@ def write_shards(
         settings = asdict(how) | {"annotations": index.digest(layout.images), "shards": shards}
         if layout.labels != SMILE_LABELS:
             settings["labels"] = [*layout.labels]
-        del settings["on_bad_image"], settings["corrections"]  # after an error, `skip` resumes where it was
+        del settings["on_bad_image"], settings["corrections"]  # so that `skip` can resume after an error
         if any(index.corrections.values()):
             settings["corrections"] = index.corrections
         _open_output(output, settings)
@@ -140,7 +141,7 @@ def write_shards(
                     elif len(problems) <= _MAX_PROBLEMS:
                         bad = _write_shard(path, part, features, with_images, how, progress)
                         problems.add_images(row.values() for row in bad)
-    problems.raise_if_any(data_dir, "Fix them, or leave them out with --on_bad_image skip; what is written stays.")
+    problems.raise_if_any(data_dir, "Fix them, or leave them out with --on_bad_image skip. Finished shards are kept.")
     written = {split: sum(map(rows_of, shard_files(output, split))) for split in shards}
     report_left_out(_left_out(output), written, output / "bad_images.csv", data_dir)
     return written
@@ -155,7 +156,7 @@ def _is_readable(path: Path) -> bool:
 
 
 def _with_image(read: Callable[[str], bytes], row: Row) -> Row:
-    """The row with its image, or with a `problem`."""
+    """Add the image or a `problem` to the row."""
     try:
         if not row["problem"]:
             data = read(row["file"])
@@ -169,7 +170,7 @@ def _with_image(read: Callable[[str], bytes], row: Row) -> Row:
 def _write_shard(
     path: Path, rows: Iterator[Row], features: Features, with_images: Callable, how: Sharding, progress: tqdm
 ) -> list[dict[str, str]]:
-    """What is wrong with its images; with `on_bad_image="error"`, the shard is written only if nothing is."""
+    """Write a shard. With `on_bad_image="error"`, returns the bad images and writes nothing if there are any."""
     schema = features.arrow_schema
     bad: list[dict[str, str]] = []
     path.parent.mkdir(exist_ok=True)
@@ -188,28 +189,28 @@ def _write_shard(
 
 
 def _open_output(output: Path, settings: dict[str, Any]) -> None:
-    """Write the settings, or find the same ones there."""
+    """Write the settings, or check that the folder has the same ones."""
     path = output / SETTINGS
     if path.exists():
         earlier = read_settings(path)
         if changed := [name for name in settings if earlier.get(name) != settings[name]]:
             raise SmileDataError(
-                f"{output} holds shards of other data or settings ({', '.join(changed)}); name another --output_dir"
+                f"{output} has shards of other data or settings ({', '.join(changed)}); choose another --output_dir"
             )
     elif foreign := [split for split in SPLITS if (output / split).exists()]:
-        raise SmileDataError(f"{output / foreign[0]} is there already and not of shards; name another --output_dir")
+        raise SmileDataError(f"{output / foreign[0]} exists and has no shards; choose another --output_dir")
     write_text(path, json.dumps(settings, indent=2) + "\n")
 
 
 def _left_out(output: Path) -> pd.DataFrame:
-    """Each shard remembers what it left out, so that the list is complete after a restart too."""
+    """The images left out of all shards. Each shard stores its own, so the list is complete after a restart."""
     metadata = [pq.read_metadata(file).metadata or {} for split in SPLITS for file in shard_files(output, split)]
     bad = itertools.chain.from_iterable(json.loads(found.get(_BAD_IMAGES, b"[]")) for found in metadata)
     return pd.DataFrame(bad, columns=BAD_IMAGE)
 
 
 class _Index:
-    """The annotations in a file on disk, in a random order, with further columns as JSON."""
+    """The annotations in a database on disk, in random order, with additional columns as JSON."""
 
     def __init__(self, database: sqlite3.Connection, how: Sharding, layout: Layout) -> None:
         self.how, self.labels = how, layout.labels
@@ -224,7 +225,7 @@ class _Index:
         )
 
     def fill(self, pieces: Iterator[tuple[str, pd.DataFrame]], problems: Problems, where: str | Path) -> None:
-        """Read and check the annotations, and hold out what the data do not bring."""
+        """Read and check the annotations, and hold out missing splits."""
         for split, table in pieces:
             self._add(split, table)
         if missing := missing_split(self.sizes(), self.how.test_size):
@@ -244,7 +245,7 @@ class _Index:
         if corrected:
             self._correct(corrected)
         if len(self._counts()) < 2:
-            raise SmileDataError(f"{where}: train needs images of at least two classes")
+            raise SmileDataError(f"{where}: train has only one class; add images of another")
 
     def _add(self, split: str, table: pd.DataFrame) -> None:
         further = [name for name in table.columns if name not in OWN_COLUMNS]
@@ -268,7 +269,7 @@ class _Index:
         logger.info(corrections_sentence(self.corrections))
 
     def sizes(self) -> dict[str, int]:
-        """Images by split."""
+        """Number of images by split."""
         counts = dict(self._database.execute("SELECT split, count(*) FROM images GROUP BY split"))
         return {split: counts[split] for split in SPLITS if split in counts}
 
@@ -277,7 +278,7 @@ class _Index:
         return dict(self._database.execute(query))
 
     def _people(self, split: str) -> pd.DataFrame:
-        """Label, number of the row (`where`), and group of each image of a split, in the random order."""
+        """Label, row number (`where`) and group of each image of a split, in random order."""
         query = "SELECT label, rowid, people FROM images WHERE split = ? ORDER BY key"
         rows = self._database.execute(query, (split,))
         return pd.DataFrame(rows, columns=["label", "where", self.how.group_by])
@@ -293,7 +294,7 @@ class _Index:
         for label, count in self._counts().items():
             if count < 2:
                 raise SmileDataError(
-                    f"train has 1 image of {self.labels[label]!r}, and at least 2 of each class are needed, one for "
+                    f"train has 1 image of {self.labels[label]!r}, but at least 2 of each class are needed, one for "
                     f"{split}; add images, or set --{split}_size 0"
                 )
             self._database.execute(
@@ -303,16 +304,16 @@ class _Index:
             )
 
     def digest(self, images: Images) -> str:
-        """Of all that the shards are made of. Of the images their names, sizes and times of modification."""
+        """A digest of everything the shards depend on: annotations, and names, sizes and mtimes of the images."""
         digest = hashlib.blake2b(digest_size=16)
         query = "SELECT image_id, split, label, further, file FROM images ORDER BY split, key"
         for row in self._database.execute(query):
-            stamp = (images.stamp(row[-1]) or "").rpartition(" ")[0]  # but not that of the last change, as copies have
+            stamp = (images.stamp(row[-1]) or "").rpartition(" ")[0]  # without ctime, which differs in a copy
             digest.update(repr((*row, stamp)).encode("utf-8", "surrogatepass"))
         return digest.hexdigest()
 
     def rows(self, split: str) -> Iterator[Row]:
-        """`OWN_COLUMNS` and the further columns, in the random order."""
+        """Rows with `OWN_COLUMNS` and the additional columns, in random order."""
         query = "SELECT image_id, file, label, place, problem, further FROM images WHERE split = ? ORDER BY key"
         for *own, further in self._database.execute(query, (split,)):
             yield dict(zip(OWN_COLUMNS, own, strict=True)) | json.loads(further)

@@ -1,1 +1,1 @@
-"""What every room uses: files, cores, console, figures, names on the Hub."""
+"""Helpers that all packages use: files, CPU cores, console, figures, Hub ids."""

@@ -1,4 +1,4 @@
-"""What all commands share: which process speaks, where its messages go, and how a user's mistake ends."""
+"""Console output of the commands: which process prints, where messages go, and how errors are reported."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from hf_smile.errors import SmileError
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 _WORKER_DIED = """\
-Processes that load images are often killed for lack of memory. Start the same command again to resume, perhaps with
-fewer of them (--dataloader_num_workers)."""
+Data loading processes are often killed for lack of memory. Run the same command again to resume, with fewer of these
+processes if it happens again (--dataloader_num_workers)."""
 
 
 def is_main_process() -> bool:
-    """Whether this process is the one that prints and writes, before and after `torch.distributed` has started."""
+    """Whether this process prints and writes files. Also works before `torch.distributed` is initialized."""
     return os.environ.get("RANK", "0") == "0"
 
 
 class _Terminal(logging.Handler):
-    """Messages as plain lines on stderr, above the progress bars that are there."""
+    """Writes messages as plain lines to stderr, above any progress bars."""
 
     def emit(self, record: logging.LogRecord) -> None:
         line = visible(self.format(record))
@@ -36,9 +36,10 @@ class _Terminal(logging.Handler):
 
 
 def show_messages() -> None:
-    """Let the program's messages be seen, of several processes those of the first, and Pillow's warnings not.
+    """Print the messages of hf_smile (info from the main process, errors from all) and silence Pillow's warnings.
 
-    What Pillow finds odd in an EXIF or an animation is overlooked, and a limit on pixels of ours is stricter than its.
+    Pillow warns about unusual EXIF data and animations, which are harmless, and about large images, for which
+    hf_smile has a stricter limit.
     """
     logger = logging.getLogger("hf_smile")
     logger.setLevel(logging.INFO if is_main_process() else logging.ERROR)
@@ -48,13 +49,13 @@ def show_messages() -> None:
 
 
 def run_script(main: Callable[[], None]) -> None:
-    """Run the `main` of a script. A user's mistake ends in one short message and exit code 2, without a traceback.
+    """Run the `main` of a script. A user error prints one short message, without a traceback, and exits with code 2.
 
-    Ctrl-C exits with 130, as shells expect.
+    Ctrl-C exits with code 130, as shells expect.
 
     >>> run_script(lambda: None)
     """
-    # Python puts the script's own folder first on the import path, where evaluate.py would hide the library.
+    # Python puts the script's folder first on the import path, where evaluate.py would hide the library `evaluate`.
     folder = Path(sys.argv[0]).resolve().parent
     sys.path[:] = [path for path in sys.path if Path(path).resolve() != folder]
     show_messages()
@@ -72,7 +73,7 @@ def run_script(main: Callable[[], None]) -> None:
 
 
 def visible(text: str) -> str:
-    """The text without commands to the terminal, which the name of a file or of a network may hold.
+    """Replace control characters, which file and model names may contain, so that they can't affect the terminal.
 
     >>> visible("a\\x1b[31m.jpg")
     'a?[31m.jpg'
@@ -81,11 +82,11 @@ def visible(text: str) -> str:
 
 
 def _told(error: SmileError | RuntimeError | OSError) -> str | None:
-    """What a user is told of an error; None of one that is not theirs."""
+    """The message for the user; None if the error is a bug."""
     message = str(error)
     if isinstance(error, OSError) and error.strerror:  # no such folder, no permission, no space left
         where = f"{error.filename}: " if error.filename is not None else ""
-        return f"{where}{error.strerror}{'; make room there, and start it again' * (error.errno in DISK_FULL)}"
-    if isinstance(error, SmileError):  # into which PyTorch puts the traceback of a data loader's worker
+        return f"{where}{error.strerror}{'; free up space there and run it again' * (error.errno in DISK_FULL)}"
+    if isinstance(error, SmileError):  # PyTorch adds the traceback if it was raised in a data loader worker
         return message.partition(f"{type(error).__name__}: ")[2].strip() if message.startswith("Caught ") else message
-    return f"{message}\n{_WORKER_DIED}" if message.startswith("DataLoader worker") else None  # torch's words
+    return f"{message}\n{_WORKER_DIED}" if message.startswith("DataLoader worker") else None

@@ -1,4 +1,4 @@
-"""How many CPU cores this process may use, and work that is shared by them."""
+"""How many CPU cores this process may use, and a parallel `map`."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ Result = TypeVar("Result")
 
 
 def own_cores() -> int:
-    """Those that the system grants this process (a container or `taskset` may grant fewer than there are).
+    """The number of CPU cores available to this process, which a container or `taskset` may limit.
 
-    Where a launcher started several processes on the machine, this one's share of them.
+    If a launcher started several processes on this machine, the cores are divided among them.
 
     >>> own_cores() >= 1
     True
@@ -25,7 +25,7 @@ def own_cores() -> int:
 
 
 def in_order(work: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[Result]:
-    """`map` by several threads. Never more than `threads` results wait, and no item is taken before it is needed.
+    """`map` with several threads, in order. Reads items lazily and keeps at most `threads` finished results.
 
     >>> list(in_order(abs, iter([-1, 2, -3]), threads=2))
     [1, 2, 3]

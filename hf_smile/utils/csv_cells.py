@@ -1,6 +1,6 @@
-"""Text in the cells of CSV files: what a spreadsheet would take for a formula is written with an apostrophe before it.
+"""Protect CSV cells: text that a spreadsheet would run as a formula is written with an apostrophe in front.
 
-See OWASP, "CSV Injection". Imports nothing, so everyone may import it.
+See OWASP, "CSV Injection".
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ _BEGINNINGS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 
 
 def guarded(cell: Any) -> Any:
-    """The cell as it is written; what is no text stays as it is.
+    """The cell as written to the file. Cells that are not text are returned unchanged.
 
     >>> guarded("=1+1"), guarded("1.jpg"), guarded(-1)
     ("'=1+1", '1.jpg', -1)
@@ -20,7 +20,7 @@ def guarded(cell: Any) -> Any:
 
 
 def unguarded(cell: str) -> str:
-    """The cell as it was before it was written.
+    """The original cell: the inverse of `guarded`.
 
     >>> unguarded("'=1+1"), unguarded(guarded("'=1")), unguarded("'tis")
     ('=1+1', "'=1", "'tis")
@@ -29,5 +29,5 @@ def unguarded(cell: str) -> str:
 
 
 def _is_formula(cell: str) -> bool:
-    """Also behind apostrophes of the text's own: `'=1` must come back as it was."""
+    """Ignores leading apostrophes, so that the text `'=1` survives a round trip."""
     return cell.lstrip("'").startswith(_BEGINNINGS)

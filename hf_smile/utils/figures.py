@@ -1,4 +1,4 @@
-"""What all pictures share: colours that colour-blind readers can tell apart, and how a figure is saved."""
+"""Shared by all figures: colours that colour-blind readers can tell apart, and how a figure is saved."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _PALETTE = ("#009E73", "#0072B2", "#D55E00", "#CC79A7", "#E69F00", "#56B4E9", "#
 
 
 def class_colors(labels: Iterable[str]) -> dict[str, str]:
-    """One colour a label, in their order, from the palette of Okabe and Ito (2008), "Color Universal Design".
+    """One colour per label, in order, from the palette of Okabe and Ito (2008), "Color Universal Design".
 
     >>> class_colors(["smile", "NOT smile"])
     {'smile': '#009E73', 'NOT smile': '#0072B2'}
@@ -27,14 +27,14 @@ def class_colors(labels: Iterable[str]) -> dict[str, str]:
 
 
 def new_figure(width: float = 7.0, height: float = 4.2) -> Figure:
-    """An empty figure, `width` x `height` inches, that needs no display and no pyplot state."""
+    """An empty figure of `width` x `height` inches. Needs no display and no pyplot state."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
 
 
 def save_figure(figure: Figure, path: str | Path) -> None:
-    """Write a figure, without a frame, as a PNG of 150 dots per inch; its folder is made if it is not there."""
+    """Save a figure as a PNG at 150 dpi, without top and right spines. Creates the folder if needed."""
     for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(False)
     Path(path).parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, whenever the program is killed."""
+"""Atomic file writes: a file is complete or absent, even if the program is killed."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from hf_smile.errors import SmileDataError
 
 @contextmanager
 def written_whole(path: str | Path, *, shared: bool = False) -> Iterator[Path]:
-    """A name beside `path` to write to. The file gets its own name when the block ends.
+    """Yield a temporary path beside `path` to write to. It is renamed to `path` when the block ends.
 
-    Nothing is left of it when the block fails, and nothing is renamed when the block removes it.
+    If the block raises, the temporary file is deleted. If the block deletes it, nothing is renamed.
 
     Args:
-        path: the file; its folder must exist.
-        shared: other processes may write the same file at the same time.
+        path: file to write; its folder must exist.
+        shared: whether other processes may write the same file at the same time.
 
     >>> with written_whole("metrics.json") as unfinished:  # doctest: +SKIP
     ...     unfinished.write_text("{}")
@@ -35,16 +35,16 @@ def written_whole(path: str | Path, *, shared: bool = False) -> Iterator[Path]:
 
 
 def write_text(path: str | Path, text: str, *, shared: bool = False) -> None:
-    """Write a text file, UTF-8, whole or not at all; see `written_whole`."""
+    """Write a UTF-8 text file atomically; see `written_whole`."""
     with written_whole(path, shared=shared) as unfinished:
         unfinished.write_text(text, encoding="utf-8")
 
 
 def make_folder(folder: str | Path) -> None:
-    """Make a folder for results, and check that it can be written to, before the work begins.
+    """Create a folder for results and check that it is writable, before the work begins.
 
     Raises:
-        SmileDataError: it can't be made or written to.
+        SmileDataError: if it can't be created or written to.
 
     >>> make_folder("outputs/report")  # doctest: +SKIP
     """
@@ -54,5 +54,5 @@ def make_folder(folder: str | Path) -> None:
             pass
     except OSError as error:
         raise SmileDataError(
-            f"{folder}: the folder can't be made or written to ({error.strerror}); name another one"
+            f"{folder}: the folder can't be created or written to ({error.strerror}); choose another one"
         ) from None

@@ -1,4 +1,4 @@
-"""Folder or id on the Hub? Told apart without asking the Hub, which takes half a minute where it is out of reach."""
+"""Tell folders from Hub ids without a request to the Hub, which takes half a minute if it can't be reached."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _LOCAL = ("data", "outputs")  # where the project's own commands write
 
 
 def is_hub_id(text: str) -> bool:
-    """Whether it is of the form `owner/name`.
+    """Whether the text has the form `owner/name`.
 
     >>> is_hub_id("me/smile"), is_hub_id("../smile")
     (True, False)
@@ -19,9 +19,9 @@ def is_hub_id(text: str) -> bool:
 
 
 def missing_folder(text: str) -> str | None:
-    """What to say of a path that is not there; None where it may be an id on the Hub (`owner/name`).
+    """The error message for a path that does not exist; None if it may be a Hub id (`owner/name`).
 
-    A path that begins in a folder which is there, or in `data/` or `outputs/`, is a mistyped folder.
+    A path that begins with an existing folder, or with `data/` or `outputs/`, is treated as a mistyped folder.
 
     >>> missing_folder("outputs/modle")
     'outputs/modle: no such folder (and not looked for on the Hub, because outputs/ is a local folder)'
@@ -29,7 +29,7 @@ def missing_folder(text: str) -> str | None:
     True
     """
     if not text:
-        return "the name of the model or folder is empty (an unset variable of the shell?)"
+        return "the name of the model or folder is empty (an unset shell variable?)"
     if not is_hub_id(text):
         return f"{text}: no such folder"
     owner = text.partition("/")[0]

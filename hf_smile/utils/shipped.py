@@ -1,4 +1,4 @@
-"""What comes with the package beside its code."""
+"""Folders that are installed with the package."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def shipped(name: str) -> Path:
-    """The folder `recipes` or `space`: of the clone, or where `pip install` put it.
+    """The folder `recipes` or `space`: in the clone, or where `pip install` put it.
 
     >>> shipped("recipes").name
     'recipes'

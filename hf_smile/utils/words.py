@@ -1,10 +1,10 @@
-"""Words for people to read."""
+"""Text for messages."""
 
 from __future__ import annotations
 
 
 def counted(n: int, noun: str) -> str:
-    """A number and what it counts, in the singular where it is one.
+    """A count with its noun, in singular or plural.
 
     >>> counted(1, "image"), counted(2000, "image")
     ('1 image', '2,000 images')

@@ -1,4 +1,4 @@
-"""The audit finds what is planted in drawn data, and nothing where nothing is."""
+"""The audit finds the problems planted in drawn data, and none in clean data."""
 
 import io
 import json
@@ -46,7 +46,7 @@ def jpeg(image: Image.Image, quality: int = 90) -> bytes:
 
 
 def write_data(folder: Path, rows: list[tuple[str, str, int, bytes]]) -> Path:
-    """A data set of (split, image id, label, encoded image)."""
+    """Write a data set of rows (split, image id, label, encoded image)."""
     (folder / "images").mkdir(parents=True)
     for split in ("train", "test"):
         lines = [f"{name},{label}\n" for of_split, name, label, _ in rows if of_split == split]
@@ -58,7 +58,7 @@ def write_data(folder: Path, rows: list[tuple[str, str, int, bytes]]) -> Path:
 
 @pytest.fixture(scope="module")
 def faces() -> list[tuple[str, str, int, bytes]]:
-    """30 faces for train and 12 for test, no two of them the same person."""
+    """30 train faces and 12 test faces of different people."""
     draw = np.random.default_rng(5)
     rows = []
     for number in range(42):
@@ -69,7 +69,7 @@ def faces() -> list[tuple[str, str, int, bytes]]:
 
 @pytest.fixture(scope="module")
 def planted(faces, tmp_path_factory) -> Path:
-    """Faces with all that an audit is to find. The names of the copies say of which image, and what was done."""
+    """Faces with planted problems. The names of the copies give the original's number and the change."""
     data = {name: jpg for _, name, _, jpg in faces}
     images = {name: Image.open(io.BytesIO(jpg)) for name, jpg in data.items()}
     extra = [
@@ -160,8 +160,8 @@ def test_flipped_labels_are_ranked_first():
 
 def test_no_fold_sees_a_group_it_is_asked_about():
     draw = np.random.default_rng(0)
-    features = np.repeat(draw.standard_normal((40, 30)), 3, axis=0)  # each image is there three times
-    labels = np.repeat(draw.permutation(np.arange(40) % 3), 3)  # at random
+    features = np.repeat(draw.standard_normal((40, 30)), 3, axis=0)  # each image occurs three times
+    labels = np.repeat(draw.permutation(np.arange(40) % 3), 3)  # random
     together = out_of_fold_probabilities(features, labels, np.repeat(np.arange(40), 3)).argmax(1)
     divided = out_of_fold_probabilities(features, labels, np.arange(120)).argmax(1)
     assert (divided == labels).mean() > 0.6 > 0.5 > (together == labels).mean()
@@ -199,14 +199,14 @@ def test_blocks_give_what_the_whole_matrix_gives(monkeypatch):
 
 
 def shots(people: int, each: int, responses: float = 1) -> np.ndarray:
-    """Features (people * each, 64) of several shots of each person, the persons' own one after the other."""
+    """Features (people * each, 64) of several shots of each person, person by person."""
     draw = np.random.default_rng(0)
     person = np.repeat(draw.standard_normal((people, 64)), each, axis=0)
     return (responses * (person + 0.6 * draw.standard_normal(person.shape))).astype(np.float32)
 
 
 def chosen(features: np.ndarray) -> tuple[float, np.ndarray]:
-    """The threshold, and each row's cluster there."""
+    """The chosen threshold, and the cluster of each row."""
     forest = similarity_forest(unit_rows(features))
     threshold = choose_threshold(clusters_by_threshold(forest, len(features)))
     return threshold, clusters(forest.at_least(threshold), len(features))
@@ -219,7 +219,7 @@ def test_the_threshold_finds_people_however_many_images_each_has(people, each):
 
 
 def test_the_threshold_sits_where_clusters_stop_chaining():
-    line = np.linspace(0, np.pi / 2, 60)  # each like the next, the first unlike the last
+    line = np.linspace(0, np.pi / 2, 60)  # each is similar to the next, but the first is not similar to the last
     chain = 8 * np.stack([np.cos(line), np.sin(line)], axis=1)
     features = np.concatenate([shots(20, 6), np.pad(chain, [(0, 0), (0, 62)])]).astype(np.float32)
     _, cluster = chosen(features)
@@ -241,7 +241,7 @@ def test_pictures_in_which_the_backbone_sees_nothing_are_not_one_group():
 def test_links_by_features_join_the_groups(audit, planted):
     scan = scan_images(*read_tables(DataArguments(planted)))
     readable = scan._replace(table=scan.table[:46], thumbnails=scan.thumbnails[:46])
-    similar = similarity_forest(np.eye(46, dtype=np.float32)[[*range(45), 2]])  # the last is like train2
+    similar = similarity_forest(np.eye(46, dtype=np.float32)[[*range(45), 2]])  # the last one is a copy of train2
     groups = list_groups(readable.table, duplicate_links(readable, similar))
     last = readable.table["image_id"].iloc[45]
     assert groups.loc[groups["image_id"].isin(["train2", last]), "kind"].tolist()[0] == "similar"
@@ -257,7 +257,7 @@ def test_accuracy_is_told_by_similarity():
 
 @pytest.fixture
 def script(monkeypatch, capsys):
-    """`hf-smile audit` as a user runs it, without the start of another Python."""
+    """Run `hf-smile audit` as a user does, but in this process."""
 
     def run(*words: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["hf-smile", "audit", *map(str, words)])
@@ -286,7 +286,7 @@ def test_the_whole_audit_leaves_the_originals_untouched(script, planted, tmp_pat
         "--predictions",
         predictions,
         "--write_clean",
-        "--duplicate_similarity",  # weights are random, and all faces alike to them
+        "--duplicate_similarity",  # all faces look similar to random weights
         0.99999,
     )
     assert code == 0, stderr
@@ -302,9 +302,9 @@ def test_the_whole_audit_leaves_the_originals_untouched(script, planted, tmp_pat
     assert (out / "contact_sheets" / ".gitignore").read_text() == "*\n"
     for picture in ("pictures.png", "similarity.png", "contact_sheets/duplicates-1.png"):
         assert Image.open(out / picture).width > 500
-    assert (out / "audit.md").read_text().index("To act on") < 200
+    assert (out / "audit.md").read_text().index("What to do") < 200
 
-    for name in ("clean", "group_disjoint"):  # each is a data set of its own
+    for name in ("clean", "group_disjoint"):  # each is a complete data set
         tables, images = read_tables(DataArguments(out / name))
         assert all(images.read(file) for table in tables.values() for file in table["file"])
         assert not any("broken" in set(table["image_id"]) for table in tables.values())
@@ -321,7 +321,7 @@ def test_rows_of_a_saved_data_set_are_audited_and_not_named_by_csv_files(script,
     splits.save_to_disk(tmp_path / "saved")
     words = ["--data_dir", tmp_path / "saved", "--output_dir", tmp_path / "out"]
     code, stdout, stderr = script(*words)
-    assert code == 0 and "in train and test at once" in stdout, stderr
+    assert code == 0 and "in both train and test" in stdout, stderr
     assert not (tmp_path / "out" / "group_disjoint").exists()
     assert "was not written: the images are rows of a saved data set" in (tmp_path / "out" / "audit.md").read_text()
     code, stdout, stderr = script(*words, "--write_clean")
@@ -342,7 +342,7 @@ def test_a_backbone_that_was_trained_on_the_images_says_nothing_of_their_labels(
     splits = load_smile_dataset(planted, 0.2, on_bad_image="skip", bad_image_list=tmp_path / "bad.csv")
     write_splits(backbone, splits)
     code, _, stderr = script("--data_dir", planted, "--output_dir", tmp_path / "out", "--backbone", backbone)
-    assert code == 2 and "was trained on 2" in stderr and "the backbone which that run began with" in stderr
+    assert code == 2 and "was trained on 2" in stderr and "the backbone that its run started from" in stderr
 
 
 def test_a_mistake_gets_one_message_and_exit_code_2(script, planted, tmp_path):
@@ -354,11 +354,11 @@ def test_a_mistake_gets_one_message_and_exit_code_2(script, planted, tmp_path):
     out = ["--output_dir", tmp_path / "out"]
     for words, message in (
         (["--data_dir", tmp_path / "nowhere", *out], "no such folder"),
-        (["--data_dir", planted, "--output_dir", planted], "would write over the data"),
+        (["--data_dir", planted, "--output_dir", planted], "would overwrite the data"),
         (["--data_dir", planted, *out, "--backbone", tmp_path / "nowhere"], "no such folder"),
-        (["--data_dir", planted, *out, "--predictions", tmp_path / "no.csv"], "cannot be read"),
+        (["--data_dir", planted, *out, "--predictions", tmp_path / "no.csv"], "can't be read"),
         (["--data_dir", planted, *out, "--predictions", wrong], "not in the test split"),
-        (["--data_dir", planted, *out, "--contact_sheets", full], "name another --contact_sheets"),
+        (["--data_dir", planted, *out, "--contact_sheets", full], "choose another --contact_sheets"),
         (["--data_dir", planted, *out, "--cluster_similarity", "2"], "2 is no similarity"),
         (["--data_dir", planted, *out, "--cluster_similarity", "0.9"], "--cluster_similarity needs --backbone"),
         (["--data_dir", planted, *out, "--batch_size", "9"], "--batch_size needs --backbone"),
@@ -387,7 +387,7 @@ def test_the_real_data(real_data):
     audit = run_audit(scan)
     found = audit.summary["duplicates"]
     assert found["same_bytes"]["groups"] == 1
-    # Plain scripts give the same numbers: imagehash.dhash alone, a bilinear thumbnail alone, and either of them.
+    # Verified by independent scripts: imagehash.dhash only, the bilinear hash only, and either of the two.
     expected = {"dhash": (6, 14, 1, 2), "dhash_bilinear": (18, 38, 6, 2)}
     for name, numbers in expected.items():
         alone = count_groups(list_groups(scan.table, {"equal hash": link_equal(scan.table[name].to_numpy())}))

@@ -147,7 +147,7 @@ def test_30_pictures_by_the_keyboard_with_a_killed_server_and_an_undo(data, revi
         if number == 14:
             server.kill()
             page.keyboard.press(key)
-            page.get_by_text("What you decided is on disk").wait_for()
+            page.get_by_text("Your decisions are saved").wait_for()
             server.start()
             page.goto("about:blank")
             page.goto(server.url)
@@ -170,7 +170,7 @@ def test_30_pictures_by_the_keyboard_with_a_killed_server_and_an_undo(data, revi
             press(page, "k")
             expected.append(row_of(entry, "k"))
     assert rows(path) == expected and len({row[0] for row in expected}) == 30
-    page.get_by_role("heading", name="Every picture is decided").wait_for()
+    page.get_by_role("heading", name="All pictures are decided").wait_for()
     changed = sum(row[3] == "relabel" for row in expected) - (row_of(queue[20], KEYS[20])[3] == "relabel")
     assert f"{changed} labels changed" in page.inner_text(".hr header")
 

@@ -1,4 +1,4 @@
-"""Every way an annotation file can be, good or bad."""
+"""Valid and invalid annotation files."""
 
 import pytest
 
@@ -10,7 +10,7 @@ from hf_smile.labels import SMILE_LABELS
 
 @pytest.fixture
 def read(tmp_path):
-    """Write `content` to train.csv; give back the rows and the problems."""
+    """Write `content` to train.csv and return the rows and the problems."""
 
     def read(content: str | bytes, name: str = "train.csv", **reading):
         path = tmp_path / name
@@ -67,8 +67,8 @@ def test_further_columns_of_a_file_with_header_are_kept(read):
         (".jpg,NOT smile\n", "train.csv:1: '.jpg' can't be the name of a file"),
         ("a,0\nb\n", "train.csv:2: 1 column where 2 are expected (image_id,label)"),
         ("a,0\nb;1\n", "train.csv:2: 1 column where 2 are expected"),
-        ("negative smile,a\nNOT smile,b\nNOT smile,c\n", "train.csv: the labels stand where the ids should"),
-        ("image_id,label\n0,a\n2,b\n", "train.csv: the labels stand where the ids should"),
+        ("negative smile,a\nNOT smile,b\nNOT smile,c\n", "train.csv: the labels are in the column of the ids"),
+        ("image_id,label\n0,a\n2,b\n", "train.csv: the labels are in the column of the ids"),
         ("a,0,x\n", "train.csv:1: 3 columns where 2 are expected"),
         (
             "image_id,emotion\na,0\n",
@@ -152,7 +152,7 @@ def test_columns_can_be_named(read):
     assert problems == []
     assert table.iloc[0].to_dict() == {"image_id": "1", "file": "a.jpg", "label": 0, "where": "train.csv:2"}
     _, problems = read("nr,picture\n1,a.jpg\n", **names)
-    assert problems == ["train.csv: no column 'emotion' (--label_column); there is nr, picture"]
+    assert problems == ["train.csv: no column 'emotion' (--label_column); the columns are nr, picture"]
 
 
 def test_unknown_labels_are_mapped_or_the_line_to_add_is_printed(read):

@@ -1,4 +1,4 @@
-"""What training does to the images."""
+"""Augmentation of the training images."""
 
 import dataclasses
 from random import Random
@@ -29,7 +29,7 @@ def face() -> Image.Image:
 
 
 class Drawn(Random):
-    """Draws the same share of every range."""
+    """Draws the same relative position in every range."""
 
     def __init__(self, share: float) -> None:
         super().__init__(0)
@@ -44,7 +44,7 @@ def augmented(image: Image.Image, draw: Random | None = None, **settings: float)
 
 
 def as_pixels(values: torch.Tensor) -> np.ndarray:
-    """Back to 0 to 255, (H, W, 3)."""
+    """Undo the normalisation: values 0 to 255, (H, W, 3)."""
     mean, std = torch.tensor(CONFIG["mean"]), torch.tensor(CONFIG["std"])
     return ((values.permute(1, 2, 0) * std + mean) * 255).numpy()
 
@@ -54,7 +54,7 @@ def test_without_augmentation_training_sees_what_evaluation_sees(size):
     face = draw_face(1, np.random.default_rng(1), size=300).resize(size, Image.Resampling.BICUBIC)
     difference = augmented(face) - evaluation_transform(CONFIG)(face)
     assert difference.shape == (3, 64, 64)
-    assert difference.abs().mean() < 0.05  # of values that spread over 2 to 4; the resampling differs a little
+    assert difference.abs().mean() < 0.05  # of a range of 2 to 4; the resampling differs slightly
     if size == (64, 64):
         assert torch.equal(augmented(face), evaluation_transform(CONFIG)(face))
 
@@ -90,7 +90,7 @@ def test_a_rotation_is_that_of_torchvision_with_corners_of_the_mean_colour(face,
     expected = np.asarray(F.rotate(face, angle, v2.InterpolationMode.BILINEAR, fill=color), dtype=float)
     ours = as_pixels(augmented(face, Drawn(0.5 + angle / 360), rotation=180))
     difference = np.abs(ours - expected)
-    assert difference[10:-10, 10:-10].mean() < 1 and difference.mean() < 3  # the edges are blended another way
+    assert difference[10:-10, 10:-10].mean() < 1 and difference.mean() < 3  # the edges are blended differently
     if angle == 45:
         assert np.abs(ours[0, 0] - color).max() < 1
 
@@ -106,7 +106,7 @@ def test_a_shear_is_that_of_torchvision(face):
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
 def test_a_crop_shows_that_part_of_the_picture(share):
-    # Every pixel says where it is.
+    # Every pixel encodes its position.
     across, down = np.meshgrid(np.arange(100), np.arange(100))
     where = Image.fromarray(np.stack([across, down, down * 0], axis=2).astype(np.uint8))
     pixels = as_pixels(augmented(where, Drawn(share), crop_scale=0.49))
@@ -114,7 +114,7 @@ def test_a_crop_shows_that_part_of_the_picture(share):
     ratio = 0.9 * (1.1 / 0.9) ** share
     wide, tall = min(100, side * ratio**0.5), min(100, side / ratio**0.5)
     if share == 1:
-        wide = tall = 100  # no draw fits, so that nothing is cropped
+        wide = tall = 100  # no draw fits, so nothing is cropped
     left, top = share * (100 - wide), share * (100 - tall)
     assert pixels[32, 2, 0] == pytest.approx(left + 2.5 / 64 * wide - 0.5, abs=1)
     assert pixels[32, 61, 0] == pytest.approx(left + 61.5 / 64 * wide - 0.5, abs=1)

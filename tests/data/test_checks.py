@@ -1,4 +1,4 @@
-"""Every image is decoded once, and again only where its file is another."""
+"""Every image is decoded once, and again only if its file changes."""
 
 import os
 import sqlite3
@@ -19,7 +19,7 @@ from hf_smile.data.sources import ImageSource
 
 @pytest.fixture
 def decoded(monkeypatch, tmp_path) -> list[int]:
-    """How many bytes each decoded image had, in a cache of its own."""
+    """The size in bytes of each image that is decoded, with an empty cache."""
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     sizes: list[int] = []
     decode = checks.decode_image
@@ -44,7 +44,7 @@ def test_a_second_start_decodes_no_good_image_and_says_so(folder, decoded, caplo
     decoded.clear()
     caplog.set_level("INFO", "hf_smile")
     assert check_images(ImageSource(folder), files) == first
-    assert decoded == [len(b"no image")]  # which may have been put right without a change of the file
+    assert decoded == [len(b"no image")]  # it may have been fixed without changing the file
     assert caplog.messages == ["6 of 7 images were already checked"]
 
 
@@ -54,7 +54,7 @@ def test_what_changed_is_decoded_again(folder, decoded):
     Image.new("RGB", (8, 8), "red").save(folder / "bad.png")
     status = (folder / "1.png").stat()
     (folder / "1.png").write_bytes((folder / "1.png").read_bytes())
-    os.utime(folder / "1.png", ns=(status.st_atime_ns, status.st_mtime_ns))  # as tools that copy do
+    os.utime(folder / "1.png", ns=(status.st_atime_ns, status.st_mtime_ns))  # as copying tools do
     checked = check_images(ImageSource(folder), ["0.png", "1.png", "2.png", "bad.png"])
     assert len(decoded) == 3 and all(digest and not problem for digest, problem in checked)
 

@@ -1,4 +1,4 @@
-"""What people decided about labels: kept row by row, checked against the data, applied without touching them."""
+"""Label corrections: stored row by row, checked against the data, and applied without changing the data."""
 
 import csv
 import hashlib
@@ -39,7 +39,7 @@ def labels_of(splits):
 
 @pytest.fixture
 def decide(tmp_path):
-    """Append a decision about an image to the file; the name of the file."""
+    """Append a decision about an image to the file, and return its path."""
 
     def decide(image_id="", old="NOT smile", decision="keep", reviewer="ann"):
         path = tmp_path / "corrections.csv"
@@ -114,7 +114,7 @@ def test_the_last_decision_stands_that_its_reviewer_did_not_take_back(decide):
         ("1,NOT smile,not smile,relabel,ann,TIME", "new_label must be another label"),
         ("1,NOT smile,positive smile,keep,ann,TIME", "new_label must be another label"),
         ("1,NOT smile,,maybe,ann,TIME", "corrections.csv:2: unknown decision 'maybe'"),
-        ("1,NOT smile,,keep,ann,yesterday", "corrections.csv:2: time 'yesterday' is not of the form"),
+        ("1,NOT smile,,keep,ann,yesterday", "corrections.csv:2: time 'yesterday' does not have the format"),
         (",NOT smile,,keep,ann,TIME", "corrections.csv:2: empty image_id"),
         ("1,NOT smile,,undo,ann,TIME", "corrections.csv:2: nothing to undo about '1' by 'ann'"),
         ("1,NOT smile,,keep", "corrections.csv:2: 4 columns where 6 are expected"),
@@ -131,13 +131,13 @@ def test_other_files_are_refused_by_name(decide):
     with pytest.raises(SmileDataError, match=r"corrections\.csv: .*No such file"):
         read_decisions(decide(), SMILE_LABELS)
     decide().write_text("image_id,label\n1,0\n")
-    with pytest.raises(SmileDataError, match="no column 'old_label'; the header of corrections is image_id,old_label"):
+    with pytest.raises(SmileDataError, match=r"no column 'old_label'; the header .* is image_id,old_label"):
         read_decisions(decide(), SMILE_LABELS)
 
 
 @pytest.fixture
 def corrected(sample_dir, decide):
-    """Three labels of train and one of test changed, an image of train left out, and two decisions of no effect."""
+    """Changes three labels of train and one of test, leaves out a training image, and has two other decisions."""
     train, test = (list(annotated(sample_dir, split).items()) for split in ("train", "test"))
     for image_id, label in [*train[:3], test[0]]:
         decide(image_id, label, "relabel")
@@ -214,9 +214,8 @@ def test_what_does_not_fit_the_data_is_refused_by_line(sample_dir, decide, tmp_p
     decide("nobody")
     with pytest.raises(SmileDataError) as refused:
         load_smile_dataset(sample_dir, corrections=decide())
-    assert f"corrections.csv:2: the label of '{image_id}' is '{label}' now, and was '{NEXT[label]}'" in str(
-        refused.value
-    )
+    was = f"the label of '{image_id}' is now '{label}', but it was '{NEXT[label]}' when it was reviewed"
+    assert f"corrections.csv:2: {was}" in str(refused.value)
     assert "corrections.csv:3: the data have no image 'nobody'" in str(refused.value)
     with pytest.raises(SmileDataError, match=r"corrections\.csv:3"):
         write_shards(sample_dir, tmp_path / "shards", Sharding(corrections=decide()))

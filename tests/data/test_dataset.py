@@ -1,4 +1,4 @@
-"""Every place the data may be in, and every way they may be wrong."""
+"""Loading data from every source, and the errors for invalid data."""
 
 import csv
 import io
@@ -25,7 +25,7 @@ def jpeg(color: str = "red") -> bytes:
 
 @pytest.fixture
 def write_data(tmp_path):
-    """A small data set with `changes`: files by name, or None to leave one out."""
+    """Write a small data set, with other CSV contents or images if given; None omits an image."""
 
     def write(train: str | None = None, test: str | None = None, images: dict[str, bytes] | None = None) -> Path:
         rows = [(f"{label}{i}", name) for label, name in enumerate(LABEL_NAMES) for i in range(4)]
@@ -87,7 +87,7 @@ def test_folder_zip_and_image_folder_give_the_same_data(sample_dir, tmp_path):
     for folder in (unzipped, tmp_path / "sorted"):
         found = load_smile_dataset(folder)
         labels = dict(zip(expected["test"]["image_id"], expected["test"]["label"], strict=True))
-        found_ids = [Path(image_id).stem for image_id in found["test"]["image_id"]]  # in folders, an id is a path
+        found_ids = [Path(image_id).stem for image_id in found["test"]["image_id"]]  # in class folders, an id is a path
         assert dict(zip(found_ids, found["test"]["label"], strict=True)) == labels
         assert len(found["train"]) == len(expected["train"])
 
@@ -124,10 +124,10 @@ def test_a_zip_without_images_is_told_once(write_data):
         pass
     with pytest.raises(SmileDataError) as caught:
         load_smile_dataset(folder)
-    assert f"{folder / 'happy_images.zip'}: no image in there (.jpg, .jpeg, .png, " in str(caught.value)
+    assert f"{folder / 'happy_images.zip'} contains no images (.jpg, .jpeg, .png, " in str(caught.value)
     with zipfile.ZipFile(folder / "happy_images.zip", "w") as archive:
         archive.writestr("again/faces.zip", b"")
-    with pytest.raises(SmileDataError, match=r"no image in there, but another zip \(again/faces\.zip\)"):
+    with pytest.raises(SmileDataError, match=r"contains no images, but another zip \(again/faces\.zip\)"):
         load_smile_dataset(folder)
 
 
@@ -144,7 +144,7 @@ def test_a_prepared_folder_gives_back_the_same_splits(sample_dir, tmp_path, capl
         save_prepared(splits, tmp_path / "prepared")
     caplog.clear()
     assert ids(load_smile_dataset(tmp_path / "prepared", validation_size=0.3)) == ids(splits)
-    assert "a validation split of its own (10 images); validation_size and seed" in caplog.text
+    assert "its own validation split (10 images); validation_size and seed" in caplog.text
     assert sorted(path.name for path in tmp_path.iterdir()) == ["prepared"]
 
 
@@ -152,9 +152,9 @@ def test_preparing_does_not_touch_folders_of_the_user(sample_dir, tmp_path):
     splits = load_smile_dataset(sample_dir)
     export_imagefolder(splits, tmp_path)
     before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(SmileDataError, match="name another --output_dir"):
+    with pytest.raises(SmileDataError, match="choose another --output_dir"):
         save_prepared(splits, tmp_path)
-    with pytest.raises(SmileDataError, match="is there already"):
+    with pytest.raises(SmileDataError, match="already exists"):
         export_imagefolder(splits, tmp_path)
     assert sorted(tmp_path.rglob("*")) == before
 
@@ -180,8 +180,8 @@ def test_labels_of_a_ready_made_data_set_are_brought_to_ours(tmp_path):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ({"test": "t0,NOT smile\n00,0\n"}, r"test\.csv:2: id '00' is in train\.csv:1 too; no image .* train and test"),
-        ({"test": "t0,NOT smile\n00.jpg,0\n"}, r"test\.csv:2: the image of '00\.jpg' is in train\.csv:1 too"),
+        ({"test": "t0,NOT smile\n00,0\n"}, r"test\.csv:2: id '00' is also in train\.csv:1; no image .* train and test"),
+        ({"test": "t0,NOT smile\n00.jpg,0\n"}, r"test\.csv:2: the image of '00\.jpg' is also in train\.csv:1"),
         ({"train": "00,0\n10,1\n00,0\n"}, r"train\.csv:3: id '00' appears twice, first in train\.csv:1$"),
         (
             {"train": "00,0\n10,1\nhappy_images/00.jpg,1\n"},
@@ -199,11 +199,11 @@ def test_labels_of_a_ready_made_data_set_are_brought_to_ours(tmp_path):
         ({"train": "00,0\n01,0\n02,0\n"}, "train has only one class"),
         (
             {"train": "00,0\n10,1\n11,1\n20,2\n21,2\n"},
-            "train has 1 image of 'negative smile', and at least 2 of each",
+            "train has 1 image of 'negative smile', but at least 2 of each",
         ),
         (
             {"train": "a,0\nb,1\n", "test": "c,0\n"},
-            r"none of the 3 images .*begin with 'a', and there is 'happy_images/00\.jpg'",
+            r"none of the 3 annotated images .* have 'a' and the images are named like 'happy_images/00\.jpg'",
         ),
     ],
 )
@@ -224,7 +224,7 @@ def test_bad_images_can_be_left_out_and_are_listed(write_data, tmp_path, caplog)
     assert [(row["where"], row["image_id"]) for row in rows] == [
         ("train.csv:1", "00"),
         ("train.csv:2", "01"),
-        ("test.csv:3", "'=nowhere"),  # no formula
+        ("test.csv:3", "'=nowhere"),  # not a formula
     ]
 
 
@@ -237,12 +237,12 @@ def test_a_changed_image_is_not_served_from_the_cache(write_data):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda folder: None, "no data set found|nothing that says"),
-        (lambda folder: (folder / "train.csv").write_text("a,0\n"), "pictures were looked for in happy_images, images"),
-        (lambda folder: (folder / "train" / "0").mkdir(parents=True), "no data set found|nothing that says"),
+        (lambda folder: None, "no data set found|images but no labels"),
+        (lambda folder: (folder / "train.csv").write_text("a,0\n"), "images are searched for in happy_images, images"),
+        (lambda folder: (folder / "train" / "0").mkdir(parents=True), "no data set found|images but no labels"),
         (
             lambda folder: [(folder / s / "happy").mkdir(parents=True) for s in ("train", "test")],
-            "no data set found|nothing that says",
+            "no data set found|images but no labels",
         ),
     ],
 )
@@ -256,7 +256,7 @@ def test_two_zips_are_not_guessed_between(write_data):
     folder = write_data()
     (folder / "happy_images.zip").rename(folder / "one.zip")
     shutil.copy(folder / "one.zip", folder / "two.zip")
-    with pytest.raises(SmileDataError, match=r"the images are in .*one\.zip and in .*two\.zip; leave one"):
+    with pytest.raises(SmileDataError, match=r"the images are in .*one\.zip and in .*two\.zip; remove all but one"):
         load_smile_dataset(folder)
 
 
@@ -278,7 +278,7 @@ def test_a_mistyped_folder_is_not_asked_of_the_hub(data_dir, tmp_path, monkeypat
 
 
 def test_a_hub_id_that_cannot_be_reached_is_said(monkeypatch):
-    with pytest.raises(SmileDataError, match="not loaded from the Hub either"):
+    with pytest.raises(SmileDataError, match="could not be loaded from the Hub"):
         load_smile_dataset("nobody-here/no-such-data")
 
 
@@ -310,7 +310,7 @@ def test_the_real_data_set_loads_whole(real_data):
 
 @pytest.fixture
 def make_prepared(tmp_path):
-    """A ready-made data set of 30 images in train and in test, with `columns` changed."""
+    """A saved data set with 30 images each in train and test, with `columns` replaced."""
 
     def make(names: list[str] | None = None, **columns: list) -> Path:
         splits = {}
@@ -334,7 +334,7 @@ def test_images_without_a_label_are_no_class_of_their_own(make_prepared, names):
 
 @pytest.mark.parametrize(
     ("image_id", "message"),
-    [("a\0b", "can't be the name of a file"), ("0", r"test, row 0: id '0' is in train, row 0 too")],
+    [("a\0b", "can't be the name of a file"), ("0", r"test, row 0: id '0' is also in train, row 0")],
 )
 def test_ids_of_ready_made_data_are_checked(make_prepared, image_id, message):
     ids = [f"{row}" for row in range(29)]
@@ -364,7 +364,7 @@ def test_a_data_set_on_the_hub_in_image_folders_can_be_trained_on(sample_dir, tm
 
 def test_the_folder_of_the_collected_data_is_not_prepared_into(write_data):
     folder = write_data()
-    with pytest.raises(SmileDataError, match="holds the data as collected"):
+    with pytest.raises(SmileDataError, match="contains the original data"):
         save_prepared(load_smile_dataset(folder, 0.25), folder)
 
 

@@ -1,4 +1,4 @@
-"""Whatever comes in, the answer is right, or one plain message that says what is wrong and how to fix it."""
+"""Any input gives the right result, or one clear message that says what is wrong and how to fix it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def by_name(case):
 
 
 def check_words(message: str, says: str) -> None:
-    """A message is a line that people can read."""
+    """A message is a single readable line."""
     assert re.search(says, message), message
     assert len(message.splitlines()) == 1 and len(message) < 1000 and not CODE.search(message), message
 
@@ -125,7 +125,7 @@ def test_annotations_are_read_right_or_refused_in_words(case, tmp_path):
 
 
 def test_good_images_among_hostile_ones_are_prepared_and_the_others_listed(tmp_path):
-    """From the zip to sorted folders, as `hf-smile prepare` goes."""
+    """From files to class folders, as in `hf-smile prepare`."""
     cases = [case for case in image_cases() if case.name.startswith(("flipped", "foreign", "polyglots"))]
     members = {f"{number:04}.jpg": case.make() for number, case in enumerate(cases)}
     members |= {f"good{number}.jpg": PNG() for number in range(12)}
@@ -151,13 +151,13 @@ def test_good_images_among_hostile_ones_are_prepared_and_the_others_listed(tmp_p
 def test_no_image_of_a_zip_is_lost_without_a_word_in_prediction(tmp_path):
     twice([PNG(), b"another"], tmp_path / "more.zip")
     for image in find_images([str(tmp_path / "more.zip")])[1]:
-        with pytest.raises(SmileDataError, match=r"the zip holds two files of this name, a\.jpg"):
+        with pytest.raises(SmileDataError, match=r"the zip contains two files named a\.jpg"):
             load_image(image)
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
 def test_nothing_is_waited_for(tmp_path):
-    """A pipe that nobody writes to, and a device that never ends."""
+    """A pipe without a writer, and an endless device."""
     os.mkfifo(tmp_path / "pipe.jpg")
     (tmp_path / "zeros.jpg").symlink_to("/dev/zero")
     for name in ("pipe", "zeros"):

@@ -1,4 +1,4 @@
-"""Bytes from anywhere -> upright RGB images, or one plain message."""
+"""Image files are decoded to upright RGB images, or refused with one clear message."""
 
 import io
 import os
@@ -86,7 +86,7 @@ def test_heic_is_decoded_within_the_same_limits(heic, monkeypatch):
 
 def test_without_its_package_heic_names_it(monkeypatch):
     monkeypatch.setattr(images, "_can_read_heif", lambda: False)
-    with pytest.raises(SmileDataError, match=r"HEIC picture, which needs pillow-heif: pip install 'hf_smile\[heif\]'"):
+    with pytest.raises(SmileDataError, match=r"HEIC image, which needs pillow-heif: pip install 'hf_smile\[heif\]'"):
         decode_image(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100))
 
 
@@ -121,7 +121,7 @@ def test_a_truncated_image_will_not_decode(image_format):
 
 
 def test_a_path_in_a_data_set_is_read_as_one_in_a_folder(tmp_path):
-    os.mkfifo(tmp_path / "pipe.png")  # opening it would wait for ever
+    os.mkfifo(tmp_path / "pipe.png")  # opening it would block forever
     for path, message in (("pipe.png", "not a regular file"), ("gone.png", "can't be read")):
         with pytest.raises(SmileDataError, match=message):
             encoded_bytes({"bytes": None, "path": str(tmp_path / path)})

@@ -1,4 +1,4 @@
-"""Whatever the folders, names and ids: a row is bound to the file that it names, or refused in its line."""
+"""For any folders, names and ids, a row is matched to the file that it names, or reported with its line."""
 
 import csv
 import io
@@ -25,7 +25,7 @@ SUFFIXES = (".jpg", ".JPG", ".png", ".jpeg")
 
 @st.composite
 def data(draw):
-    """Files, and rows that name them well or badly, in either of the two forms of a source."""
+    """Files, rows that name them correctly or not, whether they are zipped, and whether rows have ids."""
     folder = st.sampled_from(["", "", "person0/", "person1/", "backup/person0/", "images/", "é/", "0/"])
     stem = st.sampled_from(["000", "001", "é", "a.b", "0", "x y"])
     path = st.builds(lambda *parts: "".join(parts), folder, stem, st.sampled_from(SUFFIXES))
@@ -52,7 +52,7 @@ def split_suffix(name: str) -> tuple[str, str]:
 
 
 def files_named(text: str, files: list[str]) -> list[str]:
-    """What a person would say the text names: a whole path, or else the end of a path."""
+    """Reference implementation: the files that `text` names by a full path, or otherwise by the end of a path."""
     if ".." in text.split("/") or text.startswith("/") or ":" in text:
         return []
     text = text.removeprefix("./")
@@ -192,7 +192,7 @@ def test_all_kinds_of_problems_come_in_one_run(write):
         "train.csv:10: unknown label 'happy'",
         "train.csv:11: empty id",
         "train.csv:12: 1 column where 2",
-        "test.csv:1: id '5.png' is in train.csv:6 too",
+        "test.csv:1: id '5.png' is also in train.csv:6",
         '--label_map "happy=..."',
         "--on_bad_image skip",
     ):
@@ -204,21 +204,21 @@ def test_all_kinds_of_problems_come_in_one_run(write):
     [
         (
             {"train/0/a.png": b"", "val/0/b.png": b""},
-            r"there is train .1 images. and validation .1 images., and no test",
+            "found train .1 image. and validation .1 image. but no test split",
         ),
-        ({"test/0/a.png": b""}, r"there is test .1 images., and no train"),
+        ({"test/0/a.png": b""}, "found test .1 image. but no train split"),
         ({"happy/a.png": b"", "0/b.png": b""}, r'unknown label .happy.(.|\n)*--label_map "happy=..."(.|\n)*--labels'),
         ({"happy/a.png": b"", "a|b/b.png": b""}, r"'a|b' can't be a label(.|\n)*--labels(.|\n)*--label_map"),
-        ({"a.png": b""}, "images, and nothing that says what they show"),
-        ({"train.csv": "a,0\n"}, "pictures were looked for in happy_images, images, happy_images.zip"),
+        ({"a.png": b""}, "there are images but no labels"),
+        ({"train.csv": "a,0\n"}, "images are searched for in happy_images, images, happy_images.zip"),
         (
             {"genuine/0/a.png": b"", "fake/1/b.png": b""},
             r'unknown label .genuine.(.|\n)*--label_map "fake=...,genuine=..."',
         ),
         ({"train.csv": "a,0\n", "eval.csv": "b,0\n", "test.csv": "c,0\n"}, "'eval' and 'test' both stand for test"),
         ({"val/0/a.png": b"", "dev/0/b.png": b"", "train/0/c.png": b""}, "'dev' and 'val' both stand for validation"),
-        ({"train/a.png": b"", "train/0/b.png": b""}, "train/a.png: not in the folder of a class"),
-        ({"one.csv": "a,0\n", "two.csv": "b,0\n"}, "images, and nothing|no data set found"),
+        ({"train/a.png": b"", "train/0/b.png": b""}, "train/a.png: not in a class folder"),
+        ({"one.csv": "a,0\n", "two.csv": "b,0\n"}, "images but no labels|no data set found"),
         ({"metadata.jsonl": "{}", "a.png": b""}, "metadata.jsonl: empty file"),
         ({"train.parquet": b"PAR1"}, "not a readable Parquet file"),
     ],
@@ -257,7 +257,7 @@ def test_images_beside_the_csv_are_not_taken_from_a_stray_zip(write):
     assert len(load_smile_dataset(folder, 0, test_size=0.5)["train"]) == 3
     with zipfile.ZipFile(folder / "backup.zip", "w") as archive:
         archive.writestr("0.png", png("blue"))
-    with pytest.raises(SmileDataError, match=r"the images are in .*backup\.zip and in .*DATA; leave one"):
+    with pytest.raises(SmileDataError, match=r"the images are in .*backup\.zip and in .*DATA; remove all but one"):
         load_smile_dataset(folder, 0, test_size=0.5)
 
 
@@ -328,7 +328,7 @@ def test_damaged_metadata_are_told_in_words(write, name, content):
 
 def test_the_missing_test_split_names_its_option(write):
     files = {f"{number % 3}/{number}.png": png("red") for number in range(12)}
-    with pytest.raises(SmileDataError, match=r"and no test; hold one out of train, for example with --test_size 0\.2"):
+    with pytest.raises(SmileDataError, match=r"no test split; hold one out of train, for example with --test_size"):
         load_smile_dataset(write(files))
 
 
@@ -356,7 +356,7 @@ def test_a_dataset_with_other_columns_is_read_and_strings_are_not_taken_for_imag
     with pytest.raises(SmileDataError, match=r"no column 'label' in split train; .* --label_column"):
         load_smile_dataset(tmp_path / "one", test_size=0.5)
     theirs.remove_columns("picture").save_to_disk(tmp_path / "two")
-    with pytest.raises(SmileDataError, match=r"column 'file_name' of split train holds string, not images"):
+    with pytest.raises(SmileDataError, match=r"column 'file_name' of split train contains string, not images"):
         load_smile_dataset(tmp_path / "two", test_size=0.5, label_column="mood", label_map=label_map)
 
 
@@ -364,7 +364,7 @@ def test_a_dataset_with_other_columns_is_read_and_strings_are_not_taken_for_imag
     "name", ["train.csv", "happy_images.zip", "test/NOT smile/a.png", "dataset_dict.json", "shards.json"]
 )
 def test_nothing_is_written_among_data(write, tmp_path, name):
-    with pytest.raises(SmileDataError, match=r"holds data .*; name another --output_dir"):
+    with pytest.raises(SmileDataError, match=r"contains data .*; choose another --output_dir"):
         refuse_data_folder(write({name: b""}), tmp_path / "elsewhere")
     refuse_data_folder(tmp_path / "new", tmp_path / "elsewhere")
 
@@ -372,7 +372,7 @@ def test_nothing_is_written_among_data(write, tmp_path, name):
 def test_nothing_is_written_into_the_folder_that_is_read(write):
     folder = write({"happy/a.png": b""})
     for output in (folder, folder / "outputs" / "model"):
-        with pytest.raises(SmileDataError, match="lies in the folder of the data"):
+        with pytest.raises(SmileDataError, match="lies in the data folder"):
             refuse_data_folder(output, folder)
 
 

@@ -1,4 +1,4 @@
-"""What the model is given to see, against timm's own transform."""
+"""Preprocessing equals timm's own transform."""
 
 import io
 import subprocess

@@ -1,4 +1,4 @@
-"""A run remembers what it was split into, and nothing is measured on what it was trained on."""
+"""A run records its splits, and a model is never evaluated on its training images."""
 
 import datasets
 import pytest
@@ -48,9 +48,9 @@ def test_what_is_held_out_is_known_by_its_content(run):
 @pytest.mark.parametrize(
     ("split", "names", "message"),
     [
-        ("test", [TEST[0], *TRAIN[:8]], "8 of these 9 images were trained on"),
-        ("validation", TRAIN[:2], "2 of these 2 images were trained on"),
-        ("test", VALIDATION[:3], "3 of these 3 images chose the checkpoint"),
+        ("test", [TEST[0], *TRAIN[:8]], "8 of these 9 images were used for training"),
+        ("validation", TRAIN[:2], "2 of these 2 images were used for training"),
+        ("test", VALIDATION[:3], "3 of these 3 images were used to choose the checkpoint"),
         ("test", ["new", *TEST], r"1 of these 10 images are not in .*splits\.csv, .* --held_out"),
     ],
 )
@@ -61,7 +61,7 @@ def test_what_is_not_is_refused_with_the_reason(run, split, names, message):
 
 def test_ids_by_position_do_not_hide_what_was_trained_on(run):
     reordered = images(*TRAIN[:8], TEST[0], ids=[*TEST])
-    with pytest.raises(SmileDataError, match="8 of these 9 images were trained on"):
+    with pytest.raises(SmileDataError, match="8 of these 9 images were used for training"):
         require_held_out(run, "test", reordered)
     unrelated = images(*(f"new {n}" for n in range(9)), ids=[f"{name}x" for name in TRAIN])
     require_held_out(run, "test", unrelated, vouched_for=True)
@@ -74,7 +74,7 @@ def test_a_picture_that_the_data_have_in_two_splits_counts_as_what_it_is_measure
 
 def test_streamed_images_are_known_by_their_ids(tmp_path):
     write_splits(tmp_path, datasets.DatasetDict(train=SPLITS["train"].remove_columns("image"), test=SPLITS["test"]))
-    with pytest.raises(SmileDataError, match="2 of these 2 images were trained on"):
+    with pytest.raises(SmileDataError, match="2 of these 2 images were used for training"):
         require_held_out(tmp_path, "test", images(*TRAIN[:2]))
     require_held_out(tmp_path, "test", SPLITS["test"])
 
@@ -82,9 +82,9 @@ def test_streamed_images_are_known_by_their_ids(tmp_path):
 def test_the_user_can_vouch_for_what_the_run_does_not_know_and_for_nothing_else(run, tmp_path):
     require_held_out(run, "test", images("new"), vouched_for=True)
     require_held_out(tmp_path / "foreign", "test", images("new"), vouched_for=True)
-    with pytest.raises(SmileDataError, match="has no record of what it was trained on"):
+    with pytest.raises(SmileDataError, match="has no record of its training images"):
         require_held_out(tmp_path / "foreign", "test", images("new"))
-    with pytest.raises(SmileDataError, match="were trained on"):
+    with pytest.raises(SmileDataError, match="were used for training"):
         require_held_out(run, "test", SPLITS["train"], vouched_for=True)
 
 
@@ -129,14 +129,14 @@ def test_the_corrections_of_a_run_are_not_about_other_data(run):
 @pytest.mark.parametrize("line", ["seed: abc", "validation_size: a lot", "data_dir: 3"])
 def test_damaged_settings_of_a_run_are_told_in_words(run, line):
     (run / "recipe.yaml").write_text(f"{line}\n")
-    with pytest.raises(SmileDataError, match="the settings of the data are damaged"):
+    with pytest.raises(SmileDataError, match="the data settings are damaged"):
         run_data(run, {})
 
 
 def test_a_backbone_of_an_earlier_run_is_not_measured_on_what_that_run_trained_on(run, tmp_path):
     for images_to_measure_on in (SPLITS["validation"], SPLITS["test"], images("new")):
         refuse_trained_on(run, images_of(images_to_measure_on))
-    with pytest.raises(SmileDataError, match="was trained on 2 of the images to measure on"):
+    with pytest.raises(SmileDataError, match="was trained on 2 of the images to evaluate on"):
         refuse_trained_on(run, images_of(images(*TRAIN[:2], *TEST, "new")))
     refuse_trained_on(tmp_path / "no run", images_of(SPLITS["train"]))
     refuse_trained_on("timm/resnet50.a1_in1k", images_of(SPLITS["train"]))
@@ -151,10 +151,10 @@ def test_what_the_stages_before_trained_on_is_not_measured_on_either(run, tmp_pa
     with pytest.raises(SmileDataError, match="9 images changed since the run began"):
         check_splits(second, others)
     refuse_trained_on(second, images_of(images("new 2", *TEST)))
-    with pytest.raises(SmileDataError, match="was trained on 3 of the images to measure on"):
+    with pytest.raises(SmileDataError, match="was trained on 3 of the images to evaluate on"):
         refuse_trained_on(second, images_of(images("new 1", *TRAIN[:2])))
     require_held_out(second, "test", others["test"])
-    with pytest.raises(SmileDataError, match="9 of these 9 images were trained on"):
+    with pytest.raises(SmileDataError, match="9 of these 9 images were used for training"):
         require_held_out(second, "test", images(*TRAIN), vouched_for=True)
 
 
@@ -165,7 +165,7 @@ def test_a_checkpoint_has_the_record_of_its_run_and_is_not_tested(run):
     assert run_data(checkpoint, {})[0].data_dir == "data/faces"
     require_held_out(checkpoint, "validation", SPLITS["validation"])
     for vouched_for in (False, True):
-        with pytest.raises(SmileDataError, match="were trained on"):
+        with pytest.raises(SmileDataError, match="were used for training"):
             require_held_out(checkpoint, "validation", SPLITS["train"], vouched_for)
         with pytest.raises(SmileDataError, match=r"checkpoint-100 is a checkpoint of .*, and test "):
             require_held_out(checkpoint, "test", SPLITS["test"], vouched_for)

@@ -1,4 +1,4 @@
-"""The drawn sample data set: laid out as users' data are, the same for the same seed, and told apart by the eyes."""
+"""The drawn sample data set has the layout of users' data, is reproducible, and its smiles differ at the eyes."""
 
 import io
 import zipfile
@@ -24,7 +24,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def changed_rows(one_label: int, other_label: int, seed: int) -> np.ndarray:
-    """How much each of the 96 rows of pixels differs between two expressions of the same person."""
+    """Mean difference of each of the 96 pixel rows between two expressions of the same person."""
     one, other = (draw_face(label_id, np.random.default_rng(seed), 96) for label_id in (one_label, other_label))
     return np.abs(np.asarray(one, float) - np.asarray(other, float)).mean(axis=(1, 2))
 

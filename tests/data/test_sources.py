@@ -1,4 +1,4 @@
-"""Images in folders and zips: what a name means, and what is refused."""
+"""Images in folders and zips: which file a name refers to, and what is refused."""
 
 import stat
 import zipfile
@@ -12,7 +12,7 @@ from hf_smile.errors import SmileDataError
 
 @pytest.fixture(params=["folder", "zip"])
 def make_source(request, tmp_path):
-    """Files by name -> the same `ImageSource` over a folder and over a zip."""
+    """Make an `ImageSource` of these files, once as a folder and once as a zip."""
 
     def make(files: dict[str, bytes]) -> ImageSource:
         if request.param == "folder":
@@ -62,9 +62,9 @@ FILES = {
     ("text", "content"),
     [
         ("person0/000.jpg", b"0"),
-        ("person0/000", b"0"),  # as it stands; backup/ holds another
+        ("person0/000", b"0"),  # the exact path; backup/ has another
         ("./person0/000.jpg", b"0"),
-        ("images/person0/000.jpg", b"0"),  # seen from beside the folder or zip
+        ("images/person0/000.jpg", b"0"),  # relative to the parent folder
         ("000.jpg", b"root"),
         ("person1/000.jpg", b"1"),
         ("person1/000.png", b"1png"),
@@ -85,9 +85,9 @@ def test_what_is_read_is_what_is_named(make_source, text, content):
         ("000", "two files have this name: "),
         ("person1/000", r"two files have this name: person1/000\.jpg and person1/000\.png"),
         ("elsewhere/000.jpg", "image missing"),
-        ("er/two.jpg", "image missing"),  # a path is read as it stands
-        ("n0/000.jpg", "image missing"),  # the end of a name is not a name
-        ("one.png", r"image missing in images.*; there is one\.JPG; write that"),
+        ("er/two.jpg", "image missing"),  # a path must be complete
+        ("n0/000.jpg", "image missing"),  # the end of a folder name is not enough
+        ("one.png", r"image missing in images.*; did you mean one\.JPG\?"),
         ("nobody", "image missing"),
         ("../images/one.jpg", "leaves the folder"),
         ("/etc/passwd", "leaves the folder"),
@@ -167,7 +167,7 @@ def test_an_encrypted_zip_is_refused(tmp_path):
         archive.writestr("a.jpg", b"1")
     data = bytearray(path.read_bytes())
     central = data.index(b"PK\x01\x02")
-    data[central + 8] |= 1  # the flag that says encrypted
+    data[central + 8] |= 1  # the encryption flag
     path.write_bytes(data)
     with pytest.raises(SmileDataError, match="without a password"):
         ImageSource(path)

@@ -1,4 +1,4 @@
-"""What the model is given to see."""
+"""Image transforms for training and evaluation."""
 
 import io
 

@@ -87,8 +87,8 @@ def test_every_image_is_judged_by_a_model_that_has_not_seen_it(audit, data, tmp_
         assert [probability[image_id] for image_id in own.image_ids] == own.probabilities.tolist()
         asked += own.image_ids
     assert len(runs) == 2 and sorted(asked) == sorted(probability)
-    assert [opinion.name for opinion in read_audit(out, SMILE_LABELS)[0]] == ["models of the folds"]
-    assert "2 fine-tuned models, each asked about images that it has not seen" in (out / "audit.md").read_text()
+    assert [opinion.name for opinion in read_audit(out, SMILE_LABELS)[0]] == ["fine-tuned models"]
+    assert "2 fine-tuned models, each on images it was not trained on" in (out / "audit.md").read_text()
 
     made = [(run / "model.safetensors").stat().st_mtime_ns for run in runs]
     code, stdout, stderr = audit(*words, "--leave_out", "0.1")

@@ -77,8 +77,8 @@ def test_it_reports_on_predictions_and_compares_them(predictions_file, tmp_path)
     ("words", "message"),
     [
         (["--group_by", "person", "--output_dir", "{folder}/report"], "there is no column 'person' to group by"),
-        (["--output_dir", "{folder}/model"], "is the folder of a model, whose own pictures"),
-        (["--output_dir", "{folder}/model/config.json/report"], "can't be made or written to (Not a directory)"),
+        (["--output_dir", "{folder}/model"], "is a model folder, and the report would overwrite"),
+        (["--output_dir", "{folder}/model/config.json/report"], "can't be created or written to (Not a directory)"),
     ],
 )
 def test_what_can_be_known_before_predicting_is_told_before(words, message, sample_dir, tmp_path):
@@ -95,15 +95,15 @@ def test_what_can_be_known_before_predicting_is_told_before(words, message, samp
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--predictions", "none.csv"], "none.csv cannot be read: No such file or directory"),
-        (["--predictions", "{predictions}", "--compare", "none.csv"], "none.csv cannot be read"),
+        (["--predictions", "none.csv"], "none.csv can't be read: No such file or directory"),
+        (["--predictions", "{predictions}", "--compare", "none.csv"], "none.csv can't be read"),
         (["--predictions", "{predictions}", "--group_by", "person"], "person"),
         (["--predictions", "{predictions}", "--test_time_flip"], "--test_time_flip needs --model"),
         (["--predictions", "{predictions}", "--split", "validation"], "--split needs --model"),
         (["--predictions", "{predictions}", "--held_out"], "--held_out needs --model"),
         (["--predictions", "{predictions}", "--data_dir", "data"], "--data_dir needs --model"),
         (["--model", "./nothing/here"], "no such folder"),
-        (["--model", "{folder}"], "the folder holds no config.json"),
+        (["--model", "{folder}"], "the folder has no config.json"),
     ],
 )
 def test_a_mistake_gets_one_message_and_exit_code_2(words, message, predictions_file, tmp_path):

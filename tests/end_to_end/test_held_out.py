@@ -74,14 +74,14 @@ def test_no_held_out_image_was_trained_on(tmp_path, case):
     else:
         # A network of one step may well fail the check of its int8 weights; what matters is on what it was checked.
         assert "logits within" in done.stdout and "Traceback" not in done.stderr, done.stderr
-        assert "were trained on" not in done.stderr and "held out" not in done.stderr, done.stderr
+        assert "were used for training" not in done.stderr and "held out" not in done.stderr, done.stderr
 
     others = ["--seed", "5", "--validation_size", "0.4"]
     done = run("evaluate.py", "--model", "model", "--split", "validation", *others, "--output_dir", "no", cwd=tmp_path)
     if case in ("own validation split", "shards"):  # which no seed changes
         assert done.returncode == 0
     else:
-        assert done.returncode == 2 and "were trained on" in done.stderr
+        assert done.returncode == 2 and "were used for training" in done.stderr
 
     if case == "another seed and size":
         words = ["--data_dir", "DATA", "--output_dir", "next", *NETWORK[2:], "--backbone", "model"]

@@ -60,7 +60,7 @@ def test_a_place_that_can_not_be_written_to_is_said(sample_dir, tmp_path):
     [
         (None, "no data set found"),
         ("a,happy\n", "train.csv:1: unknown label 'happy'"),
-        ("a,0\nb,1\nc,2\n", "no image in there"),
+        ("a,0\nb,1\nc,2\n", "contains no images"),
     ],
 )
 def test_a_mistake_gets_one_message_and_exit_code_2(train, message, tmp_path):

@@ -1,4 +1,4 @@
-"""Simulated classifiers whose true quality is known."""
+"""Simulated classifiers with known performance."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ from threadpoolctl import threadpool_limits
 
 
 def simulate_predictions(n, seed, separation=1.5, overconfidence=1.0, prior=(0.3, 0.25, 0.45)):
-    """Probabilities (n, 3) and label ids (n,). They are calibrated where `overconfidence` is 1."""
+    """Probabilities (n, 3) and label ids (n,). The probabilities are calibrated if `overconfidence` is 1."""
     generator = np.random.default_rng(seed)
     label_ids = generator.choice(3, size=n, p=prior)
     evidence = separation * np.eye(3)[label_ids] + generator.normal(size=(n, 3))
@@ -22,6 +22,6 @@ def simulate():
 
 @pytest.fixture(autouse=True, scope="module")
 def one_thread():
-    """Thousands of small products of matrices take longer on many threads, which wait for each other."""
+    """Thousands of small matrix products are slower with many threads, which wait for each other."""
     with threadpool_limits(1):
         yield

@@ -1,4 +1,4 @@
-"""Two opinions on labels: the numbers are those of scikit-learn and of the definition."""
+"""Agreement of two sets of labels: the numbers match scikit-learn and the definition."""
 
 import math
 
@@ -13,7 +13,7 @@ from hf_smile.labels import LabelSet
 
 
 def opinions(n=300, differ=60, seed=0):
-    """Two opinions that differ on a known number of images."""
+    """Two sets of labels that differ on a known number of images."""
     draw = np.random.default_rng(seed)
     first = draw.integers(0, 3, n)
     second = first.copy()

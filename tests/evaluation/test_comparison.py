@@ -25,7 +25,7 @@ def test_mcnemar_without_a_single_disagreement():
 
 
 def test_mcnemar_needs_the_same_images():
-    with pytest.raises(SmileDataError, match="same images; got 2 and 1 of them"):
+    with pytest.raises(SmileDataError, match="for the same images; got 2 and 1"):
         mcnemar_exact([True, False], [True])
 
 
@@ -33,7 +33,7 @@ def test_the_better_one_is_named_whichever_comes_first():
     better, worse, label_ids = predictions(190, 10), predictions(150, 50), [0] * 200
     first = compare(better, worse, label_ids, "new", "old")
     second = compare(worse, better, label_ids, "old", "new")
-    assert first.sentence.startswith("In accuracy, new is better by 20.0 points (95 % interval 1")
+    assert first.sentence.startswith("new is more accurate by 20.0 points (95 % interval 1")
     assert first.sentence.endswith("McNemar's exact test p < 0.001).")
     assert second.sentence == first.sentence
     assert second.difference.value == -first.difference.value == pytest.approx(-0.2)
@@ -41,7 +41,7 @@ def test_the_better_one_is_named_whichever_comes_first():
 
 def test_a_difference_that_chance_may_explain_is_not_called_better():
     sentence = compare(predictions(151, 49), predictions(150, 50), [0] * 200, "new", "old").sentence
-    assert sentence.startswith("In accuracy, no difference can be told between new and old: new is 0.5 points ahead (")
+    assert sentence.startswith("No significant difference in accuracy between new and old: new is 0.5 points ahead (")
     assert "p = 1.000" in sentence
 
 
@@ -49,12 +49,12 @@ def test_equal_classifiers():
     surer = np.asarray(predictions(5, 5)) * 0.97 + 0.01
     result = compare(predictions(5, 5), surer, [0] * 10)
     assert result.p_value == 1.0
-    assert "both are right equally often" in result.sentence
+    assert "both are correct equally often" in result.sentence
 
 
 def test_a_single_image_proves_nothing():
-    # The bootstrap of one image has no width; McNemar's test keeps the sentence honest.
-    assert "no difference can be told" in compare([RIGHT], [WRONG], [0]).sentence
+    # The bootstrap interval of one image has zero width, but McNemar's test is not significant.
+    assert "No significant difference" in compare([RIGHT], [WRONG], [0]).sentence
 
 
 def test_a_file_compared_with_itself_is_told():

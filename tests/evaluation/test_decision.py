@@ -52,7 +52,7 @@ def test_along_the_strength_the_rarest_class_gains_recall_and_the_largest_loses(
     assert (np.diff(table["recall_not_smile"]) <= 0).all()
     first = compute_metrics(probabilities, label_ids)
     assert table.iloc[0]["accuracy"] == first["accuracy"] and table.iloc[0]["macro_f1"] == first["macro_f1"]
-    # Of a calibrated model, the highest probability is right most often, and the balanced one finds most of each class.
+    # For a calibrated model, no adjustment has the best accuracy, and strength 1 the best balanced accuracy.
     assert best_strength(table, "accuracy") < 0.25 < 0.75 < best_strength(table, "balanced_accuracy") < 1.25
 
 

@@ -23,7 +23,7 @@ def test_a_true_gap_is_told_from_chance(simulate):
     gap = largest_gap(probabilities, label_ids, ["seen"] * 300 + ["unseen"] * 200, n_permutations=200)
     assert (gap.highest, gap.lowest) == ("seen", "unseen")
     assert gap.difference > 0.2
-    assert 0 < gap.p_value < 0.01  # never 0: the true dealing is one of those that chance may draw
+    assert 0 < gap.p_value < 0.01  # never 0: the true assignment is one of the possible random ones
 
 
 def test_groups_dealt_out_at_random_seldom_look_different(simulate):
@@ -51,5 +51,5 @@ def test_bad_groups_are_told_in_words(simulate):
         metrics_by_group(probabilities, label_ids, [str(age) for age in range(50)])
     with pytest.raises(SmileDataError, match="got 2 groups for 50 images"):
         metrics_by_group(probabilities, label_ids, ["a", "b"])
-    with pytest.raises(SmileDataError, match="there is no metric 'speed'"):
+    with pytest.raises(SmileDataError, match="unknown metric 'speed'"):
         largest_gap(probabilities, label_ids, ["a", "b"] * 25, metric="speed")

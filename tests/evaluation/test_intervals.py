@@ -36,7 +36,7 @@ def test_every_metric_has_an_interval_around_its_value(simulate):
 
 
 def test_the_interval_of_the_ece_makes_up_for_its_bias(simulate):
-    # A resample of a calibrated model looks miscalibrated; the interval must not lie above the value for that.
+    # A resample of a calibrated model looks miscalibrated, but the interval must not lie above the value.
     for seed in range(20):
         probabilities, label_ids = simulate(300, seed)
         low, high = confidence_intervals(probabilities, label_ids, n_resamples=200)["ece"]
@@ -102,7 +102,7 @@ def test_pairing_narrows_the_interval_of_a_difference(simulate):
 
 def test_unknown_metric_is_named(simulate):
     probabilities, label_ids = simulate(10, seed=5)
-    with pytest.raises(SmileDataError, match="there is no metric 'acuracy'; choose one of accuracy, balanced_accuracy"):
+    with pytest.raises(SmileDataError, match="unknown metric 'acuracy'; choose one of accuracy, balanced_accuracy"):
         paired_bootstrap_difference(probabilities, probabilities, label_ids, "acuracy")
 
 

@@ -17,7 +17,7 @@ SLUGS = [label_slug(name) for name in LABEL_NAMES]
 
 @st.composite
 def predictions(draw):
-    """Few images, coarse probabilities with many ties, and at times classes that are absent or never predicted."""
+    """Few images, coarse probabilities with many ties, and sometimes classes that are absent or never predicted."""
     n = draw(st.integers(1, 40))
     present = draw(st.sets(st.integers(0, 2), min_size=1))
     label_ids = draw(st.lists(st.sampled_from(sorted(present)), min_size=n, max_size=n))
@@ -109,7 +109,7 @@ def test_absent_class_has_zero_recall_and_no_auc():
     assert math.isnan(metrics["roc_auc_not_smile"])
     assert math.isnan(metrics["smile_auc"])
     assert metrics["genuine_auc"] == 1.0
-    assert metrics["balanced_accuracy"] == 0.75  # over the two classes that are there
+    assert metrics["balanced_accuracy"] == 0.75  # over the two classes that occur
     assert metrics["macro_recall"] == 0.5  # over all three
 
 
@@ -144,12 +144,12 @@ def test_genuine_score_of_an_image_without_smile_probability_is_even():
     [
         ([], [], "there are no predictions to evaluate"),
         ([[0.5, 0.5]], [0], r"must have the shape \(N, 3\).* got \(1, 2\)"),
-        ([[0.5, 0.5, 0.0], [1.0, 0.0]], [0, 1], "must be 3 numbers an image"),
-        ([[0.5, 0.5, 0.0]], [0, 1], "got 1 row of probabilities and label ids of the shape"),
+        ([[0.5, 0.5, 0.0], [1.0, 0.0]], [0, 1], "must be 3 numbers per image"),
+        ([[0.5, 0.5, 0.0]], [0, 1], "got 1 row of probabilities and label ids of shape"),
         ([[0.5, 0.5, 0.0]] * 3, [0, 3, 3], r"label ids must be 0, 1, 2; got 3 in row 1 \(and 1 more\)"),
         ([[0.5, 0.5, 0.0]], [0.5], "got 0.5 in row 0"),
-        ([[0.5, 0.5, math.nan]], [0], "row 0 holds NaN or infinity"),
-        ([[0.5, 0.7, -0.2]], [0], "row 0 is. If these are logits, apply softmax first"),
+        ([[0.5, 0.5, math.nan]], [0], "row 0 has NaN or infinity"),
+        ([[0.5, 0.7, -0.2]], [0], "in row 0. If these are logits, apply softmax first"),
         ([[0.5, 0.5, 0.0], [0.5, 0.4, 0.0]], [0, 1], "row 1 sums to 0.9. If these are logits"),
     ],
 )

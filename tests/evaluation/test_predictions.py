@@ -75,7 +75,7 @@ def test_a_file_of_an_earlier_version_is_read_and_its_label_is_the_true_one(tmp_
     path.write_text(HEADER.replace("true_label", "label").replace("predicted_label", "prediction") + f"\n{GOOD}\n")
     old, new = read_predictions(path), read_predictions(write(tmp_path / "new.csv", GOOD))
     assert old.label_ids.tolist() == new.label_ids.tolist() == [2] and old.predicted_ids.tolist() == [1]
-    # A further column of that name is only that.
+    # With the current columns, these are additional columns.
     write_predictions(path, ["x"], [0], [[1, 0, 0]], {"label": ["NOT smile"], "prediction": ["?"]})
     found = read_predictions(path)
     assert found.label_ids.tolist() == [0] and found.further_columns == {"label": ["NOT smile"], "prediction": ["?"]}
@@ -101,13 +101,13 @@ def test_all_problems_are_reported_together_with_their_lines(tmp_path):
         f"9 problems in {path}:",
         "  p.csv:3: unknown label 'smirk'; "
         "expected one of 'negative smile', 'positive smile', 'NOT smile' (or 0, 1, 2)",
-        "  p.csv:4: image_id '1.jpg' is there twice, first in line 2",
+        "  p.csv:4: image_id '1.jpg' appears twice, first in line 2",
         "  p.csv:5: probabilities must sum to 1; 0.1, 0.7, 0.1 sum to 0.9",
         "  p.csv:6: probabilities must be numbers; got 0.1, much, 0.2",
         "  p.csv:7: probabilities must lie between 0 and 1; got nan, 0.8, 0.2",
         "  p.csv:8: probabilities must lie between 0 and 1; got -0.1, 0.9, 0.2",
         "  p.csv:9: predicted_label is 'NOT smile', but 'positive smile' has the highest probability",
-        "  p.csv:10: 2 cells where the header has 6",
+        "  p.csv:10: 2 cells, but the header has 6",
         "  p.csv:11: empty image_id",
     ]
 
@@ -125,8 +125,8 @@ def test_a_long_list_of_problems_is_cut(tmp_path):
         (HEADER.encode() + b"\n", "is empty: it needs a header"),
         (b"image_id;label\n1.jpg;NOT smile\n", "not separated by commas"),
         (b"image_id,label\n1.jpg,NOT smile\n", "no column 'predicted_label'; the header has image_id, label"),
-        (HEADER.encode() + b",age,age\n" + GOOD.encode() + b",1,2\n", "column 'age' is there twice"),
-        (HEADER.encode() + b"\n1.jpg,,positive smile,0.1,0.7,0.2\n", "holds no true labels"),
+        (HEADER.encode() + b",age,age\n" + GOOD.encode() + b",1,2\n", "column 'age' appears twice"),
+        (HEADER.encode() + b"\n1.jpg,,positive smile,0.1,0.7,0.2\n", "has no true labels"),
         (b"\xff\xfe\x00", "is not a CSV file in UTF-8"),
     ],
 )
@@ -137,7 +137,7 @@ def test_a_file_that_cannot_be_read_is_told_in_words(tmp_path, content, message)
 
 
 def test_a_file_that_is_not_there():
-    with pytest.raises(SmileDataError, match=r"no_such\.csv cannot be read: No such file"):
+    with pytest.raises(SmileDataError, match=r"no_such\.csv can't be read: No such file"):
         read_predictions("no_such.csv")
 
 
@@ -164,7 +164,7 @@ def test_align_reports_missing_and_unknown_images_and_other_labels():
     with pytest.raises(SmileDataError) as error:
         align(a, b, "new.csv", "old.csv")
     assert str(error.value).splitlines() == [
-        "3 problems in new.csv and old.csv, which must be about the same images:",
+        "3 problems in new.csv and old.csv, which must be predictions for the same images:",
         "  image_id 'x' is missing in old.csv",
         "  image_id 'z' is missing in new.csv",
         "  image_id 'y' has the label 'positive smile' in new.csv and 'NOT smile' in old.csv",

@@ -43,7 +43,7 @@ def test_the_report_holds_together(predictions, simulate, tmp_path):
     assert f"| Accuracy | {100 * expected['accuracy']:.1f} % |" in report
     assert "**Is it a smile?** AUC 0." in report
     assert "**Is the smile genuine?** AUC 0." in report
-    assert "In accuracy, this model is better by" in report
+    assert "this model is more accurate by" in report
     assert r"| old\|er | 80 |" in report
     assert "one percentage point is 2.4 faces" in report
     pictures = re.findall(r"!\[.+\]\((.+)\)", report)
@@ -75,8 +75,8 @@ def test_another_way_of_asking_is_a_row_beside_the_single_forward_pass(predictio
 def test_the_report_tells_where_the_model_looks_if_that_was_drawn(predictions, tmp_path):
     write_report(tmp_path, predictions, heat_maps="They can be trusted.", n_resamples=20)
     report = (tmp_path / "report.md").read_text(encoding="utf-8")
-    assert "## Where it looks" in report and "a class. They can be trusted." in report
-    assert "(heat_maps.png)" in report and report.index("Where it looks") < report.index("How to read an interval")
+    assert "## Where the model looks" in report and "per class. They can be trusted." in report
+    assert "(heat_maps.png)" in report and report.index("the model looks") < report.index("How to read an interval")
     write_report(tmp_path, predictions, n_resamples=20)
     assert "heat_maps.png" not in (tmp_path / "report.md").read_text(encoding="utf-8")
 
@@ -89,7 +89,7 @@ def test_a_report_on_one_image_says_what_cannot_be_told(tmp_path):
     assert "**Is the smile genuine?** Not available" in report
     assert "| positive smile | 0 | – | – | – | – |" in report
     assert 'The class "negative smile" has only 0 images' in report
-    assert "\n1 image. The numbers" in report and "1 images" not in report
+    assert "\n1 image. Intervals" in report and "1 images" not in report
     assert "nan" not in report
 
 
@@ -102,13 +102,13 @@ def test_text_of_the_data_is_no_markdown(tmp_path):
 
 
 def test_a_mistake_leaves_no_half_report(predictions, tmp_path):
-    with pytest.raises(SmileDataError, match=r"no column 'sex' to group by; the further columns .* are: age"):
+    with pytest.raises(SmileDataError, match=r"no column 'sex' to group by; the additional columns .* are: age"):
         write_report(tmp_path / "report", predictions, group_by="sex")
     assert not (tmp_path / "report").exists()
     with pytest.raises(SmileDataError, match=r"image_id '0\.jpg' is missing in other\.csv"):
         write_report(tmp_path / "report", predictions, compare_with=predictions.take([1]), compare_name="other.csv")
     (tmp_path / "report").write_text("a file")
-    with pytest.raises(SmileDataError, match=r"report: the folder can't be made or written to \(File exists\)"):
+    with pytest.raises(SmileDataError, match=r"report: the folder can't be created or written to \(File exists\)"):
         write_report(tmp_path / "report", predictions)
 
 

@@ -46,7 +46,7 @@ def test_the_metadata_say_what_it_is(card):
         "expected calibration error",
         "Temperature scaling (Guo et al., 2017): 1.250",
         "`--prior_adjustment 0.5`",
-        "**Is it a smile?** Of a smiling face",
+        "**Is it a smile?** Given a smiling face",
         "A still image cannot prove a smile genuine",
         "Whom the data leave out",
         "Article 5(1)(f)",

@@ -55,7 +55,8 @@ def test_it_does_not_tell_where_on_a_disk_the_run_was(write, tmp_path):
 
 def test_both_questions_are_answered(write):
     card = write([0, 1, 2] * 10)
-    assert "**Is it a smile?** Of a smiling face" in card and "**Is the smile genuine?** Of a genuine smile" in card
+    assert "**Is it a smile?** Given a smiling face" in card
+    assert "**Is the smile genuine?** Given a genuine smile" in card
 
 
 def test_what_is_not_defined_is_a_dash(write):

@@ -94,7 +94,7 @@ def test_every_prediction_begins_with_the_same_columns(run, model_dir, face_file
 def test_verdicts_can_be_evaluated_once_their_true_labels_are_filled_in(run, model_dir, face_files, tmp_path):
     verdicts = tmp_path / "verdicts.csv"
     run("predict", *face_files, "--model", model_dir, "--faces", "whole", "--output", verdicts)
-    with pytest.raises(SmileDataError, match="holds no true labels"):
+    with pytest.raises(SmileDataError, match="has no true labels"):
         read_predictions(verdicts)
     with verdicts.open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -219,7 +219,7 @@ def test_a_message_holds_no_commands_to_the_terminal(run, tmp_path):
 def test_a_zip_in_a_zip_is_told_to_be_unpacked(tmp_path):
     with zipfile.ZipFile(tmp_path / "outer.zip", "w") as archive:
         archive.writestr("inner.zip", b"")
-    with pytest.raises(SmileDataError, match=r"outer\.zip: no image in there, but another zip \(inner\.zip\)"):
+    with pytest.raises(SmileDataError, match=r"outer\.zip contains no images, but another zip \(inner\.zip\)"):
         find_images([str(tmp_path / "outer.zip")])
 
 
@@ -263,10 +263,10 @@ def test_info_tells_of_a_model_on_the_hub_too(run, model_dir, monkeypatch):
 
 def test_info_tells_when_the_hub_can_not_be_asked(run, model_dir, monkeypatch):
     code, _, err = run("info", "me/smile")  # the tests are offline
-    assert code == 2 and err.startswith("error: config.json of me/smile could not be fetched")
+    assert code == 2 and err.startswith("error: config.json of me/smile could not be downloaded")
     monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda model, name: str(model_dir / name))
     code, _, err = run("info", "me/smile")
-    assert code == 2 and err.startswith("error: the Hub could not be asked for the files of me/smile")
+    assert code == 2 and err.startswith("error: the files of me/smile could not be listed on the Hub")
 
 
 def test_the_version_is_told(run):

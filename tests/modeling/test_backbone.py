@@ -97,10 +97,10 @@ def test_the_network_that_the_weights_were_made_for_is_the_one_trained_and_loade
 @pytest.mark.parametrize(
     ("model_args", "message"),
     [
-        ({"checkpoint_path": "/elsewhere"}, "model_args hold checkpoint_path = '/elsewhere'.*not among"),
+        ({"checkpoint_path": "/elsewhere"}, "model_args has checkpoint_path = '/elsewhere'.*not among"),
         ({"features_only": True}, "features_only"),
         ({"in_chans": 1}, "in_chans 1"),
-        ({"img_size": 100_000}, "img_size = 100000; it must be a whole number up to 2048"),
+        ({"img_size": 100_000}, "img_size = 100000; it must be a whole number from 0 to 2048"),
         ({"depths": [2, "2"]}, "depths"),
         ({"qkv_bias": "yes"}, "qkv_bias = 'yes'; it must be true or false"),
         ({"init_values": float("nan")}, "init_values = nan; it must be a number"),

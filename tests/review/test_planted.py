@@ -1,4 +1,4 @@
-"""Labels that were changed on purpose come first, and what a model says is what it predicts."""
+"""Labels that were changed on purpose come first, and a model's opinion equals its predictions."""
 
 from pathlib import Path
 
@@ -35,7 +35,7 @@ def test_changed_labels_are_among_the_first_pictures_of_an_audit(data, tmp_path)
     labels[rows] = (labels[rows] + draw.integers(1, 3, len(rows))) % 3
     tables["train"] = train.assign(label=labels)
 
-    edges = cv2.HOGDescriptor((64, 64), (16, 16), (8, 8), (8, 8), 9)  # tells drawn faces without a network
+    edges = cv2.HOGDescriptor((64, 64), (16, 16), (8, 8), (8, 8), 9)  # distinguishes drawn faces without a network
     scan = scan_images(tables, images)
     grey = (np.asarray(decode_image(images.read(file)).convert("L")) for file in scan.table["file"])
     audit = run_audit(scan, np.stack([edges.compute(face).ravel() for face in grey]))

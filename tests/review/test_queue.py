@@ -1,4 +1,4 @@
-"""The pictures come in the order in which a decision is worth most."""
+"""The pictures are ordered by the value of a decision."""
 
 import numpy as np
 import pandas as pd
@@ -60,8 +60,8 @@ def test_one_picture_with_two_labels_is_doubted_and_its_copies_are_side_by_side(
 
 def test_a_picture_in_train_and_test_comes_after_the_doubts():
     queue = make_queue(DATA, [PROBE], likeness(["a", "f"], ["b", "e"]))
-    assert ids(queue) == "cbfadeg" and queue[3].reason == "The same picture is in train and test"
-    assert not queue[5].reason  # one picture with one label, on one side of the split
+    assert ids(queue) == "cbfadeg" and queue[3].reason == "The same picture is in both train and test"
+    assert not queue[5].reason  # duplicates with the same label in the same split
 
 
 def test_without_an_opinion_the_findings_come_first():
@@ -86,7 +86,7 @@ def test_an_audit_of_other_data_is_refused():
 
 
 def test_an_id_that_is_there_twice_is_refused():
-    with pytest.raises(SmileDataError, match="'a' is there twice"):
+    with pytest.raises(SmileDataError, match="'a' appears twice"):
         make_queue(tables({"a": 0}, {"a": 1}))
 
 
@@ -94,7 +94,7 @@ def test_a_folder_that_is_not_of_an_audit_is_refused(tmp_path):
     with pytest.raises(SmileDataError, match="hf-smile audit --output_dir"):
         read_audit(tmp_path, SMILE_LABELS)
     (tmp_path / "duplicates.csv").write_text("image_id\n1\n")
-    with pytest.raises(SmileDataError, match=r"duplicates\.csv: it is not as hf-smile audit writes it"):
+    with pytest.raises(SmileDataError, match=r"duplicates\.csv was not written by hf-smile audit"):
         read_audit(tmp_path, SMILE_LABELS)
     (tmp_path / "duplicates.csv").write_text("group,image_id\n")
     opinions, likeness = read_audit(tmp_path, SMILE_LABELS)

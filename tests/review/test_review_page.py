@@ -1,4 +1,4 @@
-"""What the page answers, and what the command refuses."""
+"""Answers of the review page, and errors of the command."""
 
 import sys
 
@@ -39,14 +39,14 @@ def test_blind_the_labels_are_on_their_buttons_alone(sample_dir, tmp_path):
     page = Page(Session(make_queue(tables, blind=True), tables.labels, tmp_path / "c.csv", "ann", blind=True), images)
     answer = page.press({"key": "", "at": -1, "image_id": ""})
     assert answer["html"].count("data:image/jpeg") == 1
-    assert all(answer["html"].count(name) == 1 for name in LABEL_NAMES)  # on its button
+    assert all(answer["html"].count(name) == 1 for name in LABEL_NAMES)  # on its button only
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         ([], "nothing says which labels are doubted; name --audit DIR"),
-        (["--audit", "nowhere"], "make it with hf-smile audit"),
+        (["--audit", "nowhere"], "run hf-smile audit"),
         (["--backbone", "resnet18"], "--backbone needs --audit DIR"),
         (["--blind", "--audit", "a"], "--blind shows nothing of --audit"),
         (["--model", "nowhere/at/all"], "nowhere/at/all"),

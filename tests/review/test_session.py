@@ -1,4 +1,4 @@
-"""What is decided is on disk at once, can be taken back, and is where the next session begins."""
+"""Decisions are on disk immediately, can be undone, and the next session resumes after them."""
 
 import csv
 import os
@@ -56,7 +56,7 @@ def test_undo_takes_back_one_decision_after_the_other_and_shows_its_picture(tmp_
     assert [row[3] for row in rows(tmp_path)] == ["keep", "relabel", "unsure", "undo", "undo"]
     assert [*session.standing] == [QUEUE[0].image_id] and not session.changes()
     assert press(session, 1, "z") == 0 and press(session, 0, "z") == 0
-    assert len(rows(tmp_path)) == 6  # nothing was left to take back
+    assert len(rows(tmp_path)) == 6  # nothing left to undo
 
 
 def test_a_picture_decided_twice_has_its_first_decision_again_after_undo(tmp_path):

@@ -1,4 +1,4 @@
-"""Streaming: each image once an epoch, in another order each time, from any position."""
+"""Streaming yields each image once per epoch, in a different order in each, and resumes at any position."""
 
 import json
 import shutil
@@ -15,7 +15,7 @@ from hf_smile.shards.write import Sharding, write_shards
 
 @pytest.fixture(scope="module")
 def files(sample_dir, tmp_path_factory):
-    """Six shards of some fifteen images, in row groups of six."""
+    """Six shards of about fifteen images, in row groups of six."""
     folder = tmp_path_factory.mktemp("shards")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(write, "_ROW_GROUP", 6)
@@ -28,7 +28,7 @@ def epoch_of(batches, epoch=0):
     return [[row["image_id"] for row in rows] for rows in batches]
 
 
-@pytest.mark.parametrize("processes", [1, 2, 4])  # 4 do not divide six shards: they take turns
+@pytest.mark.parametrize("processes", [1, 2, 4])  # six shards can't be divided by 4, so rows are alternated
 def test_each_image_is_seen_once_an_epoch_in_equally_many_batches(files, processes):
     for epoch in (0, 1):
         streams = [ShardBatches(files, 8, rank, processes, buffer_size=16) for rank in range(processes)]
@@ -55,14 +55,14 @@ def test_it_goes_on_in_the_middle_of_an_epoch(files, processes, buffer_size):
         again.load_state_dict(state)
         rest = epoch_of(again, 1)
         assert rest[done:] == whole[done:]
-        assert epoch_of(again, 2) == epoch_of(stream, 2)  # the next epoch is a whole one
+        assert epoch_of(again, 2) == epoch_of(stream, 2)  # the next epoch is complete
         epoch_of(stream, 1)
-    assert buffer_size > 100 or not rest[0]  # what lay before was not read again
+    assert buffer_size > 100 or not rest[0]  # earlier rows were not read again
 
 
 def test_it_does_not_go_on_with_other_shards(files):
     state = ShardBatches(files, 8).state_dict(0)
-    with pytest.raises(SmileDataError, match="not those that the run began with"):
+    with pytest.raises(SmileDataError, match="not those the run began with"):
         ShardBatches(files[:-1], 8).load_state_dict(state)
 
 
@@ -71,7 +71,7 @@ def test_a_shard_that_is_damaged_inside_is_named(files, tmp_path):
     content = bytearray(copies[2].read_bytes())
     content[100 : len(content) // 2] = bytes(len(content) // 2 - 100)
     copies[2].write_bytes(content)
-    with pytest.raises(SmileDataError, match=rf"{copies[2]}: can't be read to its end .*; make it again"):
+    with pytest.raises(SmileDataError, match=rf"{copies[2]} can't be read to its end .*; write it again"):
         epoch_of(ShardBatches(copies, batch_size=4))
 
 

@@ -1,4 +1,4 @@
-"""Training on shards, killed in the middle of an epoch."""
+"""Training on shards that is interrupted in the middle of an epoch."""
 
 import json
 import multiprocessing
@@ -51,17 +51,17 @@ class _StopAfter(TrainerCallback):
 def test_resumed_in_the_middle_of_an_epoch_it_ends_as_one_left_alone(shards, tmp_path):
     alone = make_trainer(shards, tmp_path / "alone")
     alone.train()
-    assert alone.state.global_step == 12 and alone.state.epoch == 2  # 86 images, 16 a step
+    assert alone.state.global_step == 12 and alone.state.epoch == 2  # 86 images, 16 per step
     stopped = make_trainer(shards, tmp_path / "stopped")
     stopped.add_callback(_StopAfter(9))
     stopped.train()
     checkpoint = tmp_path / "stopped" / "checkpoint-9"
     position = json.loads((checkpoint / "stream_0.json").read_text())
-    assert position["epoch"] == 1 and position["block"] == 2  # rows 43 to 85 are left, 20 a block
+    assert position["epoch"] == 1 and position["block"] == 2  # rows 43 to 85 are left, 20 per block
     again = make_trainer(shards, tmp_path / "stopped")
     again.train(resume_from_checkpoint=str(checkpoint))
     assert equal(again, alone)
-    (checkpoint / "stream_0.json").unlink()  # then the rows before are read again
+    (checkpoint / "stream_0.json").unlink()  # then the earlier rows are read again
     without = make_trainer(shards, tmp_path / "stopped")
     without.train(resume_from_checkpoint=str(checkpoint))
     assert equal(without, alone)
@@ -71,9 +71,9 @@ class _StopTheJob(TrainerCallback):
     def on_step_end(self, args, state, control, **kwargs):
         if state.global_step == 2:
             job = (*multiprocessing.active_children(), multiprocessing.current_process())
-            # By another process: at a signal of its parent's, a loading process ends in peace.
+            # Sent by another process, because a data loader worker exits normally on a signal from its parent.
             subprocess.run(["kill", "-TERM", *(str(process.pid) for process in job)], check=True)
-            time.sleep(0.5)  # in which it would be gone
+            time.sleep(0.5)  # enough time for the worker to exit
 
 
 def test_told_to_stop_it_saves_although_loading_processes_were_told_too(shards, tmp_path):

@@ -1,4 +1,4 @@
-"""Shards: nothing lost, nothing doubled, whatever interrupts the writing; and what others read of them."""
+"""Writing shards loses and duplicates no image, even after interruptions, and other libraries can read them."""
 
 import csv
 import shutil
@@ -55,7 +55,7 @@ def shards(sample_dir, tmp_path_factory):
 
 @pytest.fixture
 def unpacked(sample_dir, tmp_path):
-    """The sample with its images in a plain folder."""
+    """The sample data set with its images in a plain folder."""
     folder = tmp_path / "unpacked"
     with zipfile.ZipFile(sample_dir / "happy_images.zip") as archive:
         archive.extractall(folder)
@@ -100,11 +100,11 @@ def test_killed_and_started_again_nothing_is_lost_or_doubled(sample_dir, shards,
     assert killed.returncode == -signal.SIGKILL
     whole = shard_files(tmp_path, "train")
     assert 0 < len(whole) < 6
-    with pytest.raises(SmileDataError, match="resumes"):
+    with pytest.raises(SmileDataError, match="to resume"):
         is_sharded(tmp_path)
     before = {file: file.stat().st_mtime_ns for file in whole}
     write_shards(sample_dir, tmp_path, HOW)
-    assert {file: file.stat().st_mtime_ns for file in whole} == before  # passed over, not written again
+    assert {file: file.stat().st_mtime_ns for file in whole} == before  # skipped, not written again
     for split in ("train", "validation", "test"):
         assert table(tmp_path, split) == table(shards, split)
     assert is_sharded(tmp_path) and not [*tmp_path.glob("*/*.part"), *tmp_path.glob(".index-*")]
@@ -147,7 +147,7 @@ def test_annotations_too_large_for_memory_are_sharded_all_the_same(request, shar
     folder = request.getfixturevalue(data)
     for limit, problem in (("_MAX_LINES", "more than 50 lines"), ("_MAX_BYTES", "over the limit of 50")):
         monkeypatch.setattr(annotations, limit, 50)
-        with pytest.raises(SmileDataError, match=f"train.csv.*{problem}; .* let hf-smile shard read it"):
+        with pytest.raises(SmileDataError, match=f"train.csv.*{problem}; .* convert it with hf-smile shard"):
             load_smile_dataset(folder)
     write_shards(folder, tmp_path / "out", HOW)
     assert table(tmp_path / "out", "train") == table(shards, "train")
@@ -171,7 +171,7 @@ def test_bad_images_are_named_or_left_out_and_listed(unpacked, tmp_path):
         write_shards(unpacked, tmp_path / "out", HOW)
     assert f"test.csv:6: image '{gone}': image missing" in str(caught.value)
     how = replace(HOW, on_bad_image="skip")
-    for _ in range(2):  # the second time all shards are there, and the list is made again
+    for _ in range(2):  # the second time, all shards exist, and the list is written again
         assert sum(write_shards(unpacked, tmp_path / "out", how).values()) == 126
         listed = (tmp_path / "out" / "bad_images.csv").read_text()
         assert f'test.csv:6,{gone},"image missing' in listed and f'train.csv:6,{bad},"not a JPEG' in listed
@@ -192,7 +192,7 @@ def test_other_settings_or_data_do_not_mix(shards, sample_dir, unpacked, tmp_pat
     with pytest.raises(SmileDataError, match=r"settings \(annotations\)"):
         write_shards(unpacked, shards, HOW)
     (tmp_path / "train").mkdir()
-    with pytest.raises(SmileDataError, match=r"not of shards|holds data"):
+    with pytest.raises(SmileDataError, match=r"has no shards|contains data"):
         write_shards(sample_dir, tmp_path, HOW)
 
 
@@ -203,10 +203,10 @@ def test_a_damaged_shard_is_named_and_made_again(shards, sample_dir, tmp_path):
     with pytest.raises(SmileDataError, match=rf"{file.name}: not a readable Parquet file"):
         load_shards(tmp_path / "copy", train_images=False)
     write_shards(sample_dir, tmp_path / "copy", HOW)
-    assert table(tmp_path / "copy", "train") == table(shards, "train")  # made again
+    assert table(tmp_path / "copy", "train") == table(shards, "train")  # written again
 
 
 def test_shards_do_not_go_among_the_images_they_are_made_of(unpacked):
-    with pytest.raises(SmileDataError, match="lies in the folder of the data"):
+    with pytest.raises(SmileDataError, match="lies in the data folder"):
         write_shards(unpacked, unpacked / "..." / "..", HOW)
     assert not (unpacked / "train").exists()

@@ -173,7 +173,7 @@ def test_a_hub_that_can_not_be_reached_is_asked_for_one_file(monkeypatch):
         raise OSError("no connection")
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", unreachable)
-    with pytest.raises(SmileModelError, match=r"config\.json of me/smile could not be fetched"):
+    with pytest.raises(SmileModelError, match=r"config\.json of me/smile could not be downloaded"):
         choose_runtime("me/smile")
     assert asked == ["config.json"]
 

@@ -1,4 +1,4 @@
-"""No cell of a CSV file that we write is a formula, and what we read back is what was written."""
+"""CSV files contain no formulas, and reading them returns what was written."""
 
 import csv
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What may be an id on the Hub, and what is a mistyped folder."""
+"""Hub ids are told apart from mistyped folders."""
 
 import pytest
 
