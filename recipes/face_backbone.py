@@ -238,7 +238,7 @@ def read_images(place: Path) -> Iterator[Tensor]:
     if not names:
         raise SmileDataError(f"{place}: no image found; set --images to a folder or zip of face crops")
     count = min(len(names), STATISTICS_IMAGES)
-    print(f"Computing batch norm statistics on {count} images of {images.path}")
+    print(f"Batch norms use the statistics of {count} images of {images.path}")
     preprocess = Preprocessor(PRETRAINED_CFG)
     for name in (names[number * len(names) // count] for number in range(count)):  # spread over all folders
         try:
