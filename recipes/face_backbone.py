@@ -154,11 +154,11 @@ def read_package(path: Path, network: str = NETWORKS[0]) -> tuple[Original, nn.M
     Nothing is unpacked to disk.
 
     Args:
-        path: Path of the .tgz file.
-        network: One of `NETWORKS`.
+        path: path of the .tgz file.
+        network: one of `NETWORKS`.
 
     Raises:
-        SmileModelError: The package is a different one, or damaged.
+        SmileModelError: the package is a different one, or damaged.
     """
     members = []
     try:
@@ -252,7 +252,7 @@ def compare(original: Original, folder: Path) -> str:
     """Compare features, age and gender of a photo between the original and the folder.
 
     Raises:
-        SmileModelError: They differ.
+        SmileModelError: they differ.
     """
     photo = decode_image(read_file(Path(get_sample_data("grace_hopper.jpg", asfileobj=False))))
     face = photo.crop(HOPPER_FACE).resize((224, 224), Image.Resampling.BICUBIC)  # the original's size

@@ -50,8 +50,8 @@ def about(model: str, labels: LabelSet = SMILE_LABELS) -> str:
     """Return the text of the tab as Markdown.
 
     Args:
-        model: Folder or id on the Hub of the model whose card and metrics are shown.
-        labels: Labels of the model.
+        model: folder or id on the Hub of the model whose card and metrics are shown.
+        labels: labels of the model.
     """
     card, metrics = model_file(model, "README.md"), model_file(model, "test_metrics.json")
     name = Path(model).name if Path(model).is_dir() else model

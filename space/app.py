@@ -82,8 +82,8 @@ def build_page(engine: Engine, samples: Path) -> gr.Blocks:
     """Build the page and the API.
 
     Args:
-        engine: Engine that gives the answers.
-        samples: Folder for the example pictures.
+        engine: engine that gives the answers.
+        samples: folder for the example pictures.
     """
     page = _Page(title=TITLE, analytics_enabled=False)
     drawn = engine.model == QUICKSTART
@@ -154,7 +154,7 @@ def _port(text: str) -> int | None:
     """Parse the requested port; None lets Gradio choose the first free port from 7860.
 
     Raises:
-        SmileError: The text is not a port.
+        SmileError: the text is not a port.
 
     >>> _port("8080"), _port("")
     (8080, None)

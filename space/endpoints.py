@@ -26,9 +26,9 @@ def add_endpoints(engine: Engine, quick: dict[str, Any], long: dict[str, Any]) -
     """Add the endpoints to the page that is being built.
 
     Args:
-        engine: Engine that gives the answers.
-        quick: Concurrency limit for photos, as keyword arguments of `gr.api`.
-        long: Concurrency limit for batches, as keyword arguments of `gr.api`.
+        engine: engine that gives the answers.
+        quick: concurrency limit for photos, as keyword arguments of `gr.api`.
+        long: concurrency limit for batches, as keyword arguments of `gr.api`.
     """
 
     def predict(photo: gr.FileData) -> list[dict[str, Any]]:
@@ -37,7 +37,7 @@ def add_endpoints(engine: Engine, quick: dict[str, Any], long: dict[str, Any]) -
         The model is often wrong, and a picture cannot prove what somebody feels: do not judge anyone by it.
 
         Args:
-            photo: An uploaded file. For the MCP tool, a data: URI such as data:image/jpeg;base64,... (at most 7 MB).
+            photo: an uploaded file. For the MCP tool, a data: URI such as data:image/jpeg;base64,... (at most 7 MB).
 
         Returns:
             One verdict per face, the largest face first. If no face is found, one verdict with a note and no label.
@@ -55,7 +55,7 @@ def add_endpoints(engine: Engine, quick: dict[str, Any], long: dict[str, Any]) -
         """Classify each face in many photos: whether it smiles, and whether the smile is genuine or posed.
 
         Args:
-            files: Uploaded photos and zips of photos. For the MCP tool, data: URIs.
+            files: uploaded photos and zips of photos. For the MCP tool, data: URIs.
 
         Returns:
             One verdict per face, file by file. For a file that can't be read, `error` gives the reason.
@@ -76,7 +76,7 @@ def uploaded(file: gr.FileData | dict[str, Any]) -> Path:
     """Return the path of an uploaded file, which may have been deleted since.
 
     Raises:
-        gr.Error: The file was not uploaded. Clients must not read other files of the server, nor a folder, which could
+        gr.Error: the file was not uploaded. Clients must not read other files of the server, nor a folder, which could
             be the folder of all uploads.
     """
     if not isinstance(file, dict) or not isinstance(file.get("path"), str):

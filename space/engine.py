@@ -72,10 +72,10 @@ class Engine:
     """Answer all visitors with one model. Thread-safe.
 
     Args:
-        model: Output folder of `hf-smile train`, or an id on the Hub. An ONNX export in it runs on ONNX Runtime.
+        model: output folder of `hf-smile train`, or an id on the Hub. An ONNX export in it runs on ONNX Runtime.
 
     Raises:
-        SmileModelError: The model does not exist, or its ONNX file can't be run.
+        SmileModelError: the model does not exist, or its ONNX file can't be run.
 
     >>> Engine("outputs/quickstart").look(load_image("face.jpg"))[0].prediction.label  # doctest: +SKIP
     'positive smile'
@@ -98,11 +98,11 @@ class Engine:
 
         Args:
             photo: RGB image.
-            side: Maximum length of the longer side of a crop, in pixels.
-            whole: Classify the photo as a face crop, without face detection.
+            side: maximum length of the longer side of a crop, in pixels.
+            whole: classify the photo as a face crop, without face detection.
 
         Raises:
-            SmileDataError: The photo is too long and thin.
+            SmileDataError: the photo is too long and thin.
         """
         faces = "whole" if whole else "all"
         predictions = self.classifier.predict_photo(photo, faces=faces, max_faces=MAX_FACES)
@@ -119,11 +119,11 @@ class Engine:
         An image without a face, or with an `error`, yields one prediction.
 
         Args:
-            paths: Uploaded files, no folders.
-            on_image: Called with the number of finished images and the total number.
+            paths: uploaded files, no folders.
+            on_image: called with the number of finished images and the total number.
 
         Raises:
-            SmileDataError: There are more than `MAX_IMAGES` images.
+            SmileDataError: there are more than `MAX_IMAGES` images.
         """
         listed = (image for path in paths for image in _images_of(path))
         images = list(islice(listed, MAX_IMAGES + 1))  # the rest is not even listed
@@ -147,10 +147,10 @@ class Engine:
         """Track and classify every face in a clip; yields the results so far after each frame.
 
         Args:
-            clip: Any file that OpenCV can read. Its first `MAX_SECONDS` are analysed.
+            clip: any file that OpenCV can read. Its first `MAX_SECONDS` are analysed.
 
         Raises:
-            SmileDataError: The file is not a clip.
+            SmileDataError: the file is not a clip.
         """
         seen, widths = Clip(), dict[str, int]()
         try:
@@ -173,7 +173,7 @@ class Engine:
         """Compute where the network looked. The first call loads the network in torch, which takes seconds.
 
         Raises:
-            SmileModelError: The network has no feature map.
+            SmileModelError: the network has no feature map.
             ImportError: torch or captum is not installed.
         """
         from hf_smile.inference.explain import explain

@@ -39,7 +39,7 @@ class Uploads:
     """The upload folder.
 
     Args:
-        folder: Path of the folder. Old files of other origin in it are deleted, too.
+        folder: path of the folder. Old files of other origin in it are deleted, too.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -62,8 +62,8 @@ class Uploads:
         """Delete files that are older than `seconds`, including incomplete uploads, and empty folders.
 
         Args:
-            seconds: Age in seconds.
-            kept: Files to keep.
+            seconds: age in seconds.
+            kept: files to keep.
 
         Returns:
             The deleted files.
@@ -130,8 +130,8 @@ def drop_idle_connections(server: Any, idle: dict[Any, tuple[Any, float]]) -> No
     """Close idle connections, because uvicorn waits forever for the end of a header.
 
     Args:
-        server: The uvicorn server.
-        idle: Connections that were idle at the last call; updated in place.
+        server: the uvicorn server.
+        idle: connections that were idle at the last call; updated in place.
     """
     now, before = time.monotonic(), dict(idle)
     idle.clear()

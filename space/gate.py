@@ -57,10 +57,10 @@ class Gate:
     something that does not exist.
 
     Args:
-        app: The protected app.
-        uploads: The upload folder.
-        health: The state that `/health` reports.
-        waiting: Function that returns the number of unfinished requests from a client address.
+        app: the protected app.
+        uploads: the upload folder.
+        health: the state that `/health` reports.
+        waiting: function that returns the number of unfinished requests from a client address.
     """
 
     def __init__(self, app: ASGIApp, uploads: Uploads, health: Health, waiting: Callable[[str], int]) -> None:

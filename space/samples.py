@@ -20,8 +20,8 @@ def write_samples(folder: Path, drawn: bool) -> dict[str, Path]:
     """Write the example pictures to a folder.
 
     Args:
-        folder: Existing folder.
-        drawn: Whether to include drawn faces. A model trained on photos of people can't classify them.
+        folder: existing folder.
+        drawn: whether to include drawn faces. A model trained on photos of people can't classify them.
 
     Returns:
         Mapping from the name on the page to the file.

@@ -42,9 +42,9 @@ def photo_tab(engine: Engine, samples: Path, drawn: bool) -> None:
     """Build the tab for one photo: the verdicts on its faces, and where the network looked.
 
     Args:
-        engine: Engine that gives the answers.
-        samples: Folder for the example photos.
-        drawn: Whether to include drawn faces.
+        engine: engine that gives the answers.
+        samples: folder for the example photos.
+        drawn: whether to include drawn faces.
     """
     files = write_samples(samples, drawn)
 

@@ -35,7 +35,7 @@ def intake(examples: Mapping[str, Any]) -> str:
     """Return the upload area for a photo with thumbnails of the examples; `hs.intake` in page.js is its script.
 
     Args:
-        examples: Mapping from name to photo file.
+        examples: mapping from name to photo file.
     """
     items = "".join(
         f'<li><button type="button" data-example="{number}"><img src="{_thumbnail(path)}" alt=""><span>{escape(name)}'
@@ -68,9 +68,9 @@ def photo(image: Image.Image, faces: Sequence[SeenFace], metrics: Mapping[str, A
     """Return the verdict on each face, only one of them visible, and the photo with a numbered button per face.
 
     Args:
-        image: The photo.
-        faces: Faces found in the photo.
-        metrics: Metrics of the model on its test images.
+        image: the photo.
+        faces: faces found in the photo.
+        metrics: metrics of the model on its test images.
     """
     if not faces:
         hint = "No face, no verdict. Detection works best on large, upright faces seen from the front."
@@ -160,9 +160,9 @@ def frame(image: Image.Image, faces: Sequence[SeenFace], number: int) -> str:
     """Return the answer to a camera frame: boxes to overlay on the video, and a sentence per face.
 
     Args:
-        image: The frame.
-        faces: Faces found in the frame.
-        number: Number of the frame, to match the answer to it.
+        image: the frame.
+        faces: faces found in the frame.
+        number: number of the frame, to match the answer to it.
     """
     boxes = "".join(_box(image, face.prediction, index, "div") for index, face in enumerate(faces))
     said = [sentence(face.prediction) for face in faces] or ["No face found."]

@@ -96,8 +96,8 @@ def track_record(prediction: SmilePrediction, metrics: Mapping[str, Any]) -> str
     """Return how often such an answer was right on the test images; empty if that was not measured.
 
     Args:
-        prediction: A verdict.
-        metrics: Metrics of the model, as in `test_metrics.json`.
+        prediction: a verdict.
+        metrics: metrics of the model, as in `test_metrics.json`.
 
     >>> genuine = SmilePrediction("positive smile", dict(zip(SMILE_LABELS, (0.2, 0.7, 0.1))))
     >>> track_record(genuine, {"precision_positive_smile": 0.734})
