@@ -99,7 +99,7 @@ class Engine:
         Args:
             photo: RGB image.
             side: maximum length of the longer side of a crop, in pixels.
-            whole: classify the photo as a face crop, without face detection.
+            whole: whether to classify the photo as a face crop, without face detection.
 
         Raises:
             SmileDataError: the photo is too long and thin.
