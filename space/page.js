@@ -113,8 +113,12 @@ window.hs = (() => {
       problem.textContent = why;
     }
     async function start() {
-      const denied = 'The browser does not let this page use the camera. Allow it in the site settings in the address bar.';
-      const why = { NotAllowedError: denied, NotFoundError: 'No camera was found.', NotReadableError: 'The camera is in use.' };
+      const denied = 'The browser does not let this page use the camera. Allow it in the site settings.';
+      const why = {
+        NotAllowedError: denied,
+        NotFoundError: 'No camera was found.',
+        NotReadableError: 'The camera is in use.',
+      };
       problem.textContent = '';
       try {
         video.srcObject = await navigator.mediaDevices.getUserMedia({ video: { facingMode: 'user', width: 640 } });
