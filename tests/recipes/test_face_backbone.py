@@ -222,7 +222,7 @@ def run(script, monkeypatch, *words: object) -> None:
 
 def test_a_network_that_computes_something_else_is_refused(script, faces, tmp_path, monkeypatch):
     other = npm_package(tmp_path / "other.tgz", faceres=network(clip=1))
-    with pytest.raises(SmileError, match=r"changes features, age or gender, by up to \d"):
+    with pytest.raises(SmileError, match=r"changes features, age or gender by up to \d"):
         run(script, monkeypatch, other, "--images", faces, "--output_dir", tmp_path / "out" / "backbone")
     assert not any((tmp_path / "out").iterdir())
 
