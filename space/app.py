@@ -1,6 +1,6 @@
-"""The demo: a photo, many photos, a clip, and what to think of the answers. `make demo` runs it.
+"""The demo: photos, clips and the camera, and how reliable the answers are. `make demo` runs it.
 
-The environment variable HF_SMILE_MODEL names the model, a folder or an id on the Hub.
+The environment variable HF_SMILE_MODEL sets the model: a folder or an id on the Hub.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ DESCRIPTION = "Is a face not smiling, smiling genuinely or posing? Photos, clips
 QUICKSTART = "outputs/quickstart"
 MODEL = os.environ.get("HF_SMILE_MODEL", QUICKSTART)
 MAX_UPLOAD = "30mb"
-_WAITING = 100  # requests; the next one is told to come back later
-_THREADS = 8  # that read and write files, and run what is let in
+_WAITING = 100  # requests in the queue; further requests are refused
+_THREADS = 8  # threads that read and write files and run the accepted requests
 
 _SMILES = """\
 # Smile: for real or for show?
@@ -43,18 +43,18 @@ is often wrong: a picture cannot prove what somebody feels. Do not judge anyone 
 _OTHER_LABELS = """\
 # What does this face show?
 
-Give it a face. It says which of these it shows, and how sure it is: {}. It is often wrong: a picture cannot prove what
-somebody feels. Do not judge anyone by it.
+Give it a face. It says which of these classes the face shows, and how sure it is: {}. It is often wrong: a picture
+cannot prove what somebody feels. Do not judge anyone by it.
 """
-# Nothing moves when the page gets longer.
+# Keep the layout stable when a scroll bar appears.
 _HEAD = f'<meta name="description" content="{DESCRIPTION}"><style>html {{ scrollbar-gutter: stable }}</style>'
-_DRAWN_ONLY = "**This is the quick start's model. It has seen drawn faces only: what it says of people means nothing.**"
+_DRAWN_ONLY = "**This is the quick start's model. It was trained on drawn faces only; ignore its answers on people.**"
 
 THEME = gr.themes.Default(
     primary_hue=gr.themes.colors.emerald,
     neutral_hue=gr.themes.colors.slate,
     radius_size="lg",
-    font=["system-ui", "sans-serif"],  # of the visitor's device: nothing is fetched
+    font=["system-ui", "sans-serif"],  # fonts of the visitor's device: nothing is downloaded
     font_mono=["ui-monospace", "monospace"],
 ).set(  # Gradio's own greys are too faint to read
     body_text_color_subdued="*neutral_600",
@@ -74,15 +74,15 @@ class _Page(gr.Blocks):
     def validate_inputs(self, block_fn: Any, inputs: list[Any]) -> None:
         try:
             super().validate_inputs(block_fn, inputs)
-        except ValueError as error:  # whose traceback, inputs included, would go to the log
-            raise gr.Error("that is not what this function takes", print_exception=False) from error
+        except ValueError as error:  # its traceback would write the inputs to the log
+            raise gr.Error("invalid input for this function", print_exception=False) from error
 
 
 def build_page(engine: Engine, samples: Path) -> gr.Blocks:
-    """The page and the API.
+    """Build the page and the API.
 
     Args:
-        engine: gives the answers.
+        engine: engine that gives the answers.
         samples: folder for the example pictures.
     """
     page = _Page(title=TITLE, analytics_enabled=False)
@@ -96,7 +96,7 @@ def build_page(engine: Engine, samples: Path) -> gr.Blocks:
             live_tab(engine)
         with gr.Tab("Many photos"):
             batch_tab(engine)
-        if engine.labels.smile_ids:  # a clip is searched for smiles
+        if engine.labels.smile_ids:  # clips are only searched for smiles
             with gr.Tab("Video"):
                 video_tab(engine)
         with gr.Tab("About"):
@@ -106,7 +106,7 @@ def build_page(engine: Engine, samples: Path) -> gr.Blocks:
 
 
 def __getattr__(name: str) -> gr.Blocks:
-    """`demo`, the page, for what looks for it in this module; its example photos are removed with the uploads."""
+    """Build the page for tools that look for `demo` in this module. Its example photos are removed with the uploads."""
     if name != "demo":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return build_page(Engine(MODEL), Path(tempfile.mkdtemp(dir=environment.UPLOADS.name)))
@@ -119,7 +119,7 @@ def main() -> None:
     uploads, health = Uploads(environment.UPLOADS.name), Health()
     with tempfile.TemporaryDirectory() as samples:
         page = build_page(engine, Path(samples))
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C, and leaves no uploads behind
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C and removes the uploads
         try:
             page.launch(
                 theme=THEME,
@@ -143,18 +143,18 @@ def main() -> None:
         except OSError as error:
             where = f"{os.environ.get('GRADIO_SERVER_NAME', '127.0.0.1')}:{port or ''}"
             raise SmileError(
-                f"the demo can't be served at {where}: is another server there? GRADIO_SERVER_NAME and "
-                "GRADIO_SERVER_PORT name another host and port"
+                f"the demo can't be served at {where}, perhaps because another server uses this address; set another "
+                "host or port with GRADIO_SERVER_NAME and GRADIO_SERVER_PORT"
             ) from error
         print(f"The demo runs at {page.local_url} (Ctrl-C ends it)", flush=True)
         page.block_thread()
 
 
 def _port(text: str) -> int | None:
-    """The port that is asked for; None lets Gradio choose the first free one from 7860 on.
+    """Parse the requested port; None lets Gradio choose the first free port from 7860.
 
     Raises:
-        SmileError: it is no port.
+        SmileError: the text is not a port.
 
     >>> _port("8080"), _port("")
     (8080, None)

@@ -1,4 +1,4 @@
-"""The API: /predict and /predict_batch, with typed JSON."""
+"""The API: `/predict` and `/predict_batch`, with typed JSON."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hf_smile.labels import LabelSet
 
 
 def verdict_type(labels: LabelSet) -> Any:
-    """What `SmilePrediction.to_dict` gives."""
+    """Return the type of `SmilePrediction.to_dict()`."""
     types = dict.fromkeys(SmilePrediction(labels=labels).to_dict(), str | None)
     types |= {name: float | None for name in types if name.startswith("p_") or name == "detector_score"}
     return TypedDict("Verdict", types | {"box": list[int] | None})  # type: ignore[operator]
@@ -26,21 +26,21 @@ def add_endpoints(engine: Engine, quick: dict[str, Any], long: dict[str, Any]) -
     """Add the endpoints to the page that is being built.
 
     Args:
-        engine: gives the answers.
-        quick: how many photos may be worked on at a time, as keyword arguments of `gr.api`.
-        long: the same for batches.
+        engine: engine that gives the answers.
+        quick: concurrency limit for photos, as keyword arguments of `gr.api`.
+        long: concurrency limit for batches, as keyword arguments of `gr.api`.
     """
 
     def predict(photo: gr.FileData) -> list[dict[str, Any]]:
-        """Tell of each face in a photo whether it smiles, and whether the smile is genuine or posed.
+        """Classify each face in a photo: whether it smiles, and whether the smile is genuine or posed.
 
-        It is often wrong, and a picture cannot prove what somebody feels: do not judge anyone by it.
+        The model is often wrong, and a picture cannot prove what somebody feels: do not judge anyone by it.
 
         Args:
-            photo: an uploaded file; of the MCP tool, a data: URI such as data:image/jpeg;base64,... (at most 7 MB).
+            photo: an uploaded file. For the MCP tool, a data: URI such as data:image/jpeg;base64,... (at most 7 MB).
 
         Returns:
-            One verdict a face, the largest first; one without a label and with a note where no face is found.
+            One verdict per face, the largest face first. If no face is found, one verdict with a note and no label.
         """
         path = uploaded(photo)
         try:
@@ -52,13 +52,13 @@ def add_endpoints(engine: Engine, quick: dict[str, Any], long: dict[str, Any]) -
             return [_to_json(SmilePrediction(error=why(error, path), labels=engine.labels))]
 
     def predict_batch(files: list[gr.FileData]) -> list[dict[str, Any]]:
-        """Tell of each face in many photos whether it smiles, and whether the smile is genuine or posed.
+        """Classify each face in many photos: whether it smiles, and whether the smile is genuine or posed.
 
         Args:
-            files: uploaded photos and zips of photos; of the MCP tool, data: URIs.
+            files: uploaded photos and zips of photos. For the MCP tool, data: URIs.
 
         Returns:
-            One verdict a face, file by file. What can't be read has its reason in `error`.
+            One verdict per face, file by file. For a file that can't be read, `error` gives the reason.
         """
         try:
             seen = list(engine.look_at_many(list(map(uploaded, files))))
@@ -73,18 +73,18 @@ def add_endpoints(engine: Engine, quick: dict[str, Any], long: dict[str, Any]) -
 
 
 def uploaded(file: gr.FileData | dict[str, Any]) -> Path:
-    """The path of an uploaded file, or of one that was and is deleted by now.
+    """Return the path of an uploaded file, which may have been deleted since.
 
     Raises:
-        gr.Error: it is no uploaded file. Nobody may have other files of the server read, nor a folder, which may be
-            that of all uploads.
+        gr.Error: the file was not uploaded. Clients must not read other files of the server, nor a folder, which could
+            be the folder of all uploads.
     """
     if not isinstance(file, dict) or not isinstance(file.get("path"), str):
-        raise gr.Error("give the file as {'path': ..., 'meta': {'_type': 'gradio.FileData'}}", print_exception=False)
+        raise gr.Error("pass the file as {'path': ..., 'meta': {'_type': 'gradio.FileData'}}", print_exception=False)
     check_all_files_in_cache(file)
     path = Path(file["path"])
     if path.is_symlink() or (path.exists() and not path.is_file()):
-        raise gr.Error("that is no uploaded file", print_exception=False)
+        raise gr.Error("not an uploaded file; upload it first", print_exception=False)
     return path
 
 

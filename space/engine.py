@@ -1,4 +1,4 @@
-"""The model, loaded once, and what the page and the API ask of it. Knows nothing of Gradio."""
+"""The model, loaded once, with the functions that the page and the API use. Independent of Gradio."""
 
 from __future__ import annotations
 
@@ -30,25 +30,25 @@ if TYPE_CHECKING:
     from hf_smile.labels import LabelSet
 
 MAX_FACES = 20
-"""Faces of one photo, the largest first."""
+"""Maximum number of faces per photo, the largest first."""
 MAX_IMAGES = 200
-"""Images of one batch."""
+"""Maximum number of images per batch."""
 MAX_SECONDS = 30.0
-"""Of a clip; what comes later is not looked at."""
+"""Analysed length of a clip in seconds; the rest is ignored."""
 FPS = 4.0
-"""Frames of a clip to look at, a second."""
+"""Analysed frames of a clip per second."""
 FORGET_AFTER = 300
-"""Seconds after which an upload is deleted, and what is known about an idle visitor forgotten."""
-FORGOTTEN = "forgotten after five minutes; upload it again"
-"""What is said of an upload that was deleted while it waited for its turn."""
-_MAX_MEMBERS = 10_000  # of a zip, whose list of names is read whole
+"""Seconds after which an upload and the state of an idle visitor are deleted."""
+FORGOTTEN = "deleted after five minutes; upload it again"
+"""Message for an upload that was deleted while it waited in the queue."""
+_MAX_MEMBERS = 10_000  # files in a zip, because its complete list of names is read
 
-_CROP_SIDE = 384  # pixels; more than networks look at
-_THUMBNAIL_SIDE = 160  # of a batch, whose pictures are all kept until the last one is seen
+_CROP_SIDE = 384  # pixels; larger than the input of the networks
+_THUMBNAIL_SIDE = 160  # pixels; all thumbnails of a batch are kept in memory until its end
 
 
 class SeenFace(NamedTuple):
-    """A verdict, and the part of the photo it is about, made small: a photo takes up to 150 MB."""
+    """A verdict and a small crop of its face. The complete photo would take up to 150 MB."""
 
     prediction: SmilePrediction
     crop: Image.Image
@@ -56,26 +56,26 @@ class SeenFace(NamedTuple):
 
 @dataclass
 class Clip:
-    """What was seen in a clip."""
+    """Results for a clip."""
 
     seconds: float = 0.0
-    """How far it was looked at."""
+    """Analysed length in seconds."""
     rows: list[tuple[float, str, float]] = field(default_factory=list)
-    """One a face and frame: seconds, who it is, probability of a smile in percent."""
+    """One row per face and frame: time in seconds, person, probability of a smile in percent."""
     people: dict[str, Image.Image] = field(default_factory=dict)
-    """What each of them looks like, at their largest."""
+    """The largest crop of each person."""
     peaks: list[tuple[float, str, SmilePrediction, Image.Image]] = field(default_factory=list)
-    """When each smile was at its strongest, whose it was, the verdict, and the face."""
+    """The strongest moment of each smile: time in seconds, person, verdict, crop of the face."""
 
 
 class Engine:
-    """Answers every visitor with one model. Threads may share it.
+    """Answer all visitors with one model. Thread-safe.
 
     Args:
-        model: folder that `hf-smile train` made, or an id on the Hub. ONNX Runtime runs it where it is exported.
+        model: output folder of `hf-smile train`, or an id on the Hub. An ONNX export in it runs on ONNX Runtime.
 
     Raises:
-        SmileModelError: there is no such model, or its ONNX file can't be run.
+        SmileModelError: the model does not exist, or its ONNX file can't be run.
 
     >>> Engine("outputs/quickstart").look(load_image("face.jpg"))[0].prediction.label  # doctest: +SKIP
     'positive smile'
@@ -90,16 +90,16 @@ class Engine:
 
     @property
     def labels(self) -> LabelSet:
-        """Of the model."""
+        """The labels of the model."""
         return self.classifier.labels
 
     def look(self, photo: Image.Image, side: int = _CROP_SIDE, whole: bool = False) -> list[SeenFace]:
-        """The faces of a photo.
+        """Classify the faces in a photo.
 
         Args:
-            photo: RGB.
-            side: pixels that the longer side of a crop has at most.
-            whole: take the photo for a face that was cut out, and look for none in it.
+            photo: RGB image.
+            side: maximum length of the longer side of a crop, in pixels.
+            whole: whether to classify the photo as a face crop, without face detection.
 
         Raises:
             SmileDataError: the photo is too long and thin.
@@ -114,19 +114,21 @@ class Engine:
     def look_at_many(
         self, paths: Sequence[Path], on_image: Callable[[int, int], object] = lambda done, total: None
     ) -> Iterator[SeenFace | SmilePrediction]:
-        """The faces of images and zips, file by file; one prediction for an image without a face or with an `error`.
+        """Classify the faces in images and zips, file by file.
+
+        An image without a face, or with an `error`, yields one prediction.
 
         Args:
             paths: uploaded files, no folders.
-            on_image: told how many images are done, and of how many.
+            on_image: called with the number of finished images and the total number.
 
         Raises:
             SmileDataError: there are more than `MAX_IMAGES` images.
         """
         listed = (image for path in paths for image in _images_of(path))
-        images = list(islice(listed, MAX_IMAGES + 1))  # what is beyond it is not even looked for
+        images = list(islice(listed, MAX_IMAGES + 1))  # the rest is not even listed
         if len(images) > MAX_IMAGES:
-            raise SmileDataError(f"these are too many images: at most {MAX_IMAGES} at a time")
+            raise SmileDataError(f"too many images; upload at most {MAX_IMAGES} at a time")
         for done, image in enumerate(images, start=1):
             if isinstance(image, SmilePrediction):
                 yield replace(image, labels=self.labels)
@@ -142,13 +144,13 @@ class Engine:
             on_image(done, len(images))
 
     def follow(self, clip: Path) -> Iterator[Clip]:
-        """Every face through a clip: what was seen so far, after each frame.
+        """Track and classify every face in a clip; yields the results so far after each frame.
 
         Args:
-            clip: any file that OpenCV can read; its first `MAX_SECONDS` are looked at.
+            clip: any file that OpenCV can read. Its first `MAX_SECONDS` are analysed.
 
         Raises:
-            SmileDataError: it is no clip.
+            SmileDataError: the file is not a clip.
         """
         seen, widths = Clip(), dict[str, int]()
         try:
@@ -168,7 +170,7 @@ class Engine:
             raise SmileDataError(why(error, clip)) from None
 
     def explain(self, face: SeenFace) -> Explanation:
-        """Where the network looked. The first call loads it in torch, which takes seconds.
+        """Compute where the network looked. The first call loads the network in torch, which takes seconds.
 
         Raises:
             SmileModelError: the network has no feature map.
@@ -179,9 +181,9 @@ class Engine:
         return explain(self._torch_classifier(), face.crop, face.prediction.label)
 
     def warm_up(self) -> threading.Thread:
-        """Look at something, and explain it in the background: the first time takes seconds.
+        """Classify a blank picture, and explain the result in the background, because the first calls take seconds.
 
-        What is wrong with explaining, `explain` says.
+        Errors of the explanation are ignored here; `explain` raises them again.
         """
         blank = Image.new("RGB", (320, 240))
         self.look(blank)
@@ -208,19 +210,19 @@ def _small(photo: Image.Image, box: tuple[int, int, int, int] | None, side: int)
 
 
 def model_file(model: str, name: str) -> str:
-    """The text of a file of the model, a folder or an id on the Hub; empty where it has none."""
+    """Return the text of a file in a model (a folder or an id on the Hub); empty if the file does not exist."""
     if Path(model).is_dir():
         return Path(model, name).read_text("utf-8", "replace") if Path(model, name).is_file() else ""
     from huggingface_hub import hf_hub_download
 
     try:
         return Path(hf_hub_download(model, name)).read_text("utf-8", "replace")
-    except (OSError, ValueError):  # not there, or no way to the Hub
+    except (OSError, ValueError):  # missing, or the Hub can't be reached
         return ""
 
 
 def _metrics(text: str) -> dict[str, Any]:
-    """What a model was measured to do; empty where anybody may have written it."""
+    """Parse the metrics of a model; empty if the file, which is untrusted, is malformed."""
     try:
         metrics = json.loads(text or "{}")
     except (ValueError, RecursionError):
@@ -229,27 +231,27 @@ def _metrics(text: str) -> dict[str, Any]:
 
 
 def why(error: SmileDataError, path: Path) -> str:
-    """Why an upload can't be read, without the folder it was put into.
+    """Return why an upload can't be read, without the path of the upload folder.
 
     >>> why(SmileDataError("can't be read: No such file or directory"), Path("gone.jpg"))
-    'forgotten after five minutes; upload it again'
+    'deleted after five minutes; upload it again'
     """
     return _without_folder(str(error), path) if path.exists() else FORGOTTEN
 
 
 def _images_of(path: Path) -> list[NamedImage | SmilePrediction]:
-    """The images of an uploaded file under names without the folder it was put into."""
+    """Return the images in an uploaded file, named without the path of the upload folder."""
     if is_zipfile(path) and _members(path) > _MAX_MEMBERS:
-        return [SmilePrediction(source=path.name, error=f"a zip of more than {_MAX_MEMBERS:,} files; pack less")]
+        return [SmilePrediction(source=path.name, error=f"the zip has more than {_MAX_MEMBERS:,} files; split it")]
     try:
-        _, images = find_images([escape(str(path))])  # a visitor's path is never a pattern
+        _, images = find_images([escape(str(path))])  # uploaded names are not patterns
     except SmileDataError as error:  # a broken zip, or one without images
         return [SmilePrediction(source=path.name, error=why(error, path))]
     return [NamedImage(_without_folder(image.source, path), partial(_read, image, path)) for image in images]
 
 
 def _members(path: Path) -> int:
-    """At least as many as a zip has, without reading its directory into memory."""
+    """Return an upper bound of the number of files in a zip, without reading its directory into memory."""
     with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
         return sum(1 for _ in re.finditer(rb"PK\x01\x02", data))
 

@@ -1,4 +1,4 @@
-"""What Gradio reads from the environment when it is imported. Has to be imported before it."""
+"""The environment variables that Gradio reads on import. Import this module before Gradio."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import tempfile
 from pathlib import Path
 
 PORT = os.environ.pop("GRADIO_SERVER_PORT", "")
-"""As it was given. Gradio would end in a traceback where it is no number, and quietly take the next one in use."""
+"""The requested port. Gradio fails with a traceback if it is not a number, and silently replaces a port in use."""
 
 UPLOADS = tempfile.TemporaryDirectory(prefix="hf_smile_", ignore_cleanup_errors=True)
-"""Of this server alone, and gone when it ends; Gradio's own is /tmp/gradio, which all servers of a machine share."""
+"""The upload folder, deleted when the server ends. Gradio's default, /tmp/gradio, is shared by all servers."""
 
 os.environ["GRADIO_TEMP_DIR"] = str(Path(UPLOADS.name).resolve())
-# Else Gradio tabulates the last 10,000 requests after each of them, for a page that the demo does not show.
+# By default, Gradio tabulates the last 10,000 requests after each request, for a page that the demo does not show.
 os.environ["GRADIO_ANALYTICS_MAX_EVENTS"] = "1"
 os.environ["GRADIO_ANALYTICS_CACHE_FREQUENCY"] = str(10**9)
-if "SPACE_ID" in os.environ:  # the Hub's proxy tells who asks; else all visitors would be one
+if "SPACE_ID" in os.environ:  # trust the Hub's proxy, or all visitors have its address
     os.environ.setdefault("FORWARDED_ALLOW_IPS", "*")

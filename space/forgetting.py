@@ -1,4 +1,4 @@
-"""What Gradio would keep of visitors, their pictures included, for as long as it runs."""
+"""Deletes what Gradio keeps about visitors, including their pictures, until it is stopped."""
 
 from __future__ import annotations
 
@@ -20,57 +20,57 @@ from gradio.queueing import Queue
 from gradio.routes import file_upload_statuses
 
 EVERY = 10
-"""Seconds between two rounds of forgetting."""
-_FETCH_WITHIN = 60  # seconds, of an answer that nobody waits for
+"""Seconds between two clean-ups."""
+_FETCH_WITHIN = 60  # seconds until an answer that nobody fetches is deleted
 _IDLE_CONNECTION = 30  # seconds
-_MOST_REMEMBERED = 200  # visitors whose photos are in memory
-_ROUNDS_OF_PROGRESS = 360  # after which Gradio forgets how far uploads are, which it does not by itself
+_MOST_REMEMBERED = 200  # visitors whose photos are kept in memory
+_ROUNDS_OF_PROGRESS = 360  # clean-ups until the progress of uploads is deleted, which Gradio never does
 
 
 @dataclass
 class Health:
-    """Whether all goes as it should."""
+    """Health of the server."""
 
     problem: str | None = None
-    """What the last round of forgetting failed of."""
+    """Error of the last clean-up, or None."""
 
 
 class Uploads:
-    """The folder of the uploads.
+    """The upload folder.
 
     Args:
-        folder: may hold other files, which are deleted too when they are old.
+        folder: path of the folder. Old files of other origin in it are deleted, too.
     """
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder).resolve()
         self.held = 0
-        """Bytes in there, at most: what came since the last sweep counts even where it was refused."""
+        """Upper bound of the bytes in the folder: refused uploads since the last sweep also count."""
 
     def holds(self, path: str) -> bool:
-        """Whether a path lies in the folder, links followed. The file may be deleted by now.
+        """Return whether a path is in the folder after resolving links. The file may have been deleted since.
 
         >>> Uploads("uploads").holds("uploads/../secret.txt")
         False
         """
         try:
             return Path(path).resolve().is_relative_to(self.folder)
-        except (OSError, RuntimeError, ValueError):  # far too long, a circle of links, a null byte
+        except (OSError, RuntimeError, ValueError):  # too long, a cycle of links, a null byte
             return False
 
     def sweep(self, seconds: float, kept: Collection[Path] = ()) -> set[str]:
-        """Delete what is older than `seconds`, and what is left of uploads that were broken off.
+        """Delete files that are older than `seconds`, including incomplete uploads, and empty folders.
 
         Args:
-            seconds: age.
-            kept: files that stay.
+            seconds: age in seconds.
+            kept: files to keep.
 
         Returns:
-            The files that are gone.
+            The deleted files.
         """
         gone, held, now = set(), 0, time.time()
         for path in list(self.folder.rglob("*")):
-            with suppress(OSError):  # not empty, or gone by now
+            with suppress(OSError):  # not empty, or already deleted
                 status = path.lstat()
                 if stat.S_ISDIR(status.st_mode):
                     path.rmdir()
@@ -86,18 +86,18 @@ class Uploads:
 
 
 class Mailboxes(dict):
-    """What is to be told to visitors. Where one of them is not in Gradio's own, work on all requests ends for good."""
+    """Messages to visitors. With Gradio's own mapping, a missing visitor stops the queue permanently."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._done: dict[str, float] = {}  # when nothing was left to do for a visitor
+        self._done: dict[str, float] = {}  # time at which a visitor's last request was finished
 
     def __missing__(self, visitor: str) -> asyncio.Queue:
         self[visitor] = asyncio.Queue()
         return self[visitor]
 
     def forget(self, queue: Queue) -> None:
-        """Let go of answers that were fetched, or that nobody fetches."""
+        """Delete answers that were fetched, or that nobody fetches."""
         now, waiting, unread = time.monotonic(), _waiting(queue), queue.pending_event_ids_session
         for visitor in {*self, *unread}:
             if visitor in waiting:
@@ -108,9 +108,9 @@ class Mailboxes(dict):
 
 
 def forget_idle_visitors(page: gr.Blocks, seconds: float) -> None:
-    """Let go of the photos of visitors that have been idle for `seconds`, and of visitors that gave none."""
+    """Delete the state of visitors that have been idle for `seconds` or have no photo."""
     visitors, waiting, remembered = page.app.state_holder, _waiting(page._queue), 0
-    for visitor, state in reversed(list(visitors.session_data.items())):  # the last one first
+    for visitor, state in reversed(list(visitors.session_data.items())):  # most recent first
         idle = time.time() - visitors.time_last_used[visitor].timestamp()
         if visitor in waiting:
             continue
@@ -122,21 +122,21 @@ def forget_idle_visitors(page: gr.Blocks, seconds: float) -> None:
 
 
 def _waiting(queue: Queue) -> set[str]:
-    """The visitors whose requests are not done."""
+    """Return the visitors with unfinished requests."""
     return {event.session_hash for event in queue.event_ids_to_events.values()}
 
 
 def drop_idle_connections(server: Any, idle: dict[Any, tuple[Any, float]]) -> None:
-    """Close the connections that have asked for nothing for a while: uvicorn waits for ever for the end of a header.
+    """Close idle connections, because uvicorn waits forever for the end of a header.
 
     Args:
-        server: uvicorn's.
-        idle: what was idle the last time, which is brought up to date.
+        server: the uvicorn server.
+        idle: connections that were idle at the last call; updated in place.
     """
     now, before = time.monotonic(), dict(idle)
     idle.clear()
     for connection in list(server.server_state.connections):
-        request = connection.cycle  # the last one
+        request = connection.cycle  # the last request
         if request is not None and not request.response_complete:
             continue
         last, since = before.get(connection, (request, now))
@@ -146,13 +146,13 @@ def drop_idle_connections(server: Any, idle: dict[Any, tuple[Any, float]]) -> No
 
 
 def give_memory_back() -> None:
-    """Give freed memory to the system. glibc keeps it in each thread's share: a gigabyte after three large photos."""
+    """Return freed memory to the system. glibc keeps it per thread: one gigabyte after three large photos."""
     with suppress(OSError, AttributeError):  # another C library
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def waiting_of(page: gr.Blocks, client: str) -> int:
-    """How many requests of a client, known by its address, are not done."""
+    """Return the number of unfinished requests from a client address."""
     events = [*page._queue.event_ids_to_events.values()]
     return sum(event.request.client is not None and event.request.client.host == client for event in events)
 
@@ -160,7 +160,7 @@ def waiting_of(page: gr.Blocks, client: str) -> int:
 def keep_forgetting(
     page: gr.Blocks, uploads: Uploads, health: Health
 ) -> Callable[[Any], AbstractAsyncContextManager[None]]:
-    """What forgets, in rounds, for as long as the server of the page runs: its `lifespan`."""
+    """Return the `lifespan` of the page's server, which cleans up regularly while the server runs."""
     mailboxes = page._queue.pending_messages_per_session = Mailboxes()
     idle: dict[Any, tuple[Any, float]] = {}
 
@@ -182,9 +182,9 @@ def keep_forgetting(
                     file_upload_statuses.__init__()  # type: ignore[misc]
                 await asyncio.to_thread(give_memory_back)
                 health.problem = None
-            except Exception as error:  # the next round may do better
+            except Exception as error:  # the next clean-up may succeed
                 where = traceback.extract_tb(error.__traceback__)[-1]
-                health.problem = f"forgetting: {type(error).__name__} in {where.name}"
+                health.problem = f"deleting old data failed: {type(error).__name__} in {where.name}"
 
     @asynccontextmanager
     async def lifespan(_app: Any) -> AsyncIterator[None]:

@@ -1,4 +1,4 @@
-"""What is let in: the addresses that the demo needs, requests of a bounded size, sent without dawdling."""
+"""Request filter: only the addresses that the demo needs, with limits on size and time."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 MAX_CALL = 1_000_000
-"""Bytes of a request that is no upload."""
+"""Maximum bytes of a request that is not an upload."""
 MAX_TOOL_CALL = 10_000_000
-"""Bytes of a call of an MCP tool, which has its photo inside."""
+"""Maximum bytes of an MCP tool call, which contains its photo."""
 MAX_BATCH = 600_000_000
-"""Bytes that are uploaded at once, in one file or in many."""
+"""Maximum bytes per upload request, in one or more files."""
 MAX_HELD = 2_000_000_000
-"""Bytes of the uploads of all visitors, until they are deleted."""
+"""Maximum bytes of all stored uploads."""
 
 MAX_WAITING = 16
-"""Requests of one client that wait or are worked on: what others wait for is never one visitor's work alone."""
+"""Maximum number of unfinished requests per client, so that one visitor can't fill the queue."""
 
-# Scripts and styles stand in Gradio's page itself, its HTML component compiles scripts; no other server is asked.
+# Gradio has scripts and styles inside the page, and its HTML component compiles scripts. Other servers are blocked.
 _CONTENT_SECURITY_POLICY = (
     "default-src 'self' data: blob:; script-src 'self' blob: 'unsafe-inline' 'unsafe-eval'; "
     "style-src 'self' 'unsafe-inline'; object-src 'none'; base-uri 'self'; form-action 'self'"
@@ -50,17 +50,17 @@ _CALL_WITHIN, _UPLOAD_WITHIN = 30, 300  # seconds
 
 
 class Gate:
-    """ASGI middleware in front of Gradio. What it does not let in is answered in words.
+    """ASGI middleware in front of Gradio that answers refused requests with a message.
 
     Gradio offers far more than the demo uses: it fetches files from other servers, records screens, edits programs. It
-    reads requests of any size into memory, waits for slow ones for ever, and ends in a traceback where it is asked for
-    what is not there.
+    reads requests of any size into memory, waits for slow requests forever, and fails with a traceback on requests for
+    something that does not exist.
 
     Args:
-        app: what is guarded.
-        uploads: where uploads lie.
-        health: what `/health` tells.
-        waiting: how many requests of a client, known by its address, are not done.
+        app: the protected app.
+        uploads: the upload folder.
+        health: the state that `/health` reports.
+        waiting: function that returns the number of unfinished requests from a client address.
     """
 
     def __init__(self, app: ASGIApp, uploads: Uploads, health: Health, waiting: Callable[[str], int]) -> None:
@@ -76,7 +76,7 @@ class Gate:
             nonlocal answering, answered
             answering = True
             answered = message["type"] == "http.response.body" and not message.get("more_body")
-            if message["type"] == "http.response.start":  # an upload is never taken for a page
+            if message["type"] == "http.response.start":  # no upload is shown as a page
                 headers = MutableHeaders(scope=message)
                 headers["X-Content-Type-Options"] = "nosniff"
                 headers["Content-Security-Policy"] = _CONTENT_SECURITY_POLICY
@@ -89,7 +89,7 @@ class Gate:
             if not _NEEDED.fullmatch(scope["path"]):
                 raise HTTPException(404)
             if scope["method"] == "POST" and _QUEUED.fullmatch(scope["path"]) and self._is_greedy(scope):
-                raise HTTPException(429, f"you have {MAX_WAITING} requests under way; wait until some are done")
+                raise HTTPException(429, f"you have {MAX_WAITING} unfinished requests; wait until some are done")
             if scope["path"] == _UPLOAD:
                 receive = self._counted(receive)
             elif scope["method"] not in ("GET", "HEAD"):
@@ -100,7 +100,7 @@ class Gate:
         except Exception as error:
             if not answering:
                 await _refusal(error)(scope, receive, answer)
-            elif not answered:  # a stream that is broken off
+            elif not answered:  # end an interrupted stream
                 await send({"type": "http.response.body"})
 
     def _tell_health(self) -> JSONResponse:
@@ -113,7 +113,7 @@ class Gate:
         return client is not None and self.waiting(client[0]) >= MAX_WAITING
 
     def _counted(self, receive: Receive) -> Receive:
-        """An upload as it comes, which ends where it gets too large or too slow."""
+        """Pass an upload on, and refuse it when it gets too large or too slow."""
         size, end = 0, _now() + _UPLOAD_WITHIN
 
         async def receive_part() -> Message:
@@ -123,15 +123,15 @@ class Gate:
             size += length
             self.uploads.held += length
             if size > MAX_BATCH:
-                raise HTTPException(413, f"more than {MAX_BATCH // 10**6} MB at once exceed the limit")
+                raise HTTPException(413, f"the upload exceeds the limit of {MAX_BATCH // 10**6} MB; upload less")
             if self.uploads.held > MAX_HELD:
-                raise HTTPException(503, "too much was uploaded in the last minutes; try again in a few")
+                raise HTTPException(503, "the server's upload space is full; try again in a few minutes")
             return message
 
         return receive_part
 
     async def _checked(self, receive: Receive, limit: int) -> Receive:
-        """A call of at most `limit` bytes, read and found to name no file but uploaded ones."""
+        """Read a call of at most `limit` bytes, and check that it only names uploaded files."""
         body, end, more = bytearray(), _now() + _CALL_WITHIN, True
         while more:
             message = await _within(end - _now(), receive)
@@ -139,10 +139,10 @@ class Gate:
                 raise ClientDisconnect
             body += message.get("body", b"")
             if len(body) > limit:
-                raise HTTPException(413, f"more than {limit // 10**6} MB; files have to be uploaded first")
+                raise HTTPException(413, f"the request exceeds the limit of {limit // 10**6} MB; upload files first")
             more = message.get("more_body", False)
         if not all(map(self.uploads.holds, _paths(bytes(body)))):
-            raise HTTPException(400, "that is no uploaded file; upload it first")
+            raise HTTPException(400, "not an uploaded file; upload it first")
         first = iter([{"type": "http.request", "body": bytes(body)}])
 
         async def receive_again() -> Message:
@@ -159,11 +159,11 @@ async def _within(seconds: float, receive: Receive) -> Message:
     try:
         return await asyncio.wait_for(receive(), max(seconds, 0))
     except TimeoutError:
-        raise HTTPException(408, "this takes too long") from None
+        raise HTTPException(408, "the request took too long; try again") from None
 
 
 def _paths(body: bytes) -> Iterator[str]:
-    """Every file that a call names; none where the call is no JSON, which Gradio answers itself.
+    """Yield every file that a call names; none if the call is not JSON, because Gradio refuses it.
 
     >>> list(_paths(b'{"data": [[{"path": "a.jpg"}]]}'))
     ['a.jpg']
@@ -185,8 +185,8 @@ def _paths(body: bytes) -> Iterator[str]:
 def _refusal(error: Exception) -> JSONResponse:
     if isinstance(error, HTTPException):
         return JSONResponse({"detail": error.detail}, error.status_code)
-    where = traceback.extract_tb(error.__traceback__)[-1]  # no more, which could tell what somebody sent
+    where = traceback.extract_tb(error.__traceback__)[-1]  # the rest could contain the visitor's data
     print(f"refused: {type(error).__name__}, {Path(where.filename).name}:{where.lineno}", file=sys.stderr, flush=True)
     if isinstance(error, OSError):
-        return JSONResponse({"detail": "the server can't take this now; try again later"}, 503)
-    return JSONResponse({"detail": "the server has no such function, or can't make sense of what it got"}, 400)
+        return JSONResponse({"detail": "the server can't accept this request now; try again later"}, 503)
+    return JSONResponse({"detail": "the server has no such function, or the request is malformed"}, 400)

@@ -1,15 +1,15 @@
-// What the page does in the browser: `js_on_load` of its parts calls these.
+// Scripts of the page; `js_on_load` of its components calls these functions.
 window.hs = (() => {
   const slug = (tab) => tab.textContent.trim().toLowerCase().replaceAll(' ', '-');
   const tabs = () => [...document.querySelectorAll('.tab-container [role=tab]')];
   const openTab = (name) => tabs().find((tab) => slug(tab) === name)?.click();
 
-  // Screen readers read out what is put into a region that was there before.
+  // Screen readers only announce changes in a region that already exists.
   const region = Object.assign(document.createElement('div'), { id: 'hs-said', role: 'status' });
   document.body.append(region);
   const say = (text) => { region.textContent = text; };
 
-  // The tab is in the address, so that a link and a reload lead to it.
+  // Keep the tab in the address, so that links and reloads open it.
   document.addEventListener('click', (event) => {
     const tab = event.target.closest?.('[role=tab]');
     if (tab) history.replaceState(null, '', `#${slug(tab)}`);
@@ -22,7 +22,7 @@ window.hs = (() => {
   follow.observe(document, { childList: true, subtree: true });
   addEventListener('hashchange', () => openTab(location.hash.slice(1)));
 
-  // A photo that is chosen, dropped or pasted, or an example.
+  // A photo can be chosen, dropped, pasted, or selected from the examples.
   let takeWhole = () => {};
   function intake(element, trigger, upload) {
     let last = {};
@@ -63,10 +63,10 @@ window.hs = (() => {
     });
   }
 
-  // Its place is made at once: nothing moves when it comes.
+  // Reserve space for the result at once, to keep the layout stable.
   const expectResult = () => document.getElementById('photo-tab').classList.add('hs-given');
 
-  // A new result is read out and brought into sight.
+  // Announce a new result and scroll to it.
   function result(element, watch) {
     watch('value', () => {
       const sentence = element.querySelector('[data-say]');
@@ -74,11 +74,11 @@ window.hs = (() => {
       say(sentence.dataset.say);
       const calm = matchMedia('(prefers-reduced-motion: reduce)').matches;
       const show = () => element.scrollIntoView({ block: 'start', behavior: calm ? 'auto' : 'smooth' });
-      setTimeout(show, 50); // when it has its height
+      setTimeout(show, 50); // after the layout is complete
     });
   }
 
-  // What was found out about each face is there already: a choice shows it.
+  // The results of all faces are already on the page: selecting a face only shows its result.
   function faces(element, trigger) {
     element.addEventListener('click', (event) => {
       if (event.target.closest('[data-whole]')) takeWhole();
@@ -94,7 +94,7 @@ window.hs = (() => {
     });
   }
 
-  // The camera. A frame is sent when the one before it is answered: the rate is that of the server and of the line.
+  // The camera. Each frame is sent after the answer to the previous one, so server and network set the frame rate.
   let number = 0;
   let answered = () => {};
   function camera(element, trigger) {
@@ -113,8 +113,12 @@ window.hs = (() => {
       problem.textContent = why;
     }
     async function start() {
-      const denied = 'The browser gives no camera to this page. Allow it in the settings of the address bar.';
-      const why = { NotAllowedError: denied, NotFoundError: 'There is no camera.', NotReadableError: 'The camera is in use.' };
+      const denied = 'The browser does not let this page use the camera. Allow it in the site settings.';
+      const why = {
+        NotAllowedError: denied,
+        NotFoundError: 'No camera was found.',
+        NotReadableError: 'The camera is in use.',
+      };
       problem.textContent = '';
       try {
         video.srcObject = await navigator.mediaDevices.getUserMedia({ video: { facingMode: 'user', width: 640 } });
@@ -124,7 +128,7 @@ window.hs = (() => {
         stop(why[error.name] ?? `The camera can't be used: ${error.message}`);
         return;
       }
-      video.srcObject.getVideoTracks()[0].addEventListener('ended', () => stop('The camera was taken away.'));
+      video.srcObject.getVideoTracks()[0].addEventListener('ended', () => stop('The camera was disconnected.'));
       document.getElementById('live-answer').classList.add('hs-on');
       button.textContent = 'Stop the camera';
       send();
@@ -137,7 +141,7 @@ window.hs = (() => {
       canvas.height = video.videoHeight * shrink;
       canvas.getContext('2d').drawImage(video, 0, 0, canvas.width, canvas.height);
       trigger('input', { frame: canvas.toDataURL('image/jpeg', 0.85), number: ++number });
-      late = setTimeout(send, 5000); // a frame without an answer
+      late = setTimeout(send, 5000); // continue if a frame gets no answer
     }
     answered = (answer) => {
       if (Number(answer.dataset.number) !== number || !video.srcObject) return;

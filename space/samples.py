@@ -1,4 +1,4 @@
-"""Pictures to try: drawn faces, and photos of the public domain that come inside matplotlib and scikit-image."""
+"""Example pictures: drawn faces, and public-domain photos included in matplotlib and scikit-image."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from hf_smile.data.sample import draw_face
 from hf_smile.labels import NEGATIVE_SMILE, NOT_SMILE, POSITIVE_SMILE
 
 _DRAWN = {"drawn, genuine": POSITIVE_SMILE, "drawn, posed": NEGATIVE_SMILE, "drawn, no smile": NOT_SMILE}
-_SAME_PERSON = 3  # one seed draws one person, whatever the expression
+_SAME_PERSON = 3  # the seed determines the person, for any expression
 
 
 def write_samples(folder: Path, drawn: bool) -> dict[str, Path]:
-    """Write the pictures into a folder.
+    """Write the example pictures to a folder.
 
     Args:
-        folder: is there.
-        drawn: whether drawn faces are among them. A model that has seen people only does not know what these show.
+        folder: existing folder.
+        drawn: whether to include drawn faces. A model trained on photos of people can't classify them.
 
     Returns:
-        Their files by what the page calls them.
+        Mapping from the name on the page to the file.
 
     >>> list(write_samples(Path("samples"), drawn=False))[0]  # doctest: +SKIP
     'Grace Hopper'
@@ -40,7 +40,7 @@ def _samples(drawn: bool) -> Iterator[tuple[str, Image.Image]]:
     people = [("Grace Hopper", Image.open(get_sample_data("grace_hopper.jpg")).convert("RGB"))]
     try:
         from skimage.data import astronaut
-    except ImportError:  # an example less
+    except ImportError:  # one example fewer
         pass
     else:
         people.append(("Eileen Collins", Image.fromarray(astronaut())))

@@ -1,4 +1,4 @@
-"""The tabs of the page: a photo, many photos, a clip, the camera."""
+"""The tabs of the page: photo, many photos, video, live camera."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from hf_smile.inference.prediction import SmilePrediction
 from hf_smile.labels import LabelSet
 from hf_smile.utils.figures import class_colors
 
-# What takes a second must not wait for what takes a minute.
+# Separate queues: requests that take a second must not wait for those that take a minute.
 QUICK = {"concurrency_id": "quick", "concurrency_limit": 2}
 LONG = {"concurrency_id": "long", "concurrency_limit": 1}
 _LIVE = {"concurrency_id": "live", "concurrency_limit": 1}
-_FROM_PAGE = {"preprocess": False, "api_visibility": "private"}  # paths come as they are: Engine reads them itself
+_FROM_PAGE = {"preprocess": False, "api_visibility": "private"}  # pass paths unchanged: Engine reads the files
 _DATA_URI = "data:image/jpeg;base64,"
 
 
 def _told(event: gr.EventData, name: str) -> Any:
-    """What an event of the page tells; None for what no event of ours sends."""
+    """Return a value sent with a page event; None if the event does not have it."""
     try:
         return getattr(event, name)
     except (AttributeError, TypeError):
@@ -39,12 +39,12 @@ def _told(event: gr.EventData, name: str) -> Any:
 
 
 def photo_tab(engine: Engine, samples: Path, drawn: bool) -> None:
-    """A photo, the faces in it, and where the network looked.
+    """Build the tab for one photo: the verdicts on its faces, and where the network looked.
 
     Args:
-        engine: gives the answers.
+        engine: engine that gives the answers.
         samples: folder for the example photos.
-        drawn: whether drawn faces are among them.
+        drawn: whether to include drawn faces.
     """
     files = write_samples(samples, drawn)
 
@@ -67,8 +67,8 @@ def photo_tab(engine: Engine, samples: Path, drawn: bool) -> None:
 
     def explain(faces: list[SeenFace] | None, index: Any) -> str:
         if not faces:
-            return "<p>This photo was forgotten for privacy. Give it again.</p>"
-        # One of an earlier photo, or what no choice of ours sends, is the first.
+            return "<p>This photo was deleted for privacy. Upload it again.</p>"
+        # An index from an earlier photo, or an invalid one, selects the first face.
         face = faces[index if isinstance(index, int) and 0 <= index < len(faces) else 0]
         try:
             return views.heat_map(engine.explain(face))
@@ -88,22 +88,22 @@ def photo_tab(engine: Engine, samples: Path, drawn: bool) -> None:
 
 
 def batch_tab(engine: Engine) -> None:
-    """Many photos and zips: a table to sort, the faces, and a CSV file."""
+    """Build the tab for many photos and zips: a sortable table, the faces, and a CSV file."""
 
     def look(files: list[dict[str, Any]] | None, progress: gr.Progress = gr.Progress()) -> Iterator[Any]:  # noqa: B008
         hidden = gr.Dataframe(visible=False)
         if not files:
-            yield views.message("No photos yet", "Choose some first; wait until they are all there."), hidden, ""
+            yield views.message("No photos yet", "Choose photos first, and wait until they are uploaded."), hidden, ""
             return
         seen: list[SeenFace | SmilePrediction] = []
         try:
             for item in engine.look_at_many(
-                list(map(uploaded, files)), lambda done, total: progress((done, total), desc="Looking at photos")
+                list(map(uploaded, files)), lambda done, total: progress((done, total), desc="Classifying photos")
             ):
                 seen.append(item)
-                yield gr.skip(), gr.skip(), gr.skip()  # here it can be stopped
+                yield gr.skip(), gr.skip(), gr.skip()  # a point at which Gradio can stop the task
         except SmileDataError as error:
-            yield views.message("That was too much", f"{error}.", "problem"), hidden, ""
+            yield views.message("Too many photos", f"{error}.", "problem"), hidden, ""
             return
         predictions = [item.prediction if isinstance(item, SeenFace) else item for item in seen]
         faces = [item for item in seen if isinstance(item, SeenFace)]
@@ -118,7 +118,7 @@ def batch_tab(engine: Engine) -> None:
         elem_id="files",
         height=180,
     )
-    start, stop = _buttons("Look at them")
+    start, stop = _buttons("Classify photos")
     verdicts = gr.HTML(js_on_load="hs.result(element, watch)", elem_id="verdicts")
     table = gr.Dataframe(
         visible=False,
@@ -143,7 +143,7 @@ def _buttons(words: str) -> tuple[gr.Button, gr.Button]:
 
 
 def _run(start: gr.Button, stop: gr.Button, work: Any, given: Any, shown: list[Any]) -> None:
-    """Let one button start long work, and the other stop it while it runs."""
+    """Connect a button that starts a long task, and one that stops it."""
 
     def ready(running: bool) -> Any:
         return lambda: (gr.Button(interactive=not running), gr.Button(interactive=running))
@@ -164,18 +164,18 @@ def _csv(predictions: list[SmilePrediction], labels: LabelSet) -> str:
 
 
 def video_tab(engine: Engine) -> None:
-    """A clip: who smiles when."""
+    """Build the tab for a clip: who smiles when."""
 
     def follow(file: dict[str, Any] | None, progress: gr.Progress = gr.Progress()) -> Iterator[Any]:  # noqa: B008
         hidden = gr.LinePlot(visible=False)
         if file is None:
-            yield views.message("No clip yet", "Upload one or record one first."), hidden
+            yield views.message("No clip yet", "Upload or record a clip first."), hidden
             return
         path = uploaded(file)
         try:
             for seen in engine.follow(path):
-                progress(seen.seconds / MAX_SECONDS, desc=f"{seen.seconds:.0f} s looked at")
-                yield gr.skip(), gr.skip()  # here it can be stopped
+                progress(seen.seconds / MAX_SECONDS, desc=f"{seen.seconds:.0f} s analysed")
+                yield gr.skip(), gr.skip()  # a point at which Gradio can stop the task
         except SmileDataError as error:
             yield views.message("This clip can't be read", f"{error}.", "problem"), hidden
             return
@@ -184,13 +184,13 @@ def video_tab(engine: Engine) -> None:
         yield views.clip(seen, MAX_SECONDS), plot
 
     video = gr.Video(
-        label=f"A clip; its first {MAX_SECONDS:.0f} seconds count",
+        label=f"A clip; the first {MAX_SECONDS:.0f} seconds are analysed",
         sources=["upload", "webcam"],
         height=260,
         elem_id="video",
         buttons=[],
     )
-    start, stop = _buttons("Follow the faces")
+    start, stop = _buttons("Track the faces")
     plot = gr.LinePlot(
         x="seconds",
         y="smiling, %",
@@ -208,12 +208,12 @@ def video_tab(engine: Engine) -> None:
 
 
 def live_tab(engine: Engine) -> None:
-    """The camera, frame by frame: the next is sent when the last one is answered, and none is written to disk."""
+    """Build the camera tab. Each frame is sent after the answer to the previous one; none is written to disk."""
 
     def look(event: gr.EventData) -> str:
         frame, number = _told(event, "frame"), _told(event, "number")
         if not isinstance(frame, str) or not frame.startswith(_DATA_URI) or not isinstance(number, int):
-            raise gr.Error("that is no frame of a camera", print_exception=False)
+            raise gr.Error("not a camera frame", print_exception=False)
         try:
             image = load_image(base64.b64decode(frame.removeprefix(_DATA_URI)))
             return views.frame(image, engine.look(image), number)
@@ -222,5 +222,5 @@ def live_tab(engine: Engine) -> None:
 
     camera = gr.HTML(views.CAMERA, js_on_load="hs.camera(element, trigger)", elem_id="live")
     answer = gr.HTML(js_on_load="hs.answer(element, watch)", elem_id="live-answer")
-    # Else Gradio drops a frame that is sent while it is still putting the last answer on the page.
+    # With the default trigger mode, Gradio drops a frame that arrives while the page is still showing the last answer.
     camera.input(look, None, answer, show_progress="hidden", trigger_mode="multiple", **_LIVE, **_FROM_PAGE)

@@ -1,4 +1,4 @@
-"""What a person reads, as HTML. Pictures travel inside it, so that no result is ever written to disk."""
+"""The results as HTML. Pictures are embedded, so that no result is written to disk."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ CAMERA = """
 <div class="hs-camera" hidden><video muted playsinline aria-label="Your camera"></video>
 <div class="hs-over"></div></div>
 <button type="button" class="hs-button">Start the camera</button>
-<p class="hs-hint">Frames are looked at one by one and kept nowhere.</p><p role="alert"></p>
+<p class="hs-hint">Frames are analysed one at a time and not stored.</p><p role="alert"></p>
 """
-"""Shows the camera and sends its frames; `hs.camera` in page.js is its script."""
+"""The camera tab, which sends frames; `hs.camera` in page.js is its script."""
 
 
 def intake(examples: Mapping[str, Any]) -> str:
-    """What takes a photo, and thumbnails of examples; `hs.intake` in page.js is its script.
+    """Return the upload area for a photo with thumbnails of the examples; `hs.intake` in page.js is its script.
 
     Args:
-        examples: files of photos, by their names.
+        examples: mapping from name to photo file.
     """
     items = "".join(
         f'<li><button type="button" data-example="{number}"><img src="{_thumbnail(path)}" alt=""><span>{escape(name)}'
@@ -56,7 +56,7 @@ def _thumbnail(path: Any) -> str:
 
 
 def message(title: str, text: str, kind: str = "hint") -> str:
-    """A state in words; `kind` is `hint` or `problem`."""
+    """Return a message box; `kind` is `hint` or `problem`."""
     text = text[:1].upper() + text[1:]
     return (
         f'<div class="hs-message {kind}" data-say="{escape(f"{title}. {text}")}">'
@@ -65,17 +65,17 @@ def message(title: str, text: str, kind: str = "hint") -> str:
 
 
 def photo(image: Image.Image, faces: Sequence[SeenFace], metrics: Mapping[str, Any]) -> str:
-    """The answer about each face, of which one is shown, and the photo with a numbered button over each.
+    """Return the verdict on each face, only one of them visible, and the photo with a numbered button per face.
 
     Args:
         image: the photo.
-        faces: found in it.
-        metrics: of the model on its test images.
+        faces: faces found in the photo.
+        metrics: metrics of the model on its test images.
     """
     if not faces:
-        hint = "So there is no verdict. Faces are found best from the front, upright and large."
+        hint = "No face, no verdict. Detection works best on large, upright faces seen from the front."
         return message("No face found", hint) + (
-            '<button type="button" class="hs-link" data-whole>It is a face that was cut out: take all of it</button>'
+            '<button type="button" class="hs-link" data-whole>This is a face crop: classify the whole picture</button>'
         )
     boxes = "".join(_box(image, face.prediction, index) for index, face in enumerate(faces))
     strip = "".join(_strip_button(face, index) for index, face in enumerate(faces))
@@ -95,7 +95,7 @@ def _answer(faces: Sequence[SeenFace], index: int) -> str:
     prediction = faces[index].prediction
     about = f"Face {index + 1} of {len(faces)}" if len(faces) > 1 else ""
     if prediction.box is None:
-        about = "All of the picture was taken for a face, as you said"
+        about = "The whole picture was classified as one face"
     answer = sentence(prediction)
     return (
         f'<div class="hs-answer" data-face="{index}" data-say="{escape(f"{about}: {answer}" if about else answer)}"'
@@ -157,12 +157,12 @@ def _bar(name: str, probability: float, color: str) -> str:
 
 
 def frame(image: Image.Image, faces: Sequence[SeenFace], number: int) -> str:
-    """The answer to a frame of the camera: boxes to lay over the video, and a sentence for each face.
+    """Return the answer to a camera frame: boxes to overlay on the video, and a sentence per face.
 
     Args:
         image: the frame.
-        faces: found in it.
-        number: of the frame, which its answer is known by.
+        faces: faces found in the frame.
+        number: number of the frame, to match the answer to it.
     """
     boxes = "".join(_box(image, face.prediction, index, "div") for index, face in enumerate(faces))
     said = [sentence(face.prediction) for face in faces] or ["No face found."]
@@ -172,24 +172,24 @@ def frame(image: Image.Image, faces: Sequence[SeenFace], number: int) -> str:
 
 
 def heat_map(explanation: Explanation) -> str:
-    """What the network saw, beside where it looked."""
-    spoken_for = word(explanation.label)
+    """Return the input of the network beside its heat map."""
+    label = word(explanation.label)
     if not explanation.heat.any():
-        return f"<p>No part of the picture spoke for “{escape(spoken_for)}” more than another.</p>"
+        return f"<p>No part of the picture is stronger evidence for “{escape(label)}” than another.</p>"
     upper, lower = percent(explanation.upper_share), percent(explanation.lower_share)
     return (
-        '<div class="hs-heat" data-say="The heat map is there."><div>'
+        '<div class="hs-heat" data-say="The heat map is ready."><div>'
         f'<figure><img src="{data_uri(explanation.image)}" alt="The face as the model sees it">'
-        "<figcaption>What it saw</figcaption></figure>"
+        "<figcaption>Input of the model</figcaption></figure>"
         f'<figure><img src="{data_uri(explanation.overlay())}" alt="Heat map: {upper} on the upper half, {lower} on '
-        f'the lower half"><figcaption>What spoke for “{escape(spoken_for)}”</figcaption></figure></div>'
-        f"<p>{upper} of the heat is on the upper half, where the eyes are, {lower} on the lower half with the mouth. "
-        "The brighter, the more it counted.</p></div>"
+        f'the lower half"><figcaption>Evidence for “{escape(label)}”</figcaption></figure></div>'
+        f"<p>{upper} of the heat is on the upper half with the eyes, {lower} on the lower half with the mouth. "
+        "Brighter areas counted more.</p></div>"
     )
 
 
 def batch(predictions: Sequence[SmilePrediction], faces: Sequence[SeenFace]) -> str:
-    """What came of many photos: how many verdicts, what could not be read and why, and the faces."""
+    """Return the results for many photos: number of verdicts, files that could not be read with the reason, faces."""
     failed = [prediction for prediction in predictions if prediction.error is not None]
     said = counted(len(faces), "verdict") + (f", {counted(len(failed), 'file')} could not be read" if failed else "")
     errors = "".join(
@@ -200,7 +200,7 @@ def batch(predictions: Sequence[SmilePrediction], faces: Sequence[SeenFace]) -> 
 
 
 def _reason(prediction: SmilePrediction) -> str:
-    """Without the name of the file, which stands before it."""
+    """Return the error without the file name, which is shown before it."""
     return (prediction.error or "").removeprefix(f"{prediction.source}: ")
 
 
@@ -216,7 +216,7 @@ def _gallery(faces: Iterable[SeenFace]) -> str:
 
 
 def table(predictions: Iterable[SmilePrediction]) -> tuple[list[str], list[list[Any]]]:
-    """Head and rows of all that could be read, with percentages to sort by; None where there is none."""
+    """Return header and rows for all files that could be read, with numeric percentages for sorting, or None."""
     read = [prediction for prediction in predictions if prediction.error is None]
     asked = ["smiling %"] * bool(read and read[0].labels.smile_ids)
     asked += ["genuine %"] * bool(read and read[0].labels.tells_genuine)
@@ -230,10 +230,10 @@ def table(predictions: Iterable[SmilePrediction]) -> tuple[list[str], list[list[
 
 
 def clip(seen: Clip, limit: float) -> str:
-    """Who is in a clip, and the moments at which smiles were surest."""
-    cut = f" The first {limit:.0f} seconds were looked at." if seen.seconds > limit - 1 else ""
+    """Return the people in a clip, and each smile at its strongest moment."""
+    cut = f" The first {limit:.0f} seconds were analysed." if seen.seconds > limit - 1 else ""
     if not seen.people:
-        return message("No face found", f"No frame of the clip shows a face that can be found.{cut}")
+        return message("No face found", f"No face was found in any frame of the clip.{cut}")
     colors = class_colors(seen.people)
     who = "".join(
         f'<figure style="--class:{colors[name]}"><img src="{data_uri(crop, _BADGE_SIDE)}" alt="">'
@@ -253,13 +253,13 @@ def clip(seen: Clip, limit: float) -> str:
 
 
 def download(name: str, text: str) -> str:
-    """A link that saves `text` as a file."""
+    """Return a link that saves `text` as a file."""
     content = base64.b64encode(text.encode()).decode()
     return f'<a class="hs-button" download="{escape(name)}" href="data:text/csv;base64,{content}">Download {name}</a>'
 
 
 def data_uri(image: Image.Image, longest_side: int | None = None) -> str:
-    """The picture as an address that holds it, made smaller where its sides are longer than `longest_side`."""
+    """Return the picture as a data URI, scaled down if a side is longer than `longest_side`."""
     if longest_side:
         image = image.copy()
         image.thumbnail((longest_side, longest_side))

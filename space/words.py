@@ -1,4 +1,4 @@
-"""What is said of a face: one sentence, in words of people and not of data sets."""
+"""The verdict on a face as one sentence, in everyday words instead of label names."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from hf_smile.inference.prediction import SmilePrediction
 from hf_smile.labels import NEGATIVE_SMILE, NOT_SMILE, POSITIVE_SMILE, SMILE_LABELS, label_slug
 
 _WORDS = dict(zip(SMILE_LABELS, ("posed smile", "genuine smile", "no smile"), strict=True))
-_UNSURE = 0.1  # probabilities that near to one half are no answer
+_UNSURE = 0.1  # probabilities this close to one half give no answer
 
 
 def word(label: str) -> str:
-    """What the page calls a label.
+    """Return the everyday name of a label.
 
     >>> word("positive smile"), word("grin")
     ('genuine smile', 'grin')
@@ -22,7 +22,7 @@ def word(label: str) -> str:
 
 
 def percent(probability: float) -> str:
-    """Whole percents that never claim certainty and never break at the end of a line.
+    """Format a probability as whole percent, never as certain, with non-breaking spaces.
 
     >>> percent(0.731), percent(0.9996)
     ('73\\xa0%', 'over\\xa099\\xa0%')
@@ -33,7 +33,7 @@ def percent(probability: float) -> str:
 
 
 def claim(prediction: SmilePrediction) -> str | None:
-    """The label that the answer comes down to; None where it is "can't tell", and where a smile has no kind."""
+    """Return the label that the answer stands for; None for "can't tell" and for a smile of unknown kind."""
     if prediction.p_smile is None:
         return prediction.label
     if _is_open(prediction.p_smile):
@@ -49,7 +49,7 @@ def claim(prediction: SmilePrediction) -> str | None:
 
 
 def short(prediction: SmilePrediction) -> str:
-    """The answer in a few words, for a face among many: `genuine smile`, `smile`, `can't tell`."""
+    """Return the answer in a few words, for lists of faces: `genuine smile`, `smile`, `can't tell`."""
     if prediction.label is None:
         return prediction.note or "no verdict"
     if (label := claim(prediction)) is not None:
@@ -60,7 +60,7 @@ def short(prediction: SmilePrediction) -> str:
 
 
 def sentence(prediction: SmilePrediction) -> str:
-    """The answer as one says it.
+    """Return the answer as a sentence.
 
     >>> sentence(SmilePrediction("positive smile", dict(zip(SMILE_LABELS, (0.28, 0.60, 0.12)))))
     'Smiling (88\\xa0%). More likely genuine than posed (68\\xa0:\\xa032).'
@@ -93,11 +93,11 @@ def _is_open(probability: float) -> bool:
 
 
 def track_record(prediction: SmilePrediction, metrics: Mapping[str, Any]) -> str:
-    """How often such an answer was right on the test images; empty where that was not measured.
+    """Return how often such an answer was right on the test images; empty if that was not measured.
 
     Args:
         prediction: a verdict.
-        metrics: of the model, as `test_metrics.json` has them.
+        metrics: metrics of the model, as in `test_metrics.json`.
 
     >>> genuine = SmilePrediction("positive smile", dict(zip(SMILE_LABELS, (0.2, 0.7, 0.1))))
     >>> track_record(genuine, {"precision_positive_smile": 0.734})
@@ -106,7 +106,7 @@ def track_record(prediction: SmilePrediction, metrics: Mapping[str, Any]) -> str
     label = claim(prediction)
     precision = metrics.get(f"precision_{label_slug(label)}") if label else None
     if label != prediction.label or not isinstance(precision, (int, float)) or not 0 <= precision <= 1:
-        return ""  # what was measured is the label of the highest probability
+        return ""  # precision was measured for the label with the highest probability
     times = "every time" if precision > 0.95 else f"{round(10 * precision)} times in 10"
     times = times.replace("1 times", "1 time")
     return f"When it says “{word(str(label))}”, it was right {times} on its test images."

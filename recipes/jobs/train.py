@@ -28,10 +28,10 @@
 # [tool.uv]
 # exclude-newer = "2026-11-26T00:00:00Z"
 # ///
-"""What `hf-smile train ... --job FLAVOR` runs on the hired machine: `uv run train.py hf_smile.zip`.
+"""Run `hf-smile train ... --job FLAVOR` on the hired machine: `uv run train.py hf_smile.zip`.
 
-The archive holds the package as it was where the job was started. HF_SMILE_WORDS holds the settings, a JSON list of the
-words of the command line, and HF_TOKEN the token.
+The archive contains the package of the machine that started the job. HF_SMILE_WORDS is a JSON list of the command-line
+arguments, and HF_TOKEN is the token.
 """
 
 import json
@@ -44,6 +44,6 @@ import tempfile
 code = tempfile.mkdtemp()
 shutil.unpack_archive(sys.argv[1], code)
 words = json.loads(os.environ["HF_SMILE_WORDS"])
-# One process a GPU, as the launcher finds them.
+# The launcher starts one process per GPU.
 launch = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--quiet", "-m", "hf_smile"]
 sys.exit(subprocess.call([*launch, "train", *words], env=os.environ | {"PYTHONPATH": code}))

@@ -25,13 +25,13 @@ def show_all(page, hopper, drawn, clip) -> list[str]:
     page.get_by_role("tab", name="Many photos", exact=True).click()
     page.set_input_files("#files input[type=file]", [hopper, *drawn, broken])
     page.locator("#files").get_by_text("broken").first.wait_for()
-    page.get_by_role("button", name="Look at them").click()
+    page.get_by_role("button", name="Classify photos").click()
     page.locator("#table [role=gridcell]").first.wait_for()
     yield "Many photos"
     page.get_by_role("tab", name="Video", exact=True).click()
     page.set_input_files("#video input[type=file]", clip)
     page.locator("#video video").wait_for()
-    page.get_by_role("button", name="Follow the faces").click()
+    page.get_by_role("button", name="Track the faces").click()
     page.locator("#peaks h2").first.wait_for()
     yield "Video"
     page.get_by_role("tab", name="About", exact=True).click()

