@@ -61,7 +61,7 @@ def test_train_measures_our_loop_its_limit_and_the_plain_one_side_by_side(sample
     table = write_results(rows, ratios, tmp_path / "train.json", "A title")
     assert "| peak memory, MB |" in table and f"{rows['ours'].peak_memory_mb:,.1f}" in table
 
-    with pytest.raises(SmileError, match="timm knows no model 'nope'"):
+    with pytest.raises(SmileError, match="timm has no model 'nope'"):
         benchmark_train(splits, replace(settings, backbone="nope"))
 
 

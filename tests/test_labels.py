@@ -72,7 +72,7 @@ def test_predictions_are_read_with_the_labels_they_were_written_with(tmp_path_fa
         (["<b>", "smile"], "can't be a label"),
         (["a/b", "smile"], "can't be a label"),
         (["x" * 51, "smile"], "up to 50 letters"),
-        (LABEL_NAMES[::-1], "must be so spelled, in this order"),
+        (LABEL_NAMES[::-1], "in this spelling and order"),
     ],
 )
 def test_what_cannot_be_labels_is_said(names, message):

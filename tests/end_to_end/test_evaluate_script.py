@@ -103,7 +103,7 @@ def test_what_can_be_known_before_predicting_is_told_before(words, message, samp
         (["--predictions", "{predictions}", "--held_out"], "--held_out needs --model"),
         (["--predictions", "{predictions}", "--data_dir", "data"], "--data_dir needs --model"),
         (["--model", "./nothing/here"], "no such folder"),
-        (["--model", "{folder}"], "the folder holds no config.json"),
+        (["--model", "{folder}"], "the folder has no config.json"),
     ],
 )
 def test_a_mistake_gets_one_message_and_exit_code_2(words, message, predictions_file, tmp_path):

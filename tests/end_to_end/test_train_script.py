@@ -230,7 +230,7 @@ def test_real_data_and_a_pretrained_backbone_start(real_data, real_backbone, tmp
         (["--data_dir", "nowhere"], "nowhere: no such folder"),
         (["nowhere.yaml"], "no such recipe"),
         (["--epochs", "3"], "unknown setting 'epochs'"),
-        (["--data_dir", "{sample}", "--backbone", "resnet51", "--no_pretrained"], "timm knows no model 'resnet51'"),
+        (["--data_dir", "{sample}", "--backbone", "resnet51", "--no_pretrained"], "timm has no model 'resnet51'"),
         (["--data_dir", "{sample}"], "could not be fetched from the Hugging Face Hub"),
         (["--data_dir", "{sample}", "--output_dir", "{file}"], "is a file"),
         (["--data_dir", "{sample}", "--output_dir", "{file}/below"], "Not a directory"),
