@@ -118,5 +118,5 @@ def test_the_head_alone_first_then_the_whole_as_far_as_time_goes(splits, clock, 
     rates = history_table(trainer.state.log_history)["learning_rate"].tolist()
     assert rates[0] > 0.001 and rates[1] < rates[0] and rates[1] < rates[2] <= 0.001 and rates[-1] < 0.0001
     short = new_trainer(splits, tmp_path / "short", 16, **head | {"warmup_frozen_epochs": 3})
-    with pytest.raises(SmileError, match="the 3 epochs of the head alone take longer"):
+    with pytest.raises(SmileError, match="too short for the 3 epochs that train only the head"):
         short.train()

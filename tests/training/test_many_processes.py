@@ -74,7 +74,7 @@ def test_what_does_not_fill_a_batch_of_each_may_be_left_out():
     shares = [EpochBatches(range(37), 8, process, 2, drop_last=True) for process in (0, 1)]
     assert [[len(batch) for batch in share] for share in shares] == [[8, 8], [8, 8]]
     assert not {draw for batch in shares[0] for draw in batch} & {draw for batch in shares[1] for draw in batch}
-    with pytest.raises(SmileDataError, match="7 images are too few for 1 processes in batches of 8"):
+    with pytest.raises(SmileDataError, match="7 images are too few for 1 process with batches of 8"):
         EpochBatches(range(7), 8, drop_last=True)
 
 
