@@ -169,7 +169,7 @@ def test_damaged_files_of_an_output_folder_are_told_in_words(finished, tmp_path)
     part = sorted(folder.rglob("*.parquet"))[0]
     assert verdicts_of(part).total() > 0
     part.write_bytes(part.read_bytes()[:-10])
-    with pytest.raises(SmileDataError, match=r"not a readable part of predictions .*; delete it and start"):
+    with pytest.raises(SmileDataError, match=r"not a readable file of predictions .*; delete it and run"):
         verdicts_of(part)
 
 

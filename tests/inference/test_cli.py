@@ -308,7 +308,7 @@ def test_output_writes_over_nothing_but_results(name, model_dir, face_files, tmp
 def test_annotate_leaves_the_pictures_alone(model_dir, face_files, run):
     before = [path.read_bytes() for path in face_files]
     code, _, error = run("predict", *face_files, "--model", model_dir, "--annotate", face_files[0].parent)
-    assert code == 2 and "holds the pictures themselves" in error
+    assert code == 2 and "contains the original pictures" in error
     assert [path.read_bytes() for path in face_files] == before
 
 
