@@ -177,7 +177,7 @@ def test_two_labels_in_report_and_card(two):
     report = (two.folder / "report" / "report.md").read_text()
     assert "## One question" in report and "Is the smile genuine?" not in report and "| NOT smile | 5 |" in report
     card = (two.folder / "model" / "README.md").read_text()
-    assert "Tells what a picture of one face shows: smile, NOT smile." in card and "genuine" not in card
+    assert "Classifies a picture of one face as one of: smile, NOT smile." in card and "genuine" not in card
     assert "prediction.probabilities" in card and "f1 smile" in card
     audit = json.loads((two.folder / "audit" / "audit.json").read_text())
     assert audit["classes"]["train"] == {"smile": 15, "NOT smile": 15}

@@ -150,7 +150,7 @@ def test_each_look_at_the_test_split_from_one_folder_is_on_the_card(finished, sa
 def test_the_result_says_which_epoch_it_is_of_and_how_calibrated(finished):
     folder, done = finished
     metrics = json.loads((folder / "test_metrics.json").read_text())
-    assert "was chosen among 3 by accuracy on 10 validation images" in done.stdout
+    assert "of 3 was chosen by accuracy on 10 validation images" in done.stdout
     assert f"{metrics['ece']:.3f} with the temperature, 32 images" in done.stdout
     assert f"calibration error {metrics['calibration']['test']['as_trained']['ece']:.3f} as trained" in done.stdout
 
@@ -208,7 +208,7 @@ def test_a_first_try_on_a_few_images_is_marked_as_one(sample_dir, tmp_path):
     done = run(*words, "--max_train_samples", "24")
     assert done.returncode == 0, done.stderr
     assert "train: 24 images, validation: 10 images, test: 32 images" in done.stdout
-    assert "**A first try**: it was trained on at most 24 images" in (tmp_path / "README.md").read_text()
+    assert "**A first try**: the model was trained on at most 24 images" in (tmp_path / "README.md").read_text()
     assert (tmp_path / "splits.csv").read_text().count(",train,") == 24
     another = run(*words, "--max_train_samples", "25")
     assert another.returncode == 2 and "max_train_samples 24 -> 25" in another.stderr

@@ -125,7 +125,7 @@ def test_of_two_runs_on_one_branch_the_earlier_is_refused(hub_here, tmp_path, ne
     first.uploads.finish()
     second = Run(new_disk("second"), begin=10)
     first.save(20)
-    with pytest.raises(BranchClaimed, match="give one another --checkpoint_to"):
+    with pytest.raises(BranchClaimed, match="give one of them another --checkpoint_to"):
         first.end()
     second.save(20)
     second.end()

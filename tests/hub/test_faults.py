@@ -87,10 +87,10 @@ def test_the_waits_grow_and_the_hub_s_own_wish_is_kept(publish, hub, waits):
     ("status", "message"),
     [
         (401, "the Hub does not accept your token"),
-        (403, "your token may not write there"),
-        (404, "there is nothing of that name"),
-        (409, "something else is changing it"),
-        (500, "the Hub is in trouble"),
+        (403, "your token can't write there"),
+        (404, "not found, or your token has no access"),
+        (409, "another process is changing it"),
+        (500, "the Hub has an error"),
         (0, "the connection to"),
     ],
 )

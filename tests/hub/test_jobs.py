@@ -88,7 +88,7 @@ def test_the_request_is_that_of_the_hubs_own_client(train, hub, uploaded, tmp_pa
     assert recipe[(at := recipe.index("--learning_rate")) : at + 2] == ["--learning_rate", "0.005"]
     assert given == [*HIRE, "--disable_tqdm", "true"]
     assert {*uploaded} == {"train.py", "hf_smile.zip"} and uploaded["train.py"] == SCRIPT.read_bytes()
-    assert f"{hub.url}/jobs/me/job1" in out and "Test accuracy 0.8" in out and "$0.0167 a minute" in errors
+    assert f"{hub.url}/jobs/me/job1" in out and "Test accuracy 0.8" in out and "$0.0167 per minute" in errors
 
 
 def test_the_token_is_a_secret_of_the_request_and_nowhere_else(train, hub, uploaded):
@@ -125,7 +125,7 @@ def test_a_dry_run_prints_what_would_be_sent_and_changes_nothing(train, hub, upl
         ([*PUBLISH, "--data_dir", "outputs/faces"], "no such folder"),
         ([*PUBLISH, "--data_dir", "me/nothing"], "me/nothing: 404"),
         ([*PUBLISH, "--data_dir", "me/faces", "--backbone", "me/nothing"], "me/nothing: 404"),
-        ([*HIRE, "--job", "a10g"], "no such machine; there are cpu-basic, a10g-small"),
+        ([*HIRE, "--job", "a10g"], "no such machine; choose one of cpu-basic, a10g-small"),
         ([*HIRE, "--job_timeout", "soon"], "job_timeout is 'soon'"),
         ([*HIRE, "--corrections", "corrections.csv"], "hf-smile push dataset"),
         ([*HIRE, "--seeds", "1", "2"], "leave out --seeds"),
@@ -163,7 +163,7 @@ def test_a_dry_run_of_no_job_does_not_train(train, sample_dir, tmp_path):
 def test_a_job_whose_answer_is_lost_is_not_hired_twice(train, hub):
     hub.faults.append(Fault("POST", "^/api/jobs/me$", cut_answer_after=0))
     code, _, errors = train("--job", "a10g-small", *HIRE)
-    assert code == 2 and "did not say whether the job runs" in errors and "/settings/jobs" in errors
+    assert code == 2 and "did not confirm that the job started" in errors and "/settings/jobs" in errors
     assert len(hub.jobs.requests) == 1
 
 

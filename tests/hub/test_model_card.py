@@ -70,7 +70,7 @@ def test_a_prior_adjustment_is_no_surprise(write):
     assert "not calibrated for one like train" not in write([0, 1, 2] * 10)
     card = write([0, 1, 2] * 10, prior_adjustment=0.5)
     assert "`--prior_adjustment 0.5`" in card and "not calibrated for one like train" in card
-    assert "20 % negative smile, 28 % positive smile, 52 % NOT smile,\nwhere train has 10 % negative" in card
+    assert "20 % negative smile, 28 % positive smile, 52 % NOT smile,\nwhile train has 10 % negative" in card
     assert "| **0.5** |" in card
 
 
@@ -108,7 +108,7 @@ def test_the_card_repeats_no_row(write):
 
 def test_a_model_that_no_adjustment_changes_has_no_table(write):
     card = write([0, 1, 2] * 10, sure=1e6)
-    assert "no strength of a prior adjustment up to 1.5 changes an answer" in card
+    assert "no prior adjustment up to 1.5 changes a prediction" in card
     assert not table_after(card, "How it decides") and "prior_adjustment.png" not in card
 
 

@@ -125,7 +125,7 @@ def test_a_pull_request_leaves_main_alone(push, run_folder, hub):
 def test_what_is_to_be_private_does_not_go_where_all_can_see_it(push, run_folder, hub):
     push("model", run_folder, "me/smile", "--revision", "old")
     code, _, errors = push("model", run_folder, "me/smile", "--private")
-    assert code == 2 and "is there already and public" in errors
+    assert code == 2 and "exists and is public" in errors
     assert hub.repo("me/smile").files() == {}
 
 
@@ -151,7 +151,7 @@ def test_an_id_that_is_none_is_said(repo_id):
 
 
 @pytest.mark.parametrize(
-    ("missing", "message"), [("test_metrics.json", "no finished run"), ("recipe.yaml", "no readable recipe.yaml")]
+    ("missing", "message"), [("test_metrics.json", "a finished run"), ("recipe.yaml", "no readable recipe.yaml")]
 )
 def test_a_folder_without_a_finished_run_is_refused(push, run_folder, hub, missing, message):
     (run_folder / missing).unlink()
