@@ -87,7 +87,7 @@ def test_fine_tuning_compares_runs_and_does_not_repeat_them(sample_dir, tmp_path
             "--cache_dir is for --mode linear_",
         ),
         (["--backbones", "test_resnet", "--validation_size", "0"], "it must lie between 0 and 1"),
-        (["--backbones", "test_resnet", "--seeds", "1", "1"], "--seeds 1 1: each one once"),
+        (["--backbones", "test_resnet", "--seeds", "1", "1"], "--seeds 1 1: name each seed once"),
         (["--backbones", "test_resnet", "--mode", "fine_tune", "--epochs", "3"], "unknown setting 'epochs'"),
     ],
 )

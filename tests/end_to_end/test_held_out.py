@@ -91,7 +91,7 @@ def test_no_held_out_image_was_trained_on(tmp_path, case):
 
     done = run("push_to_hub.py", "model", "model", "me/smile", "--license", "mit", "--dry_run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "splits.csv" in done.stdout.partition("stays here")[2]
+    assert "splits.csv" in done.stdout.partition("not uploaded")[2]
     metrics = json.loads((tmp_path / "model" / "test_metrics.json").read_text())
     assert sum(metrics[f"support_{name}"] for name in ("negative_smile", "positive_smile", "not_smile")) == sum(
         split == "test" for split in split_of.values()

@@ -36,8 +36,8 @@ def test_every_step_from_the_data_to_a_verdict(sample_dir, tmp_path):
     for words, promised in {
         f"prepare --data_dir {sample_dir} --output_dir prepared": "The prepared data set",
         train: "Test accuracy",
-        "evaluate --model model --output_dir report": "The whole report: report/report.md",
-        f"audit --data_dir {sample_dir} --output_dir audit": "The whole audit: audit/audit.md",
+        "evaluate --model model --output_dir report": "The complete report: report/report.md",
+        f"audit --data_dir {sample_dir} --output_dir audit": "The complete audit: audit/audit.md",
         "export --model model": "model/onnx/model.onnx",
         f"predict {sample_dir}/happy_images.zip --model model --faces whole --format csv": "image_id,true_label",
         "push space me/demo --model me/smile --dry_run": "app.py",

@@ -105,7 +105,7 @@ def test_a_dry_run_lists_names_and_sizes_and_asks_nothing(push, run_folder, hub)
     size = (run_folder / "model.safetensors").stat().st_size
     assert f"{size / 1e6:.1f} MB  model.safetensors" in out and "11 files" in out
     for name in ("test_predictions.csv", "validation_predictions.csv", "checkpoint-2"):
-        assert name in out.split("stays here")[1]
+        assert name in out.split("not uploaded")[1]
     assert hub.requests == []
 
 

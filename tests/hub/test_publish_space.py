@@ -128,7 +128,7 @@ def test_a_refusal_publishes_nothing(push, hub, space_dir, path):
         (("--hardware", "abacus"), "choose from 'cpu-basic'"),
         (("--model", "smile"), "'smile' is not a Hub id"),
         (("--model", "outputs/nowhere"), "outputs/nowhere: no such folder"),
-        (("--model", str(ROOT / "space")), "is a folder here, and the Space loads its model from the Hub"),
+        (("--model", str(ROOT / "space")), "is a folder, but a Space loads its model from the Hub"),
     ],
 )
 @pytest.mark.parametrize("dry", [[], ["--dry_run"]], ids=["", "dry"])

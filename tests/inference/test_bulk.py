@@ -73,7 +73,7 @@ def test_each_shard_gets_a_part_with_the_verdicts_of_the_classifier(finished, de
         assert mine["image_id"] == row["image_id"] and mine["true_label"] == LABEL_NAMES[row["label"]]
         assert mine["predicted_label"] == its.label and mine["error"] is None
         assert mine["p_not_smile"] == pytest.approx(its.probabilities["NOT smile"], abs=1e-5)
-    assert "128 images in 9 parts, 0 of them there already" in done.stdout
+    assert "128 images in 9 parts, 0 of them from earlier" in done.stdout
 
 
 def test_killed_and_started_again_nothing_is_lost_or_doubled(finished, demo_model, shards, tmp_path):
@@ -94,7 +94,7 @@ def test_processes_share_the_parts(finished, demo_model, shards, tmp_path):
     for rank in "01":
         done = predict(demo_model, shards, tmp_path, RANK=rank, LOCAL_RANK=rank, WORLD_SIZE="2")
         assert done.returncode == 0, done.stderr
-        assert f"process {int(rank) + 1} of 2: " in done.stdout and "0 of them there already" in done.stdout
+        assert f"process {int(rank) + 1} of 2: " in done.stdout and "0 of them from earlier" in done.stdout
     assert rows_of(tmp_path) == rows_of(finished[0])
 
 

@@ -34,7 +34,7 @@ def load_test(monkeypatch, capsys) -> Callable[..., tuple[int, str, str]]:
 def test_two_users_get_their_own_answers(load_test, demo_model):
     code, out, errors = load_test("--model", demo_model, "--users", 2, "--requests", 2)
     assert code == 0, errors
-    assert "4 requests of 2 users at once, every answer right" in out and "latency: median" in out
+    assert "4 requests of 2 concurrent users, all answers correct" in out and "latency: median" in out
 
 
 @pytest.mark.parametrize("setting", ["--users", "--requests"])
