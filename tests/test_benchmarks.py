@@ -1,4 +1,4 @@
-"""What a benchmark leaves, and that everyone in it did the same work."""
+"""The results of benchmarks, and that all contenders do the same work."""
 
 import json
 import runpy
@@ -81,7 +81,7 @@ def test_processes_that_load_data_do_not_get_ahead_while_another_contender_has_i
     seen = []
 
     def note(stopped):
-        for _ in range(100):  # a busy machine takes its time
+        for _ in range(100):  # a busy machine may be slow
             if (psutil.Process(loading.pid).status() == psutil.STATUS_STOPPED) == stopped:
                 seen.append(stopped)
                 break

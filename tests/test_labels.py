@@ -100,5 +100,5 @@ def test_which_are_smiles_is_told_by_the_names_or_not_at_all(names, smiles):
 def test_the_default_is_taken_for_any_of_its_spellings():
     assert LabelSet.adopted(["Positive-Smile", "not_smile"]) is SMILE_LABELS
     assert LabelSet.adopted(["genuine", "fake"], SMILE_LABELS.parse_map("genuine=1,fake=0")) is SMILE_LABELS
-    assert LabelSet.adopted(["smile", "NOT smile"]) is SMILE_LABELS  # refused by name: `smile` is none of ours
+    assert LabelSet.adopted(["smile", "NOT smile"]) is SMILE_LABELS  # refused later: `smile` is not one of these labels
     assert LabelSet.adopted(["smile", "neutral"]).names == ("smile", "neutral")

@@ -1,6 +1,6 @@
-"""Data as people have them: each layout of docs/data.md, built from drawn faces, with its command and what that prints.
+"""Each layout of docs/data.md, built from drawn faces, with its command and the output.
 
-`python tests/end_to_end/layouts.py` prints the table for docs/data.md.
+`python tests/end_to_end/layouts.py` prints this part of docs/data.md.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ Row = tuple[str, int, bytes]
 
 
 class Layout(NamedTuple):
-    """One way in which data may lie there."""
+    """One layout of the data."""
 
     title: str
     build: Callable[[Path], None]
     options: str
-    """Of `hf-smile train`, beyond the folder."""
+    """Options of `hf-smile train` besides --data_dir."""
     prints: str
     data: str = ""
-    """Inside the folder, what --data_dir names."""
+    """Path inside the folder that --data_dir names."""
 
 
 @cache
@@ -303,7 +303,7 @@ LAYOUTS = (
 
 
 def tree(folder: Path, indent: str = "  ") -> list[str]:
-    """The files, of which there are many, as a person would draw them."""
+    """The tree of the files, with similar files left out."""
     paths = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     alike = [path for path in paths if path.suffix in (".jpg", ".avif", ".heic") or path.name.startswith("person")]
     left_out = set(alike[2:] if len(alike) > 3 else ())
@@ -319,13 +319,13 @@ def tree(folder: Path, indent: str = "  ") -> list[str]:
 
 
 def command(layout: Layout, data_dir: str = "DATA") -> str:
-    """As one would type it."""
+    """The command to type."""
     data = f"{data_dir}/{layout.data}" if layout.data else data_dir
     return f"hf-smile train --data_dir {data} {layout.options}".strip()
 
 
 def document() -> str:
-    """What docs/data.md says of the layouts: an overview, and a section for each."""
+    """The text of docs/data.md on the layouts: an overview, and a section for each."""
     overview, sections = ["| data | add to the command |", "| --- | --- |"], []
     for layout in LAYOUTS:
         anchor = re.sub(r"[^a-z0-9_ -]", "", layout.title.lower()).replace(" ", "-")

@@ -1,4 +1,4 @@
-"""Labels that people corrected, from the command line to the card: what changes, what is told, and what is refused."""
+"""Corrected labels from the command line to the card: what changes, what is reported, and what is refused."""
 
 import csv
 import hashlib

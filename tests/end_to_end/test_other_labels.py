@@ -1,4 +1,4 @@
-"""Labels of the data's own, from annotations to the demo: two that `--labels` names, four that are class folders."""
+"""Custom labels from annotations to the demo: two named by `--labels`, four from class folders."""
 
 import csv
 import json
@@ -26,7 +26,7 @@ TWO, FOUR = ("smile", "NOT smile"), ("grin", "laugh", "neutral", "smirk")
 STEPS = ["--use_cpu", "--max_steps", "2"]
 TINY = ["--backbone", "test_resnet", "--no_pretrained", "--image_size", "32", *STEPS]
 
-# One process for all: what takes the time is importing torch and transformers.
+# One process for all jobs, because importing torch and transformers takes most of the time.
 JOBS = """
 import contextlib, io, json, sys
 from hf_smile.commands.main import main
@@ -49,7 +49,7 @@ class Run(NamedTuple):
 
 
 def do(folder: Path, jobs: dict[str, list[str]]) -> Run:
-    """Run jobs in a folder, one after another; each must succeed, but for those named `refused...`."""
+    """Run jobs in a folder, one after another; each must succeed, except those named `refused...`."""
     lines = "\n".join(json.dumps([name.split("_")[-1], *words]) for name, words in jobs.items())
     done = subprocess.run(
         [sys.executable, "-c", JOBS], input=lines, cwd=folder, capture_output=True, text=True, timeout=600
@@ -192,7 +192,7 @@ def test_a_run_is_the_backbone_of_the_next_which_has_other_labels(two):
     card = (two.folder / "third" / "README.md").read_text()
     assert "Fine-tuned from `second`, itself fine-tuned from `model`, with hf_smile." in card
     refused = two.printed["refused_stage_train"]
-    assert "the backbone second was trained on 24 of the images to measure on" in refused, "by the stage before it"
+    assert "the backbone second was trained on 24 of the images to measure on" in refused, "by the previous stage"
 
 
 def test_two_labels_in_the_demo(two, monkeypatch, tmp_path):

@@ -1,4 +1,4 @@
-"""What the cards say, to people and to the Hub."""
+"""Contents of the cards, as text and as metadata for the Hub."""
 
 import json
 
@@ -11,7 +11,7 @@ from hf_smile.hub.model_card import published_model_card
 
 @pytest.fixture(scope="module")
 def card(finished_run) -> ModelCard:
-    """As the Hub reads it."""
+    """The card as the Hub reads it."""
     return ModelCard(str(published_model_card(finished_run, "me/smile", "mit", "me/faces")))
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints on a branch of the Hub: whole or not there, the newest two and the best, of one run at a time."""
+"""Checkpoints on a branch of the Hub: complete or absent, the newest two and the best, of one run at a time."""
 
 import json
 import os
@@ -24,7 +24,7 @@ RECIPE = {"learning_rate": 0.1, "seed": 1}
 
 
 class Run:
-    """A run whose checkpoints are a few bytes."""
+    """A run whose checkpoints have only a few bytes."""
 
     def __init__(self, folder, recipe=RECIPE, begin=0):
         self.folder = folder
@@ -57,7 +57,7 @@ def steps_of(hub):
 
 @pytest.fixture
 def new_disk(tmp_path):
-    """An empty output folder, and what the branch puts into it."""
+    """Fetch the branch to an empty output folder."""
 
     def new_disk(name="new"):
         fetch_run("me/smile", tmp_path / name)
@@ -185,7 +185,7 @@ def test_a_public_repository_is_refused_before_the_first_step(hub_here, tmp_path
 
 
 def test_a_killed_run_goes_on_elsewhere_as_if_nothing_had_been(run, hub, sample_dir, tmp_path):
-    """Killed when the second of three epochs is on the Hub, and started again on an empty disk."""
+    """The run is killed when the second of three epochs is on the Hub, and started again on an empty disk."""
     words = ["-m", "hf_smile", "train", "quickstart", "--data_dir", sample_dir, "--image_size", "32", "--use_cpu"]
     words += ["--num_train_epochs", "3", "--ema_decay", "0.9"]
     undisturbed = run(*words, "--output_dir", tmp_path / "undisturbed")

@@ -1,4 +1,4 @@
-"""The Hub fails in every way it can: it is tried again, or said in one message, and never half published."""
+"""Faults of the Hub: the request is retried or one message is printed, and nothing is published incompletely."""
 
 import pytest
 from hub_server import TOKEN, Fault
@@ -12,7 +12,7 @@ FILES = {"README.md": b"---\nlicense: mit\n---\n", "config.json": b"{}", "model.
 
 @pytest.fixture
 def publish(hub_here, capsys):
-    """Upload three files as the script does; gives the exit code and the errors."""
+    """Upload three files as the script does; returns the exit code and the errors."""
 
     def publish(repo_id: str = "me/smile", **options) -> tuple[int, str]:
         capsys.readouterr()
@@ -103,7 +103,7 @@ def test_a_refusal_is_one_message_and_nothing_is_published(publish, hub, waits, 
     assert "Traceback" not in errors and TOKEN not in errors
     assert hub.repo("me/smile").history["main"] == ["initial commit"]
     if status in (401, 403, 404, 409):
-        assert waits == [], "trying again would not help"
+        assert waits == [], "a retry would not help"
 
 
 def test_a_namespace_of_others_is_refused(publish, hub):

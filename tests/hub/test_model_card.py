@@ -1,4 +1,4 @@
-"""The model card says what the reader has to know before using the model."""
+"""The model card has everything that a reader must know before using the model."""
 
 import json
 from itertools import pairwise

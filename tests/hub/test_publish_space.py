@@ -1,4 +1,4 @@
-"""The demo goes up with the package beside it, pinned, and what comes down runs."""
+"""The demo is published with the package, pinned, and runs after download."""
 
 import sys
 from importlib.metadata import version

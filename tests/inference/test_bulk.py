@@ -1,4 +1,4 @@
-"""Offline prediction: parts, restarts, images that fail, and processes that share the work."""
+"""Bulk prediction: parts, restarts, images that fail, and several processes."""
 
 import json
 import os
@@ -83,10 +83,10 @@ def test_killed_and_started_again_nothing_is_lost_or_doubled(finished, demo_mode
     assert 0 < len(whole) < 9
     again = predict(demo_model, shards, tmp_path)
     assert again.returncode == 0, again.stderr
-    assert {file: file.stat().st_mtime_ns for file in whole} == whole  # passed over, not predicted again
+    assert {file: file.stat().st_mtime_ns for file in whole} == whole  # skipped, not predicted again
     assert rows_of(tmp_path) == rows_of(finished[0])
     summary = finished[1].stdout.partition("images/s: ")[2]
-    assert summary and again.stdout.endswith(summary)  # those of before count too
+    assert summary and again.stdout.endswith(summary)  # earlier parts count too
     assert not list(tmp_path.rglob("*.part"))
 
 

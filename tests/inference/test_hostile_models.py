@@ -1,4 +1,4 @@
-"""Model folders that somebody else made: refused in words, and nothing in them is ever run."""
+"""Untrusted model folders: refused with a message, and nothing in them is run."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ MARK = "code_was_run"
 
 
 class Payload:
-    """A pickle that writes a file when it is read."""
+    """A pickle that writes a file when it is loaded."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Path.touch, (Path(MARK),)
@@ -284,7 +284,7 @@ def network(
     ports: tuple[tuple[str, Any], ...] = (INPUT, OUTPUT),
     metadata: dict[str, str] | None = None,
 ) -> onnx.ModelProto:
-    """Means of the colours, and what `further` makes of them."""
+    """A network of the mean colours, followed by `further`."""
     (taken, _), (given, _) = ports[0], ports[-1]
     nodes = [helper.make_node("ReduceMean", [taken], ["mean"], axes=[2, 3], keepdims=0), *further]
     if not further:
@@ -302,7 +302,7 @@ def add(weights: str) -> onnx.NodeProto:
 
 
 def elsewhere(location: str) -> onnx.TensorProto:
-    """Weights that lie in another file."""
+    """Weights in an external file."""
     tensor = onnx.TensorProto(name="w", data_type=onnx.TensorProto.FLOAT, dims=[3])
     tensor.data_location = onnx.TensorProto.EXTERNAL
     for key, value in (("location", location), ("offset", "0"), ("length", "12")):
@@ -370,7 +370,7 @@ def test_a_hostile_network_is_refused_in_words(name, onnx_folder):
     ids=["NaN", "fails when it runs"],
 )  # fmt: skip
 def test_a_network_that_goes_wrong_says_so(content, message, onnx_folder, faces):
-    (onnx_folder / "model.safetensors").unlink()  # so that nothing is compared
+    (onnx_folder / "model.safetensors").unlink()  # so that weights are not compared
     (onnx_folder / "onnx" / "model.onnx").write_bytes(content.SerializeToString())
     with pytest.raises(SmileModelError, match=message):
         SmileClassifier.from_pretrained(onnx_folder, "onnx").predict(faces[0])

@@ -1,4 +1,4 @@
-"""A backbone from anywhere -> a checkpoint that loads anywhere."""
+"""Backbones from every source, and checkpoints for every loader."""
 
 import json
 
@@ -23,7 +23,7 @@ def face() -> Image.Image:
 
 @pytest.fixture
 def local_backbone(tmp_path):
-    """An ImageNet-like checkpoint of a tiny network, as the Hub lays timm models out."""
+    """An ImageNet-like checkpoint of a tiny network, in the Hub layout of timm models."""
     model = timm.create_model("test_resnet", pretrained=False)
     timm.models.save_for_hf(model, tmp_path / "backbone", safe_serialization=True)
     return tmp_path / "backbone"
@@ -56,7 +56,7 @@ MODEL_ARGS = {
 
 
 def folder_with_args(folder, architecture, model_args):
-    """A backbone with random weights as timm exports it, with what it was built with in `config.json`."""
+    """A backbone with random weights as exported by timm, with its arguments in `config.json`."""
     torch.manual_seed(0)
     timm.models.save_for_hf(timm.create_model(architecture, **model_args), folder, safe_serialization=True)
     assert model_args.items() <= json.loads((folder / "config.json").read_text())["model_args"].items()

@@ -1,4 +1,4 @@
-"""A temperature and a shift in the last layer reach every loader, and only where they mean what they say."""
+"""A temperature and a shift in the last layer apply in every loader, and are refused where they would be wrong."""
 
 import numpy as np
 import pytest

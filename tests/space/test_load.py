@@ -1,4 +1,4 @@
-"""The load test itself, on a small scale."""
+"""The load test on a small scale."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SCRIPT = Path(__file__).parents[2] / "scripts" / "load_test.py"
 
 @pytest.fixture
 def load_test(monkeypatch, capsys) -> Callable[..., tuple[int, str, str]]:
-    """The script in this process; gives the exit code, what it printed, and its errors."""
+    """Run the script in this process; returns the exit code, the output and the errors."""
 
     def run(*words: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["load_test.py", *map(str, words)])

@@ -1,4 +1,4 @@
-"""Defaults, recipe, command line: which wins, and what is said about a setting that does not exist."""
+"""Precedence of defaults, recipe and command line, and messages about settings that do not exist."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Checkpoints on disk: whole, cut short, altered; and a disk that is full."""
+"""Checkpoints on disk: complete, truncated, changed; and a full disk."""
 
 import errno
 import json
@@ -114,7 +114,7 @@ def test_a_checkpoint_saved_again_takes_the_place_of_the_first(tmp_path):
 
 @pytest.fixture
 def room_for_64_kb():
-    """Files of this process can't grow any larger, as on a full disk."""
+    """Limit the file size of this process, as on a full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (65_536, before[1]))
     yield

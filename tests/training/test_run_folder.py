@@ -1,4 +1,4 @@
-"""An output folder that is fresh, interrupted, finished, or somebody else's."""
+"""Output folders that are new, interrupted, finished, or not from a run."""
 
 import json
 
@@ -126,7 +126,7 @@ def test_each_look_at_test_is_recorded_with_what_changed(tmp_path):
     assert looks(tmp_path) == changes
     start_run(tmp_path, RECIPE, overwrite=True)
     record_look(tmp_path, ["a", "b"])
-    assert len(looks(tmp_path)) == 4, "a fresh start does not unsee the results"
+    assert len(looks(tmp_path)) == 4, "results that were seen stay seen"
     record_look(tmp_path, ["c"])
     assert looks(tmp_path)[-1] == {}, "another test split"
 
@@ -141,7 +141,7 @@ def test_overwrite_removes_what_a_run_left_and_nothing_else(tmp_path):
     other = RECIPE | {"learning_rate": 9}
     assert open_run(tmp_path, other, overwrite=True) is None
     assert sorted(path.name for path in tmp_path.iterdir()) == before, (
-        "nothing goes before all else is known to be right"
+        "nothing is removed before everything else was checked"
     )
     start_run(tmp_path, other, overwrite=True)
     left = {"checkpoint-best-of-mine", "notes.txt", "recipe.yaml", "versions.json"}

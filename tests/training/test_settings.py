@@ -1,4 +1,4 @@
-"""Names of settings, and what help says of them."""
+"""Names of settings, and their help."""
 
 from dataclasses import fields
 
