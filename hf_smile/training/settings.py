@@ -33,7 +33,7 @@ class ModelArguments:
     """The backbone and its head."""
 
     backbone: str = setting(DEFAULT_BACKBONE, "timm model on the Hub, local folder in Hub layout, or timm name")
-    pretrained: bool = setting(True, "start from the backbone's weights")
+    pretrained: bool = setting(True, "the backbone's pretrained weights")
     image_size: int | None = setting(None, "side of the input in pixels; by default the backbone's own")
     crop_pct: float = setting(1.0, "side of the centre crop in evaluation, as a share of the image's shorter side")
     head_hidden_size: int | None = setting(None, "hidden units of a two-layer head; by default the head is linear")
@@ -62,7 +62,7 @@ class TrainingSettings:
 
     imbalance: str = setting("none", "remedy for class imbalance", choices=IMBALANCE)
     logit_adjustment_tau: float = setting(1.0, "strength of --imbalance logit_adjustment: factor of the log prior")
-    loss: str = setting("cross_entropy", "training loss; gce: generalized, for noisy labels", choices=LOSSES)
+    loss: str = setting("cross_entropy", "training loss; gce is a bounded one, for noisy labels", choices=LOSSES)
     mixup: float = setting(0.0, "mixup alpha: images are blended with shares from Beta(alpha, alpha); 0 is off")
     cutmix: float = setting(0.0, "CutMix alpha: areas pasted between images come from Beta(alpha, alpha); 0 is off")
     layer_decay: float = setting(1.0, "learning rate of each layer relative to the layer above it; 1 is off")
@@ -72,7 +72,7 @@ class TrainingSettings:
     seed: int = setting(42, "seed of the splits and of everything random")
     seeds: list[int] | None = setting(None, "seeds of several runs, in OUTPUT_DIR/SEED, with their mean and spread")
     num_train_epochs: float = setting(15, "number of passes over the training images")
-    max_hours: float | None = setting(None, "time for the run, with evaluation and saving; sets the number of steps")
+    max_hours: float | None = setting(None, "hours for the run, with evaluation and saving; sets the number of steps")
     per_device_train_batch_size: int = setting(32, "images per step and device")
     per_device_eval_batch_size: int = setting(64, "images per evaluation step and device")
     learning_rate: float = setting(5e-4, "highest learning rate")
@@ -84,8 +84,8 @@ class TrainingSettings:
     label_smoothing_factor: float = setting(0.05, "label smoothing of the training loss, for noisy labels")
     shuffle_buffer_size: int = setting(1000, "images in the shuffle buffer, when streaming from shards")
     dataloader_num_workers: int | None = setting(None, "data loading processes; by default up to 8 with a GPU, else 0")
-    dataloader_persistent_workers: bool = setting(True, "keep the data loading processes between epochs")
-    dataloader_pin_memory: bool = setting(True, "load into pinned memory, which copies faster to a GPU")
+    dataloader_persistent_workers: bool = setting(True, "reuse of the data loading processes in all epochs")
+    dataloader_pin_memory: bool = setting(True, "pinned memory, which copies faster to a GPU")
     bf16: bool | None = setting(None, "compute in bfloat16 where precise enough; by default if the GPU supports it")
     use_cpu: bool = setting(False, "train on the CPU even if there is a GPU")
     push_to_hub: bool = setting(False, "publish the finished run as hub_model_id")
