@@ -77,9 +77,9 @@ def fold_after_training(
     elif output is None:
         source = "not fitted, because there is no validation split"
     elif imbalance in MOVES_THE_PRIOR:
-        source = f"not fitted, because imbalance '{imbalance}' gives the probabilities of other class shares"
+        source = f"not fitted, because imbalance '{imbalance}' changes the class shares that the probabilities are for"
     elif output_layer(trainer.model) is None:
-        source = "not fitted, because no single linear layer gives the logits of this backbone"
+        source = "not fitted, because no single linear layer outputs this backbone's logits"
     else:
         temperature = fit_temperature(logits, output.label_ids, len(trainer.labels))
         source = "fitted on the validation split"
