@@ -155,9 +155,9 @@ def test_a_report_says_what_is_known_of_the_run(tmp_path):
 
 def test_a_run_that_was_made_longer_says_that_its_settings_do_not_repeat_it():
     looks = [{"date": "2026-11-25", "changed": {}}, {"date": "2026-11-26", "changed": {"num_train_epochs": [2, 5]}}]
-    assert "do not repeat it" in looks_sentence(looks)
+    assert "do not reproduce it" in looks_sentence(looks)
     looks[1]["changed"] = {"temperature": [None, 2]}
-    assert "do not repeat it" not in looks_sentence(looks)
+    assert "do not reproduce it" not in looks_sentence(looks)
 
 
 def test_a_share_is_not_rounded_to_certainty(write):

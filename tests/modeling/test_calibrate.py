@@ -100,6 +100,6 @@ def test_a_classifier_that_is_not_one_linear_layer_is_left_alone(make):
     model = make()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     assert output_layer(model) is None
-    with pytest.raises(SmileModelError, match=r"not the output of one linear layer.*leave these out"):
+    with pytest.raises(SmileModelError, match=r"one linear layer that outputs the logits.*leave them out"):
         fold_into_output_layer(model, 2.0)
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())

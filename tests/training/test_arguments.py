@@ -71,7 +71,7 @@ def test_the_resolved_recipe_gives_the_same_settings_again(recipe):
         (["--ema_decay", "1.5"], "ema_decay is 1.5"),
         (["--rotation", "-3"], "rotation is -3.0"),
         (["--select_best", "f1"], "invalid choice: 'f1'"),
-        (["--metric_for_best_model", "macro_f1"], "but select_best is 'accuracy'; leave it out"),
+        (["--metric_for_best_model", "macro_f1"], "but select_best is 'accuracy'; use only --select_best"),
         (["--select_best", "last", "--early_stopping_patience", "2"], "needs a metric to watch"),
         (["--warmup_frozen_epochs", "3", "--num_train_epochs", "3"], "the backbone would never train"),
         (["--label_names", "smile"], "label_names is fixed to None"),
@@ -119,8 +119,8 @@ def test_a_wrong_setting_is_said_in_one_message(words, message):
     [
         ("epochs: 3", "unknown setting 'epochs' in"),
         ("a: b: c", "not a valid YAML file"),
-        ("just words", "a list of 'setting: value' lines"),
-        ("", "a list of 'setting: value' lines"),
+        ("just words", "write one 'setting: value' per line"),
+        ("", "write one 'setting: value' per line"),
     ],
 )
 def test_a_wrong_recipe_is_said(recipe, text, message):

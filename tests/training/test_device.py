@@ -62,10 +62,10 @@ def test_the_precision_that_the_launcher_asks_for_is_said_and_kept(tmp_path, mon
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_bfloat16_without_a_gpu_has_to_be_meant(tmp_path, monkeypatch):
     assert not SmileTrainingArguments(str(tmp_path)).bf16
-    with pytest.raises(SmileError, match="no GPU here"):
+    with pytest.raises(SmileError, match="there is no GPU"):
         SmileTrainingArguments(str(tmp_path), bf16=True)
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
-    with pytest.raises(SmileError, match="no GPU here"):
+    with pytest.raises(SmileError, match="there is no GPU"):
         SmileTrainingArguments(str(tmp_path))
 
 
