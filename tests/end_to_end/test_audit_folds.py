@@ -145,12 +145,12 @@ def test_a_mistake_gets_one_message_and_exit_code_2(audit, data, tmp_path):
     )
     for words, message in (
         (["--data_dir", data, "--folds", "5"], "--folds and --recipe go together"),
-        (["--data_dir", data, "--folds", "1", "--recipe", "quickstart"], "--folds is at least 2"),
+        (["--data_dir", data, "--folds", "1", "--recipe", "quickstart"], "--folds must be at least 2"),
         (["--data_dir", data, "--folds", "5", "--recipe", recipe], "unknown setting 'epochs'"),
         (["--data_dir", tmp_path / "rows", "--folds", "5", "--recipe", "quickstart"], "--folds writes CSV files"),
         (["--data_dir", data, "--leave_out", "0.1"], "--leave_out needs --backbone or --folds"),
         (["--data_dir", data, "--leave_out", "1", "--backbone", "b"], "it must lie between 0 and 1"),
-        (["--data_dir", data, "--leave_out", "0.1", "--backbone", "b", "--corrections", "c.csv"], "train takes one"),
+        (["--data_dir", data, "--leave_out", "0.1", "--backbone", "b", "--corrections", "c.csv"], "train takes only one"),
     ):
         code, _, stderr = audit(*words, "--output_dir", out)
         assert code == 2 and message in stderr, stderr

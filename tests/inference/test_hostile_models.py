@@ -152,7 +152,7 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "infinity": (weights(set_first("running_var", float("inf"))), "running_var.*NaN or infinity"),
     "a folder for weights": (instead("model.safetensors", Path.mkdir), "no model.safetensors"),
     "a device for weights": (instead("model.safetensors", lambda path: path.symlink_to("/dev/zero")), "no model"),
-    "no weights, a giant": (settings(architecture="vit_giant_patch14_dinov2", num_features=1536), "does not fit"),
+    "no weights, a giant": (settings(architecture="vit_giant_patch14_dinov2", num_features=1536), "do not fit"),
     # code
     "auto_map": (evil_code("auto_map", {"AutoModelForImageClassification": "evil.Evil"}), "code of its own .auto_map"),
     "auto_map, config": (evil_code("auto_map", {"AutoConfig": "evil.Evil"}), "code of its own .auto_map"),
@@ -168,15 +168,15 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "a path": (settings(architecture="../../evil"), "architecture"),
     "unknown architecture": (settings(architecture="resnet51"), "architecture 'resnet51'"),
     "architecture of another type": (settings(architecture=["resnet50"]), "no architecture"),
-    "another architecture": (settings(architecture="test_efficientnet"), "does not fit"),
-    "hidden layer": (settings(model_type="smile_timm", head_hidden_size=10**9), "does not fit"),
+    "another architecture": (settings(architecture="test_efficientnet"), "do not fit"),
+    "hidden layer": (settings(model_type="smile_timm", head_hidden_size=10**9), "do not fit"),
     "hidden layer below 0": (settings(model_type="smile_timm", head_hidden_size=-5), "config.json"),
-    "hidden layer in words": (settings(model_type="smile_timm", head_hidden_size="ten"), "config.json can't be foll"),
+    "hidden layer in words": (settings(model_type="smile_timm", head_hidden_size="ten"), "no model can be built from config.json"),
     "no timm model": (config_text(b'{"model_type": "vit", "hidden_size": 10}'), "does not describe a timm model"),
     # labels
     "ten classes": (settings(label_names=[str(i) for i in range(10)]), "label_names are"),
     "a million classes": (settings(label_names=["x"] * 100_000, num_classes=100_000), "label_names are"),
-    "another order": (settings(label_names=NAMES[::-1]), "in this order"),
+    "another order": (settings(label_names=NAMES[::-1]), "spelling and order"),
     "no labels": (without("label_names"), "label_names are None"),
     "labels of another type": (settings(label_names={"0": "x"}), "label_names are"),
     # the text of config.json
@@ -338,7 +338,7 @@ ONNX_REFUSED: dict[str, tuple[onnx.ModelProto | bytes, str]] = {
     "labels that are no JSON": (network(metadata={"labels": "["}), "not written by"),
     "nested labels": (network(metadata={"labels": "[" * 100_000}), "not written by"),
     "settings of another type": (network(metadata={"pretrained_cfg": "[]"}), "not written by"),
-    "of other weights": (network(metadata={"weights_sha256": "0" * 64}), "other weights"),
+    "from other weights": (network(metadata={"weights_sha256": "0" * 64}), "other weights"),
 }
 
 
