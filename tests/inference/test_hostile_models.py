@@ -338,7 +338,7 @@ ONNX_REFUSED: dict[str, tuple[onnx.ModelProto | bytes, str]] = {
     "labels that are no JSON": (network(metadata={"labels": "["}), "not written by"),
     "nested labels": (network(metadata={"labels": "[" * 100_000}), "not written by"),
     "settings of another type": (network(metadata={"pretrained_cfg": "[]"}), "not written by"),
-    "from other weights": (network(metadata={"weights_sha256": "0" * 64}), "other weights"),
+    "of other weights": (network(metadata={"weights_sha256": "0" * 64}), "other weights"),
 }
 
 
