@@ -1,6 +1,6 @@
-"""Fine-tune an image classifier that tells no smile, a genuine smile and a posed smile apart.
+"""Fine-tune an image classifier that distinguishes no smile, a genuine smile and a posed smile.
 
-The public names are imported when they are first used:
+Public names are imported on first use:
 
 >>> import hf_smile
 >>> hf_smile.LabelSet(("smile", "NOT smile")).parse("not_smile")

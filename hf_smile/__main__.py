@@ -1,4 +1,4 @@
-"""`python -m hf_smile JOB ...` is `hf-smile JOB ...`, for launchers: `accelerate launch -m hf_smile train ...`."""
+"""`python -m hf_smile JOB ...` runs `hf-smile JOB ...`, for launchers: `accelerate launch -m hf_smile train ...`."""
 
 from hf_smile.commands.main import main
 

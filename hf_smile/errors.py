@@ -7,12 +7,12 @@ from collections.abc import Iterable
 from itertools import chain, islice, zip_longest
 
 REPORTED_PROBLEMS = 20
-_MAX_UNKNOWN_LABELS = 10  # with more, the column does not hold labels
+_MAX_UNKNOWN_LABELS = 10  # a column with more unknown values probably doesn't contain labels
 _REPORTED_LENGTH = 300
 
 
 class SmileError(Exception):
-    """Base of the errors a user can cause. `hf_smile.utils.console.run_script` prints them without a traceback."""
+    """Base class of errors that a user can cause. `utils.console.run_script` prints them without a traceback."""
 
 
 class SmileDataError(SmileError):
@@ -24,7 +24,7 @@ class SmileModelError(SmileError):
 
 
 def first_line(error: object) -> str:
-    """What an error of a library's says, without its traceback and its advice; its type where it says nothing.
+    """First line of the message of a library's error; the type of the error if it has no message.
 
     >>> first_line(ValueError("no such layer\\nSee the documentation ..."))
     'no such layer'
@@ -35,17 +35,17 @@ def first_line(error: object) -> str:
 
 
 def _one_line(text: str) -> str:
-    """Names and cells may hold line breaks, terminal commands, or a whole file."""
+    """Shorten and escape: names and cells may contain line breaks, terminal commands, or an entire file."""
     text = text if len(text) <= _REPORTED_LENGTH else f"{text[:_REPORTED_LENGTH]} ..."
     return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 class Problems(list[str]):
-    """What is wrong with the data, collected so that it can be told at once.
+    """Problems of the data, collected so that one message reports them all.
 
     Attributes:
-        unknown_labels: labels, in the order in which they were met, that `--label_map` could explain.
-        number_labels: labels that are numbers. Where one is unknown, the others may not mean what they seem to.
+        unknown_labels: labels that `--label_map` could map, in the order in which they were found.
+        number_labels: labels that are numbers. If one of them is unknown, the others may be numbered differently too.
 
     >>> Problems(["train.csv:3: empty id"]).raise_if_any("happy_images")
     Traceback (most recent call last):
@@ -59,13 +59,13 @@ class Problems(list[str]):
         self.number_labels: dict[str, None] = {}
 
     def add_images(self, rows: Iterable[Iterable[str]]) -> None:
-        """Add the problems of images: place, id and problem of each; where that is empty, there is none."""
+        """Add rows of place, image id and problem; a row with an empty problem is skipped."""
         self.extend(f"{place}: image {image_id!r}: {problem}" for place, image_id, problem in rows if problem)
 
     def raise_if_any(self, where: object, hint: str = "") -> None:
-        """Raise a `SmileDataError` with 20 problems, their total and a `hint` on how to fix them.
+        """Raise a `SmileDataError` with up to 20 problems, their total and a `hint` on how to fix them.
 
-        Where there are more than 20, each kind of problem has its share of the lines.
+        With more than 20 problems, the message shows some of each kind.
         """
         if not self:
             return
@@ -81,7 +81,7 @@ class Problems(list[str]):
         raise SmileDataError("\n".join(lines + [hint] * bool(hint)))
 
     def _some_of_each_kind(self) -> list[str]:
-        """Problems are of a kind if they read alike but for their place, numbers and quotations."""
+        """Two problems are of the same kind if they differ only in place, numbers and quoted text."""
         kinds: dict[str, list[int]] = {}
         for number, problem in enumerate(self):
             kinds.setdefault(re.sub(r"^[^ ]*|'[^']*'|\d+", "", problem), []).append(number)

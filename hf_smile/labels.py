@@ -1,7 +1,7 @@
-"""The classes of a data set or a model: names, ids, and the spellings accepted in annotations. Imports nothing of ours.
+"""The classes of a data set or model: names, ids, and accepted spellings. Imports no other module of `hf_smile`.
 
-`SMILE_LABELS` is the default. Others come from `--labels`, from class folders, from the `ClassLabel` of a data set, or
-from a model's `config.json`.
+`SMILE_LABELS` is the default. Other labels come from `--labels`, class folders, the `ClassLabel` of a data set, or a
+model's `config.json`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _NO_SMILE = re.compile(r"(?<![a-z])(no|not|non|without|un|never)[\s_.-]*smil(e|e
 
 
 def label_slug(name: str) -> str:
-    """The label as part of a column or metric name.
+    """Convert a label to part of a column or metric name.
 
     >>> label_slug("NOT smile")
     'not_smile'
@@ -30,9 +30,9 @@ def label_slug(name: str) -> str:
 
 
 def _key(text: str) -> str:
-    """What all spellings of a label share: case, blanks, hyphens and underscores do not matter.
+    """Normalize the spelling of a label: case, blanks, hyphens and underscores do not matter.
 
-    In an id only outer blanks do not: a hyphen would be its sign, and -1 is not 1.
+    In an id only leading and trailing blanks are ignored: a hyphen is a sign, and -1 is not 1.
     """
     text = text.strip()
     return re.sub(r"[\s_-]+", "", text).lower() if any(map(str.isalpha, text)) else text
@@ -40,11 +40,11 @@ def _key(text: str) -> str:
 
 @dataclass(frozen=True)
 class LabelSet:
-    """The names of the classes, in the order of their ids. All else follows from the names.
+    """The names of the classes, in the order of their ids. Everything else is derived from the names.
 
     Raises:
-        ValueError: fewer than 2 names or more than 100, two that are spelled alike, or one that could not be a column
-            of a CSV file, a cell of a table and part of a file's name.
+        ValueError: fewer than 2 or more than 100 names, two names with the same spelling, or a name that can't be used
+            as a CSV column, a table cell and part of a file name.
 
     >>> labels = LabelSet(("smile", "NOT smile"))
     >>> len(labels), labels.parse("Not_Smile"), labels.smile_ids
@@ -60,7 +60,7 @@ class LabelSet:
             if not isinstance(name, str) or not _NAME.fullmatch(name):
                 raise ValueError(
                     f"{str(name)[:60]!r} can't be a label; use up to 50 letters, digits, blanks and .()_-, "
-                    "a letter or digit first"
+                    "starting with a letter or digit"
                 )
             if not any(map(str.isalpha, name)):
                 raise ValueError(f"{name!r} can't be a label: a number is the id of a label; use a word")
@@ -68,7 +68,7 @@ class LabelSet:
         if len({*keys}) < len(keys):
             raise ValueError(f"two of the labels {self} are spelled alike; rename one of them")
         if sorted(keys) == sorted(map(_key, LABEL_NAMES)) and self.names != LABEL_NAMES:
-            raise ValueError(f"{self} are the labels {', '.join(LABEL_NAMES)}, and must be so spelled, in this order")
+            raise ValueError(f"write the labels {self} as {', '.join(LABEL_NAMES)}, in this spelling and order")
 
     def __len__(self) -> int:
         return len(self.names)
@@ -84,7 +84,7 @@ class LabelSet:
 
     @classmethod
     def of(cls, labels: LabelSet | Iterable[str] | Mapping[int, str]) -> LabelSet:
-        """The same from names in the order of their ids, or from a model's `id2label`.
+        """Build a `LabelSet` from names in the order of their ids, or from a model's `id2label`.
 
         >>> LabelSet.of({1: "NOT smile", 0: "smile"})
         LabelSet(names=('smile', 'NOT smile'))
@@ -97,10 +97,10 @@ class LabelSet:
 
     @classmethod
     def adopted(cls, names: Iterable[str], label_map: Mapping[str, int] | None = None) -> LabelSet:
-        """What the data's own names stand for: the default, unless none of them is one of its spellings.
+        """The label set for the names in the data: the default set if it knows one of them, else the names themselves.
 
         Raises:
-            ValueError: they are other names, and can't be labels.
+            ValueError: the names are not of the default set and can't be labels.
 
         >>> LabelSet.adopted(["grin", "neutral"]), LabelSet.adopted(["not_smile", "2"]) == SMILE_LABELS
         (LabelSet(names=('grin', 'neutral')), True)
@@ -110,17 +110,17 @@ class LabelSet:
 
     @property
     def slugs(self) -> tuple[str, ...]:
-        """The names as parts of columns and metrics."""
+        """The names as parts of column and metric names."""
         return tuple(map(label_slug, self.names))
 
     @property
     def id2label(self) -> dict[int, str]:
-        """As `transformers` keeps them."""
+        """Names by id, as in a `transformers` configuration."""
         return dict(enumerate(self.names))
 
     @cached_property
     def smile_ids(self) -> tuple[int, ...]:
-        """Ids of those that are smiles; empty where the names do not say of every class whether it is one."""
+        """Ids of the classes that are smiles; empty unless every name says whether its class is a smile."""
         lower = [name.lower() for name in self.names]
         smiles = tuple(label_id for label_id, name in enumerate(lower) if not _NO_SMILE.search(name))
         told = all(_SMILE.search(name) or _NO_SMILE.search(name) for name in lower) and 0 < len(smiles) < len(lower)
@@ -128,7 +128,7 @@ class LabelSet:
 
     @property
     def tells_genuine(self) -> bool:
-        """Whether they tell a genuine smile from a posed one."""
+        """Whether these labels distinguish a genuine smile from a posed one."""
         return self == SMILE_LABELS
 
     @cached_property
@@ -136,14 +136,14 @@ class LabelSet:
         return {_key(text): label_id for label_id, name in enumerate(self) for text in (name, str(label_id))}
 
     def parse(self, text: str, label_map: Mapping[str, int] | None = None) -> int:
-        """The id of a label as users write it.
+        """Convert a label as users write it to its id.
 
         Args:
-            text: a label's name, where case, blanks, hyphens and underscores do not matter, or its id.
-            label_map: further spellings, as `parse_map` returns them; they win over the built-in ones.
+            text: name or id of a label. In a name, case, blanks, hyphens and underscores do not matter.
+            label_map: further spellings, as returned by `parse_map`; they take precedence over the built-in ones.
 
         Raises:
-            ValueError: the text is none of these.
+            ValueError: unknown label.
 
         >>> SMILE_LABELS.parse("  Positive-Smile "), SMILE_LABELS.parse("fake", {"fake": 0})
         (1, 0)
@@ -157,15 +157,15 @@ class LabelSet:
         return self._spellings[key]
 
     def knows(self, text: str, label_map: Mapping[str, int] | None = None) -> bool:
-        """Whether the text is a spelling of a label."""
+        """Whether `parse` accepts the text."""
         key = _key(text)
         return key in self._spellings or key in (label_map or ())
 
     def parse_map(self, text: str | Mapping[str, str] | None) -> dict[str, int]:
-        """Further spellings of the labels, from `"theirs=ours,theirs=ours"`, from JSON or from a dictionary.
+        """Parse further spellings of the labels: `"theirs=ours,theirs=ours"`, JSON or a dictionary.
 
         Raises:
-            ValueError: a part has no `=`, a spelling is given twice, or ours is not a label.
+            ValueError: a part has no `=`, a spelling is mapped to two labels, or `ours` is not a label.
 
         >>> SMILE_LABELS.parse_map("genuine=positive smile, none=NOT smile")
         {'genuine': 1, 'none': 2}
@@ -183,9 +183,9 @@ class LabelSet:
             if not _key(theirs):
                 raise ValueError(f"{ours.strip()!r} is not of the form theirs=ours, for example 'fake=negative smile'")
             if label_map.setdefault(_key(theirs), self.parse(ours)) != self.parse(ours):
-                raise ValueError(f"{theirs.strip()!r} is given two labels")
+                raise ValueError(f"{theirs.strip()!r} is mapped to two labels; keep one")
         return label_map
 
 
 SMILE_LABELS = LabelSet(LABEL_NAMES)
-"""The default, spelled and numbered as the original annotations have them."""
+"""The default labels, spelled and numbered as in the original annotations."""

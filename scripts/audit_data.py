@@ -1,4 +1,4 @@
-"""What `hf-smile audit` does, as a file for launchers."""
+"""`hf-smile audit` as a file, for launchers."""
 
 from hf_smile.commands.main import main
 

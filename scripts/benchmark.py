@@ -1,4 +1,4 @@
-"""What `hf-smile benchmark` does, as a file for launchers."""
+"""`hf-smile benchmark` as a file, for launchers."""
 
 from hf_smile.commands.main import main
 

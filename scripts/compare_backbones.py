@@ -1,4 +1,4 @@
-"""What `hf-smile compare` does, as a file for launchers."""
+"""`hf-smile compare` as a file, for launchers."""
 
 from hf_smile.commands.main import main
 

@@ -1,4 +1,4 @@
-"""What `hf-smile evaluate` does, as a file for launchers."""
+"""`hf-smile evaluate` as a file, for launchers."""
 
 from hf_smile.commands.main import main
 

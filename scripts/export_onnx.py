@@ -1,4 +1,4 @@
-"""What `hf-smile export` does, as a file for launchers."""
+"""`hf-smile export` as a file, for launchers."""
 
 from hf_smile.commands.main import main
 

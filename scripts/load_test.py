@@ -1,4 +1,4 @@
-"""Many visitors at once: starts the demo, lets each of them send pictures of their own, and checks every answer."""
+"""Load test of the demo: start it, send pictures of many visitors at once, and check every answer."""
 
 from __future__ import annotations
 
@@ -32,12 +32,10 @@ _LAST_LINES = 10
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default="outputs/quickstart", metavar="DIR", help="default: %(default)s")
-    parser.add_argument("--users", type=_positive, default=32, help="at the same time (default: %(default)s)")
-    parser.add_argument("--requests", type=_positive, default=20, help="of each user, one after another (%(default)s)")
-    parser.add_argument(
-        "--greedy", action="store_true", help="meanwhile one more visitor keeps sending batches, 20 at a time"
-    )
+    parser.add_argument("--model", default="outputs/quickstart", metavar="DIR", help="a model (default: %(default)s)")
+    parser.add_argument("--users", type=_positive, default=32, help="concurrent users (default: %(default)s)")
+    parser.add_argument("--requests", type=_positive, default=20, help="requests per user (default: %(default)s)")
+    parser.add_argument("--greedy", action="store_true", help="add a user who keeps sending 20 batches at a time")
     return parser.parse_args()
 
 
@@ -64,11 +62,11 @@ def main() -> None:
                 break
             path = Path(folder, f"{seed}.png")
             draw_face(seed % 3, np.random.default_rng(seed), size=160).save(path)
-            if predictions := classifier.predict_photo(path, faces="all"):  # of drawn faces, some are not seen as one
+            if predictions := classifier.predict_photo(path, faces="all"):  # the detector misses some drawn faces
                 photos.append(path)
                 expected.append(predictions[0].to_dict())
         if len({answer["p_smile"] for answer in expected}) < args.users:
-            raise SmileError("two users would get the same answer, so that a mix-up could not be seen; train the model")
+            raise SmileError("two users would get the same answer, which would hide a mix-up; train the model")
 
         server, url, started = start_demo(args.model, folder)
         try:
@@ -79,15 +77,15 @@ def main() -> None:
         finally:
             server.terminate()
             server.wait()
-    print(f"{len(latencies):,} requests of {args.users} users at once, every answer right")
+    print(f"{len(latencies):,} requests of {args.users} concurrent users, all answers correct")
     if batches is not None:
-        print(f"beside a greedy visitor: {batches['done']} of its batches done, {batches['refused']} refused")
+        print(f"batches of the greedy user: {batches['done']} done, {batches['refused']} refused")
     print(f"latency: median {np.median(latencies):.2f} s, 95th percentile {np.percentile(latencies, 95):.2f} s")
     print(f"memory before and every {_MEMORY_EVERY} requests, MB: {', '.join(f'{value:.0f}' for value in memories)}")
 
 
 def start_demo(model: str, folder: str) -> tuple[subprocess.Popen, str, float]:
-    """The running demo, its address, and the seconds until it answered."""
+    """Start the demo; return its process, its address, and the seconds until it answered."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -105,23 +103,23 @@ def start_demo(model: str, folder: str) -> tuple[subprocess.Popen, str, float]:
     server.kill()
     server.wait()
     how = f"did not start within {_STARTING} s" if code is None else f"ended at once with exit code {code}"
-    raise SmileError("\n".join([f"the demo {how}; the last it said:", *log.read_text().splitlines()[-_LAST_LINES:]]))
+    raise SmileError("\n".join([f"the demo {how}; its last output:", *log.read_text().splitlines()[-_LAST_LINES:]]))
 
 
 def visit(
     url: str, photos: list[Path], expected: list[dict[str, Any]], requests: int, memory: Callable[[], float]
 ) -> tuple[list[float], list[float]]:
-    """Seconds of each request, and the memory of the server over time.
+    """Send the requests; return the seconds of each, and the memory of the server over time.
 
     Raises:
-        SmileError: a request failed, or its answer was another one than it should be.
+        SmileError: a request failed, or its answer was wrong.
     """
     from gradio_client import Client, handle_file
 
     lock = threading.Lock()
     latencies: list[float] = []
     memories = [memory()]
-    # Each user comes from an address of their own: the demo counts by it who asks for too much.
+    # Each user has a separate address, because the demo limits requests per address.
     addresses = ({"X-Forwarded-For": f"10.0.{number // 256}.{number % 256}"} for number in range(len(photos)))
     clients = [Client(url, verbose=False, headers=address) for address in addresses]
 

@@ -1,4 +1,4 @@
-"""What `hf-smile bulk` does, as a file for launchers."""
+"""`hf-smile bulk` as a file, for launchers."""
 
 from hf_smile.commands.main import main
 

@@ -1,4 +1,4 @@
-"""What `hf-smile prepare` does, as a file for launchers."""
+"""`hf-smile prepare` as a file, for launchers."""
 
 from hf_smile.commands.main import main
 

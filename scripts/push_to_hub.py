@@ -1,4 +1,4 @@
-"""What `hf-smile push` does, as a file for launchers."""
+"""`hf-smile push` as a file, for launchers."""
 
 from hf_smile.commands.main import main
 

@@ -1,4 +1,4 @@
-"""What `hf-smile shard` does, as a file for launchers."""
+"""`hf-smile shard` as a file, for launchers."""
 
 from hf_smile.commands.main import main
 

@@ -1,4 +1,4 @@
-"""What `hf-smile train` does, as a file for launchers."""
+"""`hf-smile train` as a file, for launchers."""
 
 from hf_smile.commands.main import main
 

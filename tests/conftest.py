@@ -1,4 +1,4 @@
-"""What all tests share. No test needs a network: the Hub client is told so, and caches go to a temporary folder."""
+"""Shared fixtures. No test needs a network: the Hub client runs offline, and caches go to a temporary folder."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ REAL_BACKBONE = ROOT.parent / "shared" / "backbones" / "tf_efficientnet_lite0.in
 
 @pytest.fixture(scope="session")
 def sample_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small drawn data set in the form users have theirs: 96 faces in train, 32 in test, 64 pixels wide."""
+    """A small drawn data set in a typical layout: 96 faces in train, 32 in test, 64 pixels wide."""
     from hf_smile.data.sample import draw_sample_dataset
 
     return draw_sample_dataset(tmp_path_factory.mktemp("sample"), train_size=96, test_size=32, size=64)
@@ -47,7 +47,7 @@ def real_backbone() -> Path:
 
 @pytest.fixture(scope="session")
 def demo_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny network, trained for seconds so that its verdicts differ from face to face, with a card and metrics."""
+    """A tiny network with a card and metrics, trained for seconds so that its predictions differ between faces."""
     import numpy as np
     import torch
 
@@ -79,13 +79,13 @@ def demo_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def demo_url(demo_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The demo, running on that model."""
+    """The running demo with that model."""
     folder = tmp_path_factory.mktemp("demo")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     settings = {"HF_SMILE_MODEL": str(demo_model), "GRADIO_SERVER_PORT": port, "TMPDIR": str(folder)}
-    settings["SPACE_ID"] = "me/smile-demo"  # there Gradio asks other servers for more than elsewhere
+    settings["SPACE_ID"] = "me/smile-demo"  # in a Space, Gradio contacts more servers
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(
             [sys.executable, ROOT / "space" / "app.py"], env=os.environ | settings, stdout=log, stderr=log

@@ -1,4 +1,4 @@
-"""The launch configurations, as accelerate itself understands them. Those for the CPU are run by other tests."""
+"""The launch configurations, parsed by accelerate itself. Other tests run those for the CPU."""
 
 import os
 import subprocess
@@ -12,7 +12,7 @@ RECIPES = Path(__file__).parents[1] / "recipes" / "accelerate"
 
 
 def launch(*words):
-    """What `accelerate launch` makes of its command line."""
+    """The command line as parsed by `accelerate launch`."""
     args, *_ = _validate_launch_command(launch_command_parser().parse_args([*map(str, words)]))
     return args
 
@@ -38,7 +38,7 @@ def test_every_configuration_is_tested():
 
 
 def test_slurm_starts_one_launcher_a_machine_that_knows_the_others(tmp_path):
-    """With stand-ins for Slurm's commands and for accelerate, which write down what they are given."""
+    """Stand-ins for Slurm's commands and for accelerate record their arguments."""
     for name, lines in {
         "scontrol": "echo node7; echo node8",
         "srun": 'shift; for SLURM_NODEID in 0 1; do export SLURM_NODEID; "$@"; done',

@@ -1,4 +1,4 @@
-"""What a benchmark leaves, and that everyone in it did the same work."""
+"""The results of benchmarks, and that all contenders do the same work."""
 
 import json
 import runpy
@@ -61,7 +61,7 @@ def test_train_measures_our_loop_its_limit_and_the_plain_one_side_by_side(sample
     table = write_results(rows, ratios, tmp_path / "train.json", "A title")
     assert "| peak memory, MB |" in table and f"{rows['ours'].peak_memory_mb:,.1f}" in table
 
-    with pytest.raises(SmileError, match="timm knows no model 'nope'"):
+    with pytest.raises(SmileError, match="timm has no model 'nope'"):
         benchmark_train(splits, replace(settings, backbone="nope"))
 
 
@@ -81,7 +81,7 @@ def test_processes_that_load_data_do_not_get_ahead_while_another_contender_has_i
     seen = []
 
     def note(stopped):
-        for _ in range(100):  # a busy machine takes its time
+        for _ in range(100):  # a busy machine may be slow
             if (psutil.Process(loading.pid).status() == psutil.STATUS_STOPPED) == stopped:
                 seen.append(stopped)
                 break

@@ -1,4 +1,4 @@
-"""What is told of an error that a library raised."""
+"""Messages about errors that a library raised."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""A library is a guest: importing it changes nothing outside it, and it prints nothing."""
+"""Importing the library changes nothing outside it, and prints nothing."""
 
 import ast
 import os
@@ -32,7 +32,7 @@ def outside():
         "import path": sys.path,
     }
 
-# What third parties do when they are imported is theirs: a child tells which modules these are.
+# Imports of third-party packages may change something: a child process lists them, so that they are imported first.
 reading, writing = os.pipe()
 if os.fork() == 0:
     list(ours())

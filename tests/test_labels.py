@@ -72,7 +72,7 @@ def test_predictions_are_read_with_the_labels_they_were_written_with(tmp_path_fa
         (["<b>", "smile"], "can't be a label"),
         (["a/b", "smile"], "can't be a label"),
         (["x" * 51, "smile"], "up to 50 letters"),
-        (LABEL_NAMES[::-1], "must be so spelled, in this order"),
+        (LABEL_NAMES[::-1], "in this spelling and order"),
     ],
 )
 def test_what_cannot_be_labels_is_said(names, message):
@@ -100,5 +100,5 @@ def test_which_are_smiles_is_told_by_the_names_or_not_at_all(names, smiles):
 def test_the_default_is_taken_for_any_of_its_spellings():
     assert LabelSet.adopted(["Positive-Smile", "not_smile"]) is SMILE_LABELS
     assert LabelSet.adopted(["genuine", "fake"], SMILE_LABELS.parse_map("genuine=1,fake=0")) is SMILE_LABELS
-    assert LabelSet.adopted(["smile", "NOT smile"]) is SMILE_LABELS  # refused by name: `smile` is none of ours
+    assert LabelSet.adopted(["smile", "NOT smile"]) is SMILE_LABELS  # refused later: `smile` is not one of these labels
     assert LabelSet.adopted(["smile", "neutral"]).names == ("smile", "neutral")

@@ -1,4 +1,4 @@
-"""What the code imports is declared, what is declared is justified, and nothing outside is ever run."""
+"""Imports are declared, dependencies are justified, and no code from outside is run."""
 
 import ast
 import re
@@ -30,7 +30,7 @@ def declared(*extras: str) -> set[str]:
 
 
 def imported(paths: list[Path]) -> dict[str, str]:
-    """The first file by distribution, of the imports from outside the project and the standard library."""
+    """The first file that imports each distribution, except the project and the standard library."""
     own = {path.stem for path in paths} | {"hf_smile"}
     found: dict[str, str] = {}
     for path in paths:
@@ -38,7 +38,7 @@ def imported(paths: list[Path]) -> dict[str, str]:
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
             for name in {name.split(".")[0] for name in names} - sys.stdlib_module_names:
-                # evaluate.py is a script of ours and a library as well
+                # evaluate is both a script here and a library
                 if name and (name not in own or name == "evaluate"):
                     found.setdefault(normalized(DISTRIBUTIONS.get(name, [name])[0]), str(path.relative_to(ROOT)))
     return found
@@ -60,7 +60,7 @@ def test_what_is_imported_is_declared(folders, extras):
 def test_every_dependency_is_justified():
     table = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("## Why each dependency")[2]
     packages = " ".join(re.findall(r"^\| ([^|]+) \|", table, re.M)).lower().replace("_", "-")
-    tools = {"pytest", "pytest-xdist", "ruff", "mypy", "import-linter", "types-pyyaml"}  # the section on how to work
+    tools = {"pytest", "pytest-xdist", "ruff", "mypy", "import-linter", "types-pyyaml"}  # explained in another section
     assert declared(*PROJECT["optional-dependencies"]) - tools <= set(re.findall(r"[\w-]+", packages))
 
 
@@ -71,7 +71,7 @@ def test_every_dependency_is_pinned():
 
 
 def test_the_script_of_a_hired_machine_pins_what_the_package_needs():
-    """As uv reads it: PEP 723."""
+    """The inline metadata (PEP 723), as uv reads them."""
     script = (ROOT / "recipes" / "jobs" / "train.py").read_text(encoding="utf-8")
     header = re.search(r"^# /// script$(.*?)^# ///$", script, re.M | re.S)[1]
     settings = tomllib.loads(re.sub(r"^# ?", "", header, flags=re.M))

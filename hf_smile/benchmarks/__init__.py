@@ -1,1 +1,1 @@
-"""How fast it is: everything side by side in one process, alternating, and ratios first."""
+"""Benchmarks of speed, which alternate between contenders and report ratios first; and comparisons over many runs."""

@@ -1,4 +1,4 @@
-"""Backbones side by side on one data set: by a linear probe, or fine-tuned; over several seeds."""
+"""Compare backbones on one data set with a linear probe or by fine-tuning, over several seeds."""
 
 from __future__ import annotations
 
@@ -39,23 +39,23 @@ def probe_all(
     with_test: bool,
     cache_dir: Path,
 ) -> Compared:
-    """Features of all images once a backbone, and a probe on them for every seed.
+    """Fit a linear probe per backbone and seed. The features are computed once per backbone.
 
     Args:
-        backbones: folders, ids on the Hub or timm names.
-        data: what to load; a validation split that the data bring is taken with the first seed alone.
-        seeds: of the validation split.
-        validation_size: its share of train.
+        backbones: folders, Hub ids or timm names.
+        data: data to load. If they have a validation split, only the first seed is used.
+        seeds: seeds of the validation split.
+        validation_size: share of train that becomes the validation split.
         with_test: score the test split too.
-        cache_dir: keeps the features.
+        cache_dir: folder for the features.
     """
     keep_freed_memory()
-    # Backbones first: a mistake in a name should not wait for the images.
+    # Backbones first, so that a wrong name is reported before the images are loaded.
     facts = [{"backbone": Path(name).name, **describe_backbone(name)._asdict()} for name in backbones]
     splits = load_smile_dataset(**vars(data))
     if "validation" in splits:
         seeds = seeds[:1]
-        print("Note: the data bring a validation split, which no seed changes; one probe a backbone", file=sys.stderr)
+        print("Note: the data have a validation split, so only the first seed is used", file=sys.stderr)
     if not with_test:
         splits.pop("test")
     labels = {split: np.array(dataset["label"]) for split, dataset in splits.items()}
@@ -82,12 +82,12 @@ def probe_all(
 
 
 def tell(line: str) -> None:
-    """Print a line of a run at once."""
+    """Print a line of a run immediately."""
     print(line, flush=True)
 
 
 def tell_but_test(line: str) -> None:
-    """Likewise, but for what the test split says: one would choose by it."""
+    """Print a line of a run, unless it reports the test split, which must not be used to choose."""
     if not line.startswith("Test "):
         tell(line)
 
@@ -95,14 +95,14 @@ def tell_but_test(line: str) -> None:
 def fine_tune_all(
     backbones: Sequence[str], settings: Sequence[str], seeds: Sequence[int], with_test: bool, output_dir: Path
 ) -> Compared:
-    """One training a backbone and seed, in `<output_dir>/<backbone>/<seed>`; one that is finished is not made again.
+    """Fine-tune once per backbone and seed, in `<output_dir>/<backbone>/<seed>`. Finished runs are not repeated.
 
     Args:
-        backbones: folders, ids on the Hub or timm names.
-        settings: words of `hf-smile train`, a recipe first where there is one.
-        seeds: of the runs.
+        backbones: folders, Hub ids or timm names.
+        settings: words of `hf-smile train`, starting with the recipe if there is one.
+        seeds: seeds of the runs.
         with_test: report the test split too.
-        output_dir: gets the runs.
+        output_dir: folder for all runs.
 
     Raises:
         SmileError: a setting is wrong, or a run failed.

@@ -1,4 +1,4 @@
-"""Data: from encoded images to what a model sees, without any model."""
+"""Benchmark of data loading: from encoded images to model inputs, without a model."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from hf_smile.data.transforms import Batch, BatchTransform, collate, evaluation_
 def benchmark_data(
     images: datasets.Dataset, image_size: int, batch_size: int = 32, rounds: int = 5
 ) -> tuple[dict[str, Row], dict[str, float]]:
-    """Images a second of a single core, and of all of them.
+    """Measure images per second on one core, and on all cores.
 
     Args:
-        images: with the columns `image`, `label` and `image_id`.
-        image_size: side of what the model sees, in pixels.
-        batch_size: images at a time.
-        rounds: of which the median is taken.
+        images: data set with the columns `image`, `label` and `image_id`.
+        image_size: side of the model's input in pixels.
+        batch_size: images per batch.
+        rounds: number of rounds; results are medians over the rounds.
 
     Returns:
-        Rows `decode`, `evaluation` and `training`, decoding included, and `training, all cores`; the ratios between
-        the last two, and of `training` to `decode`: how much of the time decoding takes.
+        Rows `decode`, `evaluation` and `training`, including decoding, and `training, all cores`; the ratio of the last
+        two, and of `training` to `decode`, which is the share of the time that decoding takes.
 
     >>> rows, ratios = benchmark_data(splits["train"].select(range(512)), image_size=224)  # doctest: +SKIP
     >>> ratios["training/decode"]  # doctest: +SKIP

@@ -1,4 +1,4 @@
-"""What fine-tuned models say of images that they were not trained on, for every image of a data set."""
+"""Out-of-fold predictions of fine-tuned models for every image of a data set."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from hf_smile.training.several import train_in
 
 
 def fold_settings(recipe: str) -> list[str]:
-    """The settings of a recipe as words, without those that say where and how data are read.
+    """The settings of a recipe as command-line words, without those for reading data.
 
     Raises:
-        SmileError: no such recipe, or a setting is wrong.
+        SmileError: there is no such recipe, or a setting is wrong.
 
     >>> "--image_size" in fold_settings("quickstart"), "--data_dir" in fold_settings("quickstart")
     (True, False)
@@ -37,26 +37,26 @@ def fold_settings(recipe: str) -> list[str]:
 def fold_probabilities(
     audit: Audit, images: Images, settings: list[str], folds: int, folder: Path, seed: int = 0
 ) -> tuple[np.ndarray, int]:
-    """Class probabilities of every image, by a model that was trained on neither it nor an image of its cluster.
+    """Predict every image with a model that was not trained on it or on another image of its cluster.
 
-    All images are dealt to folds, clusters as a whole. The model of a fold is trained on the images of train that are
-    in the other folds, chosen on those of validation, and asked about all images of its own fold, whatever their split.
-    A run is in `<folder>/<fold>-<digest>`. The digest is of the images, their labels and the settings: a finished run
-    is not made again, and one of other data is not taken for it.
+    All images are divided into folds, without dividing clusters. The model for a fold is trained on the train images in
+    the other folds, with its checkpoint chosen on their validation images, and predicts all images of its fold,
+    whatever their split. Each run is in `<folder>/<fold>-<digest>`. The digest is of the images, their labels and the
+    settings, so that finished runs are not repeated, and runs on other data are not used by mistake.
 
     Args:
-        audit: of the data.
-        images: of the data; files, so that annotations can name them.
-        settings: of `fold_settings`.
-        folds: how many, see `divide`.
-        folder: gets the runs.
-        seed: of the folds.
+        audit: audit of the data.
+        images: images of the data; they must be files, so that annotations can refer to them.
+        settings: as returned by `fold_settings`.
+        folds: number of folds, see `divide`.
+        folder: folder for all runs.
+        seed: seed of the folds.
 
     Returns:
-        (N, K), a row for each of `audit.scan`; and the number of models.
+        Probabilities (N, K), one row per row of `audit.scan`, and the number of models.
 
     Raises:
-        SmileError: too few images, or a run failed.
+        SmileError: there are too few images, or a run failed.
 
     >>> settings = fold_settings("face_mobilenet")  # doctest: +SKIP
     >>> fold_probabilities(audit, images, settings, 5, Path("outputs/audit/folds"))[0].shape  # doctest: +SKIP

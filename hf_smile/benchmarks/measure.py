@@ -1,4 +1,4 @@
-"""Time several ways of doing one thing against each other, and show the result as JSON, table and bar chart."""
+"""Time several ways of doing the same thing against each other, and write the result as JSON, table and bar chart."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class Row:
 
     Attributes:
         images_per_second: median over the rounds.
-        slowest, fastest: of the rounds.
-        cpu_ms_per_image: user and system time of all threads; it counts the same beside other programs.
-        peak_memory_mb: in 10^6 bytes.
-        rounds: images a second of each.
+        slowest, fastest: images per second in the slowest and the fastest round.
+        cpu_ms_per_image: user and system time of all threads, which other programs hardly affect.
+        peak_memory_mb: peak memory in 10^6 bytes.
+        rounds: images per second in each round.
     """
 
     images_per_second: float
@@ -34,20 +34,20 @@ class Row:
     rounds: tuple[float, ...] = ()
 
     def times_as_fast_as(self, other: Row) -> float:
-        """Median over the rounds, each of which met the two in much the same state of the machine."""
+        """Median of the ratio over the rounds. In each round the machine is in much the same state for both."""
         return median(mine / theirs for mine, theirs in zip(self.rounds, other.rounds, strict=True))
 
 
-_MORE = {"cpu_ms_per_image": "CPU ms an image", "peak_memory_mb": "peak memory, MB"}
+_MORE = {"cpu_ms_per_image": "CPU ms per image", "peak_memory_mb": "peak memory, MB"}
 
 
 def alternate(contenders: Mapping[str, Callable[[], int]], rounds: int, desc: str) -> dict[str, Row]:
-    """Run every contender once a round, so that what else happens on the machine meets all of them alike.
+    """Run every contender once per round, so that other load on the machine affects all of them equally.
 
     Args:
-        contenders: by name, what to run; each returns how many images it went through.
-        rounds: how often. One round before is not counted: caches and thread pools get warm in it.
-        desc: of the progress bar.
+        contenders: functions to run, by name; each returns the number of images it processed.
+        rounds: number of rounds. One more round at the start, to warm up caches and thread pools, is not counted.
+        desc: text of the progress bar.
 
     >>> alternate({"nothing": lambda: 1}, rounds=3, desc="Nothing")["nothing"].images_per_second > 0
     True
@@ -67,13 +67,13 @@ def alternate(contenders: Mapping[str, Callable[[], int]], rounds: int, desc: st
 
 
 def write_results(rows: Mapping[str, Row], ratios: Mapping[str, float], path: str | Path, title: str) -> str:
-    """Write `path` (JSON, `{"rows": [...], "ratios": {...}}`), and beside it a Markdown table and a bar chart.
+    """Write `path` (JSON, `{"rows": [...], "ratios": {...}}`), a Markdown table and a bar chart to the same folder.
 
     Args:
-        rows: what was measured, by name.
-        ratios: `"a/b"` -> how many times as fast a is as b.
-        path: ends in `.json`; its stem names the other two files.
-        title: of table and chart: what was measured on what.
+        rows: results by name.
+        ratios: speed ratios: `"a/b"` is the speed of a divided by that of b.
+        path: file name that ends in `.json`; the other two files have the same stem.
+        title: title of the table and the chart.
 
     Returns:
         The Markdown table.

@@ -1,4 +1,4 @@
-"""Prediction: transformers' pipeline against ours on torch, ONNX Runtime and ONNX Runtime int8."""
+"""Benchmark of prediction: transformers' pipeline against hf_smile on torch, ONNX Runtime and ONNX Runtime int8."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ _RUNTIMES = ("torch", *ONNX_FILES)
 def benchmark_predict(
     model_dir: str | Path, images: Sequence[Path], batch_sizes: Sequence[int] = (1, 16), rounds: int = 5
 ) -> tuple[dict[str, Row], dict[str, float]]:
-    """From files to probabilities, decoding included.
+    """Measure prediction from files to probabilities, including decoding.
 
     Args:
         model_dir: a model with `onnx/model.onnx` and `onnx/model_quantized.onnx`.
-        images: the files every contender reads.
-        batch_sizes: images at a time.
-        rounds: of which the median is taken.
+        images: files that every contender reads.
+        batch_sizes: images per batch.
+        rounds: number of rounds; results are medians over the rounds.
 
     Returns:
-        Rows by name, for example `onnx-int8, batch 16`, and ratios such as `onnx_int8/pipeline`, at the last batch size
-        where the name says no other.
+        Rows by name, for example `onnx-int8, batch 16`, and ratios such as `onnx_int8/pipeline`, which are for the last
+        batch size unless the name gives another.
 
     >>> rows, ratios = benchmark_predict("outputs/model", sorted(Path("faces").glob("*.jpg")))  # doctest: +SKIP
     >>> ratios["onnx_int8/pipeline"]  # doctest: +SKIP
@@ -62,7 +62,7 @@ def _count(predict: Callable[[int], list[Any]], batch_size: int) -> int:
 def make_contenders(
     model_dir: str | Path, images: Sequence[Path], runtimes: Sequence[str] = _RUNTIMES
 ) -> dict[str, Callable[[int], list[Any]]]:
-    """`pipeline` and our runtimes: from a batch size to their answers, one an image."""
+    """`pipeline` and the runtimes of hf_smile, as functions from a batch size to one prediction per image."""
     files = [str(path) for path in images]
 
     def ours(runtime: str) -> Callable[[int], list[Any]]:
@@ -75,7 +75,7 @@ def make_contenders(
 
 
 def make_model(folder: Path, backbone: str, image_size: int | None, images: Sequence[Path]) -> None:
-    """A network of random weights, float32 and int8: how fast it runs does not depend on what it has learned."""
+    """Write a network with random weights, float32 and int8; its speed does not depend on the weights."""
     model = build_model(backbone, pretrained=False, image_size=image_size)
     model.save_pretrained(folder)
     path, _ = export_onnx(folder)
@@ -85,7 +85,7 @@ def make_model(folder: Path, backbone: str, image_size: int | None, images: Sequ
 
 
 def draw_images(folder: Path, n: int, size: int = 200) -> list[Path]:
-    """`n` drawn faces as JPEG files of `size` x `size` pixels."""
+    """Draw `n` faces as JPEG files of `size` x `size` pixels."""
     folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
     paths = [folder / f"{i:05}.jpg" for i in range(n)]

@@ -1,4 +1,4 @@
-"""Training: our loop against its own compute limit, and against a plain transformers `Trainer`."""
+"""Benchmark of training: hf_smile's loop against its own compute limit, and against a plain transformers `Trainer`."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ from hf_smile.training.trainer import SmileTrainer
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """What all contenders have in common.
+    """Settings of all contenders.
 
     Attributes:
-        data: folder of a `DatasetDict` with as many training images as the run takes, saved by `save_to_disk`.
+        data: folder of a `DatasetDict` with enough training images for the run, saved by `save_to_disk`.
         backbone: timm name or local folder; its weights are random.
-        image_size: side of what the model sees, in pixels.
-        batch_size: images a step.
-        steps: of a round.
-        rounds: that count.
-        bf16: compute in bfloat16.
+        image_size: side of the model's input in pixels.
+        batch_size: images per step.
+        steps: steps per round.
+        rounds: number of counted rounds.
+        bf16: whether to compute in bfloat16.
     """
 
     data: str
@@ -60,12 +60,12 @@ class TrainSettings:
 
     @property
     def max_steps(self) -> int:
-        """One round more than counts."""
+        """Steps of all rounds, including the warm-up round."""
         return self.steps * (self.rounds + 1)
 
     @property
     def training(self) -> dict[str, Any]:
-        """As arguments of a trainer."""
+        """Arguments for a trainer."""
         return {
             "per_device_train_batch_size": self.batch_size,
             "max_steps": self.max_steps,
@@ -75,30 +75,30 @@ class TrainSettings:
         }
 
     def load_images(self) -> Dataset:
-        """Those of train."""
+        """Load the training images."""
         return DatasetDict.load_from_disk(self.data)["train"]
 
 
 Pause = Callable[[int], None]
-"""Called with the number of images of the round that has just ended, and 0 before the first."""
+"""Called after each round with its number of images, and with 0 before the first round."""
 
 
 def benchmark_train(splits: DatasetDict, settings: TrainSettings) -> tuple[dict[str, Row], dict[str, float]]:
-    """Training steps, data included; each contender in a process of its own, one after the other taking a round.
+    """Measure training steps, including data loading. Each contender has its own process, and they take turns.
 
     - `ours`: the loop of `hf-smile train`.
-    - `compute_limit`: the same step on one batch that stays in memory: what is left when nothing waits for data.
-    - `hf_loop`: transformers' `Trainer`, with the images prepared as `run_image_classification.py` does it.
+    - `compute_limit`: the same step on one batch that stays in memory, without waiting for data.
+    - `hf_loop`: transformers' `Trainer`, with images prepared as in `run_image_classification.py`.
 
     Args:
-        splits: of `load_smile_dataset`; train is repeated until it lasts.
-        settings: the folder of the data is filled in.
+        splits: as returned by `load_smile_dataset`; train is repeated as often as needed.
+        settings: the settings; `data` is filled in.
 
     Returns:
         Rows by name, and the ratios `ours/hf_loop` and `ours/compute_limit`.
 
     Raises:
-        SmileError: a contender can't begin (no such backbone), or ended early.
+        SmileError: a contender can't start (for example, no such backbone), or ended early.
 
     >>> rows, ratios = benchmark_train(splits, TrainSettings("", "resnet50", rounds=3))  # doctest: +SKIP
     >>> ratios["ours/compute_limit"]  # doctest: +SKIP
@@ -118,7 +118,7 @@ def benchmark_train(splits: DatasetDict, settings: TrainSettings) -> tuple[dict[
 
 
 def enough_images(splits: DatasetDict, settings: TrainSettings) -> DatasetDict:
-    """Train repeated until one epoch lasts for the whole benchmark, so that none ends in it."""
+    """Repeat train until one epoch covers the entire benchmark, so that no epoch ends in it."""
     rows = np.resize(np.arange(len(splits["train"])), settings.max_steps * settings.batch_size)
     return DatasetDict(train=splits["train"].select(rows), test=splits["test"].select([0]))
 
@@ -129,7 +129,7 @@ def ours(settings: TrainSettings, pause: Pause) -> None:
 
 
 def compute_limit(settings: TrainSettings, pause: Pause) -> None:
-    """Forward, loss, backward, clipping, optimizer, schedule and average of our loop, on its first batch for ever."""
+    """Repeat forward, loss, backward, clipping, optimizer, schedule and averaging of `ours` on its first batch."""
     trainer = _our_trainer(settings)
     args, accelerator = trainer.args, trainer.accelerator
     batch = next(iter(trainer.get_train_dataloader()))
@@ -169,7 +169,7 @@ def hf_loop(settings: TrainSettings, pause: Pause) -> None:
         save_strategy="no",
         report_to="none",
         remove_unused_columns=False,
-        dataloader_pin_memory=torch.cuda.is_available(),  # else there is a warning for each round
+        dataloader_pin_memory=torch.cuda.is_available(),  # avoids a warning in each round
         **settings.training,
     )
     train = settings.load_images().with_transform(transform)
@@ -188,7 +188,7 @@ def _our_trainer(settings: TrainSettings) -> SmileTrainer:
 
 
 def _run(trainer: Trainer, settings: TrainSettings, pause: Pause) -> None:
-    """Train, and pause before the first step and after each round: before the next batch is fetched."""
+    """Train, and pause before the first step and after each round, before the next batch is loaded."""
 
     class Rounds(TrainerCallback):
         def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -204,12 +204,12 @@ def _run(trainer: Trainer, settings: TrainSettings, pause: Pause) -> None:
 
 
 _PATIENCE = 5.0  # seconds
-# Not fork: what the process that measures has in memory is nobody else's.
+# Not fork, which would share the memory of the measuring process.
 _START = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 
 
 class _Contender:
-    """A process that trains for one round whenever it is told to."""
+    """A process that trains one round at a time, on request."""
 
     def __init__(self, name: str, settings: TrainSettings) -> None:
         self.name = name
@@ -217,19 +217,19 @@ class _Contender:
         self.peak_memory_mb = 0.0
         context = multiprocessing.get_context(_START)
         if _START == "forkserver":
-            context.set_forkserver_preload([__name__])  # what takes seconds to import, once for all
+            context.set_forkserver_preload([__name__])  # slow imports happen only once
             _start_server()
         self._connection, theirs = context.Pipe()
         self.process = context.Process(target=_work, args=(name, settings, theirs))  # type: ignore[attr-defined]
         self.process.start()
-        theirs.close()  # or its end would go unnoticed here
+        theirs.close()  # otherwise this process would not notice the end of the other
 
     def receive(self) -> int:
-        """Wait for the end of a round; images it went through."""
+        """Wait for the end of a round, and return its number of images."""
         try:
             answer = self._connection.recv()
         except EOFError:
-            raise SmileError(f"{self.name} ended early; what it said is above") from None
+            raise SmileError(f"{self.name} ended early; its message is above") from None
         if isinstance(answer, SmileError):
             raise answer
         images, cpu_seconds, self.peak_memory_mb = answer
@@ -241,19 +241,19 @@ class _Contender:
         return self.receive()
 
     def stop(self) -> None:
-        """End it: it leaves when it waits for its next round and nobody is there to tell it."""
+        """End the process: it exits when its connection is closed while it waits for the next round."""
         self._connection.close()
         self.process.join(_PATIENCE)
-        self.process.kill()  # not terminate: ours would save a checkpoint
+        self.process.kill()  # not terminate: on SIGTERM, `ours` would save a checkpoint
         self.process.join()
 
     def complete(self, row: Row) -> Row:
-        """With what only the process itself knows. Neither setting up nor the first round counts."""
+        """Add CPU time and memory of the process. Set-up and the first round are not counted."""
         return replace(row, cpu_ms_per_image=median(self.cpu_ms[2:]), peak_memory_mb=self.peak_memory_mb)
 
 
 def _start_server() -> None:
-    """So that Ctrl-C, which a terminal sends to all processes, is left to the one that measures."""
+    """Start the fork server without SIGINT, so that only the measuring process handles Ctrl-C."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         forkserver.ensure_running()
@@ -262,7 +262,7 @@ def _start_server() -> None:
 
 
 def _work(name: str, settings: TrainSettings, connection: Connection) -> None:
-    """What the process of a contender does."""
+    """The main function of a contender's process."""
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     use_all_cores()
@@ -277,11 +277,11 @@ def _report_and_wait(connection: Connection, cpu_before: list[float], images: in
         torch.cuda.synchronize()
     connection.send((images, cpu_seconds() - cpu_before[0], peak_memory_mb()))
     loading = psutil.Process().children()
-    for process in loading:  # they would get ahead while the others have their turn
+    for process in loading:  # otherwise they would load ahead while other contenders run
         process.suspend()
     try:
         connection.recv()
-    except EOFError:  # whoever measures is gone
+    except EOFError:  # the measuring process has ended
         raise SystemExit from None
     finally:
         for process in loading:
@@ -290,15 +290,15 @@ def _report_and_wait(connection: Connection, cpu_before: list[float], images: in
 
 
 def cpu_seconds() -> float:
-    """CPU time of this process and of those that load data for it."""
+    """CPU time of this process and of its data loading processes."""
     loading = [process.cpu_times() for process in psutil.Process().children()]
     return time.process_time() + sum(times.user + times.system for times in loading)
 
 
 def peak_memory_mb() -> float:
-    """The most memory this process has held at once: the GPU's where there is one, else resident, in 10^6 bytes.
+    """Peak memory of this process in 10^6 bytes: GPU memory if there is a GPU, otherwise resident memory.
 
-    With what those that load data for it hold now and do not share with it.
+    Resident memory includes the current unshared memory of its data loading processes.
     """
     import resource
 
@@ -306,7 +306,7 @@ def peak_memory_mb() -> float:
         return torch.cuda.max_memory_allocated() / 1e6
     loading = sum(process.memory_full_info().uss for process in psutil.Process().children()) / 1e6
     status = Path("/proc/self/status")
-    if status.is_file():  # of this program alone; what getrusage says begins before it was started
+    if status.is_file():  # getrusage includes the time before exec
         return int(status.read_text().partition("VmHWM:")[2].split()[0]) * 1024 / 1e6 + loading
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return (peak if sys.platform == "darwin" else peak * 1024) / 1e6 + loading

@@ -1,1 +1,1 @@
-"""One module a job: `parse_arguments(words, prog)`, which imports nothing heavy, and `run(arguments)`."""
+"""One module per job, with `parse_arguments(words, prog)`, which imports nothing heavy, and `run(arguments)`."""

@@ -1,4 +1,4 @@
-"""Audit a data set before training: duplicates, leaks from train to test, suspicious labels, odd pictures.
+"""Audit a data set before training: duplicates, leaks from train to test, suspicious labels, unusual pictures.
 
 hf-smile audit --data_dir data/happy_images --output_dir outputs/audit
 hf-smile audit --data_dir data/happy_images --output_dir outputs/audit \\
@@ -24,29 +24,33 @@ def parse_arguments(words: list[str], prog: str) -> argparse.Namespace:
     parser = job_parser(prog, __doc__)
     add = parser.add_argument
     add("--output_dir", required=True, help="folder for audit.md, audit.json, lists, plots, splits")
-    add("--predictions", metavar="FILE.csv", help="predictions for the test split: do leaks flatter them?")
-    add("--write_clean", action="store_true", help="also write clean/: the splits without leaks, conflicts")
-    add("--contact_sheets", metavar="DIR", help="pictures of the findings (default: OUTPUT_DIR/contact_sheets)")
-    add("--seed", type=int, default=42, help="of the splits and the folds (default: %(default)s)")
-    add = parser.add_argument_group("likeness and labels").add_argument
-    backbone = "a pretrained model, not fine-tuned on these data. One that was trained on faces tells people apart"
+    add("--predictions", metavar="FILE.csv", help="predictions for the test split, to measure the effect of leaks")
+    add("--write_clean", action="store_true", help="also write clean/, the splits without leaks and conflicts")
+    add("--contact_sheets", metavar="DIR", help="folder for pictures (default: OUTPUT_DIR/contact_sheets)")
+    add("--seed", type=int, default=42, help="seed of the splits and the folds (default: %(default)s)")
+    add = parser.add_argument_group("similarity and labels").add_argument
+    backbone = "pretrained model, not fine-tuned on these data; one trained on faces can distinguish people"
     add("--backbone", metavar="DIR_OR_HUB_ID", help=backbone)
-    add("--duplicate_similarity", type=similarity, help="cosine similarity of one picture (default: 0.95)")
-    add("--cluster_similarity", type=similarity, help="one that may not straddle the split (default: by the data)")
-    add("--batch_size", type=positive, help="images at a time (default: 32)")
-    add("--cache_dir", metavar="DIR", help="keeps the features (default: OUTPUT_DIR/cache)")
-    add = parser.add_argument_group("labels, by fine-tuned models in place of a linear probe").add_argument
-    add("--folds", type=positive, help="train so many models, each on the rest; a finished one is not made again")
-    add("--recipe", metavar="FILE.yaml", help="of these models")
-    add("--leave_out", type=share, help="write leave_out.csv: this share of train, the most suspicious labels, at most")
+    add("--duplicate_similarity", type=similarity, help="lowest cosine similarity of duplicates (default: 0.95)")
+    add(
+        "--cluster_similarity",
+        type=similarity,
+        help="lowest cosine similarity of images that must be in the same split (default: chosen by the data)",
+    )
+    add("--batch_size", type=positive, help="images per batch (default: 32)")
+    add("--cache_dir", metavar="DIR", help="folder for the features (default: OUTPUT_DIR/cache)")
+    add = parser.add_argument_group("labels, with fine-tuned models instead of a linear probe").add_argument
+    add("--folds", type=positive, help="number of models, each trained on the other folds; finished runs are kept")
+    add("--recipe", metavar="FILE.yaml", help="recipe of these models")
+    add("--leave_out", type=share, help="largest share of train, the most suspicious labels, for leave_out.csv")
     add_data_arguments(parser, "validation_size", "on_bad_image")
     args = parser.parse_args(words)
     if bool(args.folds) != bool(args.recipe) or args.folds == 1:
-        parser.error("--folds and --recipe go together, and --folds is at least 2")
+        parser.error("--folds and --recipe go together, and --folds must be at least 2")
     if args.leave_out and not (args.folds or args.backbone):
         parser.error("--leave_out needs --backbone or --folds")
     if args.leave_out and args.corrections:
-        parser.error("--leave_out writes a file for --corrections, of which train takes one; leave out --corrections")
+        parser.error("--leave_out writes a file for --corrections, and train takes only one; leave out --corrections")
     for option in ("duplicate_similarity", "cluster_similarity", "batch_size", "cache_dir"):
         if getattr(args, option) is not None and not args.backbone:
             parser.error(f"--{option} needs --backbone")
@@ -63,7 +67,7 @@ def share(text: str) -> float:
 def similarity(text: str) -> float:
     value = float(text)
     if not 0 < value <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is no similarity; it must be above 0 and at most 1")
+        raise argparse.ArgumentTypeError(f"it is {text}; it must be above 0 and at most 1")
     return value
 
 
@@ -90,7 +94,7 @@ def run(args: argparse.Namespace) -> None:
     if args.folds:
         from hf_smile.benchmarks.folds import fold_probabilities, fold_settings
 
-        settings = fold_settings(args.recipe)  # a mistake in it should not wait for the images
+        settings = fold_settings(args.recipe)  # report errors before the images are read
     predictions = predicted_ids(args.predictions) if args.predictions else None
     tables, images = read_tables(data, args.seed)
     for option in ("--write_clean", "--folds"):
@@ -122,7 +126,7 @@ def run(args: argparse.Namespace) -> None:
         print("Clean:", ", ".join(f"{name}.csv {count:,} images" for name, count in left.items()))
     if args.leave_out and (count := write_leave_out(audit, args.leave_out, output_dir / "leave_out.csv")):
         print(f"Leaves out {counted(count, 'image')}: hf-smile train --corrections {output_dir}/leave_out.csv")
-    print(f"The whole audit: {output_dir}/audit.md; the images of the findings: {sheets_dir}")
+    print(f"The complete audit: {output_dir}/audit.md; the images of the findings: {sheets_dir}")
 
 
 def check_installed() -> None:
@@ -131,7 +135,7 @@ def check_installed() -> None:
     from hf_smile.errors import SmileError
 
     if missing := [name for name in ("imagehash", "cleanlab") if find_spec(name) is None]:
-        raise SmileError(f"the audit needs {' and '.join(missing)}: pip install {' '.join(missing)}")
+        raise SmileError(f"an audit needs {' and '.join(missing)}: pip install {' '.join(missing)}")
 
 
 def predicted_ids(path: str) -> pd.DataFrame:

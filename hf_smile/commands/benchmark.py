@@ -1,4 +1,4 @@
-"""Measure how fast it is, against what users would take otherwise; everything in one run, alternating.
+"""Measure speed against the usual alternatives, in alternating rounds.
 
 hf-smile benchmark train --data_dir data/prepared --image_size 160 --output outputs/benchmark/train.json
 hf-smile benchmark data --data_dir data/prepared --output outputs/benchmark/data.json
@@ -22,51 +22,53 @@ if TYPE_CHECKING:
     from hf_smile.benchmarks.measure import Row
 
 Measured = tuple[dict[str, "Row"], Mapping[str, float], str]
-"""Rows, ratios, and a title."""
+"""Rows, ratios and title."""
 
 
 def parse_arguments(words: list[str], prog: str) -> argparse.Namespace:
     parser = job_parser(prog, __doc__)
     what = parser.add_subparsers(dest="what", required=True)
 
-    train = what.add_parser("train", help="our loop, its compute limit, and transformers' Trainer as its example does")
+    train = what.add_parser("train", help="hf_smile's training loop, its compute limit, and transformers' Trainer")
     train.add_argument("--backbone", default="resnet50", help="timm name or local folder (default: %(default)s)")
-    train.add_argument("--steps", type=positive, default=10, help="training steps of a round (default: %(default)s)")
-    train.add_argument("--bf16", action="store_true", help="compute in bfloat16 where that is exact enough")
+    train.add_argument("--steps", type=positive, default=10, help="training steps per round (default: %(default)s)")
+    train.add_argument("--bf16", action="store_true", help="compute in bfloat16 where it is precise enough")
 
-    data = what.add_parser("data", help="decoding and transforms alone")
-    data.add_argument("--n_images", type=positive, default=512, help="images of a round (default: %(default)s)")
+    data = what.add_parser("data", help="decoding and transforms only")
+    data.add_argument("--n_images", type=positive, default=512, help="images per round (default: %(default)s)")
     for command in (train, data):
-        command.add_argument("--data_dir", metavar="DIR", help="as `hf-smile train` takes it; else drawn faces")
-        command.add_argument("--batch_size", type=positive, default=32, help="default: %(default)s")
+        command.add_argument("--data_dir", metavar="DIR", help="data as for `hf-smile train` (default: drawn faces)")
+        command.add_argument("--batch_size", type=positive, default=32, help="images per batch (default: %(default)s)")
 
     predict = what.add_parser("predict", help="transformers' pipeline, torch, ONNX Runtime, ONNX Runtime int8")
-    predict.add_argument("--model", metavar="DIR", help="a model with both ONNX files; else random weights")
+    predict.add_argument("--model", metavar="DIR", help="model with both ONNX files (default: random weights)")
     predict.add_argument("--backbone", default="resnet50", help="timm name, for random weights (default: %(default)s)")
-    predict.add_argument("--images", metavar="DIR", help="folder of face crops; else drawn faces of 200 pixels")
-    predict.add_argument("--n_images", type=positive, default=64, help="images of a run (default: %(default)s)")
-    predict.add_argument("--batch_sizes", type=positive, nargs="+", default=[1, 16], help="default: 1 16")
+    predict.add_argument("--images", metavar="DIR", help="folder of face crops (default: drawn faces of 200 pixels)")
+    predict.add_argument("--n_images", type=positive, default=64, help="images per round (default: %(default)s)")
+    predict.add_argument(
+        "--batch_sizes", type=positive, nargs="+", default=[1, 16], help="images per batch (default: 1 16)"
+    )
 
     for command in (train, data, predict):
         add = command.add_argument
-        add("--image_size", type=int, default=224, help="pixels the model sees (default: %(default)s)")
-        add("--rounds", type=positive, default=5, help="the median of so many counts (default: %(default)s)")
-        add("--output", metavar="FILE.json", required=True, help="a table and a chart go beside it")
+        add("--image_size", type=int, default=224, help="side of the model's input in pixels (default: %(default)s)")
+        add("--rounds", type=positive, default=5, help="rounds to take the median of (default: %(default)s)")
+        add("--output", metavar="FILE.json", required=True, help="results; a table and a chart get the same stem")
     args = parser.parse_args(words)
     if args.image_size < 32:
         parser.error(f"--image_size is {args.image_size}; it must be at least 32")
     if Path(args.output).suffix != ".json":
         parser.error(f"--output is {args.output}; it must end in .json")
-    Path(args.output).parent.mkdir(parents=True, exist_ok=True)  # else it would be known after the measurement
+    Path(args.output).parent.mkdir(parents=True, exist_ok=True)  # fail before the measurement, not after it
     return args
 
 
 def run(args: argparse.Namespace) -> None:
-    if args.what == "predict" and args.model:  # what is missing is told before the imports that take seconds
+    if args.what == "predict" and args.model:  # report missing files before the slow imports
         from hf_smile.utils.model_files import model_file
 
         for name in ("config.json", "onnx/model.onnx", "onnx/model_quantized.onnx"):
-            model_file(args.model, name, "make it with hf-smile export --quantize int8")
+            model_file(args.model, name, "export it with hf-smile export --quantize int8")
     from transformers.utils import logging
 
     logging.set_verbosity_error()
@@ -77,7 +79,7 @@ def run(args: argparse.Namespace) -> None:
         rows, ratios, title = {"train": _train, "data": _data, "predict": _predict}[args.what](args, Path(folder))
 
     print(write_results(rows, ratios, args.output, title))
-    print(f"The same as JSON, Markdown and picture: {Path(args.output).with_suffix('')}.json .md .png")
+    print(f"Results as JSON, Markdown and chart: {Path(args.output).with_suffix('')}.json .md .png")
 
 
 def _train(args: argparse.Namespace, folder: Path) -> Measured:
@@ -99,7 +101,7 @@ def _data(args: argparse.Namespace, folder: Path) -> Measured:
     images = _load(args.data_dir, folder, args.n_images)["train"]
     images = images.select(range(min(args.n_images, len(images))))
     rows, ratios = benchmark_data(images, args.image_size, args.batch_size, args.rounds)
-    title = f"From encoded images to batches at {args.image_size} pixels, on one core where not said otherwise"
+    title = f"From encoded images to batches at {args.image_size} pixels, on one core unless stated otherwise"
     return rows, ratios, title
 
 

@@ -1,9 +1,9 @@
-"""Classify face crops by the million: a folder of Parquet shards, a folder of images or a zip -> Parquet parts.
+"""Classify millions of face crops from Parquet shards, a folder of images or a zip, and write Parquet files.
 
 hf-smile bulk --model outputs/model --data data/shards --output_dir outputs/predictions
 accelerate launch --num_processes 8 -m hf_smile bulk --model outputs/model --data data/shards --output_dir DIR
 
-Each process takes its share of the parts. Started again after an interruption, it skips those that are finished.
+Each process takes its share of the parts. After an interruption, the same command skips finished parts.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ def parse_arguments(words: list[str], prog: str) -> argparse.Namespace:
 
     parser = job_parser(prog, __doc__)
     add = parser.add_argument
-    add("--model", required=True, metavar="DIR_OR_HUB_ID", help="what `hf-smile train` made")
-    add("--data", required=True, metavar="DIR_OR_ZIP", help="Parquet shards, or images of face crops")
-    add("--output_dir", required=True, help="gets a Parquet file for each part")
-    add("--runtime", choices=RUNTIMES, help="default: on a CPU onnx, where it is exported")
-    add("--batch_size", type=positive, default=32, help="images at a time (default: %(default)s)")
-    add("--part_size", type=positive, default=2000, help="images a part, of a folder or zip (default: %(default)s)")
+    add("--model", required=True, metavar="DIR_OR_HUB_ID", help="model of `hf-smile train`")
+    add("--data", required=True, metavar="DIR_OR_ZIP", help="Parquet shards or face crops")
+    add("--output_dir", required=True, help="folder for one Parquet file per part")
+    add("--runtime", choices=RUNTIMES, help="default: onnx on a CPU if the model is exported, otherwise torch")
+    add("--batch_size", type=positive, default=32, help="images per batch (default: %(default)s)")
+    add("--part_size", type=positive, default=2000, help="images per part of a folder or zip (default: %(default)s)")
     return parser.parse_args(words)
 
 
@@ -71,4 +71,4 @@ def run(args: argparse.Namespace) -> None:
     who = f"process {rank + 1} of {world_size}: " if world_size > 1 else ""
     counts = ", ".join(f"{count:,} {name}" for name, count in verdicts.most_common())
     images, in_parts = counted(verdicts.total(), "image"), counted(len(mine), "part")
-    print(f"{who}{images} in {in_parts}, {skipped:,} of them there already, {rate:.0f} images/s: {counts}", flush=True)
+    print(f"{who}{images} in {in_parts}, {skipped:,} of them from earlier, {rate:.0f} images/s: {counts}", flush=True)

@@ -1,4 +1,4 @@
-"""Report on a model or on its predictions: numbers with intervals, pictures, comparisons, groups.
+"""Evaluate a model or its predictions: metrics with intervals, plots, comparisons, groups.
 
 hf-smile evaluate --model outputs/model --output_dir outputs/report
 hf-smile evaluate --model me/smile --data_dir data/others --held_out --output_dir outputs/others
@@ -26,18 +26,18 @@ if TYPE_CHECKING:
 def parse_arguments(words: list[str], prog: str) -> argparse.Namespace:
     parser = job_parser(prog, __doc__)
     subject = parser.add_mutually_exclusive_group(required=True)
-    subject.add_argument("--model", metavar="DIR_OR_HUB_ID", help="a model that `hf-smile train` made")
-    subject.add_argument("--predictions", metavar="FILE.csv", help="predictions that are there already")
+    subject.add_argument("--model", metavar="DIR_OR_HUB_ID", help="model of `hf-smile train`")
+    subject.add_argument("--predictions", metavar="FILE.csv", help="existing predictions")
     add = parser.add_argument
-    add("--output_dir", required=True, help="folder for report.md, metrics.json, predictions.csv, pictures")
+    add("--output_dir", required=True, help="folder for report.md, metrics.json, predictions.csv and plots")
     add("--compare", metavar="FILE.csv", help="predictions of another model for the same images")
-    add("--group_by", metavar="COLUMN", help="a further column of the annotations, to report by group")
+    add("--group_by", metavar="COLUMN", help="another column of the annotations, to report by group")
     add = parser.add_argument_group("with --model").add_argument
-    add("--split", choices=("train", "validation", "test"), help="default: test")
-    add("--held_out", action="store_true", help="you confirm that the images of the split were held out")
-    add("--batch_size", type=positive, help="images at a time (default: 64)")
-    add("--test_time_flip", action="store_true", help="report the mean of an image and its mirror image too")
-    add("--heat_maps", action="store_true", help="draw where it looks, averaged by class (a few minutes)")
+    add("--split", choices=("train", "validation", "test"), help="split to evaluate (default: test)")
+    add("--held_out", action="store_true", help="confirm that the images of the split were held out")
+    add("--batch_size", type=positive, help="images per batch (default: 64)")
+    add("--test_time_flip", action="store_true", help="report the mean over an image and its mirror image too")
+    add("--heat_maps", action="store_true", help="draw the mean heat map of each class (takes a few minutes)")
     add_data_arguments(parser, "group_by", of_the_run=True)
     args = parser.parse_args(words)
     of_the_data = [name for name in given_data_arguments(args) if name != "group_by"]
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> None:
     from hf_smile.utils.model_files import read_config
 
     if args.model:
-        read_config(args.model)  # what is wrong with it is told before the imports that take seconds
+        read_config(args.model)  # report errors before the slow imports
     from hf_smile.data.corrections import facts_of
     from hf_smile.evaluation.predictions import read_predictions
     from hf_smile.evaluation.report import check_no_model, write_report
@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> None:
         from hf_smile.training.held_out import held_out_split
 
         given = given_data_arguments(args)
-        given.pop("group_by", None)  # which here is of the report
+        given.pop("group_by", None)  # here it is an option of the report
         split = held_out_split(args.model, args.split, given, args.held_out, Path(args.output_dir, "bad_images.csv"))
         if args.heat_maps:
             from hf_smile.inference.classifier import SmileClassifier
@@ -101,11 +101,11 @@ def run(args: argparse.Namespace) -> None:
         print(sanity)
     for note in notes:
         print(note.replace("**", ""))
-    print(f"The whole report: {args.output_dir}/report.md")
+    print(f"The complete report: {args.output_dir}/report.md")
 
 
 def predict(args: argparse.Namespace, split: Dataset) -> tuple[Predictions, dict[str, np.ndarray]]:
-    """Predict one split with a single forward pass; the second result holds other rules, such as the flip, by name."""
+    """Predict one split in a single forward pass; the second result has variants, such as the flip, by name."""
     import numpy as np
 
     from hf_smile.evaluation.predictions import Predictions
@@ -120,7 +120,7 @@ def predict(args: argparse.Namespace, split: Dataset) -> tuple[Predictions, dict
     model = load_model(args.model)
     labels = LabelSet.of(model.config.id2label)
     further = [name for name in split.column_names if name not in ("image", "label", *prediction_columns(labels))]
-    # What can go wrong after the prediction had better go wrong before it.
+    # Check before the prediction what would fail after it.
     if args.group_by:
         check_group_column(args.group_by, further)
     make_folder(args.output_dir)

@@ -1,4 +1,4 @@
-"""Tell what a model is, and what it takes.
+"""Describe a model: architecture, input, labels, files and results.
 
 hf-smile info outputs/model
 """
@@ -17,12 +17,12 @@ from hf_smile.utils.model_files import file_sizes, model_file, read_config
 
 def parse_arguments(words: list[str], prog: str) -> argparse.Namespace:
     parser = job_parser(prog, __doc__)
-    parser.add_argument("model", metavar="DIR_OR_HUB_ID", help="what `hf-smile train` made")
+    parser.add_argument("model", metavar="DIR_OR_HUB_ID", help="model of `hf-smile train`")
     return parser.parse_args(words)
 
 
 def run(args: argparse.Namespace) -> None:
-    """Print what `config.json` and the weights say, without loading the network."""
+    """Print the facts in `config.json`, the files and the card, without loading the network."""
     from hf_smile.data.preprocessing import Preprocessor
     from hf_smile.inference.runtimes import ONNX_FILES
 
@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _results(model: str) -> str:
-    """The metrics in the front matter of the model's card; empty where there is no such card."""
+    """The metrics in the front matter of the model's card; empty without a card."""
     from huggingface_hub import metadata_load
     from huggingface_hub.repocard_data import model_index_to_eval_results
 

@@ -1,4 +1,4 @@
-"""The console script `hf-smile JOB ...`. Results go to stdout, all else to stderr."""
+"""The console script `hf-smile JOB ...`. Results go to stdout, everything else to stderr."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ JOBS = (
     *("prepare", "shard", "audit", "review", "compare", "tune", "train", "evaluate", "export"),
     *("predict", "bulk", "video", "info", "push", "benchmark"),
 )
-"""Modules of this package, in the order in which a project needs them. Only the one that runs is imported."""
+"""Modules of this package, in the order in which a project needs them. Only the module that runs is imported."""
 
 
 def main(job: str | None = None) -> None:
-    """Run `job`, or else the job that the command line names, and exit with its code.
+    """Run `job`, by default the job named on the command line, and exit with its code.
 
-    A user's mistake exits with 2 and one message, Ctrl-C with 130.
+    The code is 2 after a user's mistake, with one message, and 130 after Ctrl-C.
 
     >>> main("train")  # doctest: +SKIP
     """
-    # Threads that spin while they wait slow everything down where cores are shared. torch reads it when it is imported.
+    # Threads that spin while they wait slow everything down on shared cores. torch reads this variable on import.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     run_script(lambda: _run(job))
 
 
 def _run(job: str | None) -> None:
-    for name in ("stdout", "stderr"):  # closed by the caller, or of an encoding that lacks a letter of a file name
+    for name in ("stdout", "stderr"):  # the caller may have closed them, or their encoding may lack characters
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, PTH123
         elif hasattr(getattr(sys, name), "reconfigure"):
@@ -53,13 +53,13 @@ def _run(job: str | None) -> None:
 def _read_job(words: list[str]) -> tuple[str, list[str]]:
     parser = argparse.ArgumentParser(
         prog="hf-smile",
-        description="Not smiling, smiling for real, or smiling for show?",
-        epilog="jobs:\n" + "\n".join(f"  {job:<11}{_summary(job)}" for job in JOBS) + "\n\nEach tells more: JOB --help",
+        description="Classify faces as not smiling, a genuine smile, or a posed smile.",
+        epilog="jobs:\n" + "\n".join(f"  {job:<11}{_summary(job)}" for job in JOBS) + "\n\nHelp on a job: JOB --help",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"hf-smile {__version__}")
-    parser.add_argument("job", metavar="JOB", choices=JOBS, help="one of those below")
-    parser.add_argument("words", metavar="...", nargs=argparse.REMAINDER, help="what the job takes")
+    parser.add_argument("job", metavar="JOB", choices=JOBS, help="one of the jobs below")
+    parser.add_argument("words", metavar="...", nargs=argparse.REMAINDER, help="arguments of the job")
     args = parser.parse_args(words)
     return args.job, args.words
 

@@ -1,4 +1,4 @@
-"""What the jobs share on the command line."""
+"""Command-line options that several jobs share."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ def positive(text: str) -> int:
     """
     if text.isdecimal() and int(text) >= 1:
         return int(text)
-    raise argparse.ArgumentTypeError(f"it is {text}; it must be at least 1, and a whole number")
+    raise argparse.ArgumentTypeError(f"it is {text}; it must be a whole number of at least 1")
 
 
 def add_classifier_arguments(parser: argparse.ArgumentParser) -> None:
-    """What `load_classifier` needs."""
+    """Add the options that `load_classifier` needs."""
     from hf_smile.inference.runtimes import RUNTIMES
 
-    parser.add_argument("--model", required=True, metavar="DIR_OR_HUB_ID", help="what `hf-smile train` made")
-    parser.add_argument("--runtime", default="auto", choices=RUNTIMES, help="%(default)s: onnx where it is exported")
-    parser.add_argument("--detector", metavar="yunet|haar|FILE.onnx", help="what finds the faces (default: yunet)")
+    parser.add_argument("--model", required=True, metavar="DIR_OR_HUB_ID", help="model of `hf-smile train`")
+    parser.add_argument("--runtime", default="auto", choices=RUNTIMES, help="default: onnx if exported, else torch")
+    parser.add_argument("--detector", metavar="yunet|haar|FILE.onnx", help="face detector (default: yunet)")
 
 
 def load_classifier(args: argparse.Namespace, with_faces: bool = True) -> SmileClassifier:
-    """On ONNX Runtime where the model is exported, unless `--runtime` says otherwise."""
+    """Load the model, on ONNX Runtime if it is exported, unless `--runtime` says otherwise."""
     from hf_smile.inference.classifier import SmileClassifier
 
     detector = None

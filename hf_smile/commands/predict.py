@@ -1,4 +1,4 @@
-"""Classify photos or face crops: files, folders, zips.
+"""Classify photos or face crops in files, folders and zips.
 
 hf-smile predict holiday/*.jpg --model outputs/model
 hf-smile predict faces.zip --model outputs/model --faces whole --format csv --output verdicts.csv
@@ -15,7 +15,7 @@ from hf_smile.commands.options import add_classifier_arguments, job_parser, load
 from hf_smile.errors import SmileDataError
 from hf_smile.utils.words import counted
 
-# torch is imported only where it runs the network.
+# torch is imported only if it runs the network.
 
 
 def parse_arguments(words: list[str], prog: str) -> argparse.Namespace:
@@ -23,24 +23,24 @@ def parse_arguments(words: list[str], prog: str) -> argparse.Namespace:
     add = parser.add_argument
     add("paths", nargs="+", metavar="PATH", help="files, folders, zips, or patterns such as '**/*.jpg'")
     add_classifier_arguments(parser)
-    add("--format", choices=("table", "csv", "jsonl"), help="default: as --output ends, else table")
-    add("--output", metavar="FILE", help="write to this .csv, .jsonl or .txt instead of to stdout")
+    add("--format", choices=("table", "csv", "jsonl"), help="default: by the suffix of --output, otherwise table")
+    add("--output", metavar="FILE", help=".csv, .jsonl or .txt file to write (default: stdout)")
     add(
         "--faces",
         default="all",
         choices=("all", "largest", "whole"),
-        help="whole: no face is looked for, every image is a face crop (%(default)s)",
+        help="faces to classify; whole: every image is a face crop (default: %(default)s)",
     )
-    add("--annotate", metavar="DIR", help="write pictures with boxes and verdicts into this folder")
-    add("--batch_size", type=positive, default=32, metavar="N", help="faces at a time (%(default)s)")
+    add("--annotate", metavar="DIR", help="folder for pictures with boxes and predictions")
+    add("--batch_size", type=positive, default=32, metavar="N", help="faces per batch (default: %(default)s)")
     args = parser.parse_args(words)
     if args.detector and args.faces == "whole":
-        parser.error("--detector has no effect with --faces whole, which looks for no faces")
+        parser.error("--detector has no effect with --faces whole; leave one of them out")
     return args
 
 
 def run(args: argparse.Namespace) -> int:
-    """Exit code 0, or 1 where an image failed."""
+    """Return the exit code: 0, or 1 if an image failed."""
     from tqdm import tqdm
 
     from hf_smile.inference.files import FORMATS, Annotator, find_images, make_writer, predict_files, text_output

@@ -1,4 +1,4 @@
-"""Check a data set, write it ready for training, and show what is in it.
+"""Check a data set, write it ready for training, and plot its contents.
 
 hf-smile prepare --data_dir data/happy_images --output_dir data/prepared
 hf-smile prepare --draw_sample --data_dir data/sample
@@ -16,11 +16,11 @@ from hf_smile.data.arguments import DEFAULT_DATA_DIR, add_data_arguments, data_a
 def parse_arguments(words: list[str], prog: str) -> argparse.Namespace:
     parser = job_parser(prog, __doc__)
     add = parser.add_argument
-    add("--output_dir", help="where to write the prepared data set and its pictures")
-    add("--draw_sample", action="store_true", help="first draw the sample data set into --data_dir")
-    add("--seed", type=int, default=42, help="of the splits (default: 42)")
-    add("--image_size", type=positive, default=224, help="size of the pictured samples (default: 224)")
-    add("--export_imagefolder", metavar="DIR", help="also write train/0..2 and test/0..2 into DIR")
+    add("--output_dir", help="folder for the prepared data set and its plots (default: data/prepared)")
+    add("--draw_sample", action="store_true", help="first draw the sample data set in --data_dir")
+    add("--seed", type=int, default=42, help="seed of the splits (default: 42)")
+    add("--image_size", type=positive, default=224, help="size of the plotted samples (default: 224)")
+    add("--export_imagefolder", metavar="DIR", help="folder for a copy as train/0..2 and test/0..2")
     add_data_arguments(parser)
     args = parser.parse_args(words)
     if args.draw_sample and args.data_dir == DEFAULT_DATA_DIR:
@@ -37,9 +37,9 @@ def run(args: argparse.Namespace) -> None:
 
         for name in ("train.csv", "test.csv", "happy_images.zip"):
             if (path := Path(args.data_dir, name)).exists():
-                raise SmileDataError(f"{path} is there already; name a new folder with --data_dir")
+                raise SmileDataError(f"{path} already exists; name a new folder with --data_dir")
         draw_sample_dataset(args.data_dir)
-        print(f"Drew the sample data set into {args.data_dir}")
+        print(f"Drew the sample data set in {args.data_dir}")
         if args.output_dir is None and not args.export_imagefolder:
             return
 

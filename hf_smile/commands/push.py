@@ -25,41 +25,45 @@ def parse_arguments(words: list[str], prog: str) -> argparse.Namespace:
     from hf_smile.utils.shipped import shipped
 
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--dry_run", action="store_true", help="list what would go up, and ask nothing of the Hub")
+    common.add_argument("--dry_run", action="store_true", help="list the files to upload, without contacting the Hub")
     branch = common.add_mutually_exclusive_group()
-    branch.add_argument("--revision", metavar="BRANCH", help="made if it is not there (default: main)")
-    branch.add_argument("--create_pr", action="store_true", help="open a pull request instead")
+    branch.add_argument("--revision", metavar="BRANCH", help="branch, created if needed (default: main)")
+    branch.add_argument("--create_pr", action="store_true", help="open a pull request instead of changing the branch")
 
     parser = job_parser(prog, __doc__)
     commands = parser.add_subparsers(dest="what", required=True)
 
-    model = commands.add_parser("model", parents=[common], help="what `hf-smile train` made")
-    model.add_argument("folder", help="the output folder of a finished run")
+    model = commands.add_parser("model", parents=[common], help="model of `hf-smile train`")
+    model.add_argument("folder", help="output folder of a finished run")
     model.add_argument("repo_id", metavar="OWNER/NAME")
-    model.add_argument("--private", action="store_true", help="nobody but you sees it")
-    model.add_argument("--license", help="of the weights, as the Hub spells it, for example apache-2.0")
-    model.add_argument("--dataset", metavar="OWNER/NAME", help="the data set it was trained on, if that is on the Hub")
+    model.add_argument("--private", action="store_true", help="make the repository private")
+    model.add_argument("--license", help="licence of the weights as a Hub identifier, for example apache-2.0")
+    model.add_argument("--dataset", metavar="OWNER/NAME", help="data set it was trained on, if it is on the Hub")
 
-    dataset = commands.add_parser("dataset", parents=[common], help="annotations and images; private")
+    dataset = commands.add_parser("dataset", parents=[common], help="annotations and images, private by default")
     add = dataset.add_argument
-    add("data_dir", help="as for `hf-smile train`")
+    add("data_dir", help="data as for `hf-smile train`")
     add("repo_id", metavar="OWNER/NAME")
     visibility = dataset.add_mutually_exclusive_group()
-    visibility.add_argument("--private", action="store_true", default=True, help="nobody but you sees it (the default)")
-    visibility.add_argument("--public", dest="private", action="store_false", help="everybody sees these faces")
-    add("--license", help="of the pictures, as the Hub spells it, for example cc-by-4.0")
-    add("--i_have_the_right_to_publish", action="store_true", help="the people in the pictures and their makers agreed")
-    add("--provenance", metavar="TEXT", help="for the card: who collected it, when, where and how")
-    add("--consent", metavar="TEXT", help="for the card: what the people in the pictures agreed to")
-    add("--seed", type=int, default=42, help="of the splits, as in training (default: %(default)s)")
+    visibility.add_argument("--private", action="store_true", default=True, help="keep these faces private (default)")
+    visibility.add_argument("--public", dest="private", action="store_false", help="make these faces public")
+    add("--license", help="licence of the pictures as a Hub identifier, for example cc-by-4.0")
+    add(
+        "--i_have_the_right_to_publish",
+        action="store_true",
+        help="declare that the people in the pictures and the photographers agreed",
+    )
+    add("--provenance", metavar="TEXT", help="text for the card: who collected the data, when, where and how")
+    add("--consent", metavar="TEXT", help="text for the card: what the people in the pictures agreed to")
+    add("--seed", type=int, default=42, help="seed of the splits, as in training (default: %(default)s)")
     add_data_arguments(dataset, "data_dir", "on_bad_image")
 
     space = commands.add_parser("space", parents=[common], help="the demo")
     add = space.add_argument
     add("repo_id", metavar="OWNER/NAME")
-    add("--model", required=True, metavar="OWNER/NAME", help="the model that it shows")
-    add("--private", action="store_true", help="nobody but you sees it")
-    add("--hardware", choices=HARDWARE, metavar="NAME", help="for example cpu-basic (free), cpu-upgrade, t4-small")
+    add("--model", required=True, metavar="OWNER/NAME", help="model of the demo")
+    add("--private", action="store_true", help="make the repository private")
+    add("--hardware", choices=HARDWARE, metavar="NAME", help="hardware, for example cpu-basic (free), t4-small")
     add("--space_dir", default=shipped("space"), help="folder of the app (default: space)")
     return parser.parse_args(words)
 
@@ -77,7 +81,7 @@ def push_model(args: argparse.Namespace, target: Target) -> str:
 
     files = model.model_files(args.folder, args.repo_id, args.license, args.dataset)
     if args.dry_run:
-        return f"{list_files(file_sizes(files))}\nstays here: {', '.join(model.left_here(args.folder)) or 'nothing'}"
+        return f"{list_files(file_sizes(files))}\nnot uploaded: {', '.join(model.left_here(args.folder)) or 'nothing'}"
     return model.push_model(files, target)
 
 
@@ -104,7 +108,7 @@ def push_space(args: argparse.Namespace, target: Target) -> str:
 
     if Path(args.model).is_dir():
         raise SmileError(
-            f"--model {args.model} is a folder here, and the Space loads its model from the Hub; publish it first: "
+            f"--model {args.model} is a folder, but a Space loads its model from the Hub; publish it first: "
             f"hf-smile push model {args.model} OWNER/NAME"
         )
     if message := missing_folder(check_repo_id(args.model)):

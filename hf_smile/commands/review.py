@@ -1,4 +1,4 @@
-"""Look at the labels that are likely wrong, one picture at a time, and decide; the annotations stay as they are.
+"""Review labels that are likely wrong, one picture at a time; the annotations themselves are not changed.
 
 hf-smile review --data_dir data/happy_images --audit outputs/audit
 hf-smile review --data_dir data/happy_images --audit outputs/audit --backbone timm/tf_efficientnet_lite0.in1k
@@ -23,38 +23,41 @@ if TYPE_CHECKING:
 
 def parse_arguments(words: list[str], prog: str) -> argparse.Namespace:
     parser = job_parser(prog, __doc__)
-    parser.add_argument("--audit", metavar="DIR", help="what `hf-smile audit` wrote: which labels are doubted, and why")
+    parser.add_argument("--audit", metavar="DIR", help="folder of `hf-smile audit`, with the doubted labels")
     parser.add_argument(
-        "--backbone", metavar="DIR_OR_HUB_ID", help="where --audit DIR is not there yet, audit with this one first"
+        "--backbone", metavar="DIR_OR_HUB_ID", help="backbone for an audit, which is run first if DIR has none"
     )
-    parser.add_argument("--model", metavar="DIR_OR_HUB_ID", help="a model of `hf-smile train`, which is asked too")
+    parser.add_argument("--model", metavar="DIR_OR_HUB_ID", help="model of `hf-smile train` as another opinion")
     parser.add_argument(
         "--blind",
         action="store_true",
-        help="show neither labels nor what is said of them, in random order: your own opinion, to measure labels by",
+        help="show pictures in random order without labels and opinions, for an independent opinion on the labels",
     )
     parser.add_argument(
         "--compare",
         nargs="+",
         metavar="FILE.csv",
-        help="open no page, but measure how far two reviewers' files agree, or one made with --blind and the labels",
+        help="files of two reviewers, or one made with --blind, to compare with each other or the labels; no page",
     )
     parser.add_argument(
-        "--reviewer", default=os.environ.get("USER", "reviewer"), metavar="NAME", help="who decides (%(default)s)"
+        "--reviewer",
+        default=os.environ.get("USER", "reviewer"),
+        metavar="NAME",
+        help="name of the reviewer (default: %(default)s)",
     )
     parser.add_argument(
-        "--output", default="corrections.csv", metavar="FILE", help="file of the decisions (default: %(default)s)"
+        "--output", default="corrections.csv", metavar="FILE", help="file for the decisions (default: %(default)s)"
     )
-    parser.add_argument("--port", type=int, metavar="N", help="of the page (default: the first free one from 7860 on)")
-    parser.add_argument("--seed", type=int, default=42, help="of the splits (default: %(default)s)")
+    parser.add_argument("--port", type=int, metavar="N", help="port of the page (default: first free port from 7860)")
+    parser.add_argument("--seed", type=int, default=42, help="seed of the splits (default: %(default)s)")
     add_data_arguments(parser, "validation_size", "on_bad_image", "corrections")
     args = parser.parse_args(words)
     if args.backbone and not args.audit:
         parser.error("--backbone needs --audit DIR, the folder to write the audit to")
     if args.blind and (args.audit or args.model):
-        parser.error("--blind shows nothing of --audit and --model; leave them out")
+        parser.error("--blind does not show --audit and --model; leave them out")
     if args.compare and (len(args.compare) > 2 or args.audit or args.model or args.blind):
-        parser.error("--compare takes one file or two, and opens no page: leave out --audit, --model and --blind")
+        parser.error("--compare takes one or two files, and opens no page; leave out --audit, --model and --blind")
     return args
 
 
@@ -68,11 +71,11 @@ def run(args: argparse.Namespace) -> None:
         return
     if not (args.audit or args.model or args.blind):
         raise SmileError(
-            "nothing says which labels are doubted; name --audit DIR (with --backbone it is made first, else by "
-            "hf-smile audit), --model DIR, or both. --blind needs neither"
+            "nothing to review; add --audit DIR (the folder of hf-smile audit, or with --backbone a "
+            "new one), --model DIR, or both, or use --blind"
         )
     if args.model:
-        read_config(args.model)  # what is wrong with it is told before the imports that take seconds
+        read_config(args.model)  # report errors before the slow imports
     if args.backbone and not Path(args.audit, "audit.json").is_file():
         audit(args)
     from hf_smile.data.dataset import read_tables
@@ -93,12 +96,12 @@ def run(args: argparse.Namespace) -> None:
     queue = make_queue(tables, opinions, likeness, args.blind)
     session = Session(queue, labels, args.output, args.reviewer, args.blind)
     page = Page(session, images)
-    print(f"{len(page.doubted) or len(queue):,} pictures to look at; the decisions go to {args.output}")
+    print(f"{len(page.doubted) or len(queue):,} pictures to review; decisions are saved in {args.output}")
     serve(page, args.port, lambda url: print(f"The review runs at {url} (Ctrl-C ends it)", flush=True))
 
 
 def compare(data: DataArguments, args: argparse.Namespace) -> None:
-    """Print how far two reviewers agree, or one and the annotations in each split."""
+    """Print the agreement of two reviewers, or of one reviewer and the annotations in each split."""
     from hf_smile.data.corrections import LEAVE_OUT, UNSURE, Corrections
     from hf_smile.data.dataset import read_tables
     from hf_smile.errors import Problems
@@ -126,7 +129,7 @@ def compare(data: DataArguments, args: argparse.Namespace) -> None:
 
 
 def audit(args: argparse.Namespace) -> None:
-    """The audit of the same data, as `hf-smile audit` makes it."""
+    """Run `hf-smile audit` on the same data."""
     from dataclasses import fields
 
     from hf_smile.commands import audit as job

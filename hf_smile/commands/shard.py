@@ -1,4 +1,4 @@
-"""Write a data set as Parquet shards, for training and prediction that stream what does not fit a disk.
+"""Write a data set as Parquet shards, which training and prediction stream if the data do not fit on a disk.
 
 hf-smile shard --data_dir data/happy_images --output_dir data/shards
 """
@@ -15,16 +15,16 @@ from hf_smile.data.arguments import add_data_arguments, data_arguments
 def parse_arguments(words: list[str], prog: str) -> argparse.Namespace:
     parser = job_parser(prog, __doc__)
     add = parser.add_argument
-    add("--output_dir", required=True, help="gets train/, validation/ and test/, with shards in them")
-    add("--images_per_shard", type=positive, default=2000, help="at most (default: %(default)s)")
+    add("--output_dir", required=True, help="folder for the shards, in train/, validation/ and test/")
+    add("--images_per_shard", type=positive, default=2000, help="maximum per shard (default: %(default)s)")
     add(
         "--divisible_by",
         type=positive,
         default=8,
-        help="make the number of shards of train a multiple of this; if it is one of the number of processes too, "
-        "each reads its own shards, else each reads all (default: %(default)s)",
+        help="divisor of the number of train shards; if that is also a multiple of the number of processes, each "
+        "process reads its own shards, otherwise each reads all of them (default: %(default)s)",
     )
-    add("--seed", type=int, default=42, help="of the order and the splits (default: 42)")
+    add("--seed", type=int, default=42, help="seed of the order and the splits (default: 42)")
     add_data_arguments(parser)
     return parser.parse_args(words)
 

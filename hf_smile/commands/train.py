@@ -1,6 +1,6 @@
 """Fine-tune on your data: [RECIPE.yaml] [--any_setting value ...].
 
-`accelerate launch -m hf_smile train ...` does it in several processes.
+`accelerate launch -m hf_smile train ...` trains in several processes.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def parse_arguments(words: list[str], prog: str) -> Arguments | Seeds | Job:
         from hf_smile.hub.jobs import Job
 
         return Job(words)
-    if not Path(training.output_dir, "recipe.yaml").is_file():  # a finished run needs no data any more
+    if not Path(training.output_dir, "recipe.yaml").is_file():  # a finished run does not need its data
         require_data(data.data_dir)
     if training.seeds is not None:
         from hf_smile.training.several import plan_seeds
@@ -153,7 +153,7 @@ def run_once(arguments: Arguments) -> None:
     is_main = args.process_index == 0
     start_process(is_main)
     if args.publish_to and is_main:
-        check_login(args.publish_to)  # now rather than after hours
+        check_login(args.publish_to)  # fail now, not after hours
     recipe = recipe_of(arguments)
     refuse_data_folder(args.output_dir, data.data_dir)
     if not args.overwrite and is_finished(args.output_dir, recipe):
@@ -183,7 +183,7 @@ def run_once(arguments: Arguments) -> None:
 
 
 def start_process(is_main: bool) -> None:
-    """Make this process one of the launcher's, on its share of the cores; transformers is silent, we report."""
+    """Set up this process: its launcher, its share of the cores, and no output from transformers."""
     import datasets
     from transformers.utils import logging
 
@@ -198,7 +198,7 @@ def start_process(is_main: bool) -> None:
 
 
 def print_finished(output_dir: str, data_dir: str) -> None:
-    """Say that there is nothing to train."""
+    """Report that there is nothing to train."""
     from hf_smile.data.record import run_data
 
     print(f"{output_dir} holds the finished run of these settings; its results are in test_metrics.json.")
@@ -208,7 +208,7 @@ def print_finished(output_dir: str, data_dir: str) -> None:
 
 
 def load_splits(data: DataArguments, args: SmileTrainingArguments) -> DatasetDict:
-    """The splits; of images that are streamed, train holds ids and labels alone."""
+    """Load the splits; if images are streamed, train has only ids and labels."""
     from hf_smile.data.dataset import load_smile_dataset
     from hf_smile.shards.folder import is_sharded, load_shards
 
@@ -220,7 +220,7 @@ def load_splits(data: DataArguments, args: SmileTrainingArguments) -> DatasetDic
 
 
 def make_trainer(arguments: Arguments, splits: DatasetDict) -> SmileTrainer:
-    """The model and its trainer, with a line about the device, the data and the network each."""
+    """Build the model and its trainer, and print a line each about the device, the data and the network."""
     from transformers import set_seed
 
     from hf_smile.data.record import images_of, refuse_trained_on
@@ -249,7 +249,7 @@ def make_trainer(arguments: Arguments, splits: DatasetDict) -> SmileTrainer:
     set_seed(args.seed)
     model = build_model(**vars(backbone), labels=labels_of(splits["train"]))
     if args.temperature is not None or args.prior_adjustment:
-        require_output_layer(model)  # better known now than after the training
+        require_output_layer(model)  # fail now, not after training
     try:
         train = data.data_dir if streamed else splits["train"]
         trainer = SmileTrainer(model, args, train, splits.get("validation"), augmentation=augmentation)
@@ -263,7 +263,7 @@ def make_trainer(arguments: Arguments, splits: DatasetDict) -> SmileTrainer:
 
 
 def begin_record(arguments: Arguments, recipe: dict[str, Any], splits: DatasetDict) -> None:
-    """Write settings, versions and splits to the folder of the run, if it did not begin with other data."""
+    """Write settings, versions and splits to the folder of the run, after checking that its data are the same."""
     from hf_smile.data.record import check_splits, write_splits
     from hf_smile.training.run_folder import start_run
 
@@ -276,7 +276,7 @@ def begin_record(arguments: Arguments, recipe: dict[str, Any], splits: DatasetDi
 
 
 def print_results(output_dir: str, metrics: dict[str, Any], n_images: int) -> None:
-    """The choice and the test results in two lines, and where all else is."""
+    """Print the choice of the checkpoint, the test results, and where the other results are."""
     from hf_smile.hub.card_sections import calibration_sentence, choice_sentence
     from hf_smile.inference.runtimes import ONNX_FILES
 
@@ -284,8 +284,8 @@ def print_results(output_dir: str, metrics: dict[str, Any], n_images: int) -> No
     print(f"\n{choice_sentence(metrics['choice'])}")
     print(f"Test {scores}, {calibration_sentence(metrics['calibration'])}, {n_images:,} images")
     if any(Path(output_dir, name).is_file() for name in ONNX_FILES.values()):
-        print(f"Its ONNX files are of earlier weights; write them again: hf-smile export --model {output_dir}")
-    print(f"Model, card, metrics and pictures (accuracy.png, loss.png, confusion_matrix.png): {output_dir}")
+        print(f"The ONNX files are from earlier weights; export again: hf-smile export --model {output_dir}")
+    print(f"Model, card, metrics and plots (accuracy.png, loss.png, confusion_matrix.png): {output_dir}")
 
 
 def publish(args: SmileTrainingArguments) -> None:

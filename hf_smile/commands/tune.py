@@ -1,10 +1,10 @@
-"""Search for better settings on the validation split: [RECIPE.yaml] --trials 20 [--any_setting value ...].
+"""Search for better hyperparameters on the validation split: [RECIPE.yaml] --trials 20 [--any_setting value ...].
 
 hf-smile tune recipes/resnet50.yaml --data_dir data/happy_images --trials 20 --max_hours 2
 hf-smile train outputs/tune/best.yaml
 
-Trials are runs with the recipe's settings but for the learning rate and what goes with it. Given again, the same
-command resumes. The test split is not looked at.
+Trials are runs with the recipe's settings, except the learning rate and related settings. The same command, run again,
+resumes the search. The test split is not looked at.
 """
 
 from __future__ import annotations
@@ -24,9 +24,11 @@ if TYPE_CHECKING:
 
 def parse_arguments(words: list[str], prog: str) -> argparse.Namespace:
     parser = job_parser(prog, __doc__)
-    parser.add_argument("--trials", type=positive, default=20, help="trials, with those before (default: %(default)s)")
-    parser.add_argument("--max_hours", type=float, help="begin no trial after so many hours")
-    parser.add_argument("--output_dir", default="outputs/tune", help="where all goes (default: %(default)s)")
+    parser.add_argument(
+        "--trials", type=positive, default=20, help="number of trials, including earlier ones (default: %(default)s)"
+    )
+    parser.add_argument("--max_hours", type=float, help="hours after which no trial starts")
+    parser.add_argument("--output_dir", default="outputs/tune", help="folder for all results (default: %(default)s)")
     args, rest = parser.parse_known_args(words)
     args.words = rest
     from hf_smile.training.parser import check_words
@@ -35,7 +37,7 @@ def parse_arguments(words: list[str], prog: str) -> argparse.Namespace:
     require_data(data.data_dir)
     if training.select_best == "last" or not data.validation_size:
         raise SmileError(
-            "a search chooses by the validation split, and this recipe has none to choose by; "
+            "a search chooses by the validation split, but this recipe does not choose by one; "
             "add --select_best accuracy --validation_size 0.2"
         )
     if find_spec("optuna") is None:
@@ -58,7 +60,7 @@ def run(args: argparse.Namespace) -> None:
     arguments = parse_arguments([*args.words, "--output_dir", str(folder / "best"), "--report_to", "none"])
     data, _, backbone, training = arguments
     recipe, start = to_recipe(arguments), searched(arguments)
-    training.output_dir = str(folder / "trial")  # of the one at hand
+    training.output_dir = str(folder / "trial")  # of the current trial
     training.checkpoint_to = training.save_every = training.max_hours = None
     if training.world_size > 1:
         raise SmileError("a search runs in one process; start it without a launcher")
@@ -66,7 +68,7 @@ def run(args: argparse.Namespace) -> None:
     start_process(is_main=True)
     make_folder(training.output_dir)
     splits = load_splits(data, training)
-    splits.pop("test", None)  # nothing here may look at it
+    splits.pop("test", None)  # a search must not look at it
     trainer = make_trainer(arguments, splits)
     build = partial(build_model, **vars(backbone), labels=trainer.labels)
     study = search(trainer, build, start, recipe, folder, args.trials, args.max_hours)
@@ -76,7 +78,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def write_best(study: optuna.Study, metric: str, folder: Path) -> None:
-    """The best trial as a recipe, and all of them as a table."""
+    """Write the best trial as a recipe, and all trials as a table."""
     import yaml
 
     from hf_smile.utils.files import write_text
@@ -88,6 +90,6 @@ def write_best(study: optuna.Study, metric: str, folder: Path) -> None:
     write_text(
         folder / "best.yaml", f"# Found by hf-smile tune: {found}. The test split was not looked at.\n\n{recipe}"
     )
-    print(f"Best: {found}; the recipe began with {study.trials[0].value}")
-    print(f"Every trial: {folder}/trials.csv; what mattered: {folder}/search.png")
+    print(f"Best: {found}; the recipe's own settings: {study.trials[0].value}")
+    print(f"All trials: {folder}/trials.csv; importance of the settings: {folder}/search.png")
     print(f"Train it: hf-smile train {folder}/best.yaml")

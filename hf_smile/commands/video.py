@@ -1,4 +1,4 @@
-"""Follow the faces of a clip: a table, a timeline, and a still of each smile.
+"""Track the faces in a clip, and write a table, a timeline and a still of each smile.
 
 hf-smile video holiday.mp4 --model outputs/model --output_dir outputs/holiday
 """
@@ -14,10 +14,12 @@ from hf_smile.utils.words import counted
 
 def parse_arguments(words: list[str], prog: str) -> argparse.Namespace:
     parser = job_parser(prog, __doc__)
-    parser.add_argument("clip", metavar="CLIP")
+    parser.add_argument("clip", metavar="CLIP", help="video file")
     add_classifier_arguments(parser)
-    parser.add_argument("--output_dir", required=True, metavar="DIR", help="gets timeline.csv, timeline.png and peaks/")
-    parser.add_argument("--fps", type=float, default=5.0, help="frames to look at, a second (default: %(default)s)")
+    parser.add_argument(
+        "--output_dir", required=True, metavar="DIR", help="folder for timeline.csv, timeline.png and peaks/"
+    )
+    parser.add_argument("--fps", type=float, default=5.0, help="frames to analyse per second (default: %(default)s)")
     return parser.parse_args(words)
 
 
@@ -28,6 +30,6 @@ def run(args: argparse.Namespace) -> None:
 
     classifier = load_classifier(args)
     frames = analyse_video(classifier, args.clip, args.fps)
-    shown = tqdm(frames, desc="Following faces", unit=" frames", file=sys.stderr, disable=None)
+    shown = tqdm(frames, desc="Tracking faces", unit=" frames", file=sys.stderr, disable=None)
     seen = write_analysis(shown, args.output_dir, args.fps, classifier.labels)
     print(f"{counted(seen, 'frame')}: {args.output_dir}/timeline.csv, timeline.png and peaks/")

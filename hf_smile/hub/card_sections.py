@@ -1,4 +1,4 @@
-"""The sections of a model card that are made of numbers: results, calibration, decision rule and recipe."""
+"""The sections of a model card with numbers: results, calibration, decision rule and recipe."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ _RECIPE_SHOWN = (
 
 
 def results_section(metrics: dict[str, float], intervals: Intervals, labels: LabelSet) -> str:
-    """All classes together, the questions that the labels answer in words, and each class."""
+    """Tables of the overall metrics and of each class, with the AUCs as sentences."""
     overall = [
         [text, number(metrics[name], 4), interval(*intervals.get(name, NO_INTERVAL), 4)]
         for name, text in _REPORTED.items()
@@ -82,31 +82,31 @@ def results_section(metrics: dict[str, float], intervals: Intervals, labels: Lab
     ]
     if intervals:
         parts.append(
-            "In brackets and in the last column are 95 % intervals: Wilson's for accuracy, precision and recall,\n"
-            "a bootstrap over the test images for all else. They say what other images would change, not what another\n"
-            "training would."
+            "The last column of the first table and the brackets in the second are 95 % intervals: Wilson's for\n"
+            "accuracy, precision and recall, and a bootstrap over the test images for the other metrics. They cover\n"
+            "the variation between samples of images, not between training runs."
         )
     return "\n\n".join(parts)
 
 
 def calibration_section(calibration: dict[str, Any], ece: float, predictions: Predictions | None, picture: bool) -> str:
-    """How far off the confidence is, what the temperature changed, and on request the pictures of both."""
+    """The calibration error, the effect of the temperature, and optionally plots."""
     adjusted = calibration["test"]["saved"] != calibration["test"]["with_temperature"]
     parts = []
     if predictions:
         expected, highest = ece_if_calibrated(predictions.probabilities)
-        on_purpose = "\nThe prior adjustment moves it on purpose: the table has it without, the next section says why."
+        on_purpose = "\nThis includes the intended shift by the prior adjustment; the table has the error without it."
         parts.append(
-            f"The model's confidence is off by {100 * ece:.1f} points on average (expected calibration error). A\n"
-            f"perfectly calibrated model would show {100 * expected:.1f} points on these {len(predictions):,} images,"
-            f" and up to {100 * highest:.1f} in 95 of 100 draws.{on_purpose * adjusted}"
+            f"The expected calibration error is {100 * ece:.1f} points: the mean gap between confidence and accuracy.\n"
+            f"A perfectly calibrated model would have {100 * expected:.1f} points on these {len(predictions):,} images"
+            f" on average, and at most {100 * highest:.1f} in 95 of 100 samples.{on_purpose * adjusted}"
         )
     if picture:
-        parts.append("![Reliability diagram](reliability.png) ![Accuracy if it may abstain](coverage.png)")
+        parts.append("![Reliability diagram](reliability.png) ![Accuracy with abstention](coverage.png)")
     parts.append(
         f"Temperature scaling (Guo et al., 2017): {calibration['temperature']:.3f}, {calibration['temperature_is']}.\n"
-        "The logits are divided by it in the weights of the last layer, so whatever loads the model profits; no\n"
-        "prediction changes."
+        "The temperature is folded into the weights of the last layer, so that it applies in every loader. It changes\n"
+        "no prediction."
     )
     splits = [split for split in ("validation", "test") if split in calibration]
     names = [f"{split} {text}" for split in splits for text in ("calibration error", "NLL")]
@@ -119,17 +119,17 @@ def calibration_section(calibration: dict[str, Any], ece: float, predictions: Pr
 
 
 def calibration_sentence(calibration: dict[str, Any]) -> str:
-    """The calibration error on the test split before and after what was folded into the model, in one line."""
+    """One line with the calibration error on the test split before and after folding."""
     stages = calibration["test"]
     errors = _that_differ({text: stages[stage]["ece"] for stage, text in _STAGES.items()})
     return "calibration error " + ", ".join(f"{number(ece)} {text}" for text, ece in errors.items())
 
 
 def choice_sentence(choice: dict[str, Any]) -> str:
-    """Which epoch was kept, on how many images it was chosen, and what difference they can show.
+    """The chosen epoch, the number of validation images, and the difference that may be chance.
 
     >>> choice_sentence({"epoch": 4.0, "epochs": 6, "metric": "accuracy", "images": 90, "margin": 0.08})
-    'Epoch 4 was chosen among 6 by accuracy on 90 validation images: ... of less than 8 points may be chance.'
+    'Epoch 4 of 6 was chosen by accuracy on 90 validation images: ... of less than 8 points may be chance.'
     """
     if "soup" in choice:
         *others, last = map(str, choice["soup"])
@@ -141,30 +141,30 @@ def choice_sentence(choice: dict[str, Any]) -> str:
     if choice["metric"] == "last" or choice["epochs"] == 1:
         return f"The weights are those of the last epoch, epoch {choice['epoch']:g}; no checkpoint was chosen."
     return (
-        f"Epoch {choice['epoch']:g} was chosen among {choice['epochs']} by {_METRICS[choice['metric']]} on"
+        f"Epoch {choice['epoch']:g} of {choice['epochs']} was chosen by {_METRICS[choice['metric']]} on"
         f" {choice['images']:,} validation images: a difference in accuracy of less than {100 * choice['margin']:.0f}"
         " points may be chance."
     )
 
 
 def corrections_section(by_split: dict[str, Facts]) -> str:
-    """How many labels of which split were corrected, and whether those of the test split were; empty if none were."""
+    """The number of corrected labels by split, and whether the test split was corrected; empty if none were."""
     if not (sentence := corrections_sentence(by_split)):
         return ""
     of_test = by_split.get("test", {}).values()
     if any(facts["changed"] or facts["left_out"] for facts in of_test):
-        return f"{sentence} **The test split was corrected too**: its numbers are not those on its labels as annotated."
+        return f"{sentence} **The test split was corrected too**: its numbers are not for the original annotations."
     return f"{sentence} The test split was not corrected."
 
 
 def looks_sentence(looks: list[dict[str, Any]]) -> str:
-    """How often the test split was looked at, when, and what had changed each time.
+    """The number of looks at the test split, their dates, and the settings that changed before each.
 
     >>> looks_sentence([{"date": "2026-11-25", "changed": {}}])
     'The test split was looked at once, on 2026-11-25.'
     """
     if not looks:
-        return "How often the test split was looked at was not recorded."
+        return "The number of looks at the test split was not recorded."
     if len(looks) == 1:
         return f"The test split was looked at once, on {looks[0]['date']}."
     told = [
@@ -175,48 +175,47 @@ def looks_sentence(looks: list[dict[str, Any]]) -> str:
     ]
     bent = any({"num_train_epochs", "max_steps"} & look["changed"].keys() for look in looks)
     return (
-        f"The test split was looked at {len(looks)} times: {', '.join(told)}.\nSettings that were changed after a look"
-        " may have been chosen by it, so these numbers may be optimistic."
-        + "\nThe run was made longer after it had ended: its learning rate fell and rose again, so its settings alone"
-        " do not repeat it." * bent
+        f"The test split was looked at {len(looks)} times: {', '.join(told)}.\nSettings that changed after a look may"
+        " have been chosen by it, so these numbers may be optimistic."
+        + "\nThe run was extended after it had ended, so its learning rate fell and rose again, and its settings alone"
+        " do not reproduce it." * bent
     )
 
 
 def reach_section(recipe: dict[str, Any], budget: dict[str, float] | None) -> str:
-    """What kept a run short: a first try on some of the images, or a budget; else empty.
+    """Notes on a run that was limited to some of the images, or by a time budget; empty for other runs.
 
     >>> reach_section({"max_train_samples": 200}, None)[:40]
-    '**A first try**: it was trained on at mo'
+    '**A first try**: the model was trained o'
     """
     parts = []
     if count := recipe.get("max_train_samples"):
         parts.append(
-            f"**A first try**: it was trained on at most {count:,} images of train (`--max_train_samples`), so these"
-            " numbers say little\nabout what its settings can reach."
+            f"**A first try**: the model was trained on at most {count:,} images of train (`--max_train_samples`), so"
+            " these numbers say little\nabout what its settings can achieve."
         )
     if budget:
         parts.append(
-            f"**On a budget** of {budget['max_hours']:g} hours (`--max_hours`): there was time for {budget['steps']:,}"
-            f" steps, which are {budget['epochs']:.1f} epochs;\nthe run took {budget['hours']:.2g} hours, evaluation"
-            " and all else counted in."
+            f"**Time budget** of {budget['max_hours']:g} hours (`--max_hours`): there was time for {budget['steps']:,}"
+            f" steps ({budget['epochs']:.1f} epochs);\nthe run took {budget['hours']:.2g} hours, including evaluation."
         )
     return "\n\n".join(parts)
 
 
 def decision_section(decision: dict[str, Any], calibration: dict[str, Any], labels: LabelSet) -> str:
-    """The prior adjustment, and what other strengths of it would give."""
+    """The prior adjustment, and the results with other strengths."""
     strength, shares = decision["prior_adjustment"], decision["class_shares"]
     parts = ["The highest probability decides."]
     if strength:
         meant = [share ** (1 - strength) if share else 0.0 for share in shares]
         ece = calibration["test"]["ece_where_it_is_meant"]
         parts = [
-            "The highest probability decides, after each was divided by its class's share of train to the power of"
-            f" {strength:g}\n(`--prior_adjustment {strength:g}`), so that rare classes are named more readily. **The"
-            " probabilities are therefore those of a\nmore balanced population, not calibrated for one like train**:"
-            f" they are meant for\n{_mixture([value / sum(meant) for value in meant], labels)},\nwhere train has"
-            f" {_mixture(shares, labels)}.\nTest images counted so that their classes are as frequent as there give a"
-            f" calibration error of {number(ece)}."
+            "The highest probability decides, after dividing each by the class share in train to the power of"
+            f" {strength:g}\n(`--prior_adjustment {strength:g}`), so that rare classes are predicted more often. **The"
+            " probabilities are therefore for a\nmore balanced population, and not calibrated for one like train**:"
+            f" they are meant for\n{_mixture([value / sum(meant) for value in meant], labels)},\nwhile train has"
+            f" {_mixture(shares, labels)}.\nWith the test images weighted to these class shares, the calibration error"
+            f" is {number(ece)}."
         ]
     if not decision["trade_off"]:
         return parts[0]
@@ -225,13 +224,13 @@ def decision_section(decision: dict[str, Any], calibration: dict[str, Any], labe
     columns = traded(labels)
     if (table[list(columns)].nunique() <= 1).all():
         highest = table["strength"].max()
-        parts.append(f"On the validation split, no strength of a prior adjustment up to {highest:g} changes an answer.")
+        parts.append(f"On the validation split, no prior adjustment up to {highest:g} changes a prediction.")
         return "\n\n".join(parts)
     parts.append(
-        "What other strengths would give, on the validation split (never choose by the test split): accuracy is highest"
+        "The table shows other strengths on the validation split (never choose by the test split): accuracy is highest"
         f" at\n{accuracy:g}, macro F1 at {macro_f1:g}. The training command with another `--prior_adjustment` changes"
-        " the saved model without training\nagain; every such change is one more look at the test split. A strength"
-        " that gives the same as the one above it is left out."
+        " the saved model without training\nagain; every such change is one more look at the test split. Strengths"
+        " with the same results as the row above are left out."
     )
     rows: list[list[str]] = []
     above: list[str] = []
@@ -247,14 +246,14 @@ def decision_section(decision: dict[str, Any], calibration: dict[str, Any], labe
 
 
 def recipe_section(recipe: dict[str, Any]) -> str:
-    """The settings that are asked for most; empty without a recipe."""
-    without = {"num_train_epochs"} if recipe.get("max_hours") else set()  # which a budget does not heed
+    """Table of the main settings; empty without a recipe."""
+    without = {"num_train_epochs"} if recipe.get("max_hours") else set()  # ignored with a time budget
     rows = [[name, str(recipe[name])] for name in _RECIPE_SHOWN if name in recipe and name not in without]
     return markdown_table(["setting", "value"], rows) if rows else ""
 
 
 def _that_differ(stages: dict[str, Any]) -> dict[str, Any]:
-    """The stages that changed something."""
+    """The stages that differ from the one before."""
     kept: dict[str, Any] = {}
     for name, stage in stages.items():
         if stage not in [*kept.values()][-1:]:

@@ -1,4 +1,4 @@
-"""Checkpoints that outlive the machine: a branch of a private model repository that holds the newest of a run."""
+"""Copies of the newest checkpoints of a run on a branch of a private model repository, in case the machine is lost."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ logger = logging.getLogger(__name__)
 
 BRANCH = "checkpoints"
 CLAIM = "claimed_by.json"
-"""On the branch: which process writes there. The one that started last; an earlier one is refused."""
+"""File on the branch: the process that may write there, which is the one that started last."""
 KEPT = 2
 
 Kept = Callable[[set[int]], set[int | None]]
-"""The steps whose checkpoints stay, of those that are there."""
+"""Chooses the steps whose checkpoints are kept, from those on the branch."""
 
 
 class BranchClaimed(SmileError):
-    """Another run writes where this one did."""
+    """Another run has claimed the branch of this one."""
 
 
 def fetch_run(repo_id: str, output_dir: str | Path) -> None:
-    """Put the checkpoints of the branch, and their recipe, into an output folder that has none. They may be damaged.
+    """Download the checkpoints and the recipe to an output folder without checkpoints. They may be damaged.
 
     Raises:
         SmileError: the Hub can't be reached or refuses.
@@ -67,13 +67,14 @@ def fetch_run(repo_id: str, output_dir: str | Path) -> None:
 
 
 class CheckpointUploads(TrainerCallback):
-    """Uploads each sealed checkpoint in the background, in one commit that also removes what is no longer needed.
+    """Upload each sealed checkpoint in the background, in one commit that also removes outdated checkpoints.
 
-    The newest two are kept, and the best. An upload that fails is told, and the next checkpoint is tried again.
+    The newest two and the best checkpoint are kept. A failed upload is logged as a warning; the next checkpoint is
+    uploaded again.
 
     Args:
-        repo_id: a private model repository, made if it is not there.
-        output_dir: of the run.
+        repo_id: private model repository, created if needed.
+        output_dir: folder of the run.
 
     Raises:
         SmileError: at the start, the repository is public or the Hub refuses; later, another run claims the branch.
@@ -87,7 +88,7 @@ class CheckpointUploads(TrainerCallback):
         self._upload: Future[None] | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Claim the branch; what is newer there than where this run begins is of a run that was started over."""
+        """Claim the branch, and remove checkpoints newer than the start of this run, which are from a run before it."""
         if not state.is_world_process_zero:
             return
         for left in self.folder.glob("uploading-*"):
@@ -105,7 +106,7 @@ class CheckpointUploads(TrainerCallback):
         newest, best = state.global_step, state.best_global_step
         aside = Path(tempfile.mkdtemp(prefix="uploading-", dir=self.folder))
         for folder in {self.folder / f"checkpoint-{newest}", self.folder / f"checkpoint-{best}"}:
-            if folder.is_dir():  # by links, because the run may delete its own meanwhile
+            if folder.is_dir():  # hard links, because the run may delete its checkpoints meanwhile
                 shutil.copytree(folder, aside / folder.name, copy_function=os.link)
         self._upload = self._thread.submit(
             self._send, aside, lambda steps: {*sorted({*steps, newest})[-KEPT:], newest, best}
@@ -115,7 +116,7 @@ class CheckpointUploads(TrainerCallback):
         self.finish()
 
     def finish(self) -> None:
-        """Wait for the upload that is under way."""
+        """Wait for the current upload."""
         upload, self._upload = self._upload, None
         try:
             if upload is not None:
@@ -135,7 +136,7 @@ class CheckpointUploads(TrainerCallback):
             shutil.rmtree(aside, ignore_errors=True)
 
     def _commit(self, api: HfApi, files: Mapping[str, Path | bytes], kept: Kept) -> None:
-        """One commit on top of what was looked at; none if another run claims the branch meanwhile."""
+        """Commit on top of the inspected revision; fails if another run claims the branch meanwhile."""
         where = self.target.where
         head = api.repo_info(revision=BRANCH, **where).sha
         if (
@@ -143,8 +144,8 @@ class CheckpointUploads(TrainerCallback):
             and Path(api.hf_hub_download(filename=CLAIM, revision=head, **where)).read_bytes() != self.me
         ):
             raise BranchClaimed(
-                f"another run has been started from the checkpoints of {self.target.repo_id}; this one ends here, "
-                "with its own in its output folder. To keep both, give one another --checkpoint_to"
+                f"another run was started from the checkpoints of {self.target.repo_id}, so this one ends here; its "
+                "checkpoints are in its output folder. To keep both runs, give one of them another --checkpoint_to"
             )
         there = {path: _step(path) for path in list_paths(api, self.target, head)}
         steps = kept({step for step in there.values() if step is not None})
@@ -157,6 +158,6 @@ class CheckpointUploads(TrainerCallback):
 
 
 def _step(path: str) -> int | None:
-    """Of the checkpoint that a file belongs to."""
+    """Step of the checkpoint that a file belongs to."""
     found = re.match(r"checkpoint-(\d+)/", path)
     return int(found[1]) if found else None

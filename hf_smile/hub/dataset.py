@@ -1,4 +1,4 @@
-"""The data -> a data set on the Hub. These are faces: private unless somebody decides otherwise."""
+"""Publish the data as a data set on the Hub. These are faces, so it is private by default."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ _COLUMNS = ("image", "label", "image_id")
 
 
 def check_permission(license: str | None, right_to_publish: bool) -> None:
-    """Refuse to publish faces unless somebody takes responsibility for it.
+    """Refuse to publish faces unless the user takes responsibility for it.
 
     Args:
-        license: of the pictures, as the Hub spells it.
-        right_to_publish: whether the user has declared to have it.
+        license: licence of the pictures as a Hub identifier.
+        right_to_publish: whether the user has declared to have the right to publish them.
 
     Raises:
-        SmileError: no licence, or no such declaration.
+        SmileError: there is no licence or no such declaration.
     """
     if not license or not right_to_publish:
         raise SmileError(
             "these are pictures of people. To publish them, name their licence with --license, and declare with"
-            " --i_have_the_right_to_publish that the people in them and those who took them agreed"
+            " --i_have_the_right_to_publish that the people in them and the photographers agreed"
         )
 
 
 def publishable(splits: DatasetDict) -> DatasetDict:
-    """The splits without further columns, which may tell who is in a picture.
+    """The splits without other columns, which may identify the people in the pictures.
 
     >>> publishable(load_smile_dataset("data/sample"))["test"].column_names  # doctest: +SKIP
     ['image', 'label', 'image_id']
@@ -54,7 +54,7 @@ def publishable(splits: DatasetDict) -> DatasetDict:
 
 
 def dataset_sizes(splits: DatasetDict, card: DatasetCard) -> dict[str, int]:
-    """Bytes of the files that `push_dataset` makes, by path; a split beyond 500 MB is cut into several."""
+    """Sizes in bytes of the files that `push_dataset` uploads, by path; a split over 500 MB becomes several files."""
     sizes = {name: len(content) for name, content in _beside_the_data(splits, card).items()}
     for split, dataset in splits.items():
         with tempfile.TemporaryFile() as file:
@@ -64,22 +64,21 @@ def dataset_sizes(splits: DatasetDict, card: DatasetCard) -> dict[str, int]:
 
 
 def push_dataset(splits: DatasetDict, card: DatasetCard, target: Target) -> str:
-    """Publish the splits and their card so that nobody ever sees half of them.
+    """Publish the splits and their card in one commit, so that an incomplete upload is never visible.
 
-    `DatasetDict.push_to_hub` writes the Parquet files and completes the card in a commit of its own. That happens on a
-    branch for the purpose; what it holds then comes to the target in one commit, which moves no data, and the branch
-    goes.
+    `DatasetDict.push_to_hub` writes the Parquet files and completes the card in a separate commit. This happens on a
+    temporary branch, which is then copied to the target in one commit, without moving data, and deleted.
 
     Args:
-        splits: as `publishable` gives them.
-        card: as `dataset_card` makes it.
-        target: where to.
+        splits: as returned by `publishable`.
+        card: as returned by `dataset_card`.
+        target: where to publish.
 
     Returns:
         The address of the data set, or of the pull request.
 
     Raises:
-        SmileError: the Hub cannot be reached or refuses; nothing is published then.
+        SmileError: the Hub can't be reached or refuses. Then nothing is published.
 
     >>> push_dataset(splits, card, Target("me/faces", "dataset", private=True))  # doctest: +SKIP
     'https://huggingface.co/datasets/me/faces'
@@ -109,7 +108,7 @@ def _push_card(api: HfApi, splits: DatasetDict, card: DatasetCard, target: Targe
 
 
 def _move(api: HfApi, target: Target, branch: str) -> CommitInfo:
-    """All that is on `branch` to the target, in one commit."""
+    """Copy everything on `branch` to the target, in one commit."""
     staged = list_paths(api, target, branch)
     stale = [path for path in list_paths(api, target) if path.startswith("data/") and path not in staged]
     copies = [CommitOperationCopy(path, path, src_revision=branch) for path in staged if path != ".gitattributes"]
@@ -119,8 +118,8 @@ def _move(api: HfApi, target: Target, branch: str) -> CommitInfo:
 def _delete_branch(api: HfApi, target: Target, branch: str) -> None:
     try:
         retry(lambda: api.delete_branch(branch=branch, **target.where))
-    except Exception as error:  # it is in nobody's way, and must not hide why the push failed
-        logger.warning(f"Note: delete the branch {branch} of {target.repo_id} by hand: {error}")
+    except Exception as error:  # a leftover branch is harmless, and must not hide why the push failed
+        logger.warning(f"Note: branch {branch} of {target.repo_id} was not deleted; delete it by hand: {error}")
 
 
 def _beside_the_data(splits: DatasetDict, card: DatasetCard) -> dict[str, bytes]:

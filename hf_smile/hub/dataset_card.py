@@ -16,12 +16,12 @@ from hf_smile.evaluation.numbers import markdown_table
 def dataset_card(
     splits: DatasetDict, repo_id: str, license: str, provenance: str | None = None, consent: str | None = None
 ) -> DatasetCard:
-    """The card of a data set, with its counts.
+    """Write the card of a data set, with its counts.
 
     Args:
-        splits: as `load_smile_dataset` gives them.
-        repo_id: where they go, `owner/name`.
-        license: as the Hub spells it, for example `cc-by-4.0`.
+        splits: as returned by `load_smile_dataset`.
+        repo_id: target repository, `owner/name`.
+        license: licence as a Hub identifier, for example `cc-by-4.0`.
         provenance: who collected the pictures and the labels, when, where and how.
         consent: what the people in the pictures agreed to.
 

@@ -1,4 +1,4 @@
-"""What a finished run says of itself, read back for its publication."""
+"""Read the settings and results of a finished run, for its publication."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hf_smile.hub.card_sections import corrections_section, looks_sentence
 
 
 def read_recipe(folder: Path) -> dict[str, Any]:
-    """The settings of a run, without the paths of the machine that it ran on.
+    """Read the settings of a run, without local paths.
 
     Raises:
         SmileModelError: there is no readable `recipe.yaml`.
@@ -25,38 +25,40 @@ def read_recipe(folder: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
         recipe = None
     if not isinstance(recipe, dict):
-        raise SmileModelError(f"{folder} is no folder of a run: there is no readable recipe.yaml")
+        raise SmileModelError(f"{folder} is not the folder of a run: there is no readable recipe.yaml")
     return {name: _without_folders(value) for name, value in recipe.items()}
 
 
 def read_metrics(folder: Path) -> dict[str, Any]:
-    """What `finish_run` of `hf_smile.training.run_folder` gave: what is undefined is null in the file, and NaN here.
+    """Read the metrics of `hf_smile.training.run_folder.finish_run`. Undefined numbers, null in the file, become NaN.
 
     Raises:
-        SmileModelError: there is no readable `test_metrics.json`, or one of an older hf_smile.
+        SmileModelError: there is no readable `test_metrics.json`, or it is from an older hf_smile.
     """
     try:
         metrics = json.loads((folder / "test_metrics.json").read_text(encoding="utf-8"), object_hook=_null_to_nan)
     except (OSError, ValueError):
-        raise SmileModelError(f"{folder} holds no finished run: there is no readable test_metrics.json") from None
+        raise SmileModelError(
+            f"{folder} is not the folder of a finished run: there is no readable test_metrics.json"
+        ) from None
     if not isinstance(metrics, dict) or not {"calibration", "decision", "choice"} <= set(metrics):
         raise SmileModelError(
-            f"{folder / 'test_metrics.json'} does not say how the checkpoint was chosen, as that of an older hf_smile;"
-            " run hf-smile train again with its recipe.yaml and --overwrite"
+            f"{folder / 'test_metrics.json'} is from an older hf_smile, which did not record how the checkpoint was"
+            " chosen; run hf-smile train again with its recipe.yaml and --overwrite"
         )
     return metrics
 
 
 def read_looks(folder: Path, test_split: str | None = None) -> list[dict[str, Any]]:
-    """The looks at one test split, the first one first: `date`, and `changed` settings.
+    """Read the looks at one test split, oldest first: `date` and `changed` settings.
 
     Args:
-        folder: of the run.
-        test_split: the `images_digest` of its images; of the last look if None. (The model may have been evaluated on
-            other data since.)
+        folder: folder of the run.
+        test_split: `images_digest` of the test images; None for those of the last look. (The model may have been
+            evaluated on other data since.)
 
     Returns:
-        An empty list where none were recorded.
+        The looks; an empty list if none were recorded.
 
     Raises:
         SmileModelError: `test_looks.json` can't be read.
@@ -79,20 +81,20 @@ def read_looks(folder: Path, test_split: str | None = None) -> list[dict[str, An
 
 
 def report_notes(model: str | Path, split: str, corrected: Facts | None = None) -> list[str]:
-    """What a reader of an evaluation must know about the run of a model and the labels; empty where there is nothing.
+    """Notes on the run and the labels for the reader of an evaluation.
 
     Args:
         model: folder of the run, or anything else.
-        split: that was evaluated.
-        corrected: what corrections did to it.
+        split: the evaluated split.
+        corrected: what corrections changed in this split.
 
     >>> report_notes("outputs/model", "train")[0]  # doctest: +SKIP
-    '**The model was trained on these images**: the numbers say how well it fits them, not how well it does on others.'
+    '**The model was trained on these images**: the numbers show how well it fits them, not how well it generalizes.'
     """
     folder = Path(model)
     try:
         of_the_run = read_metrics(folder).get("corrections", {})
-    except SmileModelError:  # none, or of an older hf_smile
+    except SmileModelError:  # not a run, or from an older hf_smile
         of_the_run = {}
     corrections = corrections_section({**of_the_run, split: corrected or {}})
     notes = [corrections] if corrections else []
@@ -100,15 +102,15 @@ def report_notes(model: str | Path, split: str, corrected: Facts | None = None) 
         return notes
     if split == "train":
         notes.append(
-            "**The model was trained on these images**: the numbers say how well it fits them, not how well it does on"
-            " others."
+            "**The model was trained on these images**: the numbers show how well it fits them, not how well it"
+            " generalizes."
         )
     if split == "test":
         notes.append(looks_sentence(read_looks(folder)).replace("\n", " "))
     if strength := read_recipe(folder).get("prior_adjustment"):
         notes.append(
-            f"The model was saved with a prior adjustment of {strength:g}: its probabilities are those of a more"
-            " balanced population on purpose, which shows as a calibration error here. The model card"
+            f"The model was saved with a prior adjustment of {strength:g}: its probabilities are intentionally for a"
+            " more balanced population, which appears as a calibration error here. The model card"
             " has the error without it."
         )
     return notes

@@ -1,4 +1,4 @@
-"""`hf-smile train ... --job FLAVOR`: the run on a hired machine, by the Jobs of the Hub."""
+"""`hf-smile train ... --job FLAVOR`: train on a hired machine with Jobs of the Hub."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ class Job:
     """A run on a hired machine.
 
     Args:
-        words: of the command line, `[RECIPE.yaml] [--any_setting value ...]`.
+        words: words of the command line, `[RECIPE.yaml] [--any_setting value ...]`.
 
     Raises:
-        SmileError: a setting is wrong; data or backbone are not on the Hub; the result would be lost with the machine.
+        SmileError: a setting is wrong, data or backbone are not on the Hub, or the result would not be published.
 
     >>> Job(["--data_dir", "me/faces", "--job", "a10g-small", "--push_to_hub", "--hub_model_id", "me/smile"]).flavor
     'a10g-small'
@@ -49,26 +49,28 @@ class Job:
         self.data_dir, self.backbone = data.data_dir, model.backbone
         if not (self.training.push_to_hub and self.training.hub_model_id):
             raise SmileError(
-                "the disk of a hired machine is gone when the job ends; "
-                "add --push_to_hub --hub_model_id OWNER/NAME (and --hub_private_repo, so that nobody else sees it)"
+                "the disk of a hired machine is deleted when the job ends; "
+                "add --push_to_hub --hub_model_id OWNER/NAME (and --hub_private_repo for a private repository)"
             )
         check_repo_id(self.training.hub_model_id)
         if not re.fullmatch(r"\d+(\.\d+)?[smhd]?", self.training.job_timeout):
-            raise SmileError(f"job_timeout is {self.training.job_timeout!r}; it is a time such as 45m or 2h")
+            raise SmileError(f"job_timeout is {self.training.job_timeout!r}; it must be a time such as 45m or 2h")
         if self.training.seeds is not None:
             raise SmileError("a job trains and publishes one model; leave out --seeds, or start a job for each --seed")
         if self.training.report_to != "none":
-            raise SmileError(f"{self.training.report_to} is not installed on the hired machine; leave out --report_to")
+            raise SmileError(f"{self.training.report_to} is not installed on hired machines; leave out --report_to")
         if data.corrections:
-            raise SmileError("--corrections is a file on this machine; give it to hf-smile push dataset instead")
+            raise SmileError("--corrections is a file on this machine; use it with hf-smile push dataset instead")
         _check_is_remote("--data_dir", self.data_dir, "hf-smile push dataset {} OWNER/NAME")
-        if "/" in self.backbone or Path(self.backbone).is_dir():  # else a name that timm knows
+        if "/" in self.backbone or Path(self.backbone).is_dir():  # otherwise it is a timm name
             is_run = Path(self.backbone, "test_metrics.json").is_file()
             upload = "hf-smile push model {} OWNER/NAME --private" if is_run else "hf upload OWNER/NAME {} --private"
             _check_is_remote("--backbone", self.backbone, upload)
 
     def start(self) -> Iterator[str]:
-        """Send it: its page, its log line by line, and where the result is; with `dry_run` only what would be sent.
+        """Start the job, and yield its page, the lines of its log and the address of the result.
+
+        With `dry_run`, only the request is yielded.
 
         Raises:
             SmileError: the Hub refuses, has no such machine, data or backbone, or the job fails.
@@ -87,18 +89,18 @@ class Job:
         yield f"Published: {constants.ENDPOINT}/{self.training.hub_model_id}"
 
     def _check_on_the_hub(self, api: HfApi) -> None:
-        """Ask whether everything is there; changes nothing."""
+        """Check that token, machine, data and backbone are valid, without changing anything."""
         if retry(api.whoami)["auth"].get("accessToken", {}).get("role") == "read":
-            raise SmileError("your token may only read, and the job is to publish; take one with write permission")
+            raise SmileError("your token can only read, but the job must publish; use one with write permission")
         machines = {machine.name: machine for machine in retry(api.list_jobs_hardware)}
         if self.flavor not in machines:
-            raise SmileError(f"there is no such machine; there are {', '.join(machines)}")
+            raise SmileError(f"there is no such machine; choose one of {', '.join(machines)}")
         for repo_id, kind in ((self.data_dir, "dataset"), (self.backbone, "model")):
             if "/" in repo_id:
                 with hub_errors(repo_id):
                     retry(partial(api.repo_info, repo_id, repo_type=kind))
         machine = machines[self.flavor]
-        logger.info("%s, $%.4g a %s", machine.pretty_name, machine.unit_cost_usd, machine.unit_label)
+        logger.info("%s, $%.4g per %s", machine.pretty_name, machine.unit_cost_usd, machine.unit_label)
 
     def _send(self, api: HfApi, token: str) -> JobInfo:
         words = [*without(self.words, *_FOR_THIS_MACHINE), "--disable_tqdm", "true"]
@@ -115,14 +117,14 @@ class Job:
             except HTTPError as error:
                 if not is_transient(error):
                     raise
-                raise SmileError(  # another try might hire a second machine
-                    f"the Hub did not say whether the job runs ({first_line(error)}). Look at "
+                raise SmileError(  # retrying could hire a second machine
+                    f"the Hub did not confirm that the job started ({first_line(error)}). Check "
                     f"{constants.ENDPOINT}/settings/jobs before you try again"
                 ) from None
 
 
 class _Unsent(HfApi):
-    """The client of the Hub, but for what changes something there."""
+    """A Hub client that changes nothing on the Hub."""
 
     request: dict[str, Any]
 
@@ -133,14 +135,14 @@ class _Unsent(HfApi):
         pass
 
     def run_job(self, **request: Any) -> Any:
-        """Keeps the request, without what is secret."""
+        """Keep the request, without secrets."""
         request["secrets"] = dict.fromkeys(request["secrets"], "(secret)")
         request["volumes"] = [volume.to_dict() for volume in request["volumes"]]
         self.request = {name: value for name, value in request.items() if value is not None}
 
 
 def pack_code(folder: Path) -> Path:
-    """This package as `hf_smile.zip` in `folder`: its modules and templates."""
+    """Write this package, its modules and templates, to `hf_smile.zip` in `folder`."""
     package = Path(__file__).parents[1]
     with zipfile.ZipFile(folder / "hf_smile.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         for path in sorted(path for path in package.rglob("*") if path.suffix in _SENT):
@@ -151,26 +153,26 @@ def pack_code(folder: Path) -> Path:
 def _check_is_remote(option: str, place: str, upload: str) -> None:
     if Path(place).exists():
         raise SmileError(
-            f"{option} {place} is on this machine, and the job runs on another. Nothing is uploaded unasked; "
-            f"upload it yourself and give its id:\n{upload.format(place)}"
+            f"{option} {place} is on this machine, but the job runs on another one. "
+            f"Upload it, and give its Hub id:\n{upload.format(place)}"
         )
     if message := missing_folder(place):
-        raise SmileError(f"{option} {message}; a job takes what is on the Hub: OWNER/NAME")
+        raise SmileError(f"{option} {message}; a job needs a Hub id: OWNER/NAME")
 
 
 def _follow(api: HfApi, job: JobInfo, token: str) -> Iterator[str]:
-    """The log of a job until it ends.
+    """Yield the log of a job until it ends.
 
     Raises:
-        SmileError: it does not end well, or the connection breaks for good.
+        SmileError: the job fails, or the connection is lost.
     """
     try:
-        with hub_errors(f"{job.url} keeps running, but its log can't be followed"):
+        with hub_errors(f"{job.url} keeps running, but its log can't be read"):
             for line in api.fetch_job_logs(job_id=job.id, follow=True):
                 yield visible(line.replace(token, "(secret)"))
             status = retry(lambda: api.inspect_job(job_id=job.id)).status
     except KeyboardInterrupt:
-        logger.warning("The job keeps running; end it with: hf jobs cancel %s", job.id)
+        logger.warning("The job keeps running; stop it with: hf jobs cancel %s", job.id)
         raise
     if status.stage != JobStage.COMPLETED:
         why = f" ({status.message})" if status.message else ""

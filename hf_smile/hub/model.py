@@ -1,4 +1,4 @@
-"""The folder of a finished run -> a model on the Hub."""
+"""Publish the folder of a finished run as a model on the Hub."""
 
 from __future__ import annotations
 
@@ -32,31 +32,31 @@ _TAKEN_ALONG = (
 )
 _MADE = ("README.md", "recipe.yaml", "coverage.png", "precision_recall.png", "reliability.png")
 PUBLISHED = frozenset({*_NEEDED, *_TAKEN_ALONG, *_MADE})
-"""All that a published model may hold. What is not named stays here: predictions and lists of bad images carry the ids
-of people's pictures, and checkpoints the state of the training."""
+"""All files that a published model may have. Other files are not uploaded: predictions and lists of bad images contain
+the ids of people's pictures, and checkpoints the training state."""
 
 
 def model_files(
     output_dir: str | Path, repo_id: str, license: str | None = None, dataset: str | None = None
 ) -> dict[str, Path | bytes]:
-    """What goes up of the folder of a run: weights, settings, card, numbers and pictures.
+    """Collect the files of a run to upload: weights, settings, card, metrics and plots.
 
     Args:
-        output_dir: as `hf-smile train` left it, with the ONNX files if `hf-smile export` made them.
-        repo_id: where the model goes; the card loads it from there.
-        license: of the weights, as the Hub spells it, for example `apache-2.0`.
-        dataset: id of the data set on the Hub, if it is there.
+        output_dir: output folder of `hf-smile train`, with the ONNX files of `hf-smile export` if there are any.
+        repo_id: target repository; the examples on the card load the model from there.
+        license: licence of the weights as a Hub identifier, for example `apache-2.0`.
+        dataset: Hub id of the data set; None if it is not on the Hub.
 
     Raises:
-        SmileModelError: the folder holds no finished run or a damaged `config.json`, or its ONNX files are of other
-            weights.
+        SmileModelError: the folder has no finished run or a damaged `config.json`, or its ONNX files were exported from
+            other weights.
 
     >>> sorted(model_files("outputs/model", "me/smile"))  # doctest: +SKIP
     ['README.md', 'accuracy.png', 'config.json', ...]
     """
     folder = Path(output_dir)
     if missing := [name for name in _NEEDED if not (folder / name).is_file()]:
-        raise SmileModelError(f"{folder} holds no finished run: there is no {missing[0]}")
+        raise SmileModelError(f"{folder} is not the folder of a finished run: there is no {missing[0]}")
     read_config(folder)
     check_onnx_matches(folder)
     files: dict[str, Path | bytes] = {
@@ -69,7 +69,7 @@ def model_files(
 
 
 def left_here(output_dir: str | Path) -> list[str]:
-    """What of the folder of a run does not go up.
+    """Names in the folder of a run that are not uploaded.
 
     >>> left_here("outputs/model")  # doctest: +SKIP
     ['checkpoint-272', 'test_predictions.csv', 'validation_predictions.csv']
@@ -79,10 +79,10 @@ def left_here(output_dir: str | Path) -> list[str]:
 
 
 def push_model(files: Files, target: Target) -> str:
-    """Publish what `model_files` gathered, in one commit; returns the address.
+    """Publish the files of `model_files` in one commit, and return the address.
 
     Raises:
-        SmileError: the Hub cannot be reached or refuses; nothing is published then.
+        SmileError: the Hub can't be reached or refuses. Then nothing is published.
     """
     return push_files(files, target, "Upload model with hf_smile", PUBLISHED.__contains__)
 
@@ -95,10 +95,11 @@ def publish_model(
     token: str | None = None,
     revision: str | None = None,
 ) -> str:
-    """Publish the folder of a finished run; returns the address. The arguments are those of `Target`.
+    """Publish the folder of a finished run, and return the address. The arguments are those of `Target`.
 
     Raises:
-        SmileError: the Hub cannot be reached or refuses. The run itself is whole, and the message says how to resume.
+        SmileError: the Hub can't be reached or refuses. The run is not affected, and the message says how to publish it
+            later.
     """
     try:
         return push_model(
@@ -106,13 +107,13 @@ def publish_model(
         )
     except SmileError as error:
         raise SmileError(
-            f"{error}\nThe run is finished and kept in {output_dir}; publish it later with:"
+            f"{error}\nThe finished run is in {output_dir}; publish it later with:"
             f" hf-smile push model {output_dir} {repo_id}{' --private' * private}"
         ) from None
 
 
 def _evaluation_pictures(path: Path) -> dict[str, Path | bytes]:
-    """Pictures of the test split, drawn from its predictions, which stay here."""
+    """Plots of the test predictions, which are not uploaded themselves."""
     if not path.is_file():
         return {}
     predictions = read_predictions(path)

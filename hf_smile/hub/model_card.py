@@ -34,15 +34,15 @@ def write_model_card(
     pretrained: bool,
     plain_timm: bool,
 ) -> None:
-    """Write `README.md` beside the model.
+    """Write the model card `README.md` to the folder of a model.
 
     Args:
-        output_dir: folder of the model; its name becomes the model's. The examples load from it as given, or by its
-            name where it is absolute: cards are published, and where somebody keeps their files is nobody's business.
-        metrics: as `finish_run` of `hf_smile.training.run_folder` gives them.
-        backbone: what was fine-tuned: a Hub id, a folder or a timm name.
-        pretrained: whether the backbone came with its weights.
-        plain_timm: whether timm loads the folder too (it does not with a hidden layer in the head).
+        output_dir: folder of the model; its name becomes the model's name. The examples load the model from this path,
+            or from its name if the path is absolute, because cards are published and must not show private paths.
+        metrics: as returned by `finish_run` of `hf_smile.training.run_folder`.
+        backbone: the fine-tuned backbone: a Hub id, a folder or a timm name.
+        pretrained: whether the backbone started with its pretrained weights.
+        plain_timm: whether timm can load the folder too (not with a hidden layer in the head).
     """
     folder = Path(output_dir)
     _make_card(folder, metrics, backbone, pretrained, plain_timm).save(folder / "README.md")
@@ -51,16 +51,16 @@ def write_model_card(
 def published_model_card(
     output_dir: str | Path, repo_id: str, license: str | None = None, dataset: str | None = None
 ) -> ModelCard:
-    """The card as it goes to the Hub: it loads the model from there, and names licence and data set.
+    """Write the card for the Hub, whose examples load the model from there, with licence and data set.
 
     Args:
         output_dir: folder of a finished run.
-        repo_id: where the model goes, `owner/name`.
-        license: of the weights, as the Hub spells it, for example `apache-2.0`; left out if None.
-        dataset: id of the data set on the Hub; None for one that is not there.
+        repo_id: target repository, `owner/name`.
+        license: licence of the weights as a Hub identifier, for example `apache-2.0`; left out if None.
+        dataset: Hub id of the data set; None if it is not on the Hub.
 
     Raises:
-        SmileModelError: the folder holds no finished run.
+        SmileModelError: the folder has no finished run.
 
     >>> published_model_card("outputs/model", "me/smile").data.license  # doctest: +SKIP
     """
@@ -89,7 +89,7 @@ def _make_card(
     intervals = {}
     if predictions:
         intervals = confidence_intervals(predictions.probabilities, predictions.label_ids, labels=labels)
-    # What visitors of the Hub compare models by, with the Hub's name for it.
+    # The metrics that the Hub compares models by, with the Hub's names.
     compared = {"accuracy": "accuracy", "macro_f1": "f1", "balanced_accuracy": "balanced_accuracy"}
     compared |= {f"f1_{slug}": "f1" for slug in labels.slugs}
     recipe = read_recipe(folder) if (folder / "recipe.yaml").exists() else {}
@@ -141,13 +141,13 @@ def _make_card(
 
 
 def _origin(models: list[str]) -> str:
-    """In words: a chain of stages, or one model."""
+    """The models as text, for example "Fine-tuned from `a`, itself fine-tuned from `b`,"."""
     chain = ", itself fine-tuned from ".join(f"`{name}`" for name in models)
     return f"Fine-tuned from {chain}" + "," * (len(models) > 1)
 
 
 def _base_models(config: dict[str, Any], backbone: str) -> list[str]:
-    """The models that training began with, the latest first: those that the run noted, or the one in its settings."""
+    """The models that training started from, the latest first: as recorded by the run, or from its settings."""
     from hf_smile.modeling.origin import pretrained_hub_id
 
     if noted := config.get("base_models"):
@@ -158,7 +158,7 @@ def _base_models(config: dict[str, Any], backbone: str) -> list[str]:
 
 
 def _defined_numbers(metrics: dict[str, Any], labels: LabelSet) -> dict[str, float]:
-    """The metrics that are one number; NaN for the precision, recall and F1 of a class that the split lacks."""
+    """The metrics that are numbers; precision, recall and F1 are NaN for a class that is not in the split."""
     numbers = {name: value for name, value in metrics.items() if not isinstance(value, dict)}
     for slug in labels.slugs:
         if not numbers[f"support_{slug}"]:

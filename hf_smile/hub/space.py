@@ -1,4 +1,4 @@
-"""The demo -> a Space on the Hub, with this package beside it."""
+"""Publish the demo as a Space on the Hub, with this package in it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hf_smile.hub.upload import Files, Target, open_repo, push_files
 from hf_smile.inference.faces import YUNET_FILE, YUNET_REPO
 
 MODEL_VARIABLE = "HF_SMILE_MODEL"
-"""The variable of the Space that names the model; `space/app.py` reads it."""
+"""Variable of the Space with the model's id; `space/app.py` reads it."""
 
 HARDWARE = tuple(hardware.value for hardware in SpaceHardware)
 
@@ -35,30 +35,29 @@ _MODULES = (
 )
 _THUMBNAIL = "thumbnail.jpg"
 _OURS = frozenset({*_NEEDED, *_MODULES, _THUMBNAIL, "page.js", "style.css"})
-"""What the folder of the app holds or once held: what of it a later upload does not hold, it removes."""
+"""Files of the app, now or in earlier versions; an upload removes those that it does not replace."""
 
 
 def space_files(space_dir: str | Path, model: str | None = None, repo_id: str | None = None) -> dict[str, Path | bytes]:
-    """What goes up: the folder of the app, and the package `hf_smile` as it is installed here.
+    """Collect the files to upload: the folder of the app, and the installed package `hf_smile`.
 
-    The requirements are pinned to the versions that are installed here, and so are Gradio and Python in the front
-    matter.
+    Requirements are pinned to the installed versions, as are Gradio and Python in the front matter.
 
     Args:
-        space_dir: holds `app.py`, `README.md` with the front matter of a Space, and `requirements.txt`.
-        model: id on the Hub, which the front matter names, and has fetched when the Space is built, as the face
-            detector is; None names none.
-        repo_id: of the Space, where the front matter finds the picture that is shown when somebody shares a link.
+        space_dir: folder with `app.py`, `README.md` with the front matter of a Space, and `requirements.txt`.
+        model: Hub id of the model for the front matter, which makes the Space download the model and the face detector
+            when it is built; None to leave it out.
+        repo_id: Hub id of the Space, for the address of its preview picture in the front matter; None to leave it out.
 
     Raises:
-        SmileError: one of these is missing, or a requirement is not installed.
+        SmileError: a file is missing, or a requirement is not installed.
 
     >>> sorted(space_files("space"))  # doctest: +SKIP
     ['README.md', 'app.py', 'hf_smile/__init__.py', ...]
     """
     folder = Path(space_dir)
     if missing := [name for name in _NEEDED if not (folder / name).is_file()]:
-        raise SmileError(f"{folder} is no Space: there is no {missing[0]}")
+        raise SmileError(f"{folder} is not the folder of a Space: there is no {missing[0]}")
     files: dict[str, Path | bytes] = {}
     for root, prefix in ((folder, ""), (Path(hf_smile.__file__).parent, "hf_smile/")):
         for path in sorted(root.rglob("*")):
@@ -79,19 +78,19 @@ def space_files(space_dir: str | Path, model: str | None = None, repo_id: str | 
 
 
 def push_space(files: Files, target: Target, model: str, hardware: str | None = None) -> str:
-    """Publish what `space_files` gathered in one commit, and say which model it shows; returns the address.
+    """Publish the files of `space_files` in one commit, set the model, and return the address.
 
-    A pull request, or another branch than main, changes neither the model nor the hardware of the Space that runs.
-    Files that others have put there stay.
+    A pull request, or a branch other than main, does not change the model or the hardware of the running Space. Other
+    files in the repository are kept.
 
     Args:
-        files: what to upload.
-        target: where to.
-        model: id of the model on the Hub.
-        hardware: what it runs on, one of `HARDWARE`; None leaves it as it is, at first the free one.
+        files: files to upload.
+        target: where to publish.
+        model: Hub id of the model.
+        hardware: one of `HARDWARE`; None to keep the current hardware, initially the free one.
 
     Raises:
-        SmileError: the Hub cannot be reached or refuses; no file is published then.
+        SmileError: the Hub can't be reached or refuses. Then no file is published.
 
     >>> push_space(space_files("space"), Target("me/smile-demo", "space"), "me/smile")  # doctest: +SKIP
     'https://huggingface.co/spaces/me/smile-demo'
@@ -116,13 +115,13 @@ def _is_ours(path: str) -> bool:
 
 
 def _pin(requirements: str) -> str:
-    """Each requirement at the version that is installed here; one that is pinned already, and a comment, as it is."""
+    """Pin each requirement to the installed version, except those that are already pinned."""
     lines = []
     for line in requirements.splitlines():
         name = re.match(r"[A-Za-z0-9][\w.-]*(\[[\w,.-]+\])?", line.strip())
         if name is not None and "==" not in line:
             try:
-                installed = version(name[0].split("[")[0]).split("+")[0]  # 2.9.0+cpu is not on every index
+                installed = version(name[0].split("[")[0]).split("+")[0]  # some indexes lack 2.9.0+cpu
                 line = f"{name[0]}=={installed}"
             except PackageNotFoundError:
                 raise SmileError(f"requirements.txt: {name[0]} is not installed here; install it first") from None

@@ -1,4 +1,4 @@
-"""Files -> one commit on the Hub: all of them or none."""
+"""Upload files to the Hub in one atomic commit."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hf_smile.errors import SmileError, first_line
 from hf_smile.hub.connection import check_repo_id, connect, hub_errors, is_transient, retry
 
 Files = Mapping[str, "Path | bytes"]
-"""What to upload, by its path in the repository."""
+"""Files to upload, by path in the repository."""
 
 
 @dataclass(frozen=True)
@@ -26,13 +26,13 @@ class Target:
     Args:
         repo_id: `owner/name`.
         repo_type: `model`, `dataset` or `space`.
-        private: nobody but the owner sees it. It holds for a repository that is made now.
-        revision: branch, made if it is not there; None for the main one.
+        private: whether to create the repository as private.
+        revision: branch, created if needed; None for the main branch.
         create_pr: open a pull request instead of changing the branch.
-        token: of the Hub; the one of HF_TOKEN or `hf auth login` if None.
+        token: Hub token; that of HF_TOKEN or `hf auth login` if None.
 
     Raises:
-        SmileError: `repo_id` is none, or both a branch and a pull request are asked for.
+        SmileError: `repo_id` is invalid, or both a branch and a pull request are requested.
     """
 
     repo_id: str
@@ -49,7 +49,7 @@ class Target:
 
     @property
     def where(self) -> dict[str, Any]:
-        """What every call of the client needs."""
+        """Arguments for every call of the client."""
         return {"repo_id": self.repo_id, "repo_type": self.repo_type}
 
     @property
@@ -58,29 +58,29 @@ class Target:
         return f"{constants.ENDPOINT}/{prefix}{self.repo_id}" + (f"/tree/{self.revision}" if self.revision else "")
 
     def url_of(self, commit: CommitInfo) -> str:
-        """Where a person finds what was published."""
+        """Address of the published commit or pull request."""
         return commit.pr_url or self.url
 
     @property
     def is_live(self) -> bool:
-        """Whether it is the main branch that changes: of a Space, the one that runs."""
+        """Whether the upload changes the main branch, which a Space runs."""
         return not self.create_pr and self.revision in (None, "main")
 
 
 def push_files(files: Files, target: Target, message: str, belongs: Callable[[str], bool]) -> str:
-    """Publish `files` in one commit, so that nobody ever sees half of them.
+    """Publish `files` in one commit, so that an incomplete upload is never visible.
 
     Args:
-        files: what to upload.
-        target: where to; the repository and the branch are made if they are not there.
-        message: of the commit.
-        belongs: whether a path is one that this kind of upload makes. Such files of an earlier upload are removed.
+        files: files to upload.
+        target: where to publish; the repository and the branch are created if needed.
+        message: commit message.
+        belongs: returns whether a path belongs to this kind of upload. Such files from an earlier upload are removed.
 
     Returns:
         The address of the repository, or of the pull request.
 
     Raises:
-        SmileError: the Hub cannot be reached or refuses; nothing is published then.
+        SmileError: the Hub can't be reached or refuses. Then nothing is published.
 
     >>> push_files({"README.md": b"Hello"}, Target("me/smile"), "Say hello", str.isupper)  # doctest: +SKIP
     'https://huggingface.co/me/smile'
@@ -92,7 +92,7 @@ def push_files(files: Files, target: Target, message: str, belongs: Callable[[st
         def commit() -> CommitInfo:
             stale = [path for path in list_paths(api, target) if belongs(path) and path not in files]
             operations = [CommitOperationAdd(path, content) for path, content in files.items()]
-            with hub_errors(target.repo_id):  # the client has tried this often enough itself
+            with hub_errors(target.repo_id):  # no retry, because the client retries itself
                 api.preupload_lfs_files(
                     additions=operations,
                     revision=target.revision,
@@ -106,29 +106,29 @@ def push_files(files: Files, target: Target, message: str, belongs: Callable[[st
 
 
 def open_repo(api: HfApi, target: Target) -> None:
-    """Make the repository and the branch if they are not there.
+    """Create the repository and the branch if they do not exist.
 
     Raises:
-        SmileError: it is to be private, and is there already and public.
+        SmileError: the repository should be private, but exists and is public.
     """
     sdk = "gradio" if target.repo_type == "space" else None
     retry(lambda: api.create_repo(private=target.private, exist_ok=True, space_sdk=sdk, **target.where))
-    # The visibility of a repository that is there already stays as it is.
+    # The visibility of an existing repository does not change.
     if target.private and not retry(lambda: api.repo_info(**target.where)).private:
-        raise SmileError(f"{target.repo_id} is there already and public; make it private first, or name another id")
+        raise SmileError(f"{target.repo_id} exists and is public; make it private first, or use another id")
     if target.revision:
         branch = target.revision
         retry(lambda: api.create_branch(branch=branch, exist_ok=True, **target.where))
 
 
 def list_paths(api: HfApi, target: Target, revision: str | None = None) -> list[str]:
-    """The files that are there, on `revision` or else on the branch of the target."""
+    """Paths of the files on `revision`, by default the branch of the target."""
     entries = api.list_repo_tree(recursive=True, revision=revision or target.revision, **target.where)
     return [entry.path for entry in entries if isinstance(entry, RepoFile)]
 
 
 def send_commit(api: HfApi, target: Target, operations: list[Any], message: str) -> CommitInfo:
-    """One commit, or pull request. Given again after a lost answer, the commit finds nothing to change."""
+    """Send a commit or pull request. A commit can be repeated if the answer was lost: it then changes nothing."""
     try:
         return api.create_commit(
             operations=operations,
@@ -138,18 +138,18 @@ def send_commit(api: HfApi, target: Target, operations: list[Any], message: str)
             **target.where,
         )
     except (HTTPError, json.JSONDecodeError) as error:
-        # A pull request given again would be a second one. Only these two say that nothing was done.
+        # Repeating could open a second pull request. Only these two codes mean that nothing was done.
         status = getattr(getattr(error, "response", None), "status_code", None)
         if target.create_pr and is_transient(error) and status not in (429, 503):
             raise SmileError(
-                f"{target.repo_id}: the Hub did not say whether it did it ({first_line(error)}). Look at"
-                f" {target.url}/discussions whether the pull request is there before you try again"
+                f"{target.repo_id}: the Hub did not confirm the pull request ({first_line(error)}). Check"
+                f" {target.url}/discussions before you try again"
             ) from None
         raise
 
 
 def list_files(sizes: Mapping[str, int]) -> str:
-    """A table of what would go up, with sizes.
+    """Table of the files to upload, with sizes.
 
     >>> print(list_files({"README.md": 2100, "model.safetensors": 94_000_000}))
          2.1 kB  README.md
@@ -161,7 +161,7 @@ def list_files(sizes: Mapping[str, int]) -> str:
 
 
 def file_sizes(files: Files) -> dict[str, int]:
-    """Bytes by path."""
+    """Size in bytes by path."""
     return {
         path: len(content) if isinstance(content, bytes) else content.stat().st_size for path, content in files.items()
     }

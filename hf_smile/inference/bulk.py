@@ -1,4 +1,4 @@
-"""Prediction over more images than one process, or one sitting, can take: in parts, written whole or not at all."""
+"""Prediction for very many images, in parts that are written atomically, so that it can be resumed and shared."""
 
 from __future__ import annotations
 
@@ -31,37 +31,37 @@ _ROW_GROUP = 10_000
 
 
 def schema_of(labels: LabelSet) -> pa.Schema:
-    """Of a part. Prediction and probabilities are null where there is an `error`; `true_label` where shards lack it."""
+    """Schema of a part. Predictions are null for rows with an `error`; `true_label` is null if it is unknown."""
     text, numbers = [(name, pa.string()) for name in OWN_COLUMNS], probability_columns(labels).values()
     return pa.schema([*text, *((name, pa.float32()) for name in numbers), ("error", pa.string())])
 
 
 @dataclass(frozen=True)
 class Part:
-    """Some of the images: those of one shard, or so many of a folder or zip."""
+    """Some of the images: those of one shard, or a slice of a folder or zip."""
 
     name: str
-    """Of the file that gets their predictions, below the output folder."""
+    """Path of the file with their predictions, relative to the output folder."""
     images: int
     content: str
-    """Tells it from a part of other images: of a shard its size, else the images' names and sizes, as a digest."""
+    """Identifies the images: the file size of a shard, otherwise a digest of the images' names and sizes."""
     rows: Callable[[], Iterator[tuple[NamedImage, str | None]]]
-    """The images, each with its true label if that is known."""
+    """Returns the images, each with its true label if known."""
 
 
 def find_parts(data: str | Path, part_size: int = 2000) -> list[Part]:
-    """The parts of a folder of Parquet shards (with its subfolders), of a folder of images, or of a zip.
+    """Divide a folder of Parquet shards (with its subfolders), a folder of images, or a zip into parts.
 
-    Of shards the last bytes are read, of a folder or zip the list of names, which stays in memory.
+    Only the footers of shards are read. The list of names of a folder or zip is read and kept in memory.
 
     Raises:
-        SmileDataError: there is nothing to predict, a shard is missing or damaged, or it holds no images.
+        SmileDataError: there is nothing to predict, or a shard is missing, damaged or has no images.
 
     >>> [part.name for part in find_parts("data/shards")]  # doctest: +SKIP
     ['test/00000-of-00001.parquet', 'train/00000-of-00008.parquet', ...]
     """
     path = Path(data)
-    is_sharded(path)  # raises where some are missing
+    is_sharded(path)  # raises if shards are missing
     files = [path] if path.suffix == ".parquet" and path.is_file() else sorted(path.rglob("*.parquet"))
     if files:
         return [_shard(file, file.name if file == path else str(file.relative_to(path))) for file in files]
@@ -82,15 +82,15 @@ def find_parts(data: str | Path, part_size: int = 2000) -> list[Part]:
 def predict_part(
     classifier: SmileClassifier, part: Part, path: Path, batch_size: int, progress: Callable[[int], object]
 ) -> None:
-    """Write the predictions of one part, under its name when it is whole. Images that fail are rows with an `error`.
+    """Write the predictions for one part atomically. An image that fails gets a row with an `error`.
 
-    Memory is that of a batch of images, a row group of the shard and `_ROW_GROUP` rows of predictions.
+    Memory holds a batch of images, a row group of the shard and `_ROW_GROUP` rows of predictions.
 
     Args:
-        classifier: does the work.
-        part: what to predict.
-        path: the Parquet file to write.
-        batch_size: images at a time.
+        classifier: the classifier.
+        part: the part to predict.
+        path: Parquet file to write.
+        batch_size: images per batch.
         progress: called with the number of images done since the last call.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -116,25 +116,25 @@ def predict_part(
 
 
 def verdicts_of(path: Path) -> Counter[str]:
-    """How many images of a finished part got which label, and how many an `error`.
+    """Count the images of a finished part by predicted label or `error`.
 
     Raises:
-        SmileDataError: it is not a part that `predict_part` wrote.
+        SmileDataError: the file was not written by `predict_part`.
     """
     try:
         return Counter(json.loads((pq.read_metadata(path).metadata or {})[b"hf_smile.verdicts"]))
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise SmileDataError(
-            f"{path}: not a readable part of predictions ({first_line(error)}); delete it and start the same command "
-            "again, which makes it again"
+            f"{path}: not a readable file of predictions ({first_line(error)}); delete it and run the same command "
+            "again"
         ) from None
 
 
 def open_predictions(output_dir: str | Path, settings: dict[str, Any], labels: LabelSet = SMILE_LABELS) -> None:
-    """Make the output folder, or find in it what the same settings have begun.
+    """Create the output folder, or check that its predictions have the same settings.
 
     Raises:
-        SmileDataError: it holds predictions of other data, of another model or with other columns, or its settings
+        SmileDataError: the folder has predictions of other data, another model or other columns, or its settings
             can't be read.
     """
     folder = Path(output_dir)
@@ -147,8 +147,8 @@ def open_predictions(output_dir: str | Path, settings: dict[str, Any], labels: L
         earlier = dict(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError, RecursionError) as error:
         raise SmileDataError(
-            f"{path} can't be read ({first_line(error)}), so nobody knows what the predictions beside it are of; "
-            "delete the folder, or name another --output_dir"
+            f"{path} can't be read ({first_line(error)}), so the settings of the predictions in this folder are "
+            "unknown; delete the folder, or name another --output_dir"
         ) from None
     if changed := [name for name in settings if earlier.get(name) != settings[name]]:
         raise SmileDataError(
@@ -157,7 +157,7 @@ def open_predictions(output_dir: str | Path, settings: dict[str, Any], labels: L
 
 
 def parts_digest(parts: list[Part]) -> str:
-    """What tells some images, and their division into parts, from others."""
+    """Digest that identifies the images and their division into parts."""
     return _digest([(part.name, part.images, part.content) for part in parts])
 
 
@@ -182,10 +182,10 @@ def _rows(file: Path, name: str, columns: list[str], names: list[str]) -> Iterat
             for row in batch.to_pylist():
                 image_id = row.get("image_id") or f"{name}:{next(number)}"
                 label = row["label"] if names else None
-                true_label = names[label] if label is not None and label >= 0 else None  # -1 is one that is not known
+                true_label = names[label] if label is not None and label >= 0 else None  # -1 is unknown
                 yield NamedImage(image_id, partial(encoded_bytes, row["image"])), true_label
     except (pa.ArrowException, OSError) as error:
-        raise SmileDataError(f"{file}: can't be read to its end ({first_line(error)}); make it again") from None
+        raise SmileDataError(f"{file}: can't be read to its end ({first_line(error)}); write it again") from None
 
 
 def _images(source: ImageSource, names: list[str]) -> Iterator[tuple[NamedImage, str | None]]:

@@ -1,4 +1,4 @@
-"""`SmileClassifier`: face crops or photos in, verdicts out."""
+"""`SmileClassifier`: predictions for face crops and photos."""
 
 from __future__ import annotations
 
@@ -34,27 +34,27 @@ _BATCH_SIZE = 32
 
 @dataclass(frozen=True)
 class NamedImage:
-    """An image that is read when its turn comes, under a name to show, for example a member of a zip."""
+    """An image that is read when it is needed, with a name to show, for example a member of a zip."""
 
     source: str
     read: Callable[[], bytes]
-    """Gives the encoded bytes, or raises SmileDataError."""
+    """Returns the encoded bytes, or raises SmileDataError."""
 
 
 ImageInput = str | Path | bytes | Image.Image | NDArray[np.uint8] | NamedImage
 
 _Searched = tuple[list[SmilePrediction], list[NDArray[np.float32]]]
-"""Of a photo, a prediction for each face that lacks its verdict, and `pixel_values (3, H, W)` of each."""
+"""The faces of a photo: a prediction without a verdict and `pixel_values (3, H, W)` for each."""
 
 _IMAGE_TYPES = (str, Path, bytes, Image.Image, np.ndarray, NamedImage)
 
 
 class SmileClassifier:
-    """Tells no smile, a genuine smile and a posed smile apart. One instance may serve many threads.
+    """Classifier for no smile, a genuine smile and a posed smile. Threads can share one instance.
 
     Args:
-        runtime: a loaded network; `from_pretrained` makes both.
-        detector: finds the faces of photos; None for that of `hf_smile.inference.faces.make_detector`.
+        runtime: a loaded network; `from_pretrained` loads one.
+        detector: face detector for photos; None for the default of `hf_smile.inference.faces.make_detector`.
 
     >>> classifier = SmileClassifier.from_pretrained("outputs/model", runtime="onnx")  # doctest: +SKIP
     >>> classifier.predict("face.jpg")[0].label  # doctest: +SKIP
@@ -66,7 +66,7 @@ class SmileClassifier:
         self.labels: LabelSet = getattr(runtime, "labels", SMILE_LABELS)
         self.preprocess = Preprocessor(runtime.pretrained_cfg)
         self.source: str | None = None
-        """Folder or id that it was loaded from."""
+        """Folder or Hub id that the model was loaded from."""
         self._detector = detector
         self._lock = threading.Lock()
 
@@ -82,12 +82,12 @@ class SmileClassifier:
         """Load a model.
 
         Args:
-            dir_or_hub_id: folder that `hf-smile train` made, or an id on the Hub.
-            runtime: `torch`, `onnx`, `onnx-int8`, or `auto` for `onnx` where the model is exported and `torch` where it
-                is not. ONNX imports no torch.
-            device: `cpu` or `cuda`; None for a GPU where torch sees one.
-            detector: finds the faces of photos; None for that of `hf_smile.inference.faces.make_detector`.
-            hub: `revision`, `token` and `cache_dir` for a model on the Hub, as everywhere in the ecosystem.
+            dir_or_hub_id: output folder of `hf-smile train`, or Hub id.
+            runtime: `torch`, `onnx`, `onnx-int8`, or `auto`: `onnx` if the model is exported, otherwise `torch`. The
+                ONNX runtimes do not import torch.
+            device: `cpu` or `cuda`; None for a GPU if torch finds one.
+            detector: face detector for photos; None for the default of `hf_smile.inference.faces.make_detector`.
+            hub: `revision`, `token` and `cache_dir` for a model on the Hub, as in transformers.
 
         Raises:
             SmileModelError: there is no such model, runtime or device.
@@ -99,21 +99,21 @@ class SmileClassifier:
     def push_to_hub(
         self, repo_id: str, *, private: bool = False, token: str | None = None, revision: str | None = None
     ) -> str:
-        """Publish the finished run that the model was loaded from: weights, settings, card, numbers and pictures.
+        """Publish the finished run that the model was loaded from: weights, settings, card, metrics and plots.
 
         Args:
             repo_id: `owner/name`.
-            private: nobody else sees it.
-            token: of the Hub; the one of HF_TOKEN or `hf auth login` if None.
-            revision: branch; the main one if None.
+            private: whether to make the repository private.
+            token: Hub token; that of HF_TOKEN or `hf auth login` if None.
+            revision: branch; the main branch if None.
 
         Returns:
             The address of the model.
 
         Raises:
-            SmileError: it was not loaded from a folder, or the Hub can't be reached or refuses.
+            SmileError: the model was not loaded from a folder, or the Hub can't be reached or refuses.
         """
-        from hf_smile import publish_model  # by its public name, because hub stands above this room
+        from hf_smile import publish_model  # imported lazily, because hub is above inference
 
         if self.source is None or not Path(self.source).is_dir():
             raise SmileModelError(f"only a model that was loaded from its folder can be published, not {self.source}")
@@ -135,16 +135,16 @@ class SmileClassifier:
         """Classify face crops.
 
         Args:
-            images: a path, encoded bytes, a PIL image, a uint8 array (H, W, 3), a `NamedImage`; or a list or an
-                iterator of them.
-            batch_size: images at a time; memory grows with it and with nothing else.
+            images: a path, encoded bytes, a PIL image, a uint8 array (H, W, 3), a `NamedImage`, or a list or iterator
+                of them.
+            batch_size: images per batch; memory use depends only on this.
 
         Returns:
-            One prediction an image, in order. Of an iterator an iterator, which reads as it is read; else a list,
-            also for a single image. An image that can't be read has its `error` there.
+            One prediction per image, in order: a lazy iterator for an iterator, otherwise a list, even for a single
+            image. The prediction for an image that can't be read has an `error`.
 
         Raises:
-            TypeError: an image is of another type, or an array of another dtype.
+            TypeError: an image has another type, or an array another dtype.
             ValueError: an array has another shape, a path is a folder, or `batch_size` is not positive.
 
         >>> for prediction in classifier.predict(Path("faces").glob("*.jpg")):  # doctest: +SKIP
@@ -158,17 +158,17 @@ class SmileClassifier:
     def predict_photo(
         self, image: ImageInput, faces: str = "largest", max_faces: int | None = None
     ) -> list[SmilePrediction]:
-        """Find the faces of a photo and classify them, cut out as the training images are cut.
+        """Find the faces of a photo and classify them, cropped like the training images.
 
         Args:
-            image: as for `predict`; turned photos are put upright by their EXIF orientation.
-            faces: `largest` takes one face, `all` takes all, the largest first. `whole` looks for none: it takes the
-                whole image for a face crop, as `predict` does.
-            max_faces: of all faces, so many of the largest; None for no limit.
+            image: as for `predict`; photos are rotated according to their EXIF orientation.
+            faces: `largest` for one face, `all` for all faces, the largest first. `whole` takes the image as a face
+                crop without looking for faces, as `predict` does.
+            max_faces: with `all`, the maximum number of faces; None for no limit.
 
         Returns:
-            One prediction a face, each with its `box` and `detector_score`. None where there is no face. One with an
-            `error` where the image can't be read.
+            One prediction per face, with its `box` and `detector_score`; an empty list if there is no face. If the
+            image can't be read, one prediction with an `error`.
 
         Raises:
             TypeError, ValueError: as for `predict`, or `faces` is not one of the three, or `max_faces` is not positive.
@@ -186,7 +186,7 @@ class SmileClassifier:
         max_faces: int | None = None,
         batch_size: int = _BATCH_SIZE,
     ) -> Iterator[list[SmilePrediction]]:
-        """`predict_photo` for many photos, in order: several are searched at a time, and their faces share batches.
+        """`predict_photo` for many photos, in order. Several are searched in parallel, and their faces share batches.
 
         Memory grows with `batch_size`, the number of cores and the size of a photo, not with the number of photos.
 
@@ -231,7 +231,7 @@ class SmileClassifier:
 
     @property
     def detector(self) -> FaceDetector:
-        """What finds the faces. OpenCV is imported when it is first needed."""
+        """The face detector. It is made, and OpenCV imported, on first use."""
         with self._lock:
             if self._detector is None:
                 from hf_smile.inference.faces import make_detector
@@ -240,20 +240,20 @@ class SmileClassifier:
             return self._detector
 
     def probabilities(self, pixel_values: NDArray[np.float32]) -> NDArray[np.float64]:
-        """`pixel_values (N, 3, H, W) float32` -> probabilities (N, K) float64 in label id order.
+        """Convert `pixel_values (N, 3, H, W) float32` to probabilities (N, K) float64, in the order of label ids.
 
         Raises:
-            SmileModelError: the network fails, or its answer is no number.
+            SmileModelError: the network fails, or its logits are not finite.
         """
         logits = self.runtime(pixel_values).astype(np.float64)
         if not np.isfinite(logits).all():
-            raise SmileModelError("the network answers with NaN or infinity: its weights are broken; train it again")
+            raise SmileModelError("the logits contain NaN or infinity, so the weights are broken; train it again")
         powers = np.exp(logits - logits.max(axis=1, keepdims=True))
         return powers / powers.sum(axis=1, keepdims=True)
 
 
 def source_of(image: ImageInput) -> str | None:
-    """Path or name of an image, where it has one."""
+    """Path or name of an image, if it has one."""
     if isinstance(image, NamedImage):
         return image.source
     if isinstance(image, (str, Path)):
@@ -262,11 +262,11 @@ def source_of(image: ImageInput) -> str | None:
 
 
 def check_image(image: object) -> None:
-    """Tell a programmer's mistake from a picture that can't be read, which is the user's and becomes an `error`.
+    """Check for programming errors. An image that can't be read is the user's error, and becomes an `error` instead.
 
     Raises:
-        TypeError: it is of no type that images have, or an array that is not uint8.
-        ValueError: it is an array that is not (H, W, 3), or a folder.
+        TypeError: the type is not one of an image, or an array is not uint8.
+        ValueError: an array does not have the shape (H, W, 3), or a path is a folder.
 
     >>> check_image(np.zeros((4, 6), np.uint8))
     Traceback (most recent call last):
@@ -279,17 +279,17 @@ def check_image(image: object) -> None:
             raise TypeError(f"an image array must be uint8, 0 to 255, not {image.dtype}")
         if image.ndim != 3 or image.shape[2] != 3 or not image.size:
             raise ValueError(f"an image array must have the shape (H, W, 3), not {image.shape}")
-    # Path.is_dir raises where a name is too long.
+    # Path.is_dir raises if a name is too long.
     if isinstance(image, (str, Path)) and os.path.isdir(image):  # noqa: PTH112
         raise ValueError(f"{str(image)!r} is a folder; pass its files: Path({str(image)!r}).glob('*.jpg')")
 
 
 def load_image(image: ImageInput) -> Image.Image:
-    """An upright RGB image of whatever it is given as.
+    """Load an image as upright RGB.
 
     Raises:
         TypeError, ValueError: as `check_image`.
-        SmileDataError: it can't be read, or will not decode.
+        SmileDataError: the image can't be read or decoded.
 
     >>> load_image(np.zeros((4, 6, 3), np.uint8)).size
     (6, 4)
@@ -305,6 +305,6 @@ def load_image(image: ImageInput) -> Image.Image:
         return Image.fromarray(image)
     try:
         image.load()
-    except Exception as error:  # a file that the caller opened and that is read only now
+    except Exception as error:  # PIL reads a file that the caller opened only now
         raise SmileDataError(f"will not decode: {decoding_problem(error)}") from None
     return upright_rgb(image)

@@ -1,6 +1,6 @@
-"""Where the network looked: a heat map over the crop, and how much of it lies on the eyes and on the mouth.
+"""Where the network looked: a heat map over the crop, and its shares on the eyes and on the mouth.
 
-A genuine smile is told by the eyes (AU6, *orbicularis oculi*) as well as by the mouth (AU12, *zygomatic major*).
+A genuine smile shows in the eyes (AU6, *orbicularis oculi*) as well as in the mouth (AU12, *zygomatic major*).
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ _SMALLEST_MAP = 8
 
 @dataclass(frozen=True)
 class Explanation:
-    """A heat map, and what it is about."""
+    """A heat map with the class and the image it explains."""
 
     label: str
     """The class whose score the map explains."""
     heat: NDArray[np.float32]
-    """(H, W), 0 to 1, over the network's input; 0 everywhere where nothing speaks for the class."""
+    """(H, W), 0 to 1, over the network's input; all 0 if nothing supports the class."""
     image: Image.Image
-    """What the network saw: the crop, resized to W x H."""
+    """The network's input as an image: the crop, resized to W x H."""
     pixel_values: NDArray[np.float32]
-    """(3, H, W), the same as the network was given it."""
+    """(3, H, W), the network's input."""
 
     @property
     def upper_share(self) -> float:
-        """Share of the heat on the upper half of the crop, where the eyes are; 0.5 where there is no heat at all."""
+        """Share of the heat on the upper half of the crop, where the eyes are; 0.5 if there is no heat."""
         total = float(self.heat.sum())
-        rows = np.linspace(0, 1, 2 * len(self.heat) + 1)[1::2]  # an odd middle row counts half to either side
+        rows = np.linspace(0, 1, 2 * len(self.heat) + 1)[1::2]  # an odd middle row is split between both halves
         weights = np.where(np.isclose(rows, 0.5), 0.5, rows < 0.5)
         return float((self.heat.sum(axis=1) * weights).sum()) / total if total else 0.5
 
@@ -49,7 +49,7 @@ class Explanation:
         return 1 - self.upper_share
 
     def overlay(self) -> Image.Image:
-        """The crop with the heat over it, W x H."""
+        """The crop with the heat map over it, W x H."""
         from matplotlib import colormaps
 
         colors = (255 * colormaps["inferno"](self.heat)[..., :3]).astype(np.uint8)
@@ -57,15 +57,15 @@ class Explanation:
 
 
 class Explainer:
-    """Makes heat maps by HiResCAM.
+    """Heat maps by HiResCAM.
 
-    Gradient times activation, summed over the channels of a feature map. Grad-CAM averages the gradients first and can
-    so show places that the network did not use. An explainer has a network of its own, because captum hangs its hooks
-    into it; it is for one thread. Source: Draelos & Carin (2020), "Use HiResCAM instead of Grad-CAM for faithful
-    explanations".
+    HiResCAM is gradient times activation, summed over the channels of a feature map. Grad-CAM averages the gradients
+    first, and can therefore highlight places that the network did not use. An explainer copies the network, because
+    captum adds hooks to it, and must not be shared between threads. Source: Draelos & Carin (2020), "Use HiResCAM
+    instead of Grad-CAM for faithful explanations".
 
     Args:
-        classifier: on the runtime `torch`; any timm network with feature maps.
+        classifier: a classifier with the runtime `torch`; any timm network with feature maps.
 
     Raises:
         SmileModelError: the classifier runs on ONNX, its network has no feature map, or captum is not installed.
@@ -94,10 +94,10 @@ class Explainer:
 
         Args:
             image: as for `SmileClassifier.predict`.
-            label: the class to explain; None for the one that is predicted.
+            label: the class to explain; None for the predicted class.
 
         Raises:
-            TypeError, ValueError: as for `SmileClassifier.predict`, or there is no such label.
+            TypeError, ValueError: as for `SmileClassifier.predict`, or the label is unknown.
             SmileDataError: the image can't be read.
         """
         labels = self.classifier.labels
@@ -118,7 +118,7 @@ class Explainer:
 
 
 def explain(classifier: SmileClassifier, image: ImageInput, label: str | None = None) -> Explanation:
-    """The heat map of one face crop: `Explainer(classifier)(image, label)`.
+    """Heat map of one face crop: `Explainer(classifier)(image, label)`.
 
     >>> explain(classifier, "face.jpg").overlay().save("heat.png")  # doctest: +SKIP
     """
@@ -126,13 +126,13 @@ def explain(classifier: SmileClassifier, image: ImageInput, label: str | None = 
 
 
 def feature_layer(timm_model: Any, size: tuple[int, int]) -> tuple[nn.Module, int]:
-    """The last stage, as timm's `feature_info` names them, whose map has at least 8 x 8 pixels; and its channel axis.
+    """The last stage of timm's `feature_info` whose map has at least 8 x 8 pixels, and its channel axis.
 
-    All that the network computes goes through the end of a stage; a layer inside would miss what its shortcut
-    carries. Coarser maps, which most networks have at their end, tell no eye from a mouth.
+    Everything the network computes passes through the end of a stage, while a layer inside a stage would miss the
+    shortcut. Coarser maps, as at the end of most networks, can't distinguish the eyes from the mouth.
 
     Raises:
-        SmileModelError: no stage gives a map: for example a vision transformer.
+        SmileModelError: no stage outputs a map, as in a vision transformer.
     """
     stages = {
         timm_model.get_submodule(one["module"]): one["num_chs"] for one in getattr(timm_model, "feature_info", ())
@@ -161,16 +161,17 @@ def feature_layer(timm_model: Any, size: tuple[int, int]) -> tuple[nn.Module, in
 def deletion_curve(
     classifier: SmileClassifier, explanation: Explanation, pixels: NDArray[np.integer], steps: int = 10
 ) -> NDArray[np.float64]:
-    """The probability of the explained class while pixels are taken away (Petsiuk et al., 2018, "RISE").
+    """Probability of the explained class while pixels are deleted (Petsiuk et al., 2018, "RISE").
 
     Args:
         classifier: as for `explain`.
-        explanation: of the image to delete from.
-        pixels: (H * W,) indices in the order of deletion, e.g. the hottest first: `heat.ravel().argsort()[::-1]`.
-        steps: how often to look, evenly over all pixels.
+        explanation: explanation of the image to delete from.
+        pixels: (H * W,) indices in the order of deletion, for example the hottest first:
+            `heat.ravel().argsort()[::-1]`.
+        steps: number of deletion steps of equal size.
 
     Returns:
-        (steps + 1,), from the whole image to none of it. Deleted pixels take the image's mean colour.
+        (steps + 1,) probabilities, from the complete image to none of it. Deleted pixels get the image's mean colour.
 
     >>> deletion_curve(classifier, explanation, explanation.heat.ravel().argsort()[::-1])[-1]  # doctest: +SKIP
     0.34

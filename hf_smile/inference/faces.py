@@ -1,4 +1,4 @@
-"""Finding faces in photos, and cutting them out as the training images are cut."""
+"""Find faces in photos, and crop them like the training images."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from hf_smile.errors import SmileModelError, first_line
 logger = logging.getLogger(__name__)
 
 Box = tuple[int, int, int, int]
-"""Left, top, right, bottom in pixels of the photo; right and bottom are just outside."""
+"""Left, top, right, bottom in pixels of the photo; right and bottom are exclusive."""
 
 YUNET_REPO = "opencv/face_detection_yunet"
 YUNET_FILE = "face_detection_yunet_2023mar.onnx"
 SMALLEST_FACE = 40
-"""Pixels. The smallest training images are 55 pixels wide; below 40 there is little left of the eyes."""
+"""Side in pixels. The smallest training images are 55 pixels wide; below 40, little of the eyes is left."""
 
 _LONGEST_SIDE = 1280
 _FIRST_SIDE = 320
-_LARGE = 0.15  # of the longer side of a photo: the side of a face that needs no closer look
+_LARGE = 0.15  # side of a face, relative to the longer side of the photo, that needs no second search
 _BORDER = 0.25
 _OVERLAP = 0.4
 _LEAST_INSIDE = 0.8
@@ -35,39 +35,39 @@ class Face(NamedTuple):
     """A face in a photo."""
 
     box: Box
-    """A square that shows what a training image would show of this face. It lies within the photo."""
+    """A square within the photo, cropped like a training image."""
     score: float
-    """How sure the detector is; the scale is its own."""
+    """Confidence of the detector; the scale depends on the detector."""
 
 
 class FaceDetector(Protocol):
-    """Finds faces. Threads may share one detector."""
+    """Interface of face detectors. Threads can share one detector."""
 
     def detect(self, image: Image.Image) -> list[Face]:
-        """All faces of an upright RGB photo, the largest first."""
+        """Find all faces in an upright RGB photo, the largest first."""
 
 
 class HaarDetector:
     """The frontal-face cascades that come with OpenCV (Viola and Jones, 2001; Lienhart and Maydt, 2002).
 
-    One cascade proposes, a second one, trained apart, has to confirm: alone, the first one sees faces in foliage and
-    in a space shuttle. Nothing is downloaded.
+    One cascade proposes faces, and a second, separately trained one confirms them: the first one alone finds faces in
+    foliage and in a space shuttle. Nothing is downloaded.
 
-    The square is 1 / 0.985 times the box. That was measured on 202 of the real training crops, with a border around
-    them, without which no box can be larger than the crop: the box has a median of 0.985 times their side (quartiles
-    0.960 and 1.011) and sits in their middle within 1 %. A face was found in 82 of 100 of them.
+    The square is 1 / 0.985 times the box. This was measured on 202 real training crops with a border around them,
+    because without one no box can be larger than the crop: the median box is 0.985 times their side (quartiles 0.960
+    and 1.011), and is centred within 1 %. A face was found in 82 of 100 of them.
 
     Args:
         smallest_face: side of the smallest face to report, in pixels of the photo.
 
     Raises:
-        SmileModelError: OpenCV is not installed, or is version 5, which brings no cascades.
+        SmileModelError: OpenCV is not installed, or is version 5, which has no cascades.
 
     >>> HaarDetector().detect(Image.open("grace_hopper.jpg"))  # doctest: +SKIP
     [Face(box=(146, 97, 387, 338), score=5.2)]
     """
 
-    _LEAST_SCORE = 1.0  # true faces mostly have 1 to 7, foliage has been seen to reach 0.98
+    _LEAST_SCORE = 1.0  # most real faces score 1 to 7; foliage scored up to 0.98
     _MARGIN = 1 / 0.985
 
     def __init__(self, smallest_face: int = SMALLEST_FACE) -> None:
@@ -78,7 +78,7 @@ class HaarDetector:
         self.smallest_face = smallest_face
 
     def detect(self, image: Image.Image) -> list[Face]:
-        """All faces of an upright RGB photo, the largest first."""
+        """Find all faces in an upright RGB photo, the largest first."""
         scale = min(1.0, _LONGEST_SIDE / max(image.size))
         pixels, border = _for_detection(image, scale)
         grey = _import_cv2().cvtColor(pixels, _import_cv2().COLOR_RGB2GRAY)
@@ -95,7 +95,7 @@ class HaarDetector:
         return _to_faces(confirmed, image, self._MARGIN, self.smallest_face)
 
     def _is_confirmed(self, grey: NDArray[np.uint8], box: NDArray[np.int32]) -> bool:
-        """Whether the second cascade sees a face of about the same size in the neighbourhood of the box."""
+        """Whether the second cascade finds a face of about the same size around the box."""
         left, top, side, _ = box.tolist()
         margin = round(0.3 * side)
         around = grey[max(0, top - margin) : top + side + margin, max(0, left - margin) : left + side + margin]
@@ -104,18 +104,17 @@ class HaarDetector:
 
 
 class YuNetDetector:
-    """YuNet (Wu et al., 2023, "YuNet: A Tiny Millisecond-level Face Detector"), which sees turned and small faces too.
+    """YuNet (Wu et al., 2023, "YuNet: A Tiny Millisecond-level Face Detector"), for turned and small faces too.
 
-    A photo is searched at 320 pixels first, and at 1,280 where that shows no face or only small ones.
+    A photo is searched at 320 pixels first, and at 1,280 if that finds no face or only small ones.
 
-    The side of the square is 1 / 0.909 times the square root of the area of the box. That was measured as for
-    `HaarDetector`, on 500 training crops, of which YuNet finds a face in 479: the root has a median of 0.909 times
-    their side (quartiles 0.869 and 0.964; the height of the box varies more, 0.975 to 1.122), and the box sits in their
-    middle within 2 %. Turning the crop by the line between the eyes does not help: on 774 held-out faces the NLL was
-    0.005 higher.
+    The side of the square is 1 / 0.909 times the square root of the area of the box. This was measured as for
+    `HaarDetector`, on 500 training crops; YuNet finds a face in 479 of them. The median root is 0.909 times their side
+    (quartiles 0.869 and 0.964; the height of the box varies more, 0.975 to 1.122), and the box is centred within 2 %.
+    Rotating the crop by the line between the eyes does not help: on 774 held-out faces the NLL was 0.005 higher.
 
     Args:
-        weights: the .onnx file; None takes it from the Hub repository `opencv/face_detection_yunet`, once.
+        weights: the .onnx file; None fetches it once from the Hub repository `opencv/face_detection_yunet`.
 
     Raises:
         SmileModelError: OpenCV is not installed, or the weights can't be fetched or read.
@@ -131,20 +130,20 @@ class YuNetDetector:
         self._path = Path(weights) if weights else _fetch_yunet()
         if not self._path.is_file():
             raise SmileModelError(
-                f"{self._path}: no such file; a detector is auto, yunet, haar, or the file of YuNet's weights "
+                f"{self._path}: no such file; the detector must be auto, yunet, haar, or a file with YuNet's weights "
                 f"({YUNET_FILE} of {YUNET_REPO} on the Hub)"
             )
         self._networks = threading.local()  # OpenCV's networks keep their state between the steps of a call
         try:
-            self._search(np.zeros((320, 320, 3), np.uint8))  # another network fails only here
+            self._search(np.zeros((320, 320, 3), np.uint8))  # a file with another network only fails here
         except cv2.error as error:
             raise SmileModelError(
                 f"{self._path}: OpenCV can't run it as YuNet ({first_line(error)}); "
-                f"give {YUNET_FILE} of {YUNET_REPO} on the Hub"
+                f"use {YUNET_FILE} of {YUNET_REPO} on the Hub"
             ) from None
 
     def detect(self, image: Image.Image) -> list[Face]:
-        """All faces of an upright RGB photo, the largest first."""
+        """Find all faces in an upright RGB photo, the largest first."""
         faces: list[Face] = []
         longest = max(image.size)
         for side in (_FIRST_SIDE, _LONGEST_SIDE):
@@ -167,10 +166,10 @@ class YuNetDetector:
 
 
 def make_detector(name: str = "auto") -> FaceDetector:
-    """A detector by name: `auto`, `yunet`, `haar`, or the path of YuNet's weights.
+    """Make a detector by name: `auto`, `yunet`, `haar`, or the path of YuNet's weights.
 
-    `auto` is YuNet with the weights that the Hub's client keeps on disk, fetched once. Where they can't be had it is
-    Haar, and a warning says so.
+    `auto` is YuNet with weights from the Hub, which are fetched once and cached. If they can't be fetched, it is Haar,
+    with a warning.
 
     >>> make_detector("haar").detect(Image.new("RGB", (200, 200)))
     []
@@ -180,14 +179,14 @@ def make_detector(name: str = "auto") -> FaceDetector:
             return YuNetDetector()
         except SmileModelError as error:
             why = str(error).partition(" (")[0]
-            logger.warning("Note: %s; faces are found by Haar cascades, which miss more of them", why)
+            logger.warning("Note: %s; using Haar cascades, which miss more faces", why)
     return HaarDetector() if name in ("auto", "haar") else YuNetDetector(None if name == "yunet" else name)
 
 
 def _for_detection(image: Image.Image, scale: float) -> tuple[NDArray[np.uint8], int]:
     """Pixels to search, at `scale` times the size of the photo, and the width of the border around them.
 
-    The border lets faces be found that fill their picture, as the training images do. It repeats the outermost pixels.
+    The border repeats the outermost pixels, so that faces that fill the picture are found, as in the training images.
     """
     if scale != 1:
         size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
@@ -197,14 +196,14 @@ def _for_detection(image: Image.Image, scale: float) -> tuple[NDArray[np.uint8],
 
 
 def _on_photo(box: NDArray[Any], scale: float, border: int) -> NDArray[np.float64]:
-    """A box of `_for_detection`'s pixels in those of the photo: left, top, width, height."""
+    """Convert a box (left, top, width, height) from the pixels of `_for_detection` to those of the photo."""
     return (np.asarray(box, dtype=np.float64) - (border, border, 0, 0)) / scale
 
 
 def _to_faces(
     found: list[tuple[NDArray[np.float64], float]], image: Image.Image, margin: float, smallest: int
 ) -> list[Face]:
-    """Boxes (left, top, width, height) with scores -> faces without overlap, the largest first."""
+    """Convert boxes (left, top, width, height) with scores to faces without overlap, the largest first."""
     kept: list[tuple[NDArray[np.float64], float]] = []
     for box, score in sorted(found, key=lambda item: -item[1]):
         photo = np.array([0.0, 0.0, *image.size])
@@ -219,13 +218,13 @@ def _to_faces(
 
 
 def _overlap(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
-    """Shared area / area of the smaller box, so that an eye taken for a face falls to the face around it."""
+    """Shared area relative to the smaller box, so that an eye detected as a face loses to the face around it."""
     shared = np.minimum(a[:2] + a[2:], b[:2] + b[2:]) - np.maximum(a[:2], b[:2])
     return float(np.prod(shared.clip(0)) / min(np.prod(a[2:]), np.prod(b[2:])))
 
 
 def _square(box: NDArray[np.float64], size: tuple[int, int], margin: float) -> Box:
-    """A square around the middle of the box, pushed into the photo where it sticks out: no training image is padded."""
+    """A square around the middle of the box, shifted into the photo, because training images are not padded."""
     side = max(1, min(round(float(np.sqrt(np.prod(box[2:]))) * margin), *size))
     left, top = (
         min(max(0, round(float(box[axis] + box[axis + 2] / 2) - side / 2)), size[axis] - side) for axis in (0, 1)
@@ -237,7 +236,7 @@ def _load_cascade(name: str) -> Any:
     cv2 = _import_cv2()
     path = Path(getattr(getattr(cv2, "data", None), "haarcascades", ""), f"{name}.xml")
     if not path.is_file() or not hasattr(cv2, "CascadeClassifier"):
-        raise SmileModelError('this OpenCV brings no face cascades: pip install "opencv-python-headless<5"')
+        raise SmileModelError('this OpenCV has no face cascades: pip install "opencv-python-headless<5"')
     return cv2.CascadeClassifier(str(path))
 
 
@@ -256,11 +255,11 @@ def _fetch_yunet() -> Path:
     if isinstance(cached := try_to_load_from_cache(YUNET_REPO, YUNET_FILE), str):
         return Path(cached)  # without asking the Hub
     try:
-        # Asked once, because the download alone tries again for half a minute where there is no Hub.
+        # The request comes first, because the download retries for half a minute if the Hub can't be reached.
         get_hf_file_metadata(hf_hub_url(YUNET_REPO, YUNET_FILE), timeout=10)
         return Path(hf_hub_download(YUNET_REPO, YUNET_FILE))
     except (OSError, ValueError, HTTPError) as error:
         raise SmileModelError(
-            f"YuNet's weights could not be fetched from the Hub ({first_line(error)}); give their file "
-            f"({YUNET_FILE} of {YUNET_REPO}) as the detector, or haar, which needs no download"
+            f"YuNet's weights could not be fetched from the Hub ({first_line(error)}); set the detector to their file "
+            f"({YUNET_FILE} of {YUNET_REPO}), or to haar, which needs no download"
         ) from None

@@ -1,4 +1,4 @@
-"""Images from the command line in, verdicts out to a table, a CSV file, JSON lines and annotated pictures."""
+"""Predictions for images on the command line, as a table, CSV, JSON lines or annotated pictures."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ from hf_smile.utils.files import make_folder, written_whole
 logger = logging.getLogger(__name__)
 
 FORMATS = {".csv": "csv", ".jsonl": "jsonl", ".txt": "table"}
-"""Format by suffix of the output. No other suffix is taken, so that no picture or model is ever written over."""
+"""Format by suffix of the output. Other suffixes are refused, so that no picture or model is overwritten."""
 
 _CLIP_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpg", ".webm")
 
 
 def find_images(paths: Sequence[str]) -> tuple[int, Iterator[NamedImage]]:
-    """The images of files, folders (with their subfolders), zips and glob patterns, in the order given.
+    """Find the images in files, folders (with their subfolders), zips and glob patterns, in the order given.
 
     Returns:
-        Their number, and the images, each of which is read when its turn comes.
+        Their number, and the images, which are read lazily.
 
     Raises:
-        SmileDataError: a path does not exist, a pattern fits no file, or a zip is broken or unsafe.
+        SmileDataError: a path does not exist, a pattern matches no file, or a zip is broken or unsafe.
 
     >>> find_images(["holiday/", "more.zip", "*.jpg"])[0]  # doctest: +SKIP
     1204
@@ -49,11 +49,11 @@ def find_images(paths: Sequence[str]) -> tuple[int, Iterator[NamedImage]]:
     sources: list[ImageSource | Path] = []
     for text in paths:
         if not text:
-            raise SmileDataError("one of the paths is empty (an unset variable of the shell?)")
-        # Path.glob takes no absolute patterns.
+            raise SmileDataError("one of the paths is empty (an unset shell variable?)")
+        # Path.glob does not accept absolute patterns.
         found = [text] if Path(text).exists() else sorted(glob(text, recursive=True))  # noqa: PTH207
         if not found:
-            raise SmileDataError(f"{text}: no such file or folder, and no pattern that fits one")
+            raise SmileDataError(f"{text}: no file or folder matches this path or pattern")
         for path in map(Path, found):
             sources.append(ImageSource(path) if path.is_dir() or path.suffix.lower() == ".zip" else path)
     total = sum(len(source) if isinstance(source, ImageSource) else 1 for source in sources)
@@ -75,19 +75,19 @@ def _images_of(source: ImageSource | Path) -> Iterator[NamedImage]:
 
 def _read_image(path: Path) -> bytes:
     if path.suffix.lower() in _CLIP_SUFFIXES:
-        raise SmileDataError("a clip, not a picture; follow its faces with: hf-smile video")
+        raise SmileDataError("a clip, not a picture; analyse it with: hf-smile video")
     return read_file(path)
 
 
 def predict_files(
     classifier: SmileClassifier, images: Iterator[NamedImage], faces: str = "all", batch_size: int = 32
 ) -> Iterator[tuple[NamedImage, list[SmilePrediction]]]:
-    """Verdicts image by image, in order, with bounded memory. An image without a face has one row that says so.
+    """Predict images in order, with bounded memory. An image without a face gets one prediction with a note.
 
     Args:
-        classifier: does the work.
-        images: as `find_images` gives them.
-        faces: as for `SmileClassifier.predict_photos`, as is `batch_size`.
+        classifier: the classifier.
+        images: images from `find_images`.
+        faces, batch_size: as for `SmileClassifier.predict_photos`.
     """
     waiting: deque[NamedImage] = deque()
 
@@ -103,18 +103,18 @@ def predict_files(
 
 @contextmanager
 def text_output(path: Path) -> Iterator[TextIO]:
-    """A text file that gets its name when the block ends well; when it fails, nothing is left of it.
+    """Context that opens a text file for writing; the file appears only if the block succeeds.
 
     Raises:
-        SmileDataError: the suffix is none of `FORMATS`, or the file can't be written.
+        SmileDataError: the suffix is not in `FORMATS`, or the file can't be written.
     """
     path = path.resolve()  # a link stays a link
     if path.suffix.lower() not in FORMATS:
         raise SmileDataError(f"--output {path.name}: the name must end in {', '.join(FORMATS)}")
     if path.exists() and not path.is_file():
-        raise SmileDataError(f"--output {path.name} is there and no file; name another")
+        raise SmileDataError(f"--output {path.name} exists and is not a file; use another name")
     if not path.parent.is_dir():
-        raise SmileDataError(f"--output {path.name}: there is no folder {path.parent}; make it first")
+        raise SmileDataError(f"--output {path.name}: there is no folder {path.parent}; create it first")
     make_folder(path.parent)
     # A file name need not be valid text.
     with (
@@ -125,7 +125,7 @@ def text_output(path: Path) -> Iterator[TextIO]:
 
 
 def make_writer(form: str, file: TextIO, labels: LabelSet = SMILE_LABELS) -> Callable[[SmilePrediction], object]:
-    """What writes predictions with these labels to a file, one by one: `table`, `csv` or `jsonl`.
+    """Make a function that writes predictions with these labels to a file: `table`, `csv` or `jsonl`.
 
     >>> make_writer("table", sys.stdout)(SmilePrediction(source="a.jpg", error="gone"))  # doctest: +SKIP
     label           smile  genuine  image
@@ -151,7 +151,7 @@ def _csv_row(prediction: SmilePrediction) -> dict[str, Any]:
 
 
 def _answers(prediction: SmilePrediction) -> dict[str, str]:
-    """The cells of a line by the names of their columns, as wide as these."""
+    """The cells of a line by column heading, padded to the same width."""
     values = {"smile": prediction.p_smile, "genuine": prediction.p_genuine_given_smile}
     labels = prediction.labels
     names = ["smile"] * bool(labels.smile_ids) + ["genuine"] * labels.tells_genuine or ["sure"]
@@ -176,7 +176,7 @@ def _table_line(prediction: SmilePrediction, width: int) -> str:
 
 
 def annotate(image: Image.Image, predictions: Sequence[SmilePrediction]) -> Image.Image:
-    """A copy with a box and a verdict for each face, in the colours of the classes.
+    """Draw a box and the verdict of each face on a copy of the image, in the colours of the classes.
 
     >>> annotate(Image.new("RGB", (100, 80)), []).size
     (100, 80)
@@ -198,13 +198,13 @@ def annotate(image: Image.Image, predictions: Sequence[SmilePrediction]) -> Imag
 
 
 class Annotator:
-    """Writes annotated pictures into a folder, each under a name of its own.
+    """Write annotated pictures to a folder, each with a unique name.
 
     Args:
-        folder: made if it is not there.
+        folder: folder to write to; created if needed.
 
     Raises:
-        SmileDataError: it can't be made, or holds the pictures themselves.
+        SmileDataError: the folder can't be created, or contains the original pictures.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -213,15 +213,15 @@ class Annotator:
         self._names: set[str] = set()
 
     def write(self, image: NamedImage, predictions: Sequence[SmilePrediction]) -> None:
-        """Annotate one image; one that can't be read is left out."""
+        """Annotate one image; an image that can't be read is skipped."""
         if any(prediction.error for prediction in predictions):
             return
         if Path(image.source).resolve().parent == self.folder.resolve():
-            raise SmileDataError(f"--annotate {self.folder} holds the pictures themselves; name another folder")
-        # File systems take 255 bytes, and a zip's members know no limit.
+            raise SmileDataError(f"--annotate {self.folder} contains the original pictures; name another folder")
+        # File systems allow 255 bytes; the names in a zip can be longer.
         stem = name = Path(image.source).stem.encode()[:200].decode(errors="ignore")
         number = 1
-        while name.lower() in self._names:  # some file systems do not tell A from a
+        while name.lower() in self._names:  # some file systems ignore case
             number += 1
             name = f"{stem}_{number}"
         self._names.add(name.lower())

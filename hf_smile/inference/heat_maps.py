@@ -1,4 +1,4 @@
-"""Heat maps of many faces: the mean map of each class, and whether the maps can be trusted at all."""
+"""Heat maps of many faces: the mean map of each class, and a check of the maps."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ from hf_smile.utils.words import counted
 
 @dataclass(frozen=True)
 class MeanHeatMap:
-    """What spoke for one class, averaged over faces that carry its label: an average shows nobody's face."""
+    """The mean heat map of a class over faces with its label. A mean does not show any person's face."""
 
     label: str
     images: int
     face: NDArray[np.uint8]
-    """(H, W, 3), the mean of the crops."""
+    """(H, W, 3), mean of the crops."""
     heat: NDArray[np.float32]
-    """(H, W), the mean of the heat maps."""
+    """(H, W), mean of the heat maps."""
     upper_share: float
     """Mean share of the heat on the upper half of the crop, where the eyes are."""
 
 
 @dataclass(frozen=True)
 class SanityCheck:
-    """Whether heat maps depend on what the network learned, and show pixels that matter."""
+    """Check of whether heat maps depend on what the network learned, and show pixels that matter."""
 
     images: int
     hottest_deleted: float
@@ -47,28 +47,29 @@ class SanityCheck:
     random_deleted: float
     """The same for pixels in random order."""
     wins: float
-    """Share of the images on which deleting the hottest first lowers the score faster than random order."""
+    """Share of the images for which deleting the hottest first lowers the score faster than random order."""
     correlation_with_random_weights: float
-    """Mean absolute rank correlation with the map of a network of random weights; near 0 is good, 1 is bad."""
+    """Mean absolute rank correlation with the map of a network with random weights; near 0 is good, 1 is bad."""
 
     def __str__(self) -> str:
         return (
-            f"On {counted(self.images, 'image')}, deleting the hottest pixels first leaves the explained class a mean"
-            f" probability of {self.hottest_deleted:.2f}, deleting pixels at random {self.random_deleted:.2f};"
-            f" it is lower on {100 * self.wins:.0f} % of them. The maps' rank correlation with those of a network of"
-            f" random weights is {self.correlation_with_random_weights:.2f}."
+            f"On {counted(self.images, 'image')}, the mean probability of the explained class is"
+            f" {self.hottest_deleted:.2f} when the hottest pixels are deleted first, and {self.random_deleted:.2f} when"
+            f" pixels are deleted in random order; it is lower for {100 * self.wins:.0f} % of the images. The rank"
+            " correlation of the maps with those of a network with random weights is"
+            f" {self.correlation_with_random_weights:.2f}."
         )
 
 
 def mean_heat_maps(
     classifier: SmileClassifier, images: Sequence[ImageInput], label_ids: Sequence[int]
 ) -> list[MeanHeatMap]:
-    """The mean map of every class that occurs, each of the score of the image's own label.
+    """Compute the mean heat map of each class in `label_ids`. Each image's map explains its own label.
 
     Args:
-        classifier: on the runtime `torch`.
+        classifier: a classifier with the runtime `torch`.
         images: face crops, as for `Explainer`.
-        label_ids: (N,), their labels.
+        label_ids: (N,) labels of the images.
 
     Raises:
         SmileModelError, SmileDataError: as `Explainer`.
@@ -82,7 +83,7 @@ def mean_heat_maps(
     for image, label_id in tqdm(rows, total=len(images), desc="Heat maps", unit=" images", delay=1):
         one = explain(image, classifier.labels[label_id])
         total = one.heat.sum()
-        heat = one.heat / total if total else one.heat  # every face counts alike
+        heat = one.heat / total if total else one.heat  # every face has the same weight
         by_class.setdefault(label_id, []).append((np.asarray(one.image, np.float32), heat, one.upper_share))
     result = []
     for label_id, maps in sorted(by_class.items()):
@@ -100,15 +101,15 @@ def mean_heat_maps(
 
 
 def check_sanity(classifier: SmileClassifier, images: Sequence[ImageInput], seed: int = 0) -> SanityCheck:
-    """Hold the maps of the predicted classes against random order and random weights.
+    """Compare the heat maps of the predicted classes with random order and random weights.
 
     Sources: Petsiuk et al. (2018), "RISE" (deletion); Adebayo et al. (2018), "Sanity Checks for Saliency Maps"
     (randomised weights).
 
     Args:
-        classifier: on the runtime `torch`.
-        images: face crops, one at least.
-        seed: of the random order and the random weights.
+        classifier: a classifier with the runtime `torch`.
+        images: face crops, at least one.
+        seed: seed of the random order and the random weights.
 
     >>> check_sanity(classifier, images).wins  # doctest: +SKIP
     0.96
@@ -127,7 +128,7 @@ def check_sanity(classifier: SmileClassifier, images: Sequence[ImageInput], seed
 
 
 def plot_heat_maps(maps: Sequence[MeanHeatMap], path: str | Path) -> None:
-    """One picture: the mean face of every class, and under it the mean heat map over that face."""
+    """Plot the mean face of every class, and below it the mean heat map over that face."""
     figure = new_figure(2.6 * len(maps), 5.6)
     axes = figure.subplots(2, len(maps), squeeze=False)
     for (top, bottom), one in zip(axes.T, maps, strict=True):
@@ -158,18 +159,18 @@ def _with_random_weights(classifier: SmileClassifier, seed: int) -> SmileClassif
 def _rank_correlation(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
     from scipy.stats import spearmanr
 
-    if a.std() == 0 or b.std() == 0:  # a map of no heat is like no other
+    if a.std() == 0 or b.std() == 0:  # the correlation with a constant map is undefined
         return 0.0
     return float(spearmanr(a, b, axis=None).statistic)
 
 
 def draw_heat_maps(classifier: SmileClassifier, images: Dataset, path: Path) -> str:
-    """Draw where the network looks, averaged by class, and say whether the maps can be trusted.
+    """Plot the mean heat map of each class, and describe whether the maps can be trusted.
 
     Args:
-        classifier: on torch.
-        images: a split with the columns `image` and `label`; at most 100 images a class are looked at.
-        path: gets the picture.
+        classifier: a classifier with the runtime `torch`.
+        images: a split with the columns `image` and `label`; at most 100 images per class are used.
+        path: picture to write.
     """
     images = images.cast_column("image", datasets.Image(decode=False))
     labels = np.array(images["label"])

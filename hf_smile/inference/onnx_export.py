@@ -1,4 +1,4 @@
-"""A checkpoint -> ONNX files that check themselves before they are written: float32, and int8 on request."""
+"""Export a checkpoint to ONNX, float32 and optionally int8. The files are checked before they are written."""
 
 from __future__ import annotations
 
@@ -28,27 +28,27 @@ if TYPE_CHECKING:
     import datasets
 
 LOGIT_TOLERANCE = 1e-4
-"""How far a logit of the float32 file may be from torch's."""
+"""Largest allowed difference of a logit of the float32 file from torch's."""
 LEAST_AGREEMENT = 0.95
 """Share of validation images on which int8 and float32 must give the same label."""
 LARGEST_ACCURACY_LOSS = 0.01
-"""How much validation accuracy int8 may lose against float32."""
+"""Validation accuracy that int8 may lose against float32."""
 LARGEST_MACRO_F1_LOSS = 0.02
-"""How much macro F1 int8 may lose: it tells of a rare class what accuracy does not. Measured with
-tf_efficientnet_lite0 on 484 images, of which some 40 are of the rarest class, one face of it that turns costs 0.015 to
-0.018, one of another class 0.003 at most."""
+"""Macro F1 that int8 may lose; unlike accuracy, it is sensitive to a rare class. With tf_efficientnet_lite0 on 484
+images, of which some 40 are of the rarest class, one changed face of that class costs 0.015 to 0.018, and one of
+another class at most 0.003."""
 CALIBRATION_IMAGES = 256
 FLOAT_SHARE = 1 / 4
-"""This share of the convolutions, from the entrance on, stays float32: errors made there grow through all that follows.
-Measured on held-out training images with tf_efficientnet_lite0, the divergence from float32 falls to a sixth by it;
-leaving more of them float32 gains nothing."""
+"""Share of the convolutions, counted from the input, that stays float32, because errors made there grow through all
+later layers. With tf_efficientnet_lite0 on held-out training images, this reduces the divergence from float32 to a
+sixth; a larger share gains nothing."""
 
 _BATCH_SIZE = 16
 
 
 @dataclass(frozen=True)
 class QuantizationCheck:
-    """int8 against float32 on the validation split."""
+    """Comparison of int8 with float32 on the validation split."""
 
     images: int
     agreement: float
@@ -56,12 +56,12 @@ class QuantizationCheck:
     accuracy: float
     accuracy_float32: float
     macro_f1: float
-    """Mean of the F1 of the classes."""
+    """Mean F1 of the classes."""
     macro_f1_float32: float
 
     @property
     def passed(self) -> bool:
-        """Whether int8 is close enough to be written."""
+        """Whether int8 is close enough to float32."""
         return (
             self.agreement >= LEAST_AGREEMENT
             and self.accuracy >= self.accuracy_float32 - LARGEST_ACCURACY_LOSS
@@ -70,34 +70,34 @@ class QuantizationCheck:
 
     def __str__(self) -> str:
         return (
-            f"on {counted(self.images, 'validation image')} int8 agrees with float32 on {100 * self.agreement:.1f} %, "
+            f"int8 agrees with float32 on {100 * self.agreement:.1f} % of {counted(self.images, 'validation image')}, "
             f"accuracy {100 * self.accuracy:.1f} % against {100 * self.accuracy_float32:.1f} %, "
             f"macro F1 {100 * self.macro_f1:.1f} % against {100 * self.macro_f1_float32:.1f} %"
         )
 
 
 def export_onnx(model_dir: str | Path) -> tuple[Path, float]:
-    """Write `onnx/model.onnx`, the layout that Optimum and Transformers.js expect, into a model's folder.
+    """Write `onnx/model.onnx`, where Optimum and Transformers.js expect it, to a model's folder.
 
-    Input `pixel_values (N, 3, H, W) float32`, output `logits (N, K)`, any N. The labels, the data settings and the
-    SHA-256 of the weights are in the file's metadata. It is compared with torch before it gets its name.
+    The input is `pixel_values (N, 3, H, W) float32`, the output `logits (N, K)`, for any N. The file's metadata contain
+    the labels, the data settings and the SHA-256 of the weights. The file is compared with torch before it is kept.
 
     Returns:
         The file, and the largest difference of a logit from torch's.
 
     Raises:
-        SmileModelError: the folder is no model, the network can't be exported, or its logits are off by more than
-            `LOGIT_TOLERANCE`. Nothing is written then.
+        SmileModelError: the folder is not a model, the network can't be exported, or its logits differ by more than
+            `LOGIT_TOLERANCE`. Then nothing is written.
 
     >>> export_onnx("outputs/model")  # doctest: +SKIP
     (PosixPath('outputs/model/onnx/model.onnx'), 2.1e-06)
     """
     if not Path(model_dir).is_dir():
-        raise SmileModelError(f"{model_dir}: no such folder; the ONNX file is written into it")
+        raise SmileModelError(f"{model_dir}: no such folder; name the folder of a model")
     torch_runtime = TorchRuntime(str(model_dir), device="cpu")
     preprocess = Preprocessor(torch_runtime.pretrained_cfg)
     shape = (3, preprocess.height, preprocess.width)
-    # Traced in the plain memory layout and with a batch that is neither 0 nor 1, which torch.export would fix.
+    # Trace in the plain memory layout, with a batch size of 2, because torch.export would make 0 or 1 constant.
     network = torch_runtime.model.to(memory_format=torch.contiguous_format).eval()
     path = Path(model_dir, ONNX_FILES["onnx"])
     make_folder(path.parent)
@@ -115,15 +115,15 @@ def export_onnx(model_dir: str | Path) -> tuple[Path, float]:
                 external_data=False,
                 verbose=False,
             )
-        except Exception as error:  # the exporter's errors have no common base
+        except Exception as error:  # the exporter's errors have no common base class
             raise SmileModelError(f"torch can't export {model_dir} to ONNX: {first_line(error)}") from error
         labels, weights = torch_runtime.labels, weights_sha256(model_dir)
         _set_metadata(unfinished, labels, torch_runtime.pretrained_cfg, weights, precision="float32")
         difference = _largest_difference(torch_runtime, OnnxRuntime(unfinished), shape)
         if not difference <= LOGIT_TOLERANCE:
             raise SmileModelError(
-                f"the logits of the exported network differ from torch's by {difference:.2g}, more than "
-                f"{LOGIT_TOLERANCE}; not written"
+                f"not written: the logits of the exported network differ from torch's by {difference:.2g}, more than "
+                f"{LOGIT_TOLERANCE}"
             )
     return path, difference
 
@@ -134,21 +134,21 @@ def quantize_onnx(
     """Write `onnx/model_quantized.onnx`: static int8, one scale per channel, activations uint8, weights int8, QDQ.
 
     Args:
-        model_dir: folder that holds `onnx/model.onnx`.
-        train: images to calibrate on: `CALIBRATION_IMAGES` of them, spread over the split.
-        validation: images to check on, never calibrated on.
+        model_dir: folder with `onnx/model.onnx`.
+        train: calibration images; `CALIBRATION_IMAGES` of them are used, spread over the split.
+        validation: images for the check; they are not used for calibration.
 
     Raises:
-        SmileModelError: there is no `onnx/model.onnx`, or it is of other weights; or int8 disagrees with float32 on
-            more validation images, or loses more accuracy or macro F1, than allowed. Nothing is written then.
+        SmileModelError: there is no `onnx/model.onnx`, or it was exported from other weights; or int8 disagrees with
+            float32, or loses accuracy or macro F1, more than allowed. Then nothing is written.
 
     >>> splits = load_smile_dataset("data/happy_images")  # doctest: +SKIP
     >>> print(quantize_onnx("outputs/model", splits["train"], splits["validation"])[1])  # doctest: +SKIP
-    on 484 validation images int8 agrees with float32 on 99.4 %, accuracy 82.4 % against 82.6 %, ...
+    int8 agrees with float32 on 99.4 % of 484 validation images, accuracy 82.4 % against 82.6 %, ...
     """
     float32 = Path(model_dir, ONNX_FILES["onnx"])
     if not float32.is_file():
-        raise SmileModelError(f"{model_dir}: the folder holds no {ONNX_FILES['onnx']}; export it first")
+        raise SmileModelError(f"{model_dir}: there is no {ONNX_FILES['onnx']}; export it first")
     reference = load_runtime(model_dir, "onnx")
     images = EncodedImages(train, Preprocessor(reference.pretrained_cfg))
     rows = np.linspace(0, len(images) - 1, min(len(images), CALIBRATION_IMAGES)).astype(int).tolist()
@@ -157,17 +157,17 @@ def quantize_onnx(
         write_int8(float32, unfinished, images.batches(rows))
         check = _compare(reference, OnnxRuntime(unfinished), EncodedImages(validation, images.preprocess))
         if not check.passed:
-            raise SmileModelError(f"not written, int8 is too far off: {check}")
+            raise SmileModelError(f"not written: int8 differs too much from float32: {check}")
     return path, check
 
 
 def write_int8(float32: Path, path: Path, batches: Iterator[NDArray[np.float32]]) -> None:
-    """Quantize `float32` to `path` with the ranges that activations take on `batches`; nothing is checked.
+    """Quantize `float32` to `path` with the activation ranges on `batches`, without a check.
 
     Args:
-        float32: file that `export_onnx` wrote.
+        float32: file written by `export_onnx`.
         path: file to write.
-        batches: `pixel_values (N, 3, H, W) float32` to calibrate on.
+        batches: calibration batches of `pixel_values (N, 3, H, W) float32`.
     """
     import onnx
     from onnxruntime import quantization
@@ -185,8 +185,8 @@ def write_int8(float32: Path, path: Path, batches: Iterator[NDArray[np.float32]]
             reader,
             quant_format=quantization.QuantFormat.QDQ,
             per_channel=True,
-            # Weights of 7 bits, without which x86 CPUs lacking VNNI overflow (ONNX Runtime's "Quantize ONNX models"):
-            # what CPU this machine has says nothing of those that the file will run on.
+            # 8-bit weights overflow on x86 CPUs without VNNI (ONNX Runtime's "Quantize ONNX models"), so use 7 bits:
+            # the file may run on other CPUs than this one.
             reduce_range=True,
             activation_type=quantization.QuantType.QUInt8,
             weight_type=quantization.QuantType.QInt8,
@@ -199,11 +199,11 @@ def write_int8(float32: Path, path: Path, batches: Iterator[NDArray[np.float32]]
 
 
 class EncodedImages:
-    """A split of `load_smile_dataset` as batches of network inputs.
+    """A split from `load_smile_dataset` as batches of network inputs.
 
     Args:
-        split: rows with `image` and `label`.
-        preprocess: PIL image -> `pixel_values (3, H, W)`.
+        split: data set with the columns `image` and `label`.
+        preprocess: converts a PIL image to `pixel_values (3, H, W)`.
     """
 
     def __init__(self, split: datasets.Dataset, preprocess: Preprocessor) -> None:
@@ -218,7 +218,7 @@ class EncodedImages:
         return len(self._split)
 
     def batches(self, rows: Iterable[int] | None = None) -> Iterator[NDArray[np.float32]]:
-        """`pixel_values (N, 3, H, W) float32` of these rows, or of all, some at a time."""
+        """Batches of `pixel_values (N, 3, H, W) float32` for these rows, or for all."""
         rows = list(range(len(self)) if rows is None else rows)
         for start in range(0, len(rows), _BATCH_SIZE):
             images = self._split.select(rows[start : start + _BATCH_SIZE])["image"]
@@ -231,7 +231,7 @@ def _set_metadata(
     import onnx
 
     network = onnx.load(path)
-    del network.metadata_props[:]  # the exporter's own: stack traces with the paths of this machine
+    del network.metadata_props[:]  # the exporter writes stack traces with local paths
     for node in network.graph.node:
         del node.metadata_props[:]
         node.doc_string = ""
@@ -246,7 +246,7 @@ Network = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
 
 def _largest_difference(a: Network, b: Network, shape: tuple[int, ...]) -> float:
-    """Between the logits for inputs as normalised images have them, in batches of 1 and of 5."""
+    """Largest difference between logits for normally distributed inputs, in batches of 1 and 5."""
     rng = np.random.default_rng(0)
     batches = [rng.normal(size=(n, *shape)).astype(np.float32) for n in (1, 5)]
     return float(max(np.abs(a(batch) - b(batch)).max() for batch in batches))

@@ -1,4 +1,4 @@
-"""What runs the network: torch or ONNX Runtime. Both take `pixel_values` and give logits, as NumPy arrays."""
+"""Run a network with torch or ONNX Runtime: from `pixel_values` to logits, both NumPy arrays."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ from hf_smile.utils.model_files import WEIGHTS_FIX, HubOptions, file_sha256, mod
 from hf_smile.utils.words import counted
 
 ONNX_FILES = {"onnx": "onnx/model.onnx", "onnx-int8": "onnx/model_quantized.onnx"}
-"""Where Optimum and Transformers.js look for the network and its int8 version, by runtime."""
+"""File of the network by runtime, where Optimum and Transformers.js expect it."""
 
 RUNTIMES = ("auto", "torch", *ONNX_FILES)
 
 
 class Runtime(Protocol):
-    """A loaded network that threads may share."""
+    """A loaded network that threads can share."""
 
     pretrained_cfg: dict[str, Any]
     """timm's data settings: input size, interpolation, mean, std."""
     labels: LabelSet
 
     def __call__(self, pixel_values: NDArray[np.float32]) -> NDArray[np.float32]:
-        """`pixel_values (N, 3, H, W) float32` -> `logits (N, K) float32`."""
+        """Convert `pixel_values (N, 3, H, W) float32` to `logits (N, K) float32`."""
 
 
 def choose_runtime(model: str | Path, device: str | None = None, **hub: Unpack[HubOptions]) -> str:
-    """What `auto` means: `onnx` where the model is exported, in its folder or on the Hub, else `torch`.
+    """The runtime for `auto`: `onnx` if the model is exported, in its folder or on the Hub, otherwise `torch`.
 
-    Where a GPU is asked for it is `torch`. Where the Hub does not say that there is no such file it is `onnx`, and
-    loading it tells what is wrong.
+    With a GPU as the device it is `torch`. If the Hub gives no clear answer it is `onnx`, and loading the file reports
+    the problem.
 
     Raises:
-        SmileModelError: there is no such model, or its `config.json` can't be had from the Hub.
+        SmileModelError: there is no such model, or its `config.json` can't be fetched from the Hub.
 
     >>> choose_runtime("outputs/model")  # doctest: +SKIP
     'onnx'
@@ -50,7 +50,7 @@ def choose_runtime(model: str | Path, device: str | None = None, **hub: Unpack[H
         return "torch"
     if Path(model).is_dir():
         return "onnx" if Path(model, ONNX_FILES["onnx"]).is_file() else "torch"
-    read_config(model, **hub)  # if it can't be had the Hub is not asked for more
+    read_config(model, **hub)  # if this fails, the Hub is not asked for more files
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import RemoteEntryNotFoundError
 
@@ -69,15 +69,15 @@ def load_runtime(
     """Load a model to predict with.
 
     Args:
-        model: folder that `hf-smile train` (and, for ONNX, `hf-smile export`) made, or an id on the Hub.
-        runtime: `torch`, `onnx`, `onnx-int8` for the quantized network, or `auto` (see `choose_runtime`). ONNX imports
-            no torch.
-        device: `cpu` or `cuda`; None for a GPU where torch sees one.
-        hub: for a model on the Hub.
+        model: output folder of `hf-smile train` (and, for ONNX, of `hf-smile export`), or Hub id.
+        runtime: `torch`, `onnx`, `onnx-int8` for the quantized network, or `auto` (see `choose_runtime`). The ONNX
+            runtimes do not import torch.
+        device: `cpu` or `cuda`; None for a GPU if torch finds one.
+        hub: `revision`, `token` and `cache_dir` for a model on the Hub.
 
     Raises:
-        SmileModelError: there is no such model, runtime or device, or the ONNX file is of other weights than those in
-            its folder.
+        SmileModelError: there is no such model, runtime or device, or the ONNX file was exported from other weights
+            than those in its folder.
 
     >>> load_runtime("outputs/model", "onnx")(np.zeros((1, 3, 160, 160), np.float32)).shape  # doctest: +SKIP
     (1, 3)
@@ -87,21 +87,21 @@ def load_runtime(
     if runtime == "auto":
         runtime = choose_runtime(model, device, **hub)
     if runtime == "torch":
-        # What is wrong with them is told before torch is imported, which takes seconds.
+        # Report errors in these files before the import of torch, which takes seconds.
         read_config(model, **hub)
         model_file(model, "model.safetensors", WEIGHTS_FIX, **hub)
         return TorchRuntime(str(model), device, **hub)
-    path = model_file(model, ONNX_FILES[runtime], f"make it with: {_export(str(model), runtime)}", **hub)
+    path = model_file(model, ONNX_FILES[runtime], f"export it with: {_export(str(model), runtime)}", **hub)
     loaded = OnnxRuntime(path, device)
     _check_weights(loaded, str(model), runtime)
     return loaded
 
 
 def check_onnx_matches(folder: str | Path) -> None:
-    """Raise if an ONNX file of a model's folder was exported before its `model.safetensors` got its present weights.
+    """Check that the ONNX files in a model's folder were exported from its current `model.safetensors`.
 
     Raises:
-        SmileModelError: a file is of other weights, or broken, or not one of ours; the message says how to fix it.
+        SmileModelError: a file was exported from other weights, is broken, or was not written by `hf-smile export`.
 
     >>> check_onnx_matches("outputs/model")  # doctest: +SKIP
     """
@@ -111,13 +111,13 @@ def check_onnx_matches(folder: str | Path) -> None:
 
 
 def weights_sha256(folder: str | Path) -> str | None:
-    """SHA-256 of the weights in a model's folder, in hexadecimal; None without a `model.safetensors`."""
+    """Hexadecimal SHA-256 of `model.safetensors` in a model's folder; None if there is none."""
     path = Path(folder, "model.safetensors")
     return file_sha256(path) if path.is_file() else None
 
 
 class TorchRuntime:
-    """The checkpoint itself, in torch."""
+    """A checkpoint in torch."""
 
     def __init__(self, model: str, device: str | None = None, **hub: Unpack[HubOptions]) -> None:
         import torch
@@ -127,7 +127,7 @@ class TorchRuntime:
         try:
             self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
             self.model = load_model(model, **hub).to(self.device)
-        except (RuntimeError, AssertionError) as error:  # torch without CUDA fails by assertion
+        except (RuntimeError, AssertionError) as error:  # torch without CUDA raises AssertionError
             raise SmileModelError(f"device {device!r} can't be used: {first_line(error)}") from None
         self.pretrained_cfg: dict[str, Any] = self.model.config.pretrained_cfg
         self.labels = LabelSet.of(self.model.config.id2label)
@@ -139,23 +139,23 @@ class TorchRuntime:
             batch = torch.from_numpy(pixel_values).to(self.device, memory_format=torch.channels_last)
             try:
                 return self.model(pixel_values=batch).logits.float().cpu().numpy()
-            except Exception as error:  # weights of another input size, or the memory does not suffice
+            except Exception as error:  # weights for another input size, or out of memory
                 raise _failed(pixel_values, error) from None
 
 
 class OnnxRuntime:
-    """A network that `hf-smile export` wrote, which holds its labels and data settings itself.
+    """A network exported by `hf-smile export`, with its labels and data settings in the file.
 
     Args:
         path: the .onnx file.
         device: `cpu` or `cuda`; None for the CPU.
 
     Raises:
-        SmileModelError: no ONNX Runtime is installed, or the file is broken or not one of ours.
+        SmileModelError: ONNX Runtime is not installed, or the file is broken or was not written by `hf-smile export`.
     """
 
     def __init__(self, path: str | Path, device: str | None = None) -> None:
-        # Else ONNX Runtime reports to its maker what it runs. It looks when it is imported.
+        # Turns off ONNX Runtime's telemetry; it reads this variable on import.
         os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
         try:
             import onnxruntime
@@ -165,13 +165,13 @@ class OnnxRuntime:
         if provider not in onnxruntime.get_available_providers():
             raise SmileModelError(f"the installed ONNX Runtime can't use the device {device!r}")
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4  # what goes wrong is raised, and told once
+        options.log_severity_level = 4  # errors are raised, and need not be logged too
         options.intra_op_num_threads = own_cores()
-        # Threads that spin while they wait slow everything down where cores are shared.
+        # Threads that spin while they wait slow everything down on shared cores.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=[provider])
-        except Exception as error:  # ONNX Runtime has some ten error types without a common base
+        except Exception as error:  # ONNX Runtime has some ten error types without a common base class
             raise SmileModelError(f"{path}: ONNX Runtime can't load it: {first_line(error)}") from None
         metadata = self._session.get_modelmeta().custom_metadata_map
         try:
@@ -181,7 +181,7 @@ class OnnxRuntime:
             self.labels = LabelSet.of(names)
         except (KeyError, ValueError, TypeError, RecursionError):
             raise SmileModelError(
-                f"{path} was not written by hf-smile export: no labels or data settings inside"
+                f"{path} was not written by hf-smile export: it has no labels or data settings"
             ) from None
         try:
             preprocess = Preprocessor(self.pretrained_cfg)
@@ -200,12 +200,12 @@ class OnnxRuntime:
                 f"{path} was not written by hf-smile export: its input and output are {ports}, not {expected}"
             )
         self.weights_sha256: str | None = metadata.get("weights_sha256")
-        """Of the `model.safetensors` that was exported."""
+        """SHA-256 of the exported `model.safetensors`."""
 
     def __call__(self, pixel_values: NDArray[np.float32]) -> NDArray[np.float32]:
         try:
             return self._session.run(["logits"], {"pixel_values": pixel_values})[0]
-        except Exception as error:  # for example, the memory does not suffice
+        except Exception as error:  # for example, out of memory
             raise _failed(pixel_values, error) from None
 
 
@@ -217,12 +217,12 @@ def _failed(pixel_values: NDArray[np.float32], error: Exception) -> SmileModelEr
 
 
 def _check_weights(loaded: OnnxRuntime, model: str, runtime: str) -> None:
-    """Compare with the weights beside the file; a file from the Hub has none beside it, and is taken as it is."""
+    """Compare with the weights in the same folder; a file from the Hub has no such folder, and is not checked."""
     expected = weights_sha256(model)
     if expected is not None and loaded.weights_sha256 != expected:
         raise SmileModelError(
-            f"{model}: {ONNX_FILES[runtime]} was exported from other weights than model.safetensors holds; "
-            f"export again with: {_export(model, runtime)}"
+            f"{model}: {ONNX_FILES[runtime]} was exported from other weights than those in model.safetensors; "
+            f"export it again with: {_export(model, runtime)}"
         )
 
 

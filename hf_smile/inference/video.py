@@ -1,4 +1,4 @@
-"""A clip -> probabilities over time for every face, a timeline, and a still of each smile at its peak."""
+"""Analyse a clip: probabilities over time for every face, a timeline, and a still of each smile at its peak."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from hf_smile.utils.figures import class_colors, new_figure, save_figure
 from hf_smile.utils.files import make_folder
 
 SMILE_FROM = 0.5
-"""A face smiles while its `p_smile` is at least this."""
+"""A face counts as smiling while its `p_smile` is at least this."""
 
 _SAME_FACE = 0.3  # intersection over union of the boxes
-_FORGET_AFTER = 1.0  # seconds, or two frames where these are further apart
-_MOST_POINTS = 2000  # of the plot
+_FORGET_AFTER = 1.0  # seconds, or two frames if these are longer
+_MOST_POINTS = 2000  # in the plot
 
 
 class Peak(NamedTuple):
@@ -37,26 +37,26 @@ class Peak(NamedTuple):
     seconds: float
     face: int
     prediction: SmilePrediction
-    """The verdict on this face."""
+    """The prediction for this face."""
     picture: Image.Image
     """The frame."""
 
 
 class Frame(NamedTuple):
-    """What one frame of a clip shows."""
+    """The result for one frame of a clip."""
 
     seconds: float
     faces: list[tuple[int, SmilePrediction]]
-    """The number of each face, which it keeps through the clip, and its verdict."""
+    """The number of each face, which stays the same through the clip, and its prediction."""
     peaks: list[Peak]
-    """Of the smiles that have ended with this frame."""
+    """Peaks of the smiles that end with this frame."""
     picture: Image.Image
     """The frame itself."""
 
 
 @dataclass
 class _Track:
-    """A face that is followed, and the best moment of the smile it is in."""
+    """A tracked face, and the peak of its current smile."""
 
     number: int
     box: tuple[int, int, int, int]
@@ -71,7 +71,7 @@ class _Track:
 
 
 class FaceTracker:
-    """Gives the faces of a frame the numbers they had in the frame before, by overlap, the best overlap first.
+    """Give faces the numbers that they had in the previous frame, matched by overlap, the largest overlap first.
 
     >>> tracker = FaceTracker()
     >>> [track.number for track in tracker.follow(0.0, [(0, 0, 10, 10)])]
@@ -106,7 +106,7 @@ class FaceTracker:
         return [found[b] for b in range(len(boxes))]
 
     def forget(self, is_lost: Callable[[_Track], bool] = lambda _: True) -> None:
-        """Let go of the tracks that are lost: of all, at the end of the clip."""
+        """Drop lost tracks; by default all of them, as at the end of the clip."""
         lost = [track for track in self._tracks if is_lost(track)]
         self._tracks = [track for track in self._tracks if track not in lost]
         for track in lost:
@@ -117,13 +117,13 @@ class FaceTracker:
 def analyse_video(
     classifier: SmileClassifier, clip: str | Path, fps: float = 5.0, max_seconds: float = float("inf")
 ) -> Iterator[Frame]:
-    """Follow every face through a clip. One frame is held at a time, and one still for each smiling face in it.
+    """Track every face through a clip. Memory holds one frame, and one still per smiling face.
 
     Args:
-        classifier: does the work.
-        clip: any file that OpenCV can read.
-        fps: frames to look at, a second.
-        max_seconds: what comes later is not looked at.
+        classifier: the classifier.
+        clip: any video file that OpenCV can read.
+        fps: frames to analyse per second.
+        max_seconds: later frames are not analysed.
 
     Raises:
         SmileDataError: the clip can't be read, its frames are too large, or `fps` is not positive.
@@ -156,16 +156,16 @@ def analyse_video(
 
 
 def write_analysis(frames: Iterable[Frame], output_dir: str | Path, fps: float, labels: LabelSet = SMILE_LABELS) -> int:
-    """Write what `analyse_video` finds, as it finds it.
+    """Write the results of `analyse_video` as they come.
 
-    Everything gets its place when all of it is there: what is interrupted leaves the folder as it was.
+    Files are moved into the folder at the end, so an interruption leaves it unchanged.
 
     Args:
-        frames: of `analyse_video`.
-        output_dir: gets `timeline.csv` (one row a face and frame), `timeline.png` (mean over the faces) and
+        frames: frames from `analyse_video`.
+        output_dir: folder for `timeline.csv` (one row per face and frame), `timeline.png` (mean over the faces) and
             `peaks/<seconds>s_face<number>.jpg`.
-        fps: that the frames were taken at.
-        labels: of the classifier.
+        fps: frames per second, as in `analyse_video`.
+        labels: labels of the classifier.
 
     Returns:
         The number of frames.
@@ -199,7 +199,7 @@ def write_analysis(frames: Iterable[Frame], output_dir: str | Path, fps: float, 
 
 
 def _replace(unfinished: Path, folder: Path) -> None:
-    """Put what was written into its place, instead of what an earlier clip left there."""
+    """Move the finished files into the folder, replacing those of an earlier clip."""
     (folder / "peaks").mkdir(exist_ok=True)
     for still in (folder / "peaks").glob("*s_face*.jpg"):
         still.unlink()
@@ -208,13 +208,13 @@ def _replace(unfinished: Path, folder: Path) -> None:
 
 
 def read_frames(clip: str | Path, fps: float) -> Iterator[tuple[float, Image.Image]]:
-    """Seconds and RGB picture of `fps` frames a second, or of every frame where the clip has fewer.
+    """Time in seconds and RGB picture of `fps` frames per second, or of every frame if the clip has fewer.
 
-    The seconds are the clip's own time stamps, which phones space unevenly; where these are missing or run backwards,
-    they continue at the clip's frame rate.
+    Times are the clip's own time stamps, which phones space unevenly. If these are missing or run backwards, times
+    continue at the clip's frame rate.
 
     Raises:
-        SmileDataError: there is no such file, it is a picture, OpenCV sees no frame in it, or a frame has over
+        SmileDataError: there is no such file, it is a picture, OpenCV finds no frame in it, or a frame has more than
             `MAX_PIXELS` pixels.
     """
     try:
@@ -223,7 +223,7 @@ def read_frames(clip: str | Path, fps: float) -> Iterator[tuple[float, Image.Ima
         raise SmileDataError('clips need OpenCV: pip install "opencv-python-headless<5"') from None
     if not Path(clip).is_file():
         raise SmileDataError(f"{clip}: {'a folder, not a clip' if Path(clip).is_dir() else 'no such file'}")
-    # OpenCV would take it, and all that are numbered like it, for frames.
+    # OpenCV would read a picture, and all pictures numbered like it, as frames.
     if Path(clip).suffix.lower() in IMAGE_SUFFIXES:
         raise SmileDataError(f"{clip}: a picture, not a clip; classify its faces with: hf-smile predict")
     capture = cv2.VideoCapture(str(clip))
@@ -232,37 +232,37 @@ def read_frames(clip: str | Path, fps: float) -> Iterator[tuple[float, Image.Ima
         if width * height > MAX_PIXELS:
             raise SmileDataError(f"{clip}: frames of {width} x {height} pixels are over the limit of {MAX_PIXELS:,}")
         own_fps = capture.get(cv2.CAP_PROP_FPS)
-        own_fps = own_fps if 0 < own_fps < 1000 else 25.0  # some containers do not say
+        own_fps = own_fps if 0 < own_fps < 1000 else 25.0  # some containers lack it
         seconds, due = -1 / own_fps, 0.0
         while capture.grab():
             stamp = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
             seconds = stamp if stamp > max(seconds, -1e-6) else seconds + 1 / own_fps
-            if seconds >= due - 1e-6:  # only frames that are looked at are decoded
+            if seconds >= due - 1e-6:  # other frames are not decoded
                 ok, pixels = capture.retrieve()
                 if ok:
                     yield seconds, Image.fromarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB))
-                    due = max(due + 1 / fps, seconds)  # after a gap, no catching up
+                    due = max(due + 1 / fps, seconds)  # do not catch up after a gap
         if due == 0.0:
-            raise SmileDataError(f"{clip}: OpenCV can read no frame of it; is it a video?")
+            raise SmileDataError(f"{clip}: OpenCV can't read a frame; is it a video?")
     finally:
         capture.release()
 
 
 def mean_over_faces(table: pd.DataFrame, step: float) -> pd.DataFrame:
-    """The mean of a timeline's columns in every `step` seconds, or in longer ones that make at most 2,000 rows."""
+    """Mean of a timeline's columns for every `step` seconds, or for longer steps to get at most 2,000 rows."""
     step = max(step, 1.001 * table["seconds"].max() / _MOST_POINTS) if len(table) else step
     means = table.groupby((table["seconds"] / step + 1e-6).astype(int)).mean()  # 0.6 / 0.2 is 2.9999...
     return means.assign(gap=means["seconds"].diff() > 2 * step)
 
 
 def plot_timeline(table: pd.DataFrame, step: float, path: str | Path, labels: LabelSet = SMILE_LABELS) -> None:
-    """Mean probabilities over time, stacked: all smiles together lie below the top area.
+    """Plot mean probabilities over time as stacked areas, the smiles at the bottom.
 
     Args:
-        table: `seconds` and the probabilities, one row a face and frame.
-        step: seconds between two frames. The areas do not bridge a gap of more than two steps without a face.
-        path: the PNG to write.
-        labels: of the classifier.
+        table: `seconds` and the probabilities, one row per face and frame.
+        step: seconds between two frames. The areas are interrupted where no face is found for more than two steps.
+        path: PNG to write.
+        labels: labels of the classifier.
     """
     figure = new_figure(9.0, 3.2)
     axes = figure.subplots()

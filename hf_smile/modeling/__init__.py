@@ -1,4 +1,4 @@
-"""A timm backbone as a transformers model. Importing this registers our head with the Auto classes."""
+"""timm backbones as transformers models. Importing this package registers its head with the Auto classes."""
 
 from hf_smile.modeling.backbone import build_model
 from hf_smile.modeling.checkpoint import load_model, predict_probabilities

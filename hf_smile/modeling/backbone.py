@@ -1,4 +1,4 @@
-"""A timm backbone -> a transformers image classifier with labels of ours."""
+"""Build a transformers image classifier from a timm backbone."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from hf_smile.utils.model_files import DEFAULT_BACKBONE, read_timm_config
 
 _TAKEN = (
     *("architecture", "num_features", "pretrained_cfg", "model_args"),
-    *("label_names", "head_hidden_size", "base_models"),  # of the result of a run
+    *("label_names", "head_hidden_size", "base_models"),  # if the backbone is the result of an earlier run
 )
 _OF_THE_WEIGHTS = ("tag", "license", "origin_url", "paper_ids", "paper_name", "notes")
-"""In `pretrained_cfg`: whose the pretrained weights are. Random ones are nobody's."""
+"""Fields of `pretrained_cfg` that describe the pretrained weights; left out with random weights."""
 
 
 def build_model(
@@ -45,34 +45,34 @@ def build_model(
     drop_path: float = 0.0,
     labels: LabelSet | Iterable[str] = SMILE_LABELS,
 ) -> TimmWrapperForImageClassification:
-    """Put a classifier on a timm backbone.
+    """Build an image classifier on a timm backbone.
 
     Args:
         backbone: id of a timm model on the Hub, a local folder in the same layout (`config.json`,
             `model.safetensors`), or a timm name. `model_args` in its `config.json`, which describe how this network
-            differs from others of its architecture (padding, heads, size), are kept in the saved model. The result
-            of an earlier run is a backbone, too: its head is kept where `labels` are its labels, in this order.
-        pretrained: load the weights, in float32 whatever they are saved in; else draw random ones from torch's
-            generator.
-        image_size: side of the input in pixels; the backbone's own when None.
-        crop_pct: side of the centre crop that evaluation and prediction look at, as a share of the image's shorter
-            side. Random crops make faces larger in training; a little less than 1 makes up for it (Touvron et al.,
+            differs from others of its architecture (padding, heads, size), are kept in the saved model. The backbone
+            can also be the result of an earlier run: its head is kept if it has the same `labels` in the same order.
+        pretrained: load the weights as float32, whatever their saved precision; otherwise draw random weights from
+            torch's generator.
+        image_size: side of the input in pixels; the backbone's own if None.
+        crop_pct: side of the centre crop for evaluation and prediction, as a share of the image's shorter side.
+            Random crops make faces larger in training; a value slightly below 1 compensates for that (Touvron et al.,
             "Fixing the train-test resolution discrepancy", NeurIPS 2019, https://arxiv.org/abs/1906.06423).
         head_hidden_size: units of a hidden dense layer in the head; None for a linear head.
-        freeze_backbone: train the head alone.
+        freeze_backbone: train only the head.
         freeze_stages: freeze the stem and this many stages of the backbone; None freezes nothing.
-        drop_path: chance that a training step leaves out a residual branch, growing to this from the first to the
-            last (stochastic depth; Huang et al., ECCV 2016, https://arxiv.org/abs/1603.09382). It leaves no trace
-            in the saved model.
+        drop_path: probability that a training step skips the last residual branch; it grows linearly from the first
+            branch (stochastic depth; Huang et al., ECCV 2016, https://arxiv.org/abs/1603.09382). It is not stored in
+            the saved model.
         labels: the K classes, in the order of their ids.
 
     Returns:
-        `pixel_values (N, 3, H, W)` -> `logits (N, K)`. With a linear head it is a plain `timm_wrapper` model, which
-        transformers and timm load without this package.
+        A model that maps `pixel_values (N, 3, H, W)` to `logits (N, K)`. With a linear head it is a plain
+        `timm_wrapper` model, which transformers and timm load without this package.
 
     Raises:
         SmileModelError: there is no such backbone, the Hub can't be reached, weights are missing or do not fit, or
-            `model_args` hold what is not known to be harmless.
+            `model_args` contain an argument that is not known to be harmless.
 
     >>> model = build_model("resnet18", pretrained=False, image_size=96)
     >>> model.config.pretrained_cfg["input_size"]
@@ -116,23 +116,23 @@ def build_model(
 
 
 def label_settings(labels: LabelSet) -> dict[str, Any]:
-    """The labels as a configuration of transformers holds them."""
+    """The labels as fields of a transformers configuration."""
     label2id = {name: label_id for label_id, name in enumerate(labels)}
     return {"num_labels": len(labels), "id2label": labels.id2label, "label2id": label2id}
 
 
 def _data_settings(backbone: str, config: dict[str, Any], image_size: int | None, crop_pct: float) -> dict[str, Any]:
-    """The backbone's `pretrained_cfg` with the size and the crop that are asked for, checked."""
+    """The backbone's `pretrained_cfg` with the requested size and crop, checked."""
     pretrained_cfg, model_args = dict(config["pretrained_cfg"]), config["model_args"]
     is_flexible = model_args.get("dynamic_img_size") or model_args.get("strict_img_size") is False
-    if "img_size" in model_args and not is_flexible:  # as timm reads it: the size of these weights, not of their source
+    if "img_size" in model_args and not is_flexible:  # as in timm: the size of these weights, not of the original ones
         size = model_args["img_size"]
         sides = size if isinstance(size, list) else [size, size]
         pretrained_cfg |= {"input_size": [3, *sides], "fixed_input_size": True}
     if image_size is not None:
         fixed = pretrained_cfg["input_size"][-1]
         if pretrained_cfg.get("fixed_input_size") and not is_flexible and image_size != fixed:
-            raise SmileModelError(f"{backbone} takes images of {fixed} pixels only; set --image_size {fixed}")
+            raise SmileModelError(f"{backbone} only takes images of {fixed} pixels; set --image_size {fixed}")
         if image_size < 32:
             raise SmileModelError(f"image_size is {image_size}; it must be at least 32 pixels")
         pretrained_cfg["input_size"] = [3, image_size, image_size]
@@ -144,10 +144,10 @@ def _data_settings(backbone: str, config: dict[str, Any], image_size: int | None
 
 
 def check_preprocessing(model: str, pretrained_cfg: dict[str, Any]) -> None:
-    """See that images can be prepared as a model's `config.json` says.
+    """Check that the preprocessing in a model's `config.json` is supported.
 
     Raises:
-        SmileModelError: they can't.
+        SmileModelError: it is not.
     """
     try:
         Preprocessor(pretrained_cfg)
@@ -156,21 +156,21 @@ def check_preprocessing(model: str, pretrained_cfg: dict[str, Any]) -> None:
 
 
 def _check_build_args(backbone: str, architecture: str, build_args: dict[str, Any]) -> None:
-    """See whether the network takes its arguments: it is built without weights, which are slower to fetch."""
+    """Check the network's arguments by building it without weights, before the slow download of the weights."""
     if not build_args:
         return
     try:
         with torch.device("meta"):
             timm.create_model(architecture, **build_args)
-    except Exception as error:  # each network has its own way to say no
+    except Exception as error:  # each network raises its own type
         if isinstance(error, TypeError) and "drop_path_rate" in str(error):
-            raise SmileModelError(f"{architecture} knows no drop path; leave --drop_path out") from None
+            raise SmileModelError(f"{architecture} has no drop path; leave --drop_path out") from None
         names = ", ".join(build_args)
         raise SmileModelError(f"{backbone}: {architecture} does not take {names}: {first_line(error)}") from None
 
 
 def parameter_table(model: nn.Module) -> str:
-    """Name, shape, count and trainability of each parameter, and the totals, as text.
+    """Table of each parameter's name, shape, size and whether it is trainable, with totals.
 
     >>> print(parameter_table(nn.Linear(2, 3)))
     parameter  shape   count  trainable
@@ -188,7 +188,7 @@ def parameter_table(model: nn.Module) -> str:
 
 
 def parameter_totals(model: nn.Module) -> str:
-    """How many parameters there are, and how many of them train.
+    """Number of parameters, and of trainable parameters.
 
     >>> parameter_totals(nn.Linear(2, 3))
     '9 parameters, 9 trainable'
@@ -202,10 +202,10 @@ def _load_config(backbone: str, pretrained: bool) -> dict[str, Any]:
     """timm's description of the backbone: architecture, number of features, `pretrained_cfg`."""
     if Path(backbone).is_dir():
         if not (Path(backbone) / "config.json").is_file():
-            raise SmileModelError(f"{backbone}: the folder holds no config.json; it is not a timm model in Hub layout")
+            raise SmileModelError(f"{backbone}: the folder has no config.json; it is not a timm model in Hub layout")
     elif not pretrained:
         return _config_without_weights(backbone.removeprefix("timm/"))
-    # A folder timm/ beside the scripts, such as a clone of it, does not make the names of timm's models paths.
+    # A folder timm/ in the working directory, such as a clone of timm, does not turn timm's ids into paths.
     elif not backbone.startswith("timm/") and (message := missing_folder(backbone)):
         raise SmileModelError(message)
     try:
@@ -217,15 +217,15 @@ def _load_config(backbone: str, pretrained: bool) -> dict[str, Any]:
 
 
 def check_architecture(model: str, config: dict[str, Any]) -> None:
-    """See that timm knows the architecture in a model's `config.json`.
+    """Check that timm knows the architecture in a model's `config.json`.
 
     Raises:
         SmileModelError: it does not.
     """
     if not timm.is_model(config["architecture"]):
         raise SmileModelError(
-            f"{model}: config.json names the architecture {config['architecture']!r}, which this timm "
-            f"({timm.__version__}) does not know"
+            f"{model}: config.json names the architecture {config['architecture']!r}, which timm "
+            f"{timm.__version__} does not know"
         )
 
 
@@ -237,9 +237,9 @@ def _config_without_weights(name: str) -> dict[str, Any]:
 
 
 def _hub_id(name: str) -> str:
-    """Where the weights of a timm name are."""
+    """Hub id of the pretrained weights of a timm name."""
     if not (hub_id := _timm_settings(name).hf_hub_id):
-        raise SmileModelError(f"timm has no pretrained weights for {name!r}; add --no_pretrained for random ones")
+        raise SmileModelError(f"timm has no pretrained weights for {name!r}; add --no_pretrained for random weights")
     return hub_id
 
 
@@ -247,7 +247,7 @@ def _timm_settings(name: str) -> PretrainedCfg:
     if not timm.is_model(name):
         similar = timm.list_models(f"*{name.split('.')[0][:8]}*")[:3]
         hint = f"; similar: {', '.join(similar)}" if similar else ""
-        raise SmileModelError(f"timm knows no model {name!r}{hint}")
+        raise SmileModelError(f"timm has no model {name!r}{hint}")
     return timm.get_pretrained_cfg(name) or PretrainedCfg()
 
 
@@ -257,9 +257,9 @@ def _load_weights(
     backbone: str | None,
     keep_head: bool,
 ) -> TimmWrapperForImageClassification:
-    """The model with the backbone's weights; with random ones when there is no backbone to load from.
+    """The model with the backbone's weights, or with random weights if `backbone` is None.
 
-    Random weights take the same road: only a model that `from_pretrained` made is saved with timm's parameter names.
+    Random weights go through `from_pretrained` too: only then is the model saved with timm's parameter names.
     """
     if backbone is None:
         random = model_class(config).timm_model.state_dict()
@@ -273,25 +273,25 @@ def _load_weights(
             model, report = model_class.from_pretrained(
                 backbone,
                 config=config,
-                dtype=torch.float32,  # "auto" would train in the precision that the file is saved in
+                dtype=torch.float32,  # "auto" would train in the precision of the file
                 ignore_mismatched_sizes=True,
                 use_safetensors=True,
-                # A head of as many other labels would fit, so it is hidden: the new one is drawn.
+                # A head for the same number of other labels would fit; hide it, so that a new head is drawn.
                 key_mapping=None if keep_head else {of_a_head: "other_labels."},
                 output_loading_info=True,
             )
     except (OSError, ValueError, RuntimeError) as error:
         raise _not_loaded(backbone, error) from None
-    except Exception as error:  # safetensors has an error type of its own for broken files
+    except Exception as error:  # safetensors raises its own type for broken files
         raise SmileModelError(f"{backbone}: the weights can't be read: {error}") from None
     replaced = {*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])}
     if wrong := sorted(name for name in replaced if not re.match(of_a_head, name)):
         raise SmileModelError(
-            f"{backbone}: {len(wrong)} weights are missing or do not fit the architecture {config.architecture}, "
+            f"{backbone}: {len(wrong)} weights are missing or do not fit the architecture {config.architecture}; "
             f"the first is {wrong[0].removeprefix('timm_model.')}"
         )
     if broken := [name for name, value in model.named_parameters() if not value.isfinite().all()]:
-        raise SmileModelError(f"{backbone}: {broken[0].removeprefix('timm_model.')} holds NaN or infinity")
+        raise SmileModelError(f"{backbone}: {broken[0].removeprefix('timm_model.')} contains NaN or infinity")
     return model
 
 
@@ -301,14 +301,14 @@ def _not_loaded(backbone: str, error: Exception) -> SmileModelError:
         return SmileModelError(reason if reason.startswith(backbone) else f"{backbone}: {reason}")
     return SmileModelError(
         f"the backbone {backbone} could not be fetched from the Hugging Face Hub: {reason}\n"
-        "Two ways on: --backbone FOLDER with a local copy (config.json and model.safetensors), "
-        "or --no_pretrained for random weights."
+        "Use a local copy (--backbone FOLDER with config.json and model.safetensors), "
+        "or random weights (--no_pretrained)."
     )
 
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Without the report that the head is new, and the progress bar of a load that takes milliseconds."""
+    """Silence the warning about a new head, and the progress bar of a load that takes milliseconds."""
     verbosity = transformers_logging.get_verbosity()
     bar = transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()

@@ -1,4 +1,4 @@
-"""What is learned after training goes into the last layer, so that every loader profits by it."""
+"""Fold what is fitted after training into the last layer, so that it works with every loader."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from hf_smile.errors import SmileModelError
 
 @torch.inference_mode()
 def output_layer(model: TimmWrapperForImageClassification) -> nn.Linear | nn.Conv2d | None:
-    """The one linear layer with a bias whose output the logits are.
+    """The linear layer with a bias that outputs the logits.
 
     Returns:
-        None where there is no such layer: two classifiers whose answers are averaged, normalised weights, a layer
-        behind the classifier.
+        None if there is no such layer: two classifiers whose outputs are averaged, normalised weights, or a layer
+        after the classifier.
 
     >>> output_layer(build_model("resnet18", pretrained=False))  # doctest: +SKIP
     Linear(in_features=512, out_features=3, bias=True)
@@ -26,7 +26,7 @@ def output_layer(model: TimmWrapperForImageClassification) -> nn.Linear | nn.Con
     layer = model.timm_model.get_classifier()
     if isinstance(layer, nn.Sequential) and len(layer):
         layer = layer[-1]
-    # Subclasses may do more to their input than multiply, add.
+    # Subclasses may do more than multiply and add.
     if type(layer) not in (nn.Linear, nn.Conv2d) or layer.bias is None:
         return None
     seen: list[torch.Tensor] = []
@@ -44,7 +44,7 @@ def output_layer(model: TimmWrapperForImageClassification) -> nn.Linear | nn.Con
 
 
 def require_output_layer(model: TimmWrapperForImageClassification) -> nn.Linear | nn.Conv2d:
-    """`output_layer`, or a message for the user.
+    """`output_layer` of a model that must have one.
 
     Raises:
         SmileModelError: the model has none.
@@ -52,8 +52,8 @@ def require_output_layer(model: TimmWrapperForImageClassification) -> nn.Linear 
     layer = output_layer(model)
     if layer is None:
         raise SmileModelError(
-            f"{model.config.architecture}: the logits are not the output of one linear layer, which --temperature and"
-            " --prior_adjustment are folded into; leave these out, or choose another --backbone"
+            f"{model.config.architecture}: --temperature and --prior_adjustment are folded into one linear layer that"
+            " outputs the logits, and this network has none; leave them out, or choose another --backbone"
         )
     return layer
 
@@ -62,15 +62,15 @@ def require_output_layer(model: TimmWrapperForImageClassification) -> nn.Linear 
 def fold_into_output_layer(
     model: TimmWrapperForImageClassification, temperature: float = 1.0, shift: Any = 0.0
 ) -> None:
-    """Change the last layer's weights, so that the model gives `logits / temperature + shift`.
+    """Change the last layer's weights so that the model outputs `logits / temperature + shift`.
 
-    Temperature scaling (Guo et al., 2017, "On Calibration of Modern Neural Networks") thus reaches whoever loads the
-    saved model, with whatever loader.
+    Temperature scaling (Guo et al., 2017, "On Calibration of Modern Neural Networks") then applies in every loader of
+    the saved model.
 
     Args:
-        model: as `build_model` or `load_model` give it; it is changed in place.
-        temperature: above 0.
-        shift: (K,), or one number, added to the logits after that.
+        model: from `build_model` or `load_model`; changed in place.
+        temperature: divides the logits; above 0.
+        shift: (K,), or one number, added to the scaled logits.
 
     Raises:
         SmileModelError: the model has no `output_layer`.

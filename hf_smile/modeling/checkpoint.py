@@ -1,4 +1,4 @@
-"""A trained model: loading it, and its probabilities for a split of the data."""
+"""Load a trained model, and predict probabilities for a split of the data."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _TAKEN = ("architecture", "num_features", "pretrained_cfg", "model_args", "head_
 
 
 def load_model(model: str, **hub: Unpack[HubOptions]) -> TimmWrapperForImageClassification:
-    """Load what `hf-smile train` made, from a folder or from the Hub, ready to predict.
+    """Load a model trained by `hf-smile train`, from a folder or from the Hub, ready to predict.
 
-    Of the folder only `config.json` and `model.safetensors` are read: no pickle, no code, no other settings. The
-    weights must fit to the last one; that is seen from the file's header, before memory is taken for them.
+    Only `config.json` and `model.safetensors` are read: no pickle, no code, no other settings. Every weight must fit;
+    this is checked in the file's header, before memory is allocated.
 
     Raises:
-        SmileModelError: there is no such model, it is another kind of model, or its weights do not fit or are no
-            numbers.
+        SmileModelError: there is no such model, it is another kind of model, or its weights do not fit or are not
+            finite.
 
     >>> load_model("outputs/model").config.id2label  # doctest: +SKIP
     {0: 'negative smile', 1: 'positive smile', 2: 'NOT smile'}
@@ -47,8 +47,8 @@ def load_model(model: str, **hub: Unpack[HubOptions]) -> TimmWrapperForImageClas
         model_config = config_class.from_dict(settings, **label_settings(LabelSet.of(config["label_names"])))
         with torch.device("meta"):
             empty = model_class(model_config).timm_model.state_dict()
-    except Exception as error:  # timm's models, and the check of the settings' types, have no error in common
-        raise SmileModelError(f"{model}: config.json can't be followed: {first_line(error)}") from None
+    except Exception as error:  # timm's models and the type checks of the settings share no error type
+        raise SmileModelError(f"{model}: no model can be built from config.json: {first_line(error)}") from None
     weights = _read_weights(path, empty, model)
     with quiet_transformers():
         loaded = model_class.from_pretrained(None, config=model_config, state_dict=weights, dtype=torch.float32)
@@ -56,7 +56,7 @@ def load_model(model: str, **hub: Unpack[HubOptions]) -> TimmWrapperForImageClas
 
 
 def _read_weights(path: Path, expected: dict[str, torch.Tensor], model: str) -> dict[str, torch.Tensor]:
-    """The weights of a safetensors file, if they have the names and shapes of `expected`, and are finite."""
+    """Read the weights of a safetensors file, and check that they have the names and shapes of `expected`."""
     try:
         with safe_open(path, "pt") as file:
             names = {name.removeprefix("timm_model."): name for name in file.keys()}  # noqa: SIM118
@@ -64,21 +64,21 @@ def _read_weights(path: Path, expected: dict[str, torch.Tensor], model: str) -> 
             needed = {name: _shape(tensor.shape) for name, tensor in expected.items()}
             if wrong := sorted(name for name in {*needed, *found} if needed.get(name) != found.get(name)):
                 raise SmileModelError(
-                    f"{model}: model.safetensors does not fit config.json in {len(wrong):,} of its weights, the "
-                    f"first is {wrong[0]} ({found.get(wrong[0], 'missing')}; needed: {needed.get(wrong[0], 'none')}); "
-                    "take both files of the same model"
+                    f"{model}: {len(wrong):,} weights in model.safetensors do not fit config.json; the first "
+                    f"is {wrong[0]} ({found.get(wrong[0], 'missing')}; expected: {needed.get(wrong[0], 'none')}); "
+                    "take both files from the same model"
                 )
             weights = {ours: file.get_tensor(name) for ours, name in names.items()}
     except (SafetensorError, OSError, ValueError) as error:
         raise SmileModelError(
-            f"{model}: model.safetensors is broken or cut off ({first_line(error)}); copy or train it again"
+            f"{model}: model.safetensors is damaged or incomplete ({first_line(error)}); copy it or train again"
         ) from None
     for name, tensor in weights.items():
         if tensor.is_floating_point() != expected[name].is_floating_point():
-            raise SmileModelError(f"{model}: {name} in model.safetensors is of {tensor.dtype}; train it again")
+            raise SmileModelError(f"{model}: {name} in model.safetensors has the type {tensor.dtype}; train it again")
         weights[name] = tensor.to(expected[name].dtype)
         if not torch.isfinite(weights[name]).all():
-            raise SmileModelError(f"{model}: {name} in model.safetensors holds NaN or infinity; train it again")
+            raise SmileModelError(f"{model}: {name} in model.safetensors contains NaN or infinity; train it again")
     return weights
 
 
@@ -92,13 +92,13 @@ def predict_probabilities(
     batch_size: int = 64,
     test_time_flip: bool = False,
 ) -> np.ndarray:
-    """Probabilities of every image of a split, on a GPU where there is one.
+    """Predict the probabilities of every image of a split, on a GPU if there is one.
 
     Args:
-        model: as `load_model` or `build_model` give it.
-        dataset: a split of `load_smile_dataset`.
-        batch_size: images at a time.
-        test_time_flip: take the mean logits of an image and its mirror image.
+        model: from `load_model` or `build_model`.
+        dataset: a split from `load_smile_dataset`.
+        batch_size: images per batch.
+        test_time_flip: average the logits of each image and its mirror image.
 
     Returns:
         (N, K) float64, in the order of `dataset`.

@@ -1,4 +1,4 @@
-"""What a pretrained backbone sees in an image: its pooled features, computed once and kept on disk."""
+"""Pooled features of images from a pretrained backbone, cached on disk."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ def pooled_features(
     batch_size: int = 32,
     cache_dir: str | Path | None = None,
 ) -> np.ndarray:
-    """Pooled features of images, as the backbone hands them to its classifier.
+    """Compute the pooled features that a backbone passes to its classifier.
 
     Args:
-        images: encoded files; they are read a batch at a time and let go.
-        backbone: pretrained, as in `build_model`; or a model.
-        batch_size: images at a time.
-        cache_dir: keeps the features of each image in one `.npy` file per backbone and transform. An image is known
-            by the digest of its bytes: one that changes is computed again, the others are not.
+        images: encoded image files; read and released in batches.
+        backbone: name of a pretrained backbone, as in `build_model`, or a model.
+        batch_size: images per batch.
+        cache_dir: folder that caches features, in one `.npy` file per backbone and transform. Images are identified by
+            the digest of their bytes, so only changed images are computed again.
 
     Returns:
         (N, F) float32 in the order of `images`; F is the backbone's `num_features`.
 
     Raises:
-        SmileModelError: the backbone can't be had.
-        SmileDataError: an image will not decode.
+        SmileModelError: the backbone can't be loaded.
+        SmileDataError: an image can't be decoded.
 
     >>> files = (path.read_bytes() for path in sorted(Path("faces").glob("*.jpg")))
     >>> pooled_features(files, "timm/resnet18.a1_in1k", cache_dir="outputs/cache").shape  # doctest: +SKIP
@@ -75,7 +75,7 @@ def pooled_features(
                     pooled = network.forward_head(network.forward_features(pixel_values), pre_logits=True)
                     rows.update(zip(new, pooled.float().cpu().numpy(), strict=True))
     finally:
-        if path is not None and len(rows) > known:  # what an interrupted run has computed, too
+        if path is not None and len(rows) > known:  # also after an interruption
             _write_cache(path, rows)
     if not digests:
         return np.zeros((0, network.num_features), np.float32)
@@ -83,13 +83,13 @@ def pooled_features(
 
 
 def _read_cache(path: Path | None) -> dict[bytes, np.ndarray]:
-    """Features by the digest of their image, from a file of such records."""
+    """Read features by image digest."""
     if path is None or not path.is_file():
         return {}
     try:
         records = np.load(path, allow_pickle=False)
         return dict(zip(records["digest"].tolist(), records["features"], strict=True))
-    except (OSError, EOFError, ValueError, IndexError):  # a broken file is as good as none
+    except (OSError, EOFError, ValueError, IndexError):  # a broken cache is ignored
         return {}
 
 
@@ -106,9 +106,9 @@ def _digest(data: bytes) -> bytes:
 
 
 def _key(model: TimmWrapperForImageClassification, pretrained_cfg: dict[str, Any]) -> str:
-    """Name of what turns an image into features: the backbone's weights, how they are connected, and the transform."""
+    """Digest of everything that turns an image into features: the backbone's weights and arguments, the transform."""
     key = hashlib.blake2b(digest_size=8)
-    head = f"{model.timm_model.pretrained_cfg['classifier']}."  # new for three classes, and random
+    head = f"{model.timm_model.pretrained_cfg['classifier']}."  # left out: it is new and random
     for name, value in sorted(model.timm_model.state_dict().items()):
         if not name.startswith(head):
             key.update(name.encode())

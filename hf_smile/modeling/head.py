@@ -1,4 +1,4 @@
-"""The original work's classification head (two dense layers) as a small subclass that the Auto classes know."""
+"""The classification head of the original work (two dense layers), as a model that the Auto classes load."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class SmileTimmForImageClassification(TimmWrapperForImageClassification):
         classifier = self.timm_model.get_classifier()
         if not isinstance(name, str) or "." in name or not isinstance(classifier, nn.Linear):
             raise SmileModelError(
-                f"{config.architecture}: head_hidden_size needs a backbone with one linear classifier"
+                f"{config.architecture}: head_hidden_size needs a backbone with one linear classifier; leave it out"
             )
         head = nn.Sequential(
             nn.Linear(classifier.in_features, config.head_hidden_size),
@@ -54,7 +54,7 @@ class SmileTimmForImageClassification(TimmWrapperForImageClassification):
 
 
 def classes_of(head_hidden_size: int | None) -> tuple[type[TimmWrapperConfig], type[TimmWrapperForImageClassification]]:
-    """The classes of the configuration and of the model: of transformers, where the head is linear (None)."""
+    """The configuration class and the model class; those of transformers if the head is linear (None)."""
     if head_hidden_size is None:
         return TimmWrapperConfig, TimmWrapperForImageClassification
     return SmileTimmConfig, SmileTimmForImageClassification

@@ -1,4 +1,4 @@
-"""Which layers train, and how fast."""
+"""Freezing of layers, and learning rates by layer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hf_smile.errors import SmileModelError
 
 
 def head_parameters(model: PreTrainedModel) -> list[nn.Parameter]:
-    """The parameters of the classifier, or of both where a backbone has two of them."""
+    """The parameters of the classifier, or of both classifiers if the backbone has two."""
     classifiers = model.timm_model.get_classifier()
     classifiers = classifiers if isinstance(classifiers, (tuple, list)) else [classifiers]
     return [parameter for classifier in classifiers for parameter in classifier.parameters()]
@@ -23,17 +23,17 @@ def freeze_stages(model: PreTrainedModel, stages: int) -> None:
     """Freeze the stem and the first `stages` stages of the backbone, as timm divides it.
 
     Args:
-        model: as `build_model` gives it.
-        stages: 0 freezes the stem alone.
+        model: from `build_model`.
+        stages: number of stages; 0 freezes only the stem.
 
     Raises:
-        SmileModelError: the backbone has no stages, or not that many.
+        SmileModelError: the backbone has no stages, or fewer.
 
     >>> freeze_stages(build_model("resnet18", pretrained=False), 2)  # conv1, bn1, layer1, layer2  # doctest: +SKIP
     """
     network = model.timm_model
     if not hasattr(network, "group_matcher"):
-        raise SmileModelError(f"timm knows no stages of {model.config.architecture}; leave --freeze_stages out")
+        raise SmileModelError(f"timm defines no stages for {model.config.architecture}; leave --freeze_stages out")
     groups = group_parameters(network, network.group_matcher(coarse=True))  # stem, stages, head
     if not 0 <= stages <= len(groups) - 2:
         raise SmileModelError(
@@ -45,8 +45,8 @@ def freeze_stages(model: PreTrainedModel, stages: int) -> None:
 
 
 def keep_frozen_in_eval_mode(model: nn.Module) -> None:
-    """Frozen layers are no longer trained, so their batch statistics and dropout must rest as well."""
-    if all(parameter.requires_grad for parameter in model.parameters()):  # to look at every module takes milliseconds
+    """Put frozen layers in evaluation mode, so that their batch statistics and dropout are frozen too."""
+    if all(parameter.requires_grad for parameter in model.parameters()):  # visiting every module takes milliseconds
         return
     for module in model.modules():
         parameters = list(module.parameters())
@@ -57,14 +57,14 @@ def keep_frozen_in_eval_mode(model: nn.Module) -> None:
 def layer_decay_groups(
     model: PreTrainedModel, learning_rate: float, weight_decay: float, layer_decay: float
 ) -> list[dict[str, Any]]:
-    """Parameter groups for the optimizer: each layer learns `layer_decay` times as fast as the one above it.
+    """Parameter groups with layer-wise learning rate decay: each layer's rate is `layer_decay` times that of the next.
 
-    Biases, norms and what the backbone names have no weight decay.
-    Source: Bao et al., "BEiT", ICLR 2022 (https://arxiv.org/abs/2106.08254), as timm has it.
+    Biases, norms and the parameters in the backbone's `no_weight_decay` have no weight decay.
+    Source: Bao et al., "BEiT", ICLR 2022 (https://arxiv.org/abs/2106.08254), as implemented in timm.
 
     Returns:
-        Groups of trainable parameters with `params`, `lr` and `weight_decay`, the head, at the full rate, first: it
-        is the rate of the first group that the Trainer reports.
+        Groups of trainable parameters with `params`, `lr` and `weight_decay`. The head, at the full rate, comes first,
+        because the Trainer reports the rate of the first group.
     """
     network = model.timm_model
     exempt = network.no_weight_decay() if hasattr(network, "no_weight_decay") else ()

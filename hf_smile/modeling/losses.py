@@ -1,4 +1,4 @@
-"""The loss of a run, and what it does about classes of unequal size."""
+"""Training losses, and how they handle class imbalance."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 def soft_targets(
     pixel_values: torch.Tensor, label_ids: torch.Tensor, n_classes: int, mixup: Mixup | None = None
 ) -> torch.Tensor:
-    """The share of each class in each image, (N, n_classes). With `mixup` the images are mixed in place, in pairs.
+    """The share of each class in each image, (N, n_classes). `mixup` mixes the images in place, in pairs.
 
-    The last of an odd number is not mixed. timm draws from NumPy's generator, which checkpoints hold. Sources: Zhang et
-    al., "mixup", ICLR 2018 (https://arxiv.org/abs/1710.09412); Yun et al., "CutMix", ICCV 2019
-    (https://arxiv.org/abs/1905.04899).
+    If the number of images is odd, the last one is not mixed. timm draws from NumPy's generator, whose state is in the
+    checkpoints. Sources: Zhang et al., "mixup", ICLR 2018 (https://arxiv.org/abs/1710.09412); Yun et al., "CutMix",
+    ICCV 2019 (https://arxiv.org/abs/1905.04899).
 
     >>> soft_targets(torch.zeros(2, 3, 4, 4), torch.tensor([0, 2]), 3)
     tensor([[1., 0., 0.],
@@ -38,7 +38,7 @@ def soft_targets(
 
 
 def focal(log_p: torch.Tensor, gamma: float = 2.0) -> torch.Tensor:
-    """`-(1 - p)^gamma log p`: less of what is known already. `gamma` 0 is cross-entropy, 2 the authors' choice.
+    """`-(1 - p)^gamma log p`: less weight on easy examples. `gamma` 0 is cross-entropy; 2 is the authors' choice.
 
     Source: Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017 (https://arxiv.org/abs/1708.02002).
     """
@@ -46,7 +46,7 @@ def focal(log_p: torch.Tensor, gamma: float = 2.0) -> torch.Tensor:
 
 
 def generalized_cross_entropy(log_p: torch.Tensor, q: float = 0.7) -> torch.Tensor:
-    """`(1 - p^q) / q`: bounded, so that a wrong label can pull only so much. Near 0, `q` gives cross-entropy.
+    """`(1 - p^q) / q`: bounded, which limits the effect of a wrong label. With `q` near 0 it is cross-entropy.
 
     Source: Zhang and Sabuncu, "Generalized Cross Entropy Loss for Training Deep Neural Networks with Noisy Labels",
     NeurIPS 2018 (https://arxiv.org/abs/1805.07836); 0.7 is the authors' choice.
@@ -67,11 +67,11 @@ def softmax_loss(
 
     Args:
         logits: (N, C).
-        targets: label ids (N,) int64, or the share of each class (N, C), as mixup makes them.
-        penalty: of the log-probability of a class, element by element; cross-entropy by default.
-        weights: (C,) factor of each class; 1 when None.
-        shift: (C,) added to the logits; 0 when None.
-        smoothing: this share of each target is spread evenly over the classes.
+        targets: label ids (N,) int64, or the share of each class (N, C), as with mixup.
+        penalty: function of the log-probabilities, applied to each element; cross-entropy by default.
+        weights: (C,) factor of each class; 1 if None.
+        shift: (C,) added to the logits; 0 if None.
+        smoothing: share of each target that is spread evenly over the classes.
 
     >>> softmax_loss(torch.zeros(1, 3), torch.tensor([2])).exp()
     tensor(3.)
@@ -89,12 +89,12 @@ def softmax_loss(
 
 
 def class_weights(counts: np.ndarray) -> torch.Tensor:
-    """Weights of inverse class frequency with mean 1 over the images.
+    """Inverse class frequencies, scaled to mean 1 over the images.
 
     Source: King and Zeng, "Logistic Regression in Rare Events Data", 2001; scikit-learn's `class_weight="balanced"`.
 
     Args:
-        counts: (C,) images of each class. One that is absent gets no weight: smoothed labels would else teach it.
+        counts: (C,) images of each class. An absent class has weight 0, so that label smoothing does not train it.
 
     >>> class_weights(np.array([10, 20, 70]))
     tensor([3.3333, 1.6667, 0.4762])
@@ -106,20 +106,20 @@ def class_weights(counts: np.ndarray) -> torch.Tensor:
 def training_loss(
     imbalance: str, counts: np.ndarray, *, loss: str = "cross_entropy", tau: float = 1.0, smoothing: float = 0.0
 ) -> Loss:
-    """The loss of a run.
+    """The training loss for given settings.
 
     Args:
         imbalance: `class_weights`; `focal`; `logit_adjustment`, which adds `tau` times the log prior to the logits
-            while training, so that the logits themselves come out as for classes of equal size (Menon et al.,
+            in training, so that the model's own logits are those for classes of equal size (Menon et al.,
             "Long-tail learning via logit adjustment", ICLR 2021, https://arxiv.org/abs/2007.07314); `none` or
-            `oversample`, which leave the loss alone.
+            `oversample`, which do not change the loss.
         counts: (C,) training images of each class.
-        loss: `cross_entropy`, or `gce` against noisy labels. `focal` is a loss itself and takes its place.
-        tau: strength of `logit_adjustment`; 0 is off, 1 the theory's.
-        smoothing: of the labels.
+        loss: `cross_entropy`, or `gce` for noisy labels. With `imbalance="focal"` it is ignored.
+        tau: strength of `logit_adjustment`; 0 is off, 1 is the theoretical value.
+        smoothing: share of each target that is spread evenly over the classes.
 
     Returns:
-        `logits (N, C)` and targets, `(N,)` or `(N, C)`, -> their mean loss.
+        A function that maps `logits (N, C)` and targets, `(N,)` or `(N, C)`, to their mean loss.
 
     >>> training_loss("focal", np.array([1, 1, 1]))(torch.zeros(1, 3), torch.tensor([0]))
     tensor(0.4883)

@@ -1,4 +1,4 @@
-"""Which models the weights of a network come from."""
+"""The models that a network's weights come from."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import timm
 
 
 def base_models(backbone: str, config: dict[str, Any]) -> list[str]:
-    """The models that a backbone's weights went through, the latest first.
+    """The models that a backbone's weights were trained as, the latest first.
 
-    The result of a run is named by its folder or id, and followed by what that run began with. Folders are named
-    without the folders above them: names are published.
+    The result of a run is listed by its folder or id, followed by the models that run started from. For a folder only
+    its own name is given, without its path, because these names are published.
 
     Args:
-        backbone: folder, id on the Hub or timm name.
-        config: its `config.json`, as an object.
+        backbone: folder, Hub id or timm name.
+        config: its parsed `config.json`.
 
     >>> resnet = {"architecture": "resnet18", "pretrained_cfg": {"tag": "a1_in1k"}}
     >>> base_models("resnet18", resnet)
@@ -33,15 +33,15 @@ def base_models(backbone: str, config: dict[str, Any]) -> list[str]:
 
 
 def _is_name(name: object) -> bool:
-    """Whether it can stand in a card: another's config.json may hold anything."""
+    """Whether a name is safe in a model card: a foreign config.json may contain anything."""
     return isinstance(name, str) and 0 < len(name) <= 200 and name.isprintable() and "`" not in name
 
 
 def pretrained_hub_id(config: dict[str, Any]) -> str | None:
-    """The model of timm's on the Hub whose weights a network began with; None for random weights, and for others'.
+    """Hub id of the timm model that a network's weights started from; None for random or other weights.
 
     Args:
-        config: `config.json` of a backbone or of a saved model, as an object.
+        config: parsed `config.json` of a backbone or saved model.
 
     >>> pretrained_hub_id({"architecture": "resnet18", "pretrained_cfg": {"tag": "a1_in1k"}})
     'timm/resnet18.a1_in1k'
@@ -51,6 +51,6 @@ def pretrained_hub_id(config: dict[str, Any]) -> str | None:
         return None
     try:
         registered = timm.get_pretrained_cfg(f"{config.get('architecture')}.{tag}", allow_unregistered=False)
-    except RuntimeError:  # a name or a tag that is not timm's
+    except RuntimeError:  # a name or tag that timm does not know
         return None
     return registered.hf_hub_id if registered else None

@@ -1,4 +1,4 @@
-"""What a backbone is worth before it is fine-tuned: a linear probe on its pooled features, its size and its speed."""
+"""Compare backbones before fine-tuning: a linear probe on the pooled features, size and speed."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from hf_smile.labels import SMILE_LABELS, LabelSet
 from hf_smile.modeling.backbone import build_model
 
 PENALTIES = (2.0, 0.2, 0.02)
-"""Weights of the squared coefficients of the probe, beside its mean loss, that are tried, the strongest first."""
+"""L2 penalties that the probe tries, relative to its mean loss, the strongest first."""
 
 
 class Backbone(NamedTuple):
-    """Size and speed of a backbone with three classes on it.
+    """Size and speed of a backbone with a three-class head.
 
     Attributes:
-        parameters: how many.
+        parameters: number of parameters.
         image_size: side of the input in pixels.
-        images_per_second: through the network in batches, on this machine; reading and decoding not counted.
+        images_per_second: throughput of the network in batches, on this machine, without reading and decoding.
     """
 
     parameters: int
@@ -37,15 +37,15 @@ class Backbone(NamedTuple):
 def describe_backbone(
     backbone: str, *, pretrained: bool = True, image_size: int | None = None, batch_size: int = 16
 ) -> Backbone:
-    """Count the parameters of a backbone and measure its speed, on a GPU where there is one.
+    """Count the parameters of a backbone and measure its speed, on a GPU if there is one.
 
     Args:
         backbone, pretrained, image_size: as in `build_model`.
-        batch_size: images at a time. The fastest of three batches counts, since whatever else the machine does can
-            only make it slower.
+        batch_size: images per batch. The fastest of three batches counts, because other load can only slow a batch
+            down.
 
     Raises:
-        SmileModelError: the backbone can't be had.
+        SmileModelError: the backbone can't be loaded.
 
     >>> describe_backbone("resnet18", pretrained=False).parameters  # doctest: +SKIP
     11178051
@@ -55,7 +55,7 @@ def describe_backbone(
     model = model.to(device, memory_format=torch.channels_last).eval()
     shape = model.config.pretrained_cfg["input_size"]
     pixel_values = torch.randn(batch_size, *shape).to(device, memory_format=torch.channels_last)
-    with torch.inference_mode():  # the first one warms up, and is never the fastest; cpu() waits for the GPU
+    with torch.inference_mode():  # the first run warms up and is never the fastest; cpu() waits for the GPU
         seconds = repeat(lambda: model(pixel_values=pixel_values).logits.cpu(), number=1, repeat=4)
     return Backbone(model.num_parameters(), shape[-1], batch_size / min(seconds))
 
@@ -63,10 +63,10 @@ def describe_backbone(
 def split_rows(
     train: Dataset, validation_size: float, seed: int, group_by: str | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of `train` that train and those that validate: the very split that `load_smile_dataset` makes.
+    """Row numbers of the training and the validation part of `train`, split as in `load_smile_dataset`.
 
     Raises:
-        SmileDataError: too few images for a validation split.
+        SmileDataError: there are too few images for a validation split.
     """
     columns = ["label"] if group_by is None else ["label", column_of(train.column_names, group_by)]
     rows = train.select_columns(columns).add_column("row", np.arange(len(train)))
@@ -82,21 +82,21 @@ def probe(
     *further: np.ndarray,
     labels: LabelSet = SMILE_LABELS,
 ) -> list[np.ndarray]:
-    """Logistic regression on standardised features; of three penalties the one with the best validation likelihood.
+    """Fit a logistic regression on standardised features; validation likelihood chooses one of three penalties.
 
     Args:
-        features: (N, F) to fit on.
-        label_ids: (N,).
+        features: (N, F) training features.
+        label_ids: (N,) training labels.
         validation_features: (M, F).
         validation_label_ids: (M,).
-        further: (L, F) each, features of further images.
+        further: features of further images, (L, F) each.
         labels: the K classes.
 
     Returns:
-        Probabilities of the validation images (M, K), then of each array of `further` (L, K).
+        Probabilities of the validation images (M, K), then of each array in `further` (L, K).
 
     Raises:
-        SmileDataError: the labels hold one class only.
+        SmileDataError: the training labels have only one class.
     """
     fits = linear_probes(features, label_ids, validation_features, *further, classes=len(labels))
     return min(fits, key=lambda found: compute_metrics(found[0], validation_label_ids, labels)["nll"])
@@ -109,35 +109,35 @@ def linear_probes(
     classes: int,
     penalties: Sequence[float] = PENALTIES,
 ) -> Iterator[list[np.ndarray]]:
-    """Logistic regression on standardised features, one penalty after the other.
+    """Fit a logistic regression on standardised features for each penalty.
 
     Args:
-        features: (N, F) to fit on.
-        label_ids: (N,).
-        further: (L, F) each, features of further images.
-        classes: K.
-        penalties: weights of the squared coefficients, beside the mean loss; the strongest first.
+        features: (N, F) training features.
+        label_ids: (N,) training labels.
+        further: features of further images, (L, F) each.
+        classes: number of classes, K.
+        penalties: L2 penalties relative to the mean loss, the strongest first.
 
     Yields:
-        For each penalty the probabilities of each array of `further`, (L, K) float64.
+        For each penalty, the probabilities of each array in `further`, (L, K) float64.
 
     Raises:
-        SmileDataError: the labels hold one class only.
+        SmileDataError: the training labels have only one class.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
     from threadpoolctl import threadpool_limits
 
     if len(np.unique(label_ids)) < 2:
-        raise SmileDataError("a probe needs images of two classes at least")
+        raise SmileDataError("a linear probe needs images of at least two classes")
     scaler = StandardScaler().fit(features)
     scaled, *others = [scaler.transform(rows) for rows in (features, *further)]
-    # Each fit begins where the one with the stronger penalty ended.
+    # Each fit starts from the solution for the next stronger penalty.
     model = LogisticRegression(tol=1e-3, max_iter=1000, warm_start=True)
     for penalty in penalties:
-        model.C = 1 / (penalty * len(label_ids))  # scikit-learn weighs against the sum of the losses
+        model.C = 1 / (penalty * len(label_ids))  # scikit-learn's C is relative to the sum of the losses
         found = [np.zeros((len(rows), classes)) for rows in others]
-        with threadpool_limits(1):  # products this small take longer on many threads, which wait for each other
+        with threadpool_limits(1):  # such small products are slower with several threads
             model.fit(scaled, label_ids)
             for probabilities, rows in zip(found, others, strict=True):
                 probabilities[:, model.classes_] = model.predict_proba(rows)

@@ -1,1 +1,1 @@
-"""Arguments, the Trainer, and what a run leaves in its output folder."""
+"""Settings, the Trainer, and the output folder of a run."""

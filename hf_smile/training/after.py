@@ -1,4 +1,4 @@
-"""After the last step and before the model is saved: the temperature, the decision rule, and what they change."""
+"""Fit the temperature and the prior adjustment after training, and describe their effect."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 
 class Folded(NamedTuple):
-    """What went into the last layer, and the validation split as the model saw it before.
+    """What was folded into the last layer, and the validation logits before that.
 
     Attributes:
         temperature: divides the logits.
-        temperature_is: where it comes from, in words: "fitted on the validation split".
+        temperature_is: where the temperature comes from, for example "fitted on the validation split".
         prior_adjustment: strength of the shift that is added to the logits.
-        shares: (K,) of the classes in train.
-        validation_logits: (N, K) before anything was folded; None without a validation split.
+        shares: (K,) class shares in train.
+        validation_logits: (N, K) before folding; None without a validation split.
     """
 
     temperature: float
@@ -37,11 +37,11 @@ class Folded(NamedTuple):
     validation_logits: FloatArray | None
 
     def undo(self, logits: FloatArray) -> FloatArray:
-        """The logits (N, K) of the model as it was trained, from those of the saved one."""
+        """Convert logits (N, K) of the saved model to those of the trained model."""
         return (logits - prior_shift(self.shares, self.prior_adjustment)) * self.temperature
 
     def stages(self, trained: FloatArray) -> dict[str, FloatArray]:
-        """Probabilities (N, K) `as_trained`, `with_temperature` and as `saved`, from logits of the trained model."""
+        """Probabilities (N, K) `as_trained`, `with_temperature` and `saved`, from logits of the trained model."""
         scaled = trained / self.temperature
         saved = scaled + prior_shift(self.shares, self.prior_adjustment)
         logits = {"as_trained": trained, "with_temperature": scaled, "saved": saved}
@@ -51,21 +51,21 @@ class Folded(NamedTuple):
 def fold_after_training(
     trainer: SmileTrainer, temperature: float | None = None, prior_adjustment: float = 0.0
 ) -> Folded:
-    """Fit the temperature on the validation split and fold it, and the prior adjustment, into the model in memory.
+    """Fit the temperature on the validation split, and fold it and the prior adjustment into the model in memory.
 
-    The temperature is fitted to the logits of one plain forward pass, as whoever loads the model gets them. Where
-    `imbalance` has moved the prior of the model (`MOVES_THE_PRIOR`), none is fitted: a temperature cannot tell a model
-    that is too sure from one that expects other class shares, and what it found would be right for neither population.
+    The temperature is fitted to the logits of one plain forward pass, which is what users of the model get. If
+    `imbalance` changes the prior of the model (`MOVES_THE_PRIOR`), no temperature is fitted: it can't distinguish an
+    overconfident model from one that expects other class shares, so its value would be wrong for both populations.
 
-    No checkpoint is touched: a run that is killed after this and started again begins from one, and folds once.
+    Checkpoints are not changed: a run that is killed after this and started again resumes from one, and folds once.
 
     Args:
-        trainer: done with training.
-        temperature: one that is known already, from cross-validation for example; None to fit it.
+        trainer: a trainer after training.
+        temperature: a known temperature, for example from cross-validation; None to fit it.
         prior_adjustment: the strength of `hf_smile.evaluation.decision`.
 
     Raises:
-        SmileModelError: a temperature or an adjustment is asked for, and the model has no layer to take it.
+        SmileModelError: a temperature or adjustment is given, and the model has no layer to fold it into.
         SmileDataError: the logits are not finite.
     """
     shares = trainer.class_counts / trainer.class_counts.sum()
@@ -77,9 +77,9 @@ def fold_after_training(
     elif output is None:
         source = "not fitted, because there is no validation split"
     elif imbalance in MOVES_THE_PRIOR:
-        source = f"not fitted, because imbalance '{imbalance}' gives the probabilities of other class shares"
+        source = f"not fitted, because imbalance '{imbalance}' changes the class shares that the probabilities are for"
     elif output_layer(trainer.model) is None:
-        source = "not fitted, because no single linear layer gives the logits of this backbone"
+        source = "not fitted, because no single linear layer outputs this backbone's logits"
     else:
         temperature = fit_temperature(logits, output.label_ids, len(trainer.labels))
         source = "fitted on the validation split"
@@ -92,15 +92,15 @@ def fold_after_training(
 
 
 def describe(folded: Folded, splits: DatasetDict, logits: FloatArray) -> dict[str, Any]:
-    """What the folding changed, for `test_metrics.json` and the model card.
+    """The effect of folding, for `test_metrics.json` and the model card.
 
     Args:
-        folded: what was folded.
-        splits: of `load_smile_dataset`.
-        logits: (N, K) of the saved model on the test split.
+        folded: as returned by `fold_after_training`.
+        splits: as returned by `load_smile_dataset`.
+        logits: (N, K) logits of the saved model on the test split.
 
     Returns:
-        `calibration`: the temperature, and by split and stage `ece` and `nll`. `decision`: the strength of the prior
+        `calibration`: the temperature, and `ece` and `nll` by split and stage. `decision`: the strength of the prior
         adjustment, the class shares, and the `trade_off` on the validation split, a list that is empty without one.
     """
     labels = labels_of(splits["test"])

@@ -1,4 +1,4 @@
-"""The settings of a run as `transformers` has them: defaults, over them a recipe, over it the command line."""
+"""The settings of a run as `transformers.TrainingArguments`, from defaults, recipe and command line."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from hf_smile.utils.hub_id import is_hub_id
 
 @dataclass
 class SmileTrainingArguments(TrainingSettings, TrainingArguments):
-    """`transformers.TrainingArguments` with our defaults and what the Trainer lacks. Any of its fields may be set.
+    """`transformers.TrainingArguments` with other defaults and more settings. All its fields can be set.
 
     >>> SmileTrainingArguments(output_dir="outputs/model", use_cpu=True, select_best="nll").metric_for_best_model
     'nll'
@@ -31,31 +31,32 @@ class SmileTrainingArguments(TrainingSettings, TrainingArguments):
 
     def __post_init__(self) -> None:
         on_gpu = torch.cuda.is_available() and not self.use_cpu
-        if self.dataloader_num_workers is None:  # on a CPU the training itself needs every core
+        if self.dataloader_num_workers is None:  # on a CPU, training needs every core
             self.dataloader_num_workers = min(8, own_cores()) if on_gpu else 0
         launched_with = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
         if self.bf16 is None:
             is_fast = on_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
             self.bf16 = is_fast and not self.fp16 and launched_with == "no"
-        for name, hint in (("bf16", ", or add --use_cpu where the CPU computes in bfloat16"), ("fp16", "")):
+        for name, hint in (("bf16", ", or add --use_cpu if the CPU computes in bfloat16"), ("fp16", "")):
             can = on_gpu or (name == "bf16" and self.use_cpu)
             if not can and (getattr(self, name) or launched_with == name):
                 raise SmileError(
-                    f"{name} is on, and there is no GPU here; turn it off (--{name} false, of the launcher "
-                    f"--mixed_precision no){hint}"
+                    f"{name} is on, but there is no GPU; turn it off (--{name} false, or --mixed_precision no of the "
+                    f"launcher){hint}"
                 )
         check_values(self)
         if self.max_steps <= 0 and not self.num_train_epochs > 0:
             raise SmileError(f"num_train_epochs is {self.num_train_epochs}; it must be above 0")
         if self.max_hours is None and 0 < self.num_train_epochs <= self.warmup_frozen_epochs:
             raise SmileError(
-                f"warmup_frozen_epochs is {self.warmup_frozen_epochs}, and there are {self.num_train_epochs:g} epochs: "
-                "the backbone would never train; if that is meant, set --freeze_backbone"
+                f"warmup_frozen_epochs is {self.warmup_frozen_epochs}, and num_train_epochs is "
+                f"{self.num_train_epochs:g}: the backbone would never train; to train only the head, set "
+                "--freeze_backbone"
             )
         if self.metric_for_best_model not in (None, self.select_best):
             raise SmileError(
                 f"metric_for_best_model is {self.metric_for_best_model!r}, but select_best is {self.select_best!r}; "
-                "leave it out, and choose with --select_best"
+                "use only --select_best"
             )
         if self.select_best == "last":
             if self.early_stopping_patience is not None:
@@ -64,17 +65,17 @@ class SmileTrainingArguments(TrainingSettings, TrainingArguments):
         else:
             self.metric_for_best_model, self.greater_is_better = self.select_best, self.select_best != "nll"
         if self.loss != "cross_entropy" and self.imbalance == "focal":
-            raise SmileError(f"the focal loss takes the place of {self.loss}; choose --loss or --imbalance focal")
+            raise SmileError(f"the focal loss would replace {self.loss}; choose --loss or --imbalance focal")
         if self.push_to_hub and not self.hub_model_id:
             raise SmileError("push_to_hub needs hub_model_id: owner/name")
         if self.run_name is None:
             self.run_name = Path(str(self.output_dir)).resolve().name
         self.publish_to = self.hub_model_id if self.push_to_hub else None
-        self.push_to_hub = False  # the Trainer would push every checkpoint, with its optimizer; we push the result
+        self.push_to_hub = False  # the Trainer would push every checkpoint with its optimizer
         self.dataloader_persistent_workers = self.dataloader_persistent_workers and self.dataloader_num_workers > 0
         self.dataloader_pin_memory = self.dataloader_pin_memory and on_gpu
         if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not getattr(torch, "accelerator", torch.cuda).is_available():
-            self.use_cpu = True  # or the processes that torchrun starts would know nothing of each other
+            self.use_cpu = True  # otherwise the processes of torchrun would not form a group
         try:
             super().__post_init__()
         except (ValueError, ImportError) as error:
@@ -87,10 +88,11 @@ Arguments = tuple[DataArguments, AugmentationArguments, ModelArguments, SmileTra
 
 
 def parse_arguments(argv: Sequence[str]) -> Arguments:
-    """Read `[RECIPE.yaml] [--any_setting value ...]`.
+    """Parse `[RECIPE.yaml] [--any_setting value ...]`.
 
     Raises:
-        SmileError: no such recipe, or a setting that does not exist or does not fit; named, with the nearest name.
+        SmileError: there is no such recipe, or a setting is unknown or invalid. For an unknown name, the message
+            suggests the nearest one.
 
     >>> data, augmentation, model, training = parse_arguments(["--rotation", "30", "--use_cpu"])
     >>> augmentation.rotation
@@ -99,13 +101,13 @@ def parse_arguments(argv: Sequence[str]) -> Arguments:
     types = [SmileTrainingArguments if group is TrainingSettings else group for group in SETTINGS.values()]
     parsed, unknown = SettingsParser(types).read(argv)
     if unknown:
-        raise SmileError(f"{unknown[0]!r} in the command line belongs to no setting")
+        raise SmileError(f"{unknown[0]!r} in the command line does not belong to a setting")
     check_together(parsed)
     return tuple(parsed)
 
 
 def to_recipe(arguments: Sequence[Any]) -> dict[str, Any]:
-    """The settings as a recipe: all of ours, and those of `TrainingArguments` that are not at their default.
+    """Convert settings to a recipe: all settings of hf_smile, and those of `TrainingArguments` that were changed.
 
     >>> to_recipe(parse_arguments(["--use_cpu"]))["use_cpu"]
     True
@@ -121,12 +123,12 @@ def to_recipe(arguments: Sequence[Any]) -> dict[str, Any]:
             if isinstance(value, kinds) and (setting.name in OURS or changed) and setting.name not in _NOT_IN_RECIPE:
                 recipe[setting.name] = value
     backbone = recipe["backbone"]
-    if is_hub_id(backbone) and Path(backbone).is_dir():  # else the recipe would name a model on the Hub
+    if is_hub_id(backbone) and Path(backbone).is_dir():  # otherwise the recipe would name a model on the Hub
         recipe["backbone"] = f"./{backbone}"
     return recipe
 
 
-# What holds for one start only, what is the same in every run, and what follows from other settings.
+# Settings that apply to one start only, that are the same in every run, or that follow from other settings.
 _NOT_IN_RECIPE = {
     *("overwrite", "hub_model_id", "hub_private_repo", "push_to_hub", "report_to", "run_name", "project"),
     *("checkpoint_to", "job", "job_timeout", "dry_run", "seeds", "soup"),

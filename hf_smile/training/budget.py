@@ -1,4 +1,4 @@
-"""A run that ends within a given time: its number of steps and its learning rate follow from its speed."""
+"""Train within a time budget: the number of steps and the learning rate follow from the measured speed."""
 
 from __future__ import annotations
 
@@ -22,31 +22,31 @@ if TYPE_CHECKING:
     from hf_smile.training.trainer import SmileTrainer
 
 BUDGET = "budget.json"
-"""In a checkpoint: the time that is spent, and how far the learning rate is in its schedule."""
+"""File of a checkpoint: the time spent so far, and the progress of the learning rate schedule."""
 NO_LIMIT = 10**9
-_PICTURES_AND_CARD = 3.0  # seconds of a core that follow the last prediction: intervals, pictures, the end of Python
-_EVALUATION = 0.5  # what an image costs in evaluation, as a share of training, until it is measured
+_PICTURES_AND_CARD = 3.0  # CPU seconds after the last prediction: intervals, plots, exit of Python
+_EVALUATION = 0.5  # time per image in evaluation as a share of that in training, until it is measured
 
 
 def process_start() -> float:
-    """When this process began, as `time.monotonic()` would have said."""
+    """The start time of this process on the clock of `time.monotonic()`."""
     return time.monotonic() - (time.time() - psutil.Process().create_time())
 
 
 class Budget(TrainerCallback):
-    """Counts after each step how many more there is time for, so that the run is evaluated and saved in `max_hours`.
+    """Estimate after each step how many steps are left, so that the run, with evaluation, ends within `max_hours`.
 
-    From what is left go the evaluations and checkpoints until the end, as long as the last ones took, and what comes
-    after training. The learning rate runs through its schedule in as many steps as are left, so that it reaches the end
-    with the run, whatever the machine does meanwhile. A resumed run continues where it was, in time and in schedule.
+    The remaining time has to cover the remaining evaluations and checkpoints, each estimated by the last one, and the
+    work after training. The learning rate schedule is stretched to the remaining steps, so that it ends with the run
+    even if the speed changes. A resumed run continues with the time and the schedule of its checkpoint.
 
     Args:
-        trainer: with `max_hours` in its settings.
+        trainer: a trainer with `max_hours` in its settings.
 
     Attributes:
-        started: `time.monotonic()` where the clock began; that of `train` if None.
-        images_after: images that are predicted after the training.
-        steps: of the whole run, as far as is known.
+        started: `time.monotonic()` at which the clock starts; the start of `train` if None.
+        images_after: number of images to predict after training.
+        steps: current estimate of the total number of steps.
 
     >>> Budget(trainer).reached()  # doctest: +SKIP
     {'max_hours': 0.5, 'hours': 0.49, 'steps': 1210, 'epochs': 7.3}
@@ -59,34 +59,34 @@ class Budget(TrainerCallback):
         self.steps: int | None = None
         self.steps_an_epoch = 0
         self._spent_before = 0.0
-        self._fitted_at, self._done = 0, 0.0  # a step, and the share of the schedule that was done there
+        self._fitted_at, self._done = 0, 0.0  # a step, and the share of the schedule that was done by then
         self._step_seconds: deque[float] = deque(maxlen=50)
         self._epoch_end_seconds: float | None = None
         self._epoch_ended: float | None = None
         self._step_began, self._began = 0.0, (0.0, 0.0)
 
     def unlimited(self, values: tuple[Any, ...]) -> tuple[Any, ...]:
-        """What `Trainer.set_initial_training_values` gives, without an end."""
+        """The values of `Trainer.set_initial_training_values`, without a limit on steps."""
         _, self.steps_an_epoch, *others, _ = values
         return NO_LIMIT, self.steps_an_epoch, *others, NO_LIMIT
 
     def seconds(self) -> float:
-        """Spent so far, before a resumption too."""
+        """Seconds spent so far, including those before the run was resumed."""
         return self._spent_before + time.monotonic() - (self.started or 0)
 
     def reached(self) -> dict[str, float]:
-        """The budget, and what was done with it."""
+        """The budget and how much of it was used."""
         steps = self.trainer.state.global_step
         epochs = steps / max(1, self.steps_an_epoch)
         hours = self.seconds() / 3600
         return {"max_hours": self.trainer.args.max_hours or 0.0, "hours": hours, "steps": steps, "epochs": epochs}
 
     def scheduler(self, optimizer: torch.optim.Optimizer) -> LambdaLR:
-        """The learning rate of the settings, over a number of steps that is not known yet."""
-        return LambdaLR(optimizer, lambda step: self._factor(step))  # of methods a checkpoint would hold attributes
+        """The configured schedule, over a number of steps that is not known yet."""
+        return LambdaLR(optimizer, lambda step: self._factor(step))  # a bound method would be saved in checkpoints
 
     def _factor(self, step: int) -> float:
-        """Of the learning rate. The head's own part, if any, has a length that is known from the beginning."""
+        """Factor of the learning rate. The length of the part for the head alone, if any, is known from the start."""
         args, head_steps = self.trainer.args, self._head_steps()
         steps = max(self.steps or 1, step, head_steps + 1)
         nothing = torch.optim.SGD([torch.zeros(1)], lr=1.0)
@@ -99,7 +99,7 @@ class Budget(TrainerCallback):
         return args.warmup_frozen_epochs * self.steps_an_epoch if args.head_learning_rate is not None else 0
 
     def _progress(self, step: int) -> float:
-        """The share of the schedule, after the head's own part, that is done after a step."""
+        """The share of the schedule that is done after a step, not counting the part for the head alone."""
         since = max(self._fitted_at, self._head_steps())
         left = (self.steps or 0) - since
         if step <= since or left <= 0:
@@ -116,7 +116,7 @@ class Budget(TrainerCallback):
         self._note_epoch_end()
         self._epoch_ended = None
         if args.warmup_frozen_epochs and state.global_step == args.warmup_frozen_epochs * self.steps_an_epoch:
-            self._step_seconds.clear()  # with all that trains now, a step takes longer
+            self._step_seconds.clear()  # a step takes longer when the backbone trains too
 
     def on_epoch_end(self, *_: Any, **kwargs: Any) -> None:
         self._epoch_ended = time.monotonic()
@@ -129,7 +129,7 @@ class Budget(TrainerCallback):
         now, step = time.monotonic(), state.global_step + 1
         took, self._step_began = now - self._step_began, now
         if step == 1:
-            return  # it takes much longer than the others
+            return  # the first step takes much longer than the others
         self._step_seconds.append(took)
         more = self._steps_left(step)
         if args.world_size > 1:  # the clock of the first process counts
@@ -141,12 +141,12 @@ class Budget(TrainerCallback):
         frozen = args.warmup_frozen_epochs * self.steps_an_epoch
         if step < frozen and self.steps <= frozen and len(self._step_seconds) >= 5:
             raise SmileError(
-                f"max_hours is {args.max_hours:g}, and the {args.warmup_frozen_epochs} epochs of the head alone take "
-                "longer; allow more, or set a lower --warmup_frozen_epochs"
+                f"max_hours is {args.max_hours:g}, too short for the {args.warmup_frozen_epochs} epochs that train "
+                "only the head; set a higher --max_hours or a lower --warmup_frozen_epochs"
             )
 
     def _steps_left(self, step: int) -> int:
-        """For how many steps after this one there is time."""
+        """The number of steps after this one that fit in the remaining time."""
         trainer, args, a_step = self.trainer, self.trainer.args, fmean(self._step_seconds)
         an_image = _EVALUATION * a_step / trainer.get_total_train_batch_size(args)
         validated = len(trainer.eval_dataset or ())
@@ -161,7 +161,7 @@ class Budget(TrainerCallback):
         return more
 
     def _seconds_per_own(self) -> float:
-        """How long a second of a core takes on this machine, which others may use too."""
+        """Wall-clock seconds per CPU second, which is above 1 on a shared machine."""
         wall, own = time.monotonic() - self._began[0], time.process_time() - self._began[1]
         return max(1.0, wall / own) if own > 0 else 1.0
 
@@ -177,8 +177,8 @@ class Budget(TrainerCallback):
     def load(self, checkpoint: Path) -> None:
         saved = json.loads((checkpoint / BUDGET).read_text(encoding="utf-8"))
         self._spent_before, self._fitted_at, self._done = saved["seconds"], saved["fitted_at"], saved["done"]
-        if saved["steps"] is None:  # of the first step, after which nothing is known
+        if saved["steps"] is None:  # saved after the first step, when nothing was known
             return
-        self._step_seconds.extend([saved["speed"]["step"]] * 49)  # more than the first step, which takes longer
+        self._step_seconds.extend([saved["speed"]["step"]] * 49)  # outweighs the slow first step after resuming
         self._epoch_end_seconds = saved["speed"]["epoch_end"]
         self.steps = self.trainer.state.max_steps = saved["steps"]

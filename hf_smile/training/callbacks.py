@@ -1,4 +1,4 @@
-"""What happens between epochs: a line to read, the history on disk, what is frozen, and the learning rate."""
+"""Callbacks: progress and history, the frozen warm-up, and its learning rate schedule."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 class EpochReport(ProgressCallback):
-    """A progress bar, one line an epoch in place of a dictionary, and history and curves kept up to date on disk."""
+    """A progress bar, one line per epoch instead of a dictionary, and history and curves on disk after every epoch."""
 
     prediction_bar: tqdm | None
 
@@ -46,13 +46,13 @@ class EpochReport(ProgressCallback):
 
     def on_step_end(self, *event: Any, **kwargs: Any) -> None:
         if self.training_bar is not None:
-            self.training_bar.total = event[1].max_steps  # which a budget changes
+            self.training_bar.total = event[1].max_steps  # a budget changes it
             super().on_step_end(*event, **kwargs)
 
     def on_prediction_step(
         self, args: TrainingArguments, state: TrainerState, *_: Any, eval_dataloader: Any = None, **kwargs: Any
     ) -> None:
-        """The evaluation after an epoch has no bar of its own."""
+        """Show a bar only outside of training."""
         if self.show_bar and state.is_world_process_zero and self.training_bar is None:
             if self.prediction_bar is None:
                 self.prediction_bar = tqdm(
@@ -61,7 +61,7 @@ class EpochReport(ProgressCallback):
             self.prediction_bar.update()
 
     def on_log(self, args: TrainingArguments, state: TrainerState, *_: Any, logs: Any = None, **kwargs: Any) -> None:
-        """Where there is an evaluation, the epoch's line follows when it is done."""
+        """With an evaluation, `on_evaluate` reports the epoch."""
         if args.eval_strategy == IntervalStrategy.NO and "loss" in logs:
             self._report_epoch(args, state)
 
@@ -90,7 +90,7 @@ class EpochReport(ProgressCallback):
 
 
 class Following(TrainerCallback):
-    """Tells the augmentation the epoch, and the average of the weights each step."""
+    """Pass each epoch to the augmentation, and update the average of the weights after each step."""
 
     def __init__(self, trainer: SmileTrainer) -> None:
         self.trainer = trainer
@@ -104,10 +104,10 @@ class Following(TrainerCallback):
 
 
 class FrozenWarmUp(TrainerCallback):
-    """Train the head alone in the first `epochs` epochs, then all that is not frozen for good.
+    """Train only the head in the first `epochs` epochs, then everything that is not permanently frozen.
 
-    The optimizer knows all of it from the start. It passes over what has no gradient, so that an interrupted run goes
-    on in either part.
+    The optimizer has all parameters from the start and skips those without a gradient, so a run can resume in either
+    part.
     """
 
     def __init__(self, model: PreTrainedModel, epochs: int) -> None:
@@ -123,7 +123,7 @@ class FrozenWarmUp(TrainerCallback):
 def head_first_schedule(
     args: SmileTrainingArguments, optimizer: torch.optim.Optimizer, steps: int, head_steps: int
 ) -> torch.optim.lr_scheduler.LambdaLR:
-    """A learning rate that rises and falls twice: for the head alone, up to `head_learning_rate`, then for all."""
+    """A schedule in two parts: first for the head alone, up to `head_learning_rate`, then for all parameters."""
     head, whole = (
         get_scheduler(
             args.lr_scheduler_type, optimizer, args.get_warmup_steps(part), part, args.lr_scheduler_kwargs

@@ -1,4 +1,4 @@
-"""Checkpoints on disk: written aside, sealed with checksums, moved into place; and which of them can be trusted."""
+"""Checkpoints on disk: atomic writing, checksums, and detection of damaged checkpoints."""
 
 from __future__ import annotations
 
@@ -20,39 +20,39 @@ from hf_smile.utils.model_files import file_sha256
 logger = logging.getLogger(__name__)
 
 CHECKSUMS = "checksums.json"
-"""In a checkpoint: SHA-256 of every other file, written last."""
+"""File of a checkpoint: SHA-256 of every other file, written last."""
 UNFINISHED = "unfinished_checkpoint"
-"""In the folder of a run: where a checkpoint is while it is being written."""
+"""Folder of a checkpoint that is being written, in the output folder of the run."""
 
 _NEEDED = {"model.safetensors", "trainer_state.json"}
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """The folders `checkpoint-<step>` of a run, the oldest first."""
+    """The folders `checkpoint-<step>` of a run, oldest first."""
     found = [path for path in folder.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdigit()]
     return sorted(found, key=lambda path: int(path.name.removeprefix("checkpoint-")))
 
 
 def seal(checkpoint: Path) -> None:
-    """Write `checksums.json`, by which `damage` knows the checkpoint again."""
+    """Write `checksums.json`, which `damage` checks."""
     files = sorted(path for path in checkpoint.rglob("*") if path.is_file() and path != checkpoint / CHECKSUMS)
     sums = {path.relative_to(checkpoint).as_posix(): file_sha256(path) for path in files}
     (checkpoint / CHECKSUMS).write_text(json.dumps(sums, indent=2) + "\n", encoding="utf-8")
 
 
 def damage(checkpoint: Path) -> str | None:
-    """What is wrong with a sealed checkpoint, in words; None if nothing is. Files that came later do not matter.
+    """Describe what is wrong with a sealed checkpoint; None if nothing is. Files added later do not matter.
 
     >>> damage(Path("outputs/model/checkpoint-272"))  # doctest: +SKIP
-    'optimizer.pt is not as it was written'
+    'optimizer.pt has changed since it was written'
     """
     try:
         sums = _read_object(checkpoint / CHECKSUMS)
         if missing := _NEEDED - {*sums}:
-            return f"{CHECKSUMS} does not name {min(missing)}"
+            return f"{CHECKSUMS} does not list {min(missing)}"
         for name, digest in sums.items():
             if file_sha256(checkpoint / name) != digest:
-                return f"{name} is not as it was written"
+                return f"{name} has changed since it was written"
         _read_object(checkpoint / "trainer_state.json")
     except FileNotFoundError as error:
         return f"{Path(error.filename).name} is missing"
@@ -62,9 +62,9 @@ def damage(checkpoint: Path) -> str | None:
 
 
 def last_whole_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint that a run can resume from. Damaged ones are passed over, with a line about each.
+    """The newest checkpoint that a run can resume from. Damaged ones are skipped, with a warning for each.
 
-    The best checkpoint so far, which the run will end with, has to be whole too.
+    The best checkpoint so far, which the run may end with, must be complete too.
     """
     for path in (folder / UNFINISHED).glob("checkpoint-*"):  # killed between two renames of `move_into_place`
         if damage(path) is None and not (folder / path.name).exists():
@@ -79,12 +79,12 @@ def last_whole_checkpoint(folder: Path) -> Path | None:
             if best_problem is None:
                 return path
             problem = f"it needs checkpoint-{best}, where {best_problem}"
-        logger.warning(f"Note: {path} is damaged and passed over: {problem}")
+        logger.warning(f"Note: {path} is damaged and is skipped: {problem}")
     return None
 
 
 def move_into_place(finished: Path, checkpoint: Path) -> None:
-    """Give a sealed checkpoint its name. One of that name is replaced."""
+    """Move a sealed checkpoint to its final name, replacing an earlier one of that name."""
     if checkpoint.exists():
         checkpoint.replace(finished.with_name("replaced"))
     finished.replace(checkpoint)
@@ -93,7 +93,7 @@ def move_into_place(finished: Path, checkpoint: Path) -> None:
 
 @contextmanager
 def clear_of_disk_errors(folder: Path) -> Iterator[None]:
-    """Within, what PyTorch, safetensors and Python say of a full or broken disk becomes one `SmileError`.
+    """Context that converts errors of PyTorch, safetensors and Python about a full or broken disk to a `SmileError`.
 
     >>> with clear_of_disk_errors(Path("outputs/model")):  # doctest: +SKIP
     ...     trainer.train()
@@ -107,19 +107,19 @@ def clear_of_disk_errors(folder: Path) -> Iterator[None]:
         shutil.rmtree(folder / UNFINISHED, ignore_errors=True)
         raise SmileError(
             f"{folder}: can't be written to, with {free:,.1f} MB free there ({first_line(error)}).\n"
-            "What was saved before is whole. Make room, and start the same command again to resume."
+            "Earlier checkpoints are complete. Free some space, and run the same command again to resume."
         ) from None
 
 
 def _is_of_the_disk(error: Exception) -> bool:
     if isinstance(error, OSError):
         return error.errno in (*DISK_FULL, errno.EIO, errno.EROFS)
-    # Of torch.save and safetensors there are words alone.
+    # torch.save and safetensors have only messages, no error numbers.
     return ("os error" if isinstance(error, SafetensorError) else "inline_container") in str(error)
 
 
 def _read_object(path: Path) -> dict[str, Any]:
     value = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(value, dict):
-        raise ValueError(f"{path.name} holds no JSON object")
+        raise ValueError(f"{path.name} is not a JSON object")
     return value

@@ -1,4 +1,4 @@
-"""Fit the run to the machine it is on."""
+"""Adapt a run to its machine: cores, memory, launchers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def device_line(args: TrainingArguments) -> str:
-    """What the run computes on, and how, in one line.
+    """Describe in one line what the run computes on.
 
     >>> device_line(TrainingArguments(use_cpu=True))  # doctest: +SKIP
     'Device: cpu, 2 threads, float32, channels_last, 0 workers'
@@ -32,20 +32,20 @@ def device_line(args: TrainingArguments) -> str:
 
 
 def use_all_cores() -> None:
-    """Share this machine's cores among its processes, where training runs on them.
+    """Share this machine's cores among its processes, if training runs on the CPU.
 
-    `accelerate launch` gives each process one thread (`OMP_NUM_THREADS=1`) unless told otherwise, which leaves the
-    other cores of a CPU idle. A larger number that the user set is kept.
+    `accelerate launch` by default gives each process one thread (`OMP_NUM_THREADS=1`), which leaves the other cores
+    idle. A larger number set by the user is kept.
     """
     if not torch.cuda.is_available() and os.environ.get("OMP_NUM_THREADS", "1") == "1":
         torch.set_num_threads(own_cores())
 
 
 def keep_freed_memory() -> None:
-    """Let glibc's malloc keep what a training step frees, for the next step, where training runs on the CPU.
+    """Make glibc's malloc keep the memory that a training step frees for the next step, if training runs on the CPU.
 
-    It returns large blocks to the system at once otherwise, which has to clear each page again for the next step: a
-    fifth of the time. Source: mallopt(3). Other C libraries have other means, and are left alone.
+    By default it returns large blocks to the system, which has to clear each page again for the next step: a fifth of
+    the time. Source: mallopt(3). Other C libraries are not changed.
     """
     if torch.cuda.is_available() or not sys.platform.startswith("linux"):
         return
@@ -53,23 +53,24 @@ def keep_freed_memory() -> None:
     if mallopt is not None:
         mallopt(_M_MMAP_MAX, 0)
         mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
-        mallopt(_M_ARENA_MAX, 1)  # the others cannot hold large blocks
+        mallopt(_M_ARENA_MAX, 1)  # other arenas can't hold large blocks
 
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8  # malloc.h
 
 
 def join_launcher() -> None:
-    """Run as one of the processes of `accelerate launch`, if it started this one, on a share of the cores."""
+    """Set up a process that `accelerate launch` may have started, with its share of the cores."""
     stop_with_launcher()
     start_all_processes()
     use_all_cores()
 
 
 def stop_with_launcher() -> None:
-    """Get SIGTERM when `accelerate launch` ends, as it does on SIGTERM without a word to the processes it started.
+    """Receive SIGTERM when `accelerate launch` ends, which does not pass SIGTERM on to its processes.
 
-    They would run on unseen, and write where the same command, started again, writes too. Source: prctl(2), of Linux.
+    They would keep running in the background, and write to the same folder as a restarted command. Source: prctl(2) of
+    Linux.
     """
     if sys.platform.startswith("linux") and any(name.startswith("ACCELERATE_") for name in os.environ):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

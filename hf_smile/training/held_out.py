@@ -1,4 +1,4 @@
-"""The data of a finished run, for commands that measure it: images that it was not trained on."""
+"""The held-out data of a finished run, for commands that measure it."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from hf_smile.training.run_folder import RECIPE, record_look
 def held_out_split(
     model: str, split: str, given: dict[str, Any], vouched_for: bool, bad_image_list: str | Path
 ) -> Dataset:
-    """A split as the run of a model had it, once it is known to be held out. A look at test is counted.
+    """Load a split as in the run of a model, and check that it was held out. A look at the test split is counted.
 
     Args:
-        model: folder of the run, or an id on the Hub.
-        split: its name; of data with a single split, that one is taken if the user vouches for it.
-        given: settings of the data that the user gave; they win over the run's.
-        vouched_for: the user says that the images were held out.
-        bad_image_list: gets the images that were left out.
+        model: folder of the run, or Hub id.
+        split: name of the split. If the user vouches for data with a single split, that split is used.
+        given: data settings given by the user; they take precedence over those of the run.
+        vouched_for: whether the user says that the images were held out.
+        bad_image_list: file for the list of images that are left out.
 
     Raises:
-        SmileDataError: nobody says which data, there is no such split, or it was not held out.
+        SmileDataError: no data are given or recorded, there is no such split, or it was not held out.
 
     >>> held_out_split("outputs/model", "test", {}, False, "bad_images.csv")  # doctest: +SKIP
     """
     is_run = Path(model, RECIPE).is_file()
     if vouched_for and "data_dir" not in given and not is_run:
-        raise SmileDataError(f"{model} does not say which data are meant; name them with --data_dir")
+        raise SmileDataError(f"{model} does not record which data it belongs to; name them with --data_dir")
     data, seed = run_data(model, given, others=vouched_for)
     data = read_as_labelled_by(model, data)
     splits = load_smile_dataset(**vars(data), seed=seed, bad_image_list=bad_image_list, as_they_are=vouched_for)
     name = next(iter(splits)) if vouched_for and len(splits) == 1 else split
     if name not in splits:
-        raise SmileDataError(f"{data.data_dir}: there is no {name} split; there is {' and '.join(splits)}")
+        raise SmileDataError(f"{data.data_dir}: there is no {name} split, only {' and '.join(splits)}")
     require_held_out(model, split, splits[name], vouched_for)
     if split == "test" and is_run:
         record_look(model, splits[name]["image_id"])

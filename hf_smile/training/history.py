@@ -1,4 +1,4 @@
-"""The history of a run: one row an epoch, as a table and as two pictures."""
+"""The history of a run: a table with one row per epoch, and two plots."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _NOT_HISTORY = ("runtime", "samples_per_second", "steps_per_second")
 
 
 def history_table(log_history: list[dict[str, Any]]) -> pd.DataFrame:
-    """One row an epoch from the Trainer's log, without timings, so that equal runs have equal histories.
+    """Convert the Trainer's log to one row per epoch, without timings, so that equal runs have equal histories.
 
     Returns:
-        Columns `epoch`, `step`, `learning_rate`, `train_loss`, `train_accuracy`, and, where there is a validation
-        split, `validation_loss` and `validation_<metric>` for every metric.
+        Columns `epoch`, `step`, `learning_rate`, `train_loss` and `train_accuracy`; with a validation split also
+        `validation_loss` and `validation_<metric>` for every metric.
     """
     rows: dict[int, dict[str, Any]] = {}
     for entry in log_history:
@@ -37,15 +37,15 @@ def history_table(log_history: list[dict[str, Any]]) -> pd.DataFrame:
         }
     validated = any("validation_loss" in row for row in rows.values())
     whole = [row for row in rows.values() if "train_loss" in row and ("validation_loss" in row or not validated)]
-    # A log that comes from a checkpoint has its keys sorted; sorting them always keeps equal histories equal.
+    # A log from a checkpoint has sorted keys; always sorting them keeps equal histories equal.
     metrics = sorted({name for row in whole for name in row} - {*_OF_TRAINING, *_OF_VALIDATION})
     return pd.DataFrame(whole, columns=[*_OF_TRAINING, *(_OF_VALIDATION if validated else ()), *metrics])
 
 
 def best_epoch(table: pd.DataFrame, args: TrainingArguments) -> int:
-    """Index of the row whose checkpoint is chosen: the best `metric_for_best_model`.
+    """Index of the row with the best `metric_for_best_model`, whose checkpoint is chosen.
 
-    A small validation split has many ties. They go to the lower validation loss, then to the earlier epoch.
+    A small validation split has many ties. The lower validation loss breaks them, then the earlier epoch.
 
     >>> table = pd.DataFrame({"validation_accuracy": [0.8, 0.8], "validation_loss": [0.6, 0.5]})
     >>> best_epoch(table, TrainingArguments(metric_for_best_model="accuracy"))  # doctest: +SKIP
@@ -57,16 +57,16 @@ def best_epoch(table: pd.DataFrame, args: TrainingArguments) -> int:
 
 
 def describe_choice(table: pd.DataFrame, args: TrainingArguments, n_images: int) -> dict[str, Any]:
-    """Which epoch was kept, and on how many images it was chosen.
+    """The chosen epoch, and how it was chosen.
 
     Args:
-        table: of `history_table`.
-        args: of the run.
-        n_images: of the validation split.
+        table: as returned by `history_table`.
+        args: the settings of the run.
+        n_images: number of validation images.
 
     Returns:
-        `epoch`, `epochs` that there were, and the `metric`, or `last`. Where something was chosen also the number of
-        `images`, and `margin`: half the width of Wilson's 95 % interval of an accuracy on so many, from 0 to 1.
+        `epoch`, the number of `epochs`, and the `metric`, or `last`. If a metric chose the epoch, also the number of
+        `images`, and `margin`: half the width of Wilson's 95 % interval of the validation accuracy, from 0 to 1.
     """
     metric = args.metric_for_best_model
     row = table.iloc[-1 if metric is None else best_epoch(table, args)]

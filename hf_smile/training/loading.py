@@ -1,4 +1,4 @@
-"""The data loaders of a run: whose images a process loads, and loading processes that end with the run."""
+"""The data loaders of a run, whose workers end with the run."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from hf_smile.data.transforms import collate
 def training_loader(
     images: Dataset, batches: BatchSampler, args: TrainingArguments, device: torch.device
 ) -> DataLoaderShard:
-    """A data loader that accelerate splits no further: `batches` are those of this process already."""
+    """A data loader that accelerate does not split, because `batches` are already those of this process."""
     options = _loader_options(args) | {"_non_blocking": args.accelerator_config.non_blocking}
     return DataLoaderShard(images, device=device, batch_sampler=batches, **options)
 
 
 def evaluation_loader(images: Dataset, args: TrainingArguments) -> DataLoader:
-    """A data loader of all images in their order, for `Accelerator.prepare`."""
+    """A data loader of all images in order, for `Accelerator.prepare`."""
     return DataLoader(images, batch_size=args.eval_batch_size, **_loader_options(args))
 
 
@@ -40,16 +40,16 @@ def _loader_options(args: TrainingArguments) -> dict[str, Any]:
         "prefetch_factor": args.dataloader_prefetch_factor,
         "multiprocessing_context": args.dataloader_multiprocessing_context,
         "in_order": args.dataloader_in_order,
-        # Else it draws from the generator of the training, at other times in a run that is resumed.
+        # Otherwise it draws from training's generator, at different times in a resumed run.
         "generator": torch.Generator(),
         "worker_init_fn": partial(_start_worker, _exiting()),
     }
 
 
 def end_workers(loaders: Iterable[Any]) -> None:
-    """End the processes that load data, which wait for the next epoch otherwise.
+    """Stop data loading processes that wait for the next epoch.
 
-    Left to the garbage collector they do not hear of it (their queues go first), and are waited for in vain.
+    The garbage collector would close their queues first, so that they are never told to stop, and wait for them.
     """
     for loader in loaders:
         if workers := getattr(loader.base_dataloader, "_iterator", None):
@@ -59,21 +59,21 @@ def end_workers(loaders: Iterable[Any]) -> None:
 
 @cache
 def _exiting() -> Any:
-    """What tells the workers. multiprocessing, which registered earlier, terminates them after it is set."""
+    """A flag shared with the workers, set on exit before multiprocessing, which registered earlier, stops them."""
     exiting = multiprocessing.Value("b", False, lock=False)
     atexit.register(setattr, exiting, "value", True)
     return exiting
 
 
 def _start_worker(exiting: Any, worker_id: int) -> None:
-    """Let a data loader's worker pass over SIGTERM until the process that trains is exiting.
+    """Make a data loader's worker ignore SIGTERM until the training process exits.
 
-    Slurm and service managers signal all processes of a job, and the one that trains still needs its workers to finish
-    the step at hand.
+    Slurm and service managers signal all processes of a job, but the training process still needs its workers to finish
+    the current step.
     """
 
     def receive(*_: Any) -> None:
         if exiting.value:
-            os._exit(0)  # of any other end torch would say that a worker was killed
+            os._exit(0)  # with any other exit code, torch reports that a worker was killed
 
     signal.signal(signal.SIGTERM, receive)

@@ -13,13 +13,13 @@ from hf_smile.training.settings import SETTINGS, TrainingSettings, read_words
 
 
 class SettingsParser(HfArgumentParser):
-    """Errors in one line: the usage of a hundred options would bury them."""
+    """A parser that reports errors without the usage of a hundred options."""
 
     def __init__(self, types: Sequence[type]) -> None:
         super().__init__(types, add_help=False, allow_abbrev=False)
 
     def read(self, argv: Sequence[str]) -> tuple[list[Any], list[str]]:
-        """The settings of each type, and words that belong to none."""
+        """The settings of each type, and the words that belong to no setting."""
         *groups, unknown = self.parse_args_into_dataclasses(
             read_words(argv), return_remaining_strings=True, look_for_args_file=False
         )
@@ -30,13 +30,13 @@ class SettingsParser(HfArgumentParser):
 
 
 def check_words(argv: Sequence[str]) -> tuple[DataArguments, TrainingSettings]:
-    """Refuse what is wrong with a command line before torch is imported, which takes seconds.
+    """Check a command line before the import of torch, which takes seconds.
 
     Returns:
-        The settings of the data, and those of training.
+        The data settings and the training settings.
 
     Raises:
-        SmileError: a name, a number or a choice is wrong. What transformers checks is left to `parse_arguments`.
+        SmileError: a name, number or choice is invalid. `parse_arguments` checks the settings of transformers.
 
     >>> data, training = check_words(["--data_dir", "data/sample", "--learning_rate", "1e-3"])
     >>> data.data_dir, training.learning_rate

@@ -1,4 +1,4 @@
-"""What a trainer leaves of a run for others: settings, predictions, metrics, the model card, a model on the Hub."""
+"""A trainer that records its run: settings, predictions, metrics, the model card, the model on the Hub."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from hf_smile.training.settings import ModelArguments
 
 
 class RecordedTrainer(ResumableTrainer):
-    """Remembers what it has evaluated, and writes and publishes the model card from that.
+    """A trainer that keeps its evaluation results, and writes and publishes the model card from them.
 
     Attributes:
         class_counts: (K,) training images of each class.
-        budget: of a run with `max_hours`.
-        evaluated: what was last evaluated with the weights as they are, and the answers, by `metric_key_prefix`.
-        folded: what `fold_after_training` has put into the model.
-        choice: how the weights were chosen, where that was not among the epochs of this training.
+        budget: the budget of a run with `max_hours`.
+        evaluated: the last data set evaluated with the current weights, and its output, by `metric_key_prefix`.
+        folded: what `fold_after_training` folded into the model.
+        choice: how the weights were chosen, if not among the epochs of this run.
     """
 
     args: SmileTrainingArguments
@@ -46,24 +46,24 @@ class RecordedTrainer(ResumableTrainer):
         self.choice: dict[str, Any] | None = None
 
     def forget_evaluations(self) -> None:
-        """The weights have changed."""
+        """Clear the evaluations; called when the weights have changed."""
         self.evaluated, self.folded = {}, None
 
     def evaluation_loop(self, dataloader: Any, description: str, *args: Any, **kwargs: Any) -> EvalLoopOutput:
         output = super().evaluation_loop(dataloader, description, *args, **kwargs)
-        if description == "Evaluation":  # `predict` comes here too, whatever for
+        if description == "Evaluation":  # `predict` calls this too
             self.evaluated[kwargs.get("metric_key_prefix", "eval")] = dataloader.dataset, output
         return output
 
     def describe_choice(self) -> dict[str, Any]:
-        """Which epoch the weights are of, after `train`; see `hf_smile.training.history.describe_choice`."""
+        """The epoch that `train` chose; see `hf_smile.training.history.describe_choice`."""
         if self.choice is not None:
             return self.choice
         n_images = len(self.eval_dataset) if self.eval_dataset is not None else 0
         return describe_choice(history_table(self.state.log_history), self.args, n_images)
 
     def describe_settings(self) -> dict[str, Any]:
-        """The settings as in `recipe.yaml`, those of the model as far as it knows them."""
+        """The settings as in `recipe.yaml`, without model settings that the model does not store."""
         config, source = self.model.config, self.model.name_or_path
         model = ModelArguments(
             backbone=source or config.architecture,
@@ -77,15 +77,15 @@ class RecordedTrainer(ResumableTrainer):
         return {name: value for name, value in settings.items() if name not in unknown}
 
     def create_model_card(self) -> None:
-        """Write the model card `README.md`, and beside it settings, versions, predictions, metrics and their pictures.
+        """Write the model card `README.md`, settings, versions, predictions, metrics and plots to the output folder.
 
         Raises:
-            SmileModelError: the test data were not evaluated with the weights as they are:
-                `evaluate(test_dataset, metric_key_prefix="test")`.
+            SmileModelError: the test data were not evaluated with the current weights. Call
+                `evaluate(test_dataset, metric_key_prefix="test")` first.
         """
         if "test" not in self.evaluated:
             raise SmileModelError(
-                "a model card tells the results on test data; evaluate first: "
+                "a model card needs results on test data; evaluate first: "
                 "trainer.evaluate(test_dataset, metric_key_prefix='test')"
             )
         images, output = self.evaluated["test"]
@@ -106,18 +106,18 @@ class RecordedTrainer(ResumableTrainer):
     def write_results(
         self, splits: DatasetDict, logits: np.ndarray, folded: Folded, settings: dict[str, Any]
     ) -> dict[str, Any]:
-        """Write predictions, metrics, their pictures and the model card, by which a run is finished.
+        """Write predictions, metrics, plots and the model card, and mark the run as finished.
 
         Args:
-            splits: with `test`, and `validation` where there is one.
-            logits: (N, K) of the saved model on the test split.
-            folded: what `fold_after_training` put into it.
-            settings: as in `recipe.yaml`.
+            splits: the data with the split `test`, and `validation` if there is one.
+            logits: (N, K) logits of the saved model on the test split.
+            folded: as returned by `fold_after_training`.
+            settings: settings as in `recipe.yaml`.
 
         Returns:
             The metrics of `finish_run`.
         """
-        from hf_smile import write_model_card  # by its public name, because hub stands above this room
+        from hf_smile import write_model_card  # imported lazily, because hub is above training
 
         folder = str(self.args.output_dir)
         metrics = finish_run(folder, splits, logits, folded, self.describe_choice())
@@ -136,21 +136,21 @@ class RecordedTrainer(ResumableTrainer):
         token: str | None = None,
         revision: str | None = None,
     ) -> str | None:
-        """Save the model, write its card and publish both; neither predictions nor checkpoints, nor the data.
+        """Save the model, write its card and publish both, without predictions, checkpoints or data.
 
         Args:
             repo_id: `owner/name`; `args.hub_model_id` if None.
-            private: nobody else sees it; `args.hub_private_repo` if None.
-            token: of the Hub; the one of HF_TOKEN or `hf auth login` if None.
-            revision: branch; the main one if None.
+            private: whether to make the repository private; `args.hub_private_repo` if None.
+            token: Hub token; that of HF_TOKEN or `hf auth login` if None.
+            revision: branch; the main branch if None.
 
         Returns:
-            The address of the model; None in all processes but the first.
+            The address of the model; None except in the first process.
 
         Raises:
             SmileError: the Hub can't be reached or refuses, or the test data were not evaluated.
         """
-        from hf_smile import publish_model  # by its public name, because hub stands above this room
+        from hf_smile import publish_model  # imported lazily, because hub is above training
 
         if (repo_id := repo_id or self.args.hub_model_id) is None:
             raise ValueError("push_to_hub needs a repo_id: owner/name")

@@ -1,4 +1,4 @@
-"""Experiment trackers (`--report_to`): one run each, from the first step to the test split."""
+"""Experiment trackers (`--report_to`): one tracked run from the first step to the test results."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ if TYPE_CHECKING:
     from hf_smile.training.trainer import SmileTrainer
 
 RUNS = "runs"
-"""Folder of the TensorBoard runs, in the folder of a run."""
+"""Folder of TensorBoard runs in the output folder."""
 
 
 class Reporting:
-    """The trackers of a trainer, as the integrations of transformers talk to them.
+    """The experiment trackers of a trainer, through the integrations of transformers.
 
-    Those end their run with the training, and report every prediction as one on the test split: what comes later goes
-    to a second run, and validation under a wrong name. Here a run stays open until `finish`, and predictions are not
-    reported. TensorBoard writes to `runs/<run_name>` in the output folder, where a resumed run continues.
+    Those integrations close their run when training ends, and report every prediction as test results: later results
+    would go to a second run, and validation results would get the wrong name. Here a run stays open until `finish`, and
+    predictions are not reported. TensorBoard writes to `runs/<run_name>` in the output folder; a resumed run continues
+    there.
 
     Args:
-        trainer: with `args.report_to` and `args.run_name`.
+        trainer: a trainer with `args.report_to` and `args.run_name`.
 
     >>> Reporting(trainer).finish({"accuracy": 0.8}, Path("outputs/model/confusion_matrix.png"))  # doctest: +SKIP
     """
@@ -37,16 +38,16 @@ class Reporting:
         self._trackers = [callback for callback in trainer.callback_handler.callbacks if isinstance(callback, kinds)]
         self._ends = [tracker.on_train_end for tracker in self._trackers]
         for tracker in self._trackers:
-            vars(tracker).update(on_train_end=_nothing, on_predict=_nothing)  # instead of the methods of its class
+            vars(tracker).update(on_train_end=_nothing, on_predict=_nothing)
             if isinstance(tracker, TensorBoardCallback) and tracker.logging_dir is None:
                 tracker.logging_dir = str(Path(str(trainer.args.output_dir), RUNS, str(trainer.args.run_name)))
 
     def finish(self, metrics: dict[str, Any], confusion_matrix: Path) -> None:
-        """Report the test split, and end the runs.
+        """Report the test results, and close the tracked runs.
 
         Args:
-            metrics: of the test split; those that are no finite number are left out.
-            confusion_matrix: picture of it, for trackers that take pictures.
+            metrics: metrics of the test split; only finite floats are reported.
+            confusion_matrix: path of its picture.
         """
         if not self._trackers:
             return

@@ -1,4 +1,4 @@
-"""A Trainer that may be stopped at any moment and resumes as if it had not been."""
+"""A Trainer that can be stopped at any moment and resumes as if it had never stopped."""
 
 from __future__ import annotations
 
@@ -34,26 +34,27 @@ from hf_smile.training.settings import parse_interval
 logger = logging.getLogger(__name__)
 
 EPOCH_SO_FAR = "epoch_so_far.json"
-"""In a checkpoint: the sums of the epoch that is not logged yet, and whether its evaluation is still to come."""
+"""File of a checkpoint: sums of the epoch that are not logged yet, and whether its evaluation is still due."""
 TERMINATED = 128 + signal.SIGTERM
-"""Exit code, as shells give it, of a run that saved a checkpoint on SIGTERM."""
+"""Exit code of a run that saved a checkpoint on SIGTERM, by the convention of shells."""
 
 
 class ResumableTrainer(Trainer):
-    """What `transformers.Trainer` lacks where runs are killed, disks fill up and losses become NaN.
+    """A `transformers.Trainer` that survives killed runs, full disks and NaN losses.
 
-    - A checkpoint is written aside and moved into place when it is whole; older ones are deleted only then.
-    - On SIGTERM, which Slurm and pre-emptible machines send, the run saves a checkpoint after the step at hand, or in
+    - A checkpoint is written to a temporary folder and moved into place when it is complete; only then are older ones
+      deleted.
+    - On SIGTERM, which Slurm and pre-emptible machines send, the run saves a checkpoint after the current step, or in
       the middle of an evaluation, and exits with code 143.
-    - A resumed run, from the middle of an epoch too, ends in the same history, metrics and weights.
-    - A loss that is not finite ends the run before it reaches the weights.
+    - A resumed run ends with the same history, metrics and weights, even from the middle of an epoch.
+    - A loss that is not finite ends the run before it affects the weights.
 
-    Batches carry `image_ids`, a list of strings, for the message about the last.
+    Batches include `image_ids`, a list of strings, for the message about such a loss.
 
     Attributes:
         loss_so_far: sum of the losses of this process that are not logged yet.
-        hits_so_far: right answers and answers, likewise.
-        loaders: accelerate's, whose workers outlive an epoch.
+        hits_so_far: number of correct predictions and of all predictions that are not logged yet.
+        loaders: data loaders of accelerate, whose workers outlive an epoch.
     """
 
     control: TrainerControl
@@ -62,8 +63,8 @@ class ResumableTrainer(Trainer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.args.logging_nan_inf_filter = False  # `training_step` looks already, and that is waiting once a step
-        self.args.restore_callback_states_from_checkpoint = True  # or early stopping would count from zero
+        self.args.logging_nan_inf_filter = False  # `training_step` checks; twice would synchronize twice per step
+        self.args.restore_callback_states_from_checkpoint = True  # otherwise early stopping would count from zero
         self.loss_so_far = torch.zeros(())
         self.hits_so_far = torch.zeros(2, dtype=torch.int64)
         self._logged_step = 0
@@ -73,14 +74,14 @@ class ResumableTrainer(Trainer):
         self.loaders: dict[str, Any] = {}
 
     def train(self, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> TrainOutput:
-        """As `Trainer.train`. A run that is at its end already is not trained any further.
+        """As `Trainer.train`. A complete run is not trained any further.
 
         Raises:
-            SmileModelError: the loss is not finite, or the checkpoint holds what could run code.
+            SmileModelError: the loss is not finite, or the checkpoint contains a pickle that could run code.
             SystemExit: with code 143, after SIGTERM.
         """
         self._checkpoint = Path(resume_from_checkpoint) if resume_from_checkpoint else None
-        # Last in the line, so that the others have begun when the end of an epoch is made up for.
+        # The last callback, so that the others have started when a missed end of an epoch is caught up on.
         self.remove_callback(_Interruption)
         self.add_callback(self._interruption)
         try:
@@ -99,22 +100,22 @@ class ResumableTrainer(Trainer):
                 logger.warning("\nThe same command resumes from %s", saved)
             raise
         except SmileError as error:
-            if self.args.process_index:  # a fault of its own data, which the first process knows nothing of
+            if self.args.process_index:  # an error in the data of this process, which the first one does not see
                 logger.error("process %d: %s", self.args.process_index, error)
             raise
         except pickle.UnpicklingError:
             raise SmileModelError(
-                f"{self._checkpoint}: holds more than numbers, which could run code, and is refused; "
+                f"{self._checkpoint}: contains a pickle that could run code, and is refused; "
                 "start again with --overwrite"
             ) from None
         finally:
             self.is_in_train = False
 
     def restore(self, checkpoint: Path) -> None:
-        """Put in place what a checkpoint holds beyond what `Trainer` looks for."""
+        """Restore from a checkpoint what `Trainer` does not restore."""
 
     def save_place(self, checkpoint: Path) -> None:
-        """Write to a checkpoint what `restore` needs, in each process."""
+        """Write what `restore` needs to a checkpoint, in each process."""
 
     def training_step(self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
         image_ids = inputs.pop("image_ids")
@@ -124,13 +125,13 @@ class ResumableTrainer(Trainer):
             raise SmileModelError(
                 f"the loss is {loss.item()} at step {self.state.global_step + 1} (epoch {self.state.epoch or 0:.2f}), "
                 f"learning rate {self.lr_scheduler.get_last_lr()[0]:g}, on the images {', '.join(image_ids)}.\n"
-                "Look at these, or start again with a lower --learning_rate and --overwrite."
+                "Check these images, or start again with a lower --learning_rate and --overwrite."
             )
         self.loss_so_far = self.loss_so_far.to(loss.device) + loss
         return loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """With the training loss and accuracy of all that was trained since the last log, before a resumption too."""
+        """Add the training loss and accuracy since the last log, including steps before the run was resumed."""
         if "loss" in logs:
             losses = self.accelerator.gather(self.loss_so_far.reshape(1))
             hits, answers = self.accelerator.reduce(self.hits_so_far, "sum").tolist()
@@ -148,13 +149,13 @@ class ResumableTrainer(Trainer):
         return self.loaders["eval"]
 
     def get_test_dataloader(self, test_dataset: Any) -> Any:
-        """All images in their order, also where `dataloader_drop_last` leaves some out of the training."""
+        """All images in order, even if `dataloader_drop_last` leaves some out of training."""
         self.loaders["test"] = self.accelerator.prepare(evaluation_loader(test_dataset, self.args))
         return self.loaders["test"]
 
     @contextmanager
     def _loading(self) -> Iterator[None]:
-        """End the processes that load data at the end."""
+        """Stop the data loading processes on exit."""
         try:
             yield
         except (EOFError, ConnectionError) as error:
@@ -166,7 +167,7 @@ class ResumableTrainer(Trainer):
             self.loaders.clear()
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """As `Trainer.evaluate`. On SIGTERM in training, what is left is saved to be evaluated later."""
+        """As `Trainer.evaluate`. On SIGTERM in training, a checkpoint is saved and the resumed run evaluates."""
         try:
             if self.is_in_train and self._interruption.agreed():
                 raise _EvaluationStopped
@@ -181,11 +182,11 @@ class ResumableTrainer(Trainer):
             return super().evaluation_loop(*args, **kwargs)
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
-        """Whole or not at all. `best_global_step` says which is the best; a path would break when they are moved."""
+        """Save atomically. `best_global_step` names the best checkpoint; a path would break if the folder is moved."""
         folder, state = Path(str(self.args.output_dir)), self.state
         if broken := [name for name, value in self.model.named_parameters() if not value.isfinite().all()]:
             raise SmileModelError(
-                f"{broken[0]} is not finite after step {state.global_step}, and is not saved; "
+                f"{broken[0]} is not finite after step {state.global_step}, so no checkpoint is saved; "
                 "start again with a lower --learning_rate and --overwrite"
             )
         name = f"checkpoint-{state.global_step}"
@@ -197,11 +198,11 @@ class ResumableTrainer(Trainer):
         self.accelerator.wait_for_everyone()
         self.args.output_dir = str(aside)
         try:
-            super()._save_checkpoint(model, None)  # of a trial too, where the others are
+            super()._save_checkpoint(model, None)  # None: with a trial, it would go to another folder
         finally:
             self.args.output_dir = str(folder)
         self.save_place(aside / name)
-        self.accelerator.wait_for_everyone()  # each has written the state of its random generators
+        self.accelerator.wait_for_everyone()  # every process has written the state of its random generators
         state.best_model_checkpoint = None
         if self.args.should_save:
             state.save_to_json(str(aside / name / TRAINER_STATE_NAME))
@@ -220,12 +221,12 @@ class ResumableTrainer(Trainer):
         return [callback for callback in self.callback_handler.callbacks if isinstance(callback, EarlyStoppingCallback)]
 
     def make_up(self) -> None:
-        """Put the epoch where the checkpoint left it, at its end too if only the evaluation is missing."""
+        """Restore the sums of the current epoch, and run its evaluation if that was still due."""
         self._logged_step, self._evaluation_is_due = self.state.global_step, False
         self.loss_so_far, self.hits_so_far = self.loss_so_far * 0, self.hits_so_far * 0
         if self._checkpoint is None:
             for callback in self.stopping_early():
-                callback.early_stopping_patience_counter = 0  # of an earlier `train`
+                callback.early_stopping_patience_counter = 0  # it may count from an earlier call of `train`
             return
         self.restore(self._checkpoint)
         if not (self._checkpoint / EPOCH_SO_FAR).is_file():
@@ -241,7 +242,7 @@ class ResumableTrainer(Trainer):
 
 
 def of_any_process(is_so: bool, args: TrainingArguments) -> bool:
-    """Whether it is so in any process; all of them ask at the same point."""
+    """Whether `is_so` is true in any process. All processes must call this at the same point."""
     if args.world_size == 1:
         return is_so
     found = torch.tensor(int(is_so), device=args.device)
@@ -250,7 +251,7 @@ def of_any_process(is_so: bool, args: TrainingArguments) -> bool:
 
 
 class SaveEvery(TrainerCallback):
-    """Saves within epochs too, where the run resumes as well as at their end; see `parse_interval`."""
+    """Save checkpoints within epochs too; see `parse_interval`."""
 
     def __init__(self, interval: str) -> None:
         self.interval, self.is_time = parse_interval(interval)
@@ -263,7 +264,7 @@ class SaveEvery(TrainerCallback):
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if control.should_training_stop or float(state.epoch or 0).is_integer():
-            return  # what is due at the end of an epoch comes first, and it is saved then
+            return  # the checkpoint at the end of the epoch follows its evaluation
         if self.is_time:
             is_due = of_any_process(time.monotonic() - self.saved_at >= self.interval, args)
         else:
@@ -276,11 +277,11 @@ class _EvaluationStopped(Exception):
 
 
 class _AtItsEnd(Exception):
-    """The run that is resumed has nothing left to train."""
+    """The resumed run has nothing left to train."""
 
 
 class _Interruption(TrainerCallback):
-    """Notes SIGTERM and ends the run where it can be resumed from; and picks it up from there."""
+    """Stop the run on SIGTERM where it can be resumed, and resume it from there."""
 
     def __init__(self, trainer: ResumableTrainer) -> None:
         self.trainer = trainer
@@ -288,7 +289,7 @@ class _Interruption(TrainerCallback):
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        if threading.current_thread() is not threading.main_thread():  # only there can signals be handled
+        if threading.current_thread() is not threading.main_thread():  # only the main thread can handle signals
             yield
             return
         before = signal.signal(signal.SIGTERM, self._receive)
@@ -301,7 +302,7 @@ class _Interruption(TrainerCallback):
         self.received = True
 
     def agreed(self) -> bool:
-        """Whether any process got the signal."""
+        """Whether any process received the signal."""
         self.received = of_any_process(self.received, self.trainer.args)
         return self.received
 
@@ -316,7 +317,7 @@ class _Interruption(TrainerCallback):
         self.trainer.make_up()
 
     def on_epoch_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Of a resumed run, the end may have come with the checkpoint, or with the evaluation that was made up for."""
+        """A resumed run may already be complete, by its checkpoint or by the evaluation that was still due."""
         stopped = any(
             callback.early_stopping_patience_counter >= callback.early_stopping_patience
             for callback in self.trainer.stopping_early()
@@ -326,7 +327,7 @@ class _Interruption(TrainerCallback):
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if self.agreed() and not (control.should_training_stop or float(state.epoch or 0).is_integer()):
-            control.should_save = True  # at the end of an epoch, what is due then comes first
+            control.should_save = True  # not at the end of an epoch, where logging and evaluation come first
 
     def on_prediction_step(self, *_: Any, **kwargs: Any) -> None:
         if self.trainer.is_in_train and self.agreed():

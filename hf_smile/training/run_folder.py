@@ -1,4 +1,4 @@
-"""The output folder of a run: fresh, interrupted or finished, and what a finished run leaves in it."""
+"""The output folder of a run: whether it is new, interrupted or finished, and the files of a finished run."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 RECIPE = "recipe.yaml"
 RESULT = "test_metrics.json"
 LOOKS = "test_looks.json"
-"""Every look at the test split from this folder. `--overwrite` leaves it: a fresh start does not unsee the results."""
+"""Every look at the test split from this folder. `--overwrite` keeps this file: results that were seen stay seen."""
 BAD_IMAGES = "bad_images.csv"
 
 _LEFT_BY_A_RUN = (
@@ -54,27 +54,27 @@ _OF_THE_MACHINE = {
     *("use_cpu", "data_dir", "corrections", "output_dir", "dataloader_num_workers", "dataloader_prefetch_factor"),
     *("per_device_eval_batch_size", "save_total_limit", "save_every"),
 }
-# A run may be continued for longer, on moved data, or on another machine; what is folded into the model when the
-# training is done may be folded again. All else would make it another run.
+# A run may continue for longer, with moved data, or on another machine, and what is folded into the model after
+# training may change. Any other change makes it another run.
 _MAY_CHANGE = {*_AFTER_TRAINING, *_OF_THE_MACHINE, *_LENGTH, "early_stopping_patience"}
 _PACKAGES = ["torch", "torchvision", "timm", "transformers", "datasets", "accelerate", "evaluate"]
 _PACKAGES += ["huggingface_hub", "safetensors", "numpy", "pandas", "scikit-learn", "pillow"]
 
 
 def open_run(output_dir: str | Path, recipe: dict[str, Any], overwrite: bool = False) -> Path | None:
-    """Prepare the output folder, and tell where to resume.
+    """Check the output folder, and find the checkpoint to resume from.
 
     Args:
-        output_dir: folder of the run; made if it is not there.
+        output_dir: folder of the run; it need not exist.
         recipe: the settings of the run.
-        overwrite: start again; what an earlier run left is removed by `start_run`, when all else is known to be right.
+        overwrite: start again. `start_run` removes the earlier run, after everything else has been checked.
 
     Returns:
-        The newest whole checkpoint of an interrupted run with the same settings; None for a fresh start.
+        The newest complete checkpoint of an interrupted run with the same settings; None to start from the beginning.
 
     Raises:
-        SmileError: the folder holds a finished run, one with other settings, or files of the same names that are
-            something else.
+        SmileError: the folder contains a finished run, a run with other settings, or files with the same names that
+            are not of a run.
 
     >>> open_run("outputs/model", recipe)  # doctest: +SKIP
     PosixPath('outputs/model/checkpoint-272')
@@ -83,14 +83,14 @@ def open_run(output_dir: str | Path, recipe: dict[str, Any], overwrite: bool = F
     if folder.exists() and not folder.is_dir():
         raise SmileError(f"{folder} is a file; name a folder with --output_dir")
     if not (folder / RECIPE).exists() and (foreign := [name for name in _LEFT_BY_A_RUN if (folder / name).exists()]):
-        raise SmileError(f"{folder} holds a {foreign[0]} that is no run's; name another --output_dir")
-    _read_looks(folder)  # better known now than when the run ends
+        raise SmileError(f"{folder} contains a {foreign[0]} that is not from a run; name another --output_dir")
+    _read_looks(folder)  # fail now, not at the end of the run
     if overwrite:
         return None
     checkpoint = last_whole_checkpoint(folder)
     if checkpoint is None and checkpoints(folder):
         raise SmileError(
-            f"{folder} holds checkpoints, and none of them can be resumed from.\n"
+            f"{folder} holds checkpoints, but the run can't resume from any of them.\n"
             "Name another --output_dir, or start again in this one with --overwrite."
         )
     earlier = _read_recipe(folder / RECIPE)
@@ -109,13 +109,13 @@ def open_run(output_dir: str | Path, recipe: dict[str, Any], overwrite: bool = F
         _check_that_it_goes_on(folder, earlier, recipe, checkpoint)
         if (decides := changed.keys() - _OF_THE_MACHINE) and decides <= {*_AFTER_TRAINING}:
             listed = _listed(changed, decides)
-            logger.warning("%s: nothing is trained; %s changes the saved model", folder, listed)
-    # The learning rate is a function of the share of the run that is done, which the new length changes.
+            logger.warning("%s: no training, only the saved model changes: %s", folder, listed)
+    # The learning rate depends on the share of the run that is done, which the new length changes.
     schedule = recipe.get("lr_scheduler_type", "cosine")
     if (length := changed.keys() & {*_LENGTH}) and not schedule.startswith("constant"):
         logger.warning(
-            "%s: %s bends the learning rate (%s): what is trained already followed the schedule of the earlier length, "
-            "so the result is not that of a run of this length. For that, start again with --overwrite.",
+            "%s: %s changes the learning rate schedule (%s): the steps so far followed the schedule of the earlier "
+            "length, so the result differs from a run of the new length. For that, start again with --overwrite.",
             *(folder, _listed(changed, length), schedule),
         )
     return checkpoint
@@ -124,23 +124,23 @@ def open_run(output_dir: str | Path, recipe: dict[str, Any], overwrite: bool = F
 def _check_that_it_goes_on(
     folder: Path, earlier: dict[str, Any], recipe: dict[str, Any], checkpoint: Path | None
 ) -> None:
-    """See that a finished run is to be longer, or to decide otherwise, and can be."""
+    """Check that a finished run is to be longer or to decide differently, and that it can be resumed."""
     longer = any((recipe.get(name) or 0) > (earlier.get(name) or 0) for name in _LENGTH)
     if not longer and all((recipe.get(name) or 0) == (earlier.get(name) or 0) for name in _AFTER_TRAINING):
         raise SmileError(
             f"{folder} holds a finished run; its results are in {folder / RESULT}.\n"
             "Name another --output_dir, start again with --overwrite, resume with more --num_train_epochs, or\n"
-            "let it decide otherwise with another --prior_adjustment or --temperature, without training again."
+            "change its decisions without training, with another --prior_adjustment or --temperature."
         )
     if checkpoint is None:
         raise SmileError(
-            f"{folder} holds a finished run without its checkpoints, so there is nothing to resume from; "
+            f"{folder} holds a finished run without its checkpoints, so it can't be resumed; "
             "name another --output_dir, or start again with --overwrite"
         )
 
 
 def is_finished(output_dir: str | Path, recipe: dict[str, Any]) -> bool:
-    """Whether a run with these settings is finished there, be it on other processes or from data that moved."""
+    """Whether the folder has a finished run with these settings; the number of processes and data paths may differ."""
     folder = Path(output_dir)
     if not (folder / RESULT).is_file():
         return False
@@ -151,7 +151,7 @@ def is_finished(output_dir: str | Path, recipe: dict[str, Any]) -> bool:
 def start_run(output_dir: str | Path, recipe: dict[str, Any], overwrite: bool = False) -> None:
     """Write the settings (`recipe.yaml`) and the versions of everything used (`versions.json`).
 
-    With `overwrite`, what an earlier run left is removed first.
+    With `overwrite`, the files of an earlier run are removed first.
     """
     folder = Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
@@ -161,7 +161,7 @@ def start_run(output_dir: str | Path, recipe: dict[str, Any], overwrite: bool = 
     write_text(folder / RECIPE, yaml.safe_dump(recipe, sort_keys=False))
     versions = {
         "python": platform.python_version(),
-        "hf_smile": __version__,  # which need not be installed, on a hired machine
+        "hf_smile": __version__,  # on a hired machine the package need not be installed
         **{package: version(package) for package in _PACKAGES},
         "platform": platform.platform(),
         "cpu_cores": own_cores(),
@@ -173,20 +173,20 @@ def start_run(output_dir: str | Path, recipe: dict[str, Any], overwrite: bool = 
 def finish_run(
     output_dir: str | Path, splits: DatasetDict, logits: np.ndarray, folded: Folded, choice: dict[str, Any]
 ) -> dict[str, Any]:
-    """Write what validation and test say: predictions of both, `confusion_matrix.png`, `prior_adjustment.png`.
+    """Write the results on validation and test: predictions of both, `confusion_matrix.png`, `prior_adjustment.png`.
 
     This look at the test split is counted in `test_looks.json`.
 
     Args:
         output_dir: folder of the run.
-        splits: of `load_smile_dataset`.
-        logits: (N, K) of the saved model on the test split.
-        folded: what `fold_after_training` put into it.
-        choice: of the checkpoint, as `SmileTrainer.describe_choice` gives it.
+        splits: as returned by `load_smile_dataset`.
+        logits: (N, K) logits of the saved model on the test split.
+        folded: as returned by `fold_after_training`.
+        choice: as returned by `SmileTrainer.describe_choice`.
 
     Returns:
-        The metrics of `hf_smile.evaluation.metrics.compute_metrics` on the test split, `choice`, what
-        `hf_smile.training.after.describe` adds to them, and `corrections` by split if labels were corrected.
+        The metrics of `hf_smile.evaluation.metrics.compute_metrics` on the test split, `choice`, the results of
+        `hf_smile.training.after.describe`, and `corrections` by split if labels were corrected.
     """
     folder, labels = Path(output_dir), labels_of(splits["test"])
     record_look(folder, splits["test"]["image_id"])
@@ -208,13 +208,13 @@ def finish_run(
 
 
 def record_look(output_dir: str | Path, image_ids: Sequence[str]) -> None:
-    """Add a look at the test split to `test_looks.json`: the date, and which settings changed since the last one.
+    """Add a look at the test split to `test_looks.json`: the date, and the settings that changed since the last look.
 
-    The same settings on the same images say nothing new, so a run that is killed and started again is counted once.
+    Another look with the same settings and images is not counted, so a run that is killed and restarted counts once.
 
     Args:
         output_dir: folder of the run, with its `recipe.yaml`.
-        image_ids: of the test split.
+        image_ids: ids of the test images.
     """
     folder = Path(output_dir)
     looks = _read_looks(folder)
@@ -238,7 +238,7 @@ def _read_looks(folder: Path) -> list[dict[str, Any]]:
             return list(looks)
     except (OSError, ValueError, TypeError, RecursionError):
         pass
-    raise SmileError(f"{path}: damaged; restore it, or name another --output_dir: no look at test is to be forgotten")
+    raise SmileError(f"{path}: damaged, so looks at test would be lost; restore it, or name another --output_dir")
 
 
 def differences(earlier: dict[str, Any], recipe: dict[str, Any]) -> dict[str, list[Any]]:
@@ -252,17 +252,17 @@ def differences(earlier: dict[str, Any], recipe: dict[str, Any]) -> dict[str, li
 
 
 def _listed(changed: dict[str, list[Any]], names: Set[str]) -> str:
-    """Those of the `differences` that are named, as words."""
+    """The named `differences`, as text."""
     return ", ".join(f"{name} {before} -> {now}" for name, (before, now) in changed.items() if name in names)
 
 
 def mark_finished(output_dir: str | Path, metrics: dict[str, Any]) -> None:
-    """Write `test_metrics.json`, which marks a finished run and so comes last. An undefined number is null there."""
+    """Write `test_metrics.json`, which marks the run as finished and so comes last. Undefined numbers are null."""
     write_text(Path(output_dir) / RESULT, to_json(metrics))
 
 
 def clear_run(folder: Path) -> None:
-    """Remove what a run leaves, and nothing else. The list of bad images is of the run that now begins."""
+    """Remove only the files of a run, except the list of bad images, which the new run has already written."""
     for path in checkpoints(folder):
         shutil.rmtree(path)
     shutil.rmtree(folder / UNFINISHED, ignore_errors=True)

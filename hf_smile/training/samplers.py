@@ -1,4 +1,4 @@
-"""Which training images are drawn, in which order, and how several processes share them."""
+"""Samplers: which training images are drawn, in which order, and how several processes share them."""
 
 from __future__ import annotations
 
@@ -16,15 +16,14 @@ from hf_smile.modeling.losses import class_weights
 
 
 class BalancedSampler(WeightedRandomSampler):
-    """As many draws an epoch as there are images, with replacement, every class equally often on average.
+    """Draw N images per epoch with replacement, each class equally often on average.
 
-    The draws depend on seed and epoch alone: each process of a run makes the same ones and takes its share of them,
-    and a resumed run draws what it would have drawn. The k-th draw of image i is the number `i + k * N`, for
-    `RepeatedImages`.
+    The draws depend only on seed and epoch: all processes make the same draws and take their share, and a resumed run
+    makes the draws it would have made. The k-th draw of image i is the number `i + k * N`, for `RepeatedImages`.
 
     Args:
-        label_ids: (N,) of the training images.
-        seed: of the run.
+        label_ids: (N,) labels of the training images.
+        seed: seed of the run.
 
     >>> sorted(draw % 3 for draw in BalancedSampler(np.array([0, 2, 2]), seed=1))
     [0, 0, 1]
@@ -50,10 +49,10 @@ class BalancedSampler(WeightedRandomSampler):
 
 
 class RepeatedImages:
-    """A data set whose row `i + k * N` is row i for the k-th time in an epoch, with an augmentation of its own.
+    """A data set whose row `i + k * N` is row i for the k-th time in an epoch, with its own augmentation.
 
     Args:
-        dataset: N encoded images, as `load_smile_dataset` gives them.
+        dataset: N encoded images, from `load_smile_dataset`.
         transform: a `BatchTransform`.
     """
 
@@ -71,20 +70,20 @@ class RepeatedImages:
 
 
 class EpochBatches(BatchSampler):
-    """The draws of a sampler in one epoch, in batches for one process.
+    """The batches of one process in one epoch.
 
-    Each process makes the same number of batches, and their sizes differ by at most one draw. Each image goes to one
-    process, once. (accelerate fills the last batches with images of the first.)
+    All processes have the same number of batches, and batch sizes differ by at most one draw. Each draw goes to one
+    process, once. (accelerate would fill the last batches with images of the first ones.)
 
     Args:
-        sampler: the same in all processes.
-        batch_size: at most so many draws a batch.
-        process: which one it is, from 0.
-        processes: how many there are.
-        drop_last: leave out what does not fill a batch of every process.
+        sampler: must make the same draws in all processes.
+        batch_size: maximum number of draws per batch.
+        process: index of this process, from 0.
+        processes: number of processes.
+        drop_last: leave out draws that do not fill a batch in every process.
 
     Raises:
-        SmileDataError: there are fewer draws than processes, or than fill a batch of each, and the rest is dropped.
+        SmileDataError: there are fewer draws than processes; with `drop_last`, too few for a full batch in each.
 
     >>> list(EpochBatches(range(7), batch_size=2, process=1, processes=2))
     [[2, 3], [6]]
@@ -99,8 +98,9 @@ class EpochBatches(BatchSampler):
         images = len(sampler)  # type: ignore[arg-type]
         self._draws = images - images % together if drop_last else images
         if self._draws < processes:
-            whole = f" in batches of {batch_size}" if drop_last else ""
-            raise SmileDataError(f"{images} images are too few for {processes} processes{whole}")
+            where = f"{processes} process{'es' if processes > 1 else ''}"
+            fix = f" with batches of {batch_size}; use smaller batches" if drop_last else "; use fewer processes"
+            raise SmileDataError(f"{images} images are too few for {where}{fix}")
         self._batches = min(ceil(self._draws / together), self._draws // processes)
 
     def __len__(self) -> int:

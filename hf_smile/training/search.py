@@ -1,4 +1,4 @@
-"""A search for better settings: `Trainer.hyperparameter_search` with Optuna, on validation, kept in a SQLite file."""
+"""Hyperparameter search: `Trainer.hyperparameter_search` with Optuna, on validation, stored in a SQLite file."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ SPACE = {
     "layer_decay": (0.6, 1.0, False),
     "warmup_steps": (0.0, 0.4, False),
 }
-"""What is searched: from, to, and whether in powers of ten."""
+"""The searched settings: lowest value, highest value, and whether on a log scale."""
 
 
 def searched(arguments: Arguments) -> dict[str, float]:
-    """The settings of `SPACE` that do something beside the others, with their values in the recipe."""
+    """The settings of `SPACE` that have an effect with these arguments, with their values in the recipe."""
     settings = SimpleNamespace(**{name: value for group in arguments for name, value in vars(group).items()})
     values = {name: getattr(settings, name) for name in SPACE if getattr(settings, name) is not None}
     settings.warmup_steps = settings.warmup_steps or 0.1
@@ -49,22 +49,22 @@ def search(
     n_trials: int,
     hours: float | None = None,
 ) -> optuna.Study:
-    """Try settings, the recipe's own first, until there are `n_trials`; those of an earlier call count.
+    """Try settings, starting with those of the recipe, until there are `n_trials`, including those of earlier calls.
 
-    A trial is a run without checkpoints. Its value is that of its best epoch, as `select_best` has it. One that is
-    behind the median of the others in its second half is pruned. One that was killed is done again.
+    A trial is a run without checkpoints. Its value is the metric `select_best` of its best epoch. A trial that is worse
+    than the median of the others in its second half is pruned. A killed trial is repeated.
 
     Args:
-        trainer: with a validation split.
-        build: makes a fresh model.
-        start: of `searched`.
-        recipe: which must be that of the earlier call.
-        folder: keeps the study, `study.db`.
-        n_trials: that end, or are pruned.
-        hours: no trial begins after so many.
+        trainer: a trainer with a validation split.
+        build: called for each trial; returns a new model.
+        start: as returned by `searched`.
+        recipe: settings of the search; an earlier call must have had the same.
+        folder: folder of the study, `study.db`.
+        n_trials: number of complete or pruned trials.
+        hours: no trial starts after this time.
 
     Raises:
-        SmileError: the folder holds a search from another recipe, or no trial ended well.
+        SmileError: the folder contains a search with another recipe, or no trial completed.
 
     >>> search(trainer, build, searched(arguments), recipe, Path("outputs/tune"), 20).best_params  # doctest: +SKIP
     {'learning_rate': 0.0021, ...}
@@ -75,7 +75,7 @@ def search(
     stored["direction"] = "maximize" if args.greater_is_better else "minimize"
     study = optuna.create_study(**stored)
     if changed := differences(study.user_attrs.get("recipe", recipe), recipe):
-        raise SmileError(f"{folder} holds a search from another recipe ({', '.join(changed)}); name another folder")
+        raise SmileError(f"{folder} contains a search with another recipe ({', '.join(changed)}); use another folder")
     study.set_user_attr("recipe", recipe)
     if not study.trials:
         study.enqueue_trial(start)
@@ -100,7 +100,7 @@ def search(
                 n_trials - done,
                 backend="optuna",
                 sampler=optuna.samplers.TPESampler(seed=args.seed + len(study.trials)),
-                pruner=optuna.pruners.MedianPruner(n_warmup_steps=half_a_run),  # the rate rises first, and falls late
+                pruner=optuna.pruners.MedianPruner(n_warmup_steps=half_a_run),  # the rate rises first and falls late
                 timeout=hours and hours * 3600,
                 catch=(SmileModelError,),  # for example, a loss that is not finite
                 **stored,
@@ -108,16 +108,16 @@ def search(
         except ValueError as error:
             if study.get_trials(states=[TrialState.COMPLETE]):
                 raise
-            raise SmileError(f"no trial ended well ({error}); begin with a recipe that trains") from None
+            raise SmileError(f"no trial completed ({error}); start from a recipe that trains") from None
     return study
 
 
 def plot_search(study: optuna.Study, metric: str, path: Path) -> None:
-    """One panel a setting, the one that mattered most first: its value in each trial, and what came of it."""
+    """Plot the result of each trial against each setting, one panel per setting, the most important one first."""
     ended = study.get_trials(states=[TrialState.COMPLETE])
     names = list(ended[0].params)
     shares = dict.fromkeys(names, float("nan"))
-    if len({trial.value for trial in ended}) > 1:  # else nothing can be said
+    if len({trial.value for trial in ended}) > 1:  # otherwise importance is undefined
         shares = get_param_importances(study)
     figure = new_figure()
     figure.set_size_inches(3.2 * len(shares), 3.2)

@@ -1,4 +1,4 @@
-"""The settings of a run, as a command line and recipes name them. Imports neither torch nor transformers' Trainer."""
+"""The settings of a run, as in command lines and recipes. Imports neither torch nor transformers' Trainer."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from hf_smile.utils.shipped import shipped
 
 IMBALANCE = ["none", "class_weights", "oversample", "focal", "logit_adjustment"]
 MOVES_THE_PRIOR = ("class_weights", "oversample", "logit_adjustment")
-"""With these, the model's probabilities are those of a population with more even class shares than train."""
+"""With these, the model's probabilities are for a population with more even class shares than train."""
 LOSSES = ["cross_entropy", "gce"]
 
 
@@ -33,75 +33,75 @@ class ModelArguments:
     """The backbone and its head."""
 
     backbone: str = setting(DEFAULT_BACKBONE, "timm model on the Hub, local folder in Hub layout, or timm name")
-    pretrained: bool = setting(True, "start from the backbone's weights")
-    image_size: int | None = setting(None, "side of the input in pixels; the backbone's own when left out")
-    crop_pct: float = setting(1.0, "look at this share of an image's side, its centre; not while training")
-    head_hidden_size: int | None = setting(None, "hidden units of a two-layer head; linear when left out")
-    freeze_backbone: bool = setting(False, "train the head alone")
-    freeze_stages: int | None = setting(None, "freeze the stem and this many stages; nothing when left out")
-    drop_path: float = setting(0.0, "leave out residual branches with up to this probability")
+    pretrained: bool = setting(True, "the backbone's pretrained weights")
+    image_size: int | None = setting(None, "side of the input in pixels; by default the backbone's own")
+    crop_pct: float = setting(1.0, "side of the centre crop in evaluation, as a share of the image's shorter side")
+    head_hidden_size: int | None = setting(None, "hidden units of a two-layer head; by default the head is linear")
+    freeze_backbone: bool = setting(False, "train only the head")
+    freeze_stages: int | None = setting(None, "number of stages to freeze, together with the stem; by default nothing")
+    drop_path: float = setting(0.0, "highest probability of skipping a residual branch (stochastic depth)")
 
 
 @dataclass
 class TrainingSettings:
-    """What `SmileTrainingArguments` has beyond `transformers.TrainingArguments`, or by another default."""
+    """Settings that `transformers.TrainingArguments` does not have, or has with another default."""
 
-    output_dir: str = setting("outputs/model", "where the run leaves all it makes")
-    overwrite: bool = setting(False, "start again in an output folder that holds a run")
-    ema_decay: float = setting(0.995, "average the weights exponentially with this decay, which is saved; 0 is off")
+    output_dir: str = setting("outputs/model", "folder for everything the run writes")
+    overwrite: bool = setting(False, "start again in an output folder that contains a run")
+    ema_decay: float = setting(0.995, "decay of the exponential average of the weights that is saved; 0 is off")
     select_best: str = setting(
         "accuracy",
-        "validation metric that chooses the checkpoint; last: no choosing, the last epoch is kept",
+        "validation metric that chooses the checkpoint; 'last' keeps the last epoch",
         choices=["accuracy", "macro_f1", "balanced_accuracy", "nll", "last"],
     )
-    early_stopping_patience: int | None = setting(None, "stop after so many epochs without a better validation metric")
-    save_every: str | None = setting(None, "save within epochs too: every 10min, 1h, or so many steps")
+    early_stopping_patience: int | None = setting(None, "epochs without a better validation metric before stopping")
+    save_every: str | None = setting(None, "interval of checkpoints within epochs: 10min, 1h, or a number of steps")
 
-    temperature: float | None = setting(None, "divide the saved logits by this; fitted on validation when left out")
-    prior_adjustment: float = setting(0.0, "name rare classes more readily: minus this times the log of their share")
+    temperature: float | None = setting(None, "divisor of the saved logits; by default fitted on validation")
+    prior_adjustment: float = setting(0.0, "preference for rare classes: the logits get minus this times the log share")
 
-    imbalance: str = setting("none", "what is done about classes of unequal size", choices=IMBALANCE)
-    logit_adjustment_tau: float = setting(1.0, "strength of --imbalance logit_adjustment: times the log prior")
-    loss: str = setting("cross_entropy", "gce is generalized cross-entropy, against noisy labels", choices=LOSSES)
-    mixup: float = setting(0.0, "blend images of a batch, by shares of Beta(this, this); 0 is off")
-    cutmix: float = setting(0.0, "paste rectangles between images of a batch, by shares of Beta(this, this); 0 is off")
-    layer_decay: float = setting(1.0, "each layer learns this times as fast as the one above it; 1 is off")
-    warmup_frozen_epochs: int = setting(0, "first epochs that train the head alone")
-    head_learning_rate: float | None = setting(None, "highest rate of these first epochs; learning_rate when left out")
+    imbalance: str = setting("none", "remedy for class imbalance", choices=IMBALANCE)
+    logit_adjustment_tau: float = setting(1.0, "strength of --imbalance logit_adjustment: factor of the log prior")
+    loss: str = setting("cross_entropy", "training loss; gce is a bounded one, for noisy labels", choices=LOSSES)
+    mixup: float = setting(0.0, "mixup alpha: images are blended with shares from Beta(alpha, alpha); 0 is off")
+    cutmix: float = setting(0.0, "CutMix alpha: areas pasted between images come from Beta(alpha, alpha); 0 is off")
+    layer_decay: float = setting(1.0, "learning rate of each layer relative to the layer above it; 1 is off")
+    warmup_frozen_epochs: int = setting(0, "number of first epochs that train only the head")
+    head_learning_rate: float | None = setting(None, "highest rate of these first epochs; by default learning_rate")
 
-    seed: int = setting(42, "of the splits and of all that is drawn")
-    seeds: list[int] | None = setting(None, "train once with each of these, in OUTPUT_DIR/SEED; report mean and spread")
-    soup: bool = setting(False, "with --seeds: also average the weights of the runs, kept if validation prefers that")
-    split_seed: int | None = setting(None, "seed of the splits; that of the run when left out")
+    seed: int = setting(42, "seed of the splits and of everything random")
+    seeds: list[int] | None = setting(None, "seeds of several runs, in OUTPUT_DIR/SEED, with their mean and spread")
+    soup: bool = setting(False, "with --seeds: average the weights too, and keep that if it is better on validation")
+    split_seed: int | None = setting(None, "seed of the splits; by default seed")
     num_train_epochs: float = setting(15, "number of passes over the training images")
-    max_hours: float | None = setting(None, "train as many steps as the run, evaluated and saved, has time for")
+    max_hours: float | None = setting(None, "hours for the run, with evaluation and saving; sets the number of steps")
     per_device_train_batch_size: int = setting(32, "images per step and device")
     per_device_eval_batch_size: int = setting(64, "images per evaluation step and device")
-    learning_rate: float = setting(5e-4, "the highest learning rate")
+    learning_rate: float = setting(5e-4, "highest learning rate")
     lr_scheduler_type: str = setting(
-        "cosine", "shape of the learning rate over the run; with --warmup_steps 0.25, cosine is the one-cycle shape"
+        "cosine", "learning rate schedule; cosine with --warmup_steps 0.25 has the one-cycle shape"
     )
-    warmup_steps: float = setting(0.1, "steps, or share of the run below 1, of rising rate")
-    weight_decay: float = setting(0.01, "of AdamW")
-    label_smoothing_factor: float = setting(0.05, "of the training loss, against noisy labels")
-    shuffle_buffer_size: int = setting(1000, "images that are held and shuffled, where they are streamed from shards")
-    dataloader_num_workers: int | None = setting(None, "loading processes; by default up to 8 with a GPU, else none")
-    dataloader_persistent_workers: bool = setting(True, "keep the loading processes")
-    dataloader_pin_memory: bool = setting(True, "load into memory that a GPU copies from without waiting")
-    bf16: bool | None = setting(None, "compute in bfloat16 where that is exact enough; by default where a GPU can")
-    use_cpu: bool = setting(False, "compute on the CPU, also where there is a GPU")
+    warmup_steps: float = setting(0.1, "number of warm-up steps, or share of the run if below 1")
+    weight_decay: float = setting(0.01, "weight decay of AdamW")
+    label_smoothing_factor: float = setting(0.05, "label smoothing of the training loss, for noisy labels")
+    shuffle_buffer_size: int = setting(1000, "images in the shuffle buffer, when streaming from shards")
+    dataloader_num_workers: int | None = setting(None, "data loading processes; by default up to 8 with a GPU, else 0")
+    dataloader_persistent_workers: bool = setting(True, "reuse of the data loading processes in all epochs")
+    dataloader_pin_memory: bool = setting(True, "pinned memory, which copies faster to a GPU")
+    bf16: bool | None = setting(None, "compute in bfloat16 where precise enough; by default if the GPU supports it")
+    use_cpu: bool = setting(False, "train on the CPU even if there is a GPU")
     push_to_hub: bool = setting(False, "publish the finished run as hub_model_id")
-    hub_model_id: str | None = setting(None, "where to publish: owner/name")
-    hub_private_repo: bool = setting(False, "publish where nobody else sees it")
+    hub_model_id: str | None = setting(None, "Hub repository to publish to: owner/name")
+    hub_private_repo: bool = setting(False, "make the published repository private")
 
-    checkpoint_to: str | None = setting(None, "keep the newest checkpoints in this private repository too: owner/name")
-    job: str | None = setting(None, "run it on a machine of the Hub instead, for example a10g-small")
-    job_timeout: str = setting("2h", "end the job after this time, done or not: 45m, 2h")
-    dry_run: bool = setting(False, "print the request of the job, and start nothing")
+    checkpoint_to: str | None = setting(None, "private Hub repository for copies of the newest checkpoints: owner/name")
+    job: str | None = setting(None, "Hub machine to run on instead of this one, for example a10g-small")
+    job_timeout: str = setting("2h", "time after which the job is stopped: 45m, 2h")
+    dry_run: bool = setting(False, "print the request for the job without starting it")
 
-    show_parameters: bool = setting(False, "print a line for each parameter of the network")
-    report_to: str = setting("none", "tensorboard, trackio or wandb, if it is installed")
-    run_name: str | None = setting(None, "for --report_to; the output folder's name")
+    show_parameters: bool = setting(False, "print each parameter of the network")
+    report_to: str = setting("none", "experiment tracker: tensorboard, trackio or wandb, if installed")
+    run_name: str | None = setting(None, "name of the run for --report_to; by default that of the output folder")
 
     metric_for_best_model: str | None = None  # these three follow from select_best
     greater_is_better: bool | None = None
@@ -119,7 +119,7 @@ SETTINGS = {
     "model": ModelArguments,
     "training": TrainingSettings,
 }
-"""Ours, in the groups in which help shows them."""
+"""The settings of hf_smile, in the groups that help shows."""
 OURS = {option.name for group in SETTINGS.values() for option in fields(group)}
 
 COMMON = {
@@ -127,7 +127,7 @@ COMMON = {
     *("backbone", "pretrained", "image_size", "output_dir", "overwrite", "seed", "use_cpu"),
     *("num_train_epochs", "max_hours", "per_device_train_batch_size", "learning_rate", "imbalance", "select_best"),
 }
-"""What help explains; of the others it gives the names."""
+"""Settings that `--help` explains; it only lists the names of the others."""
 
 _OTHER_NAMES = {
     "backbone": "model model_name model_name_or_path",
@@ -143,17 +143,17 @@ _OTHER_NAMES = {
     "weight_decay": "decay wd",
 }
 OTHER_NAMES = {other: ours for ours, others in _OTHER_NAMES.items() for other in others.split()}
-"""What other programs call a setting, where the name that looks most alike is another's."""
+"""Names of settings in other programs, where the most similar name of ours is another setting."""
 
 
 def parse_interval(text: str) -> tuple[float, bool]:
-    """What `save_every` means.
+    """Parse `save_every`.
 
     Returns:
         Seconds and True, or steps and False.
 
     Raises:
-        SmileError: it is neither.
+        SmileError: the text is neither a time nor a number of steps.
 
     >>> parse_interval("10min"), parse_interval("200")
     ((600.0, True), (200.0, False))
@@ -166,7 +166,7 @@ def parse_interval(text: str) -> tuple[float, bool]:
 
 
 def setting_names() -> set[str]:
-    """Of all settings, those of `transformers.TrainingArguments` among them.
+    """Names of all settings, including those of `transformers.TrainingArguments`.
 
     >>> {"rotation", "learning_rate", "gradient_checkpointing"} <= setting_names()
     True
@@ -176,7 +176,7 @@ def setting_names() -> set[str]:
 
 @cache
 def _names_of_transformers() -> set[str]:
-    """Read from its source, because its import takes seconds."""
+    """Read from the source code, because the import takes seconds."""
     spec = find_spec("transformers")
     assert spec is not None and spec.submodule_search_locations is not None
     source = Path(spec.submodule_search_locations[0], "training_args.py").read_text(encoding="utf-8")
@@ -186,10 +186,11 @@ def _names_of_transformers() -> set[str]:
 
 
 def read_words(argv: Sequence[str]) -> list[str]:
-    """`[RECIPE.yaml] [--any_setting value ...]` as options alone, those of the recipe first.
+    """Convert `[RECIPE.yaml] [--any_setting value ...]` to options only, those of the recipe first.
 
     Raises:
-        SmileError: there is no such recipe, or no such setting; all such names in one message, with the right ones.
+        SmileError: there is no such recipe, or a setting is unknown. One message lists all unknown names, with
+            suggestions.
 
     >>> read_words(["--rotation", "30"])
     ['--rotation', '30']
@@ -202,7 +203,7 @@ def read_words(argv: Sequence[str]) -> list[str]:
 
 
 def without(words: Iterable[str], *names: str) -> list[str]:
-    """The words of `read_words` without some settings and their values.
+    """Remove settings and their values from the words of `read_words`.
 
     >>> without(["--seeds", "1", "2", "--mixup", "0.2"], "seeds")
     ['--mixup', '0.2']
@@ -228,25 +229,25 @@ def _check_names(names: Iterable[str], where: str) -> None:
 
 
 def _read_recipe(name: str) -> list[str]:
-    """The recipe as words of a command line, so that both are checked and converted in one place."""
+    """Read a recipe as command-line words, so that both are checked and converted in one place."""
     path = _find_recipe(name)
     try:
         recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise SmileError(f"{path}: not a readable YAML file: {error}") from None
+        raise SmileError(f"{path}: not a valid YAML file: {error}") from None
     if not isinstance(recipe, dict):
-        raise SmileError(f"{path}: a recipe is a list of 'setting: value' lines")
-    for of_the_run in ("processes", "corrections_sha256"):  # in the recipe that a run leaves; no settings
+        raise SmileError(f"{path}: not a recipe; write one 'setting: value' per line")
+    for of_the_run in ("processes", "corrections_sha256"):  # in the recipe that a run writes, but not settings
         recipe.pop(of_the_run, None)
     _check_names(map(str, recipe), str(path))
     for name, value in recipe.items():
         if isinstance(value, dict) and (odd := [key for key in value if not isinstance(key, str)]):
-            raise SmileError(f"{path}: {name} holds {odd[0]!r}, which YAML takes for no text; quote it")
+            raise SmileError(f"{path}: {name} has the key {odd[0]!r}, which YAML does not read as text; quote it")
     return to_words(recipe)
 
 
 def to_words(settings: dict[str, Any]) -> list[str]:
-    """Settings as words of a command line. What is None is left out.
+    """Convert settings to command-line words; None is left out.
 
     >>> to_words({"mixup": 0.2, "labels": ["smile", "NOT smile"]})
     ['--mixup', '0.2', '--labels', 'smile', 'NOT smile']
@@ -260,29 +261,29 @@ def to_words(settings: dict[str, Any]) -> list[str]:
 
 
 def _find_recipe(name: str) -> Path:
-    """The file of that name, or one of those that come with hf_smile, by its name alone: `quickstart`."""
+    """Path of a recipe: a file, or the name of a recipe that comes with hf_smile, such as `quickstart`."""
     if Path(name).exists():
         return Path(name)
     known = {path.stem: path for path in sorted(shipped("recipes").glob("*.yaml"))}
     if name not in known:
-        raise SmileError(f"{name}: no such recipe; those that come with hf_smile are {', '.join(known)}")
+        raise SmileError(f"{name}: no such recipe; name a file, or one that comes with hf_smile: {', '.join(known)}")
     return known[name]
 
 
 def help_text(prog: str, further: Iterable[Field] = (), width: int | None = None) -> str:
-    """What the settings are, a group at a time: the common ones, or all of them if there are `further` ones.
+    """Help on the settings by group: the common settings, or all settings if there are `further` ones.
 
     Args:
-        prog: the command.
-        further: settings of `transformers.TrainingArguments`, which come last.
-        width: columns; by default, those of the terminal.
+        prog: name of the command.
+        further: settings of `transformers.TrainingArguments`, listed last.
+        width: number of columns; by default that of the terminal.
     """
     width = width or shutil.get_terminal_size().columns
     groups = {name: [option for option in fields(group) if option.metadata] for name, group in SETTINGS.items()}
     if further := [option for option in further if option.name not in OURS]:
         groups["transformers.TrainingArguments"] = further
     lines = [f"usage: {prog} [RECIPE.yaml] [--any_setting value ...]", ""]
-    lines += ["Fine-tune on your data. The command line goes over the recipe,", "the recipe over the defaults."]
+    lines += ["Fine-tune on your data. A recipe overrides the defaults,", "and the command line overrides the recipe."]
     for title, group in groups.items():
         lines += ["", f"{title}:"]
         explained = [option for option in group if further or option.name in COMMON]
@@ -290,7 +291,7 @@ def help_text(prog: str, further: Iterable[Field] = (), width: int | None = None
         if others := [option.name for option in group if option not in explained]:
             lines += textwrap.wrap(", ".join(others), width, initial_indent="  also ", subsequent_indent=" " * 7)
     if not further:
-        lines += ["", f"{prog} --help_all explains all, and those of transformers.TrainingArguments."]
+        lines += ["", f"{prog} --help_all explains all settings, including those of transformers.TrainingArguments."]
     return "\n".join(lines)
 
 

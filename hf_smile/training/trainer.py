@@ -1,4 +1,4 @@
-"""The Trainer: our data, our loss, averaged weights, and metrics every epoch."""
+"""The Trainer: data, loss, averaged weights, and metrics after every epoch."""
 
 from __future__ import annotations
 
@@ -48,31 +48,31 @@ from hf_smile.training.resumable import SaveEvery
 from hf_smile.training.samplers import BalancedSampler, EpochBatches, RepeatedImages
 
 RAW_WEIGHTS = "raw_weights.safetensors"
-"""In a checkpoint: the weights that are trained further. Those in `model.safetensors` are their average."""
+"""File of a checkpoint: the weights that training continues with. `model.safetensors` contains their average."""
 
 
 class SmileTrainer(RecordedTrainer):
-    """Fine-tunes a model of `build_model`. What is not named here means what it means in `transformers.Trainer`.
+    """Trainer for models from `build_model`. Other arguments are those of `transformers.Trainer`.
 
-    Beyond `ResumableTrainer` and `RecordedTrainer`: augmentation that does not depend on how the data are loaded;
-    accuracy of the training batches beside their loss (of mixed images: towards the label with the larger share);
-    remedies against classes of unequal size, label smoothing, mixup and cutmix, in training only; layers that learn
-    slower or later; an exponential average of the weights (`ema_decay`), which is what is evaluated and saved.
+    It adds to `ResumableTrainer` and `RecordedTrainer`: augmentation that does not depend on how the data are loaded;
+    training accuracy next to the training loss (for mixed images, against the label with the larger share); remedies
+    for class imbalance, label smoothing, mixup and CutMix, in training only; layer-wise learning rates and freezing;
+    an exponential average of the weights (`ema_decay`), which is evaluated and saved.
 
     Args:
-        model: of `build_model`.
+        model: from `build_model`.
         args: the settings; None for the defaults.
-        train_dataset: a split of `load_smile_dataset`, or any `datasets.Dataset` with images and labels (see
-            `hf_smile.data.in_memory.smile_dataset`). Or the folder that `hf-smile shard` wrote, whose train split is
+        train_dataset: a split from `load_smile_dataset`, any `datasets.Dataset` with images and labels (see
+            `hf_smile.data.in_memory.smile_dataset`), or a folder written by `hf-smile shard`, whose train split is
             streamed.
-        eval_dataset: likewise, for validation after each epoch; `evaluate` and `predict` take such data sets too.
-        augmentation: of the training images; None for the defaults.
+        eval_dataset: a data set for validation after each epoch. `evaluate` and `predict` accept the same types.
+        augmentation: augmentation of the training images; None for the defaults.
         compute_metrics: None for `SmileMetric`.
 
     Raises:
         SmileDataError: a data set lacks a column, or has other labels than the model.
-        SmileError: settings that the data sets do not allow.
-        TypeError: the model or the settings are of other types.
+        SmileError: the settings do not fit the data sets.
+        TypeError: the model or the settings have the wrong type.
 
     >>> trainer = SmileTrainer(build_model(), args, splits["train"], splits["validation"])  # doctest: +SKIP
     >>> trainer.train()  # doctest: +SKIP
@@ -99,8 +99,8 @@ class SmileTrainer(RecordedTrainer):
         if eval_dataset is None:
             if train_dataset is not None and args.select_best != "last":
                 raise SmileError(
-                    f"there is no validation split to choose the checkpoint on by {args.select_best}; "
-                    "add --select_best last, or set a --validation_size"
+                    f"without a validation split, {args.select_best} can't choose the checkpoint; "
+                    "add --select_best last, or set --validation_size"
                 )
             args.eval_strategy = IntervalStrategy.NO
         self.labels = LabelSet.of(model.config.id2label)
@@ -112,7 +112,7 @@ class SmileTrainer(RecordedTrainer):
         self.class_counts = np.zeros(len(self.labels), np.int64)
         self.augmentation = augmentation or AugmentationArguments()
         self.augment = BatchTransform(TrainingTransform(pretrained_cfg, self.augmentation), seed=args.seed)
-        # Convolutions run faster this way on CPUs and on GPUs; the values stay the same.
+        # Convolutions are faster in this memory format on CPUs and GPUs; values do not change.
         model.to(memory_format=torch.channels_last)
         super().__init__(
             model=model,
@@ -140,17 +140,17 @@ class SmileTrainer(RecordedTrainer):
         self.reporting = Reporting(self)
 
     def encode(self, dataset: Dataset, split: str = "test") -> Dataset:
-        """The data set with rows as the model takes them: `pixel_values (3, H, W)`, `labels`, `image_ids`."""
+        """Convert rows to the model's input: `pixel_values (3, H, W)`, `labels`, `image_ids`."""
         return smile_dataset(dataset, self.labels, split).with_transform(self.evaluation_transform)
 
     def _training_images(self, dataset: Dataset | str | Path, args: SmileTrainingArguments) -> Any:
-        """The training images, augmented. With them, how they are drawn, and the loss for their classes."""
+        """The augmented training images; also sets their batches and the loss for their classes."""
         batch_size, process, processes = args.train_batch_size, args.process_index, args.world_size
         images: Any
         if isinstance(dataset, (str, Path)):
             if args.imbalance == "oversample":
                 raise SmileError(
-                    "imbalance 'oversample' draws from all images, and these are streamed; "
+                    "imbalance 'oversample' needs random access, but images from shards are streamed; "
                     "choose class_weights or logit_adjustment"
                 )
             files = shard_files(dataset, "train")
@@ -178,7 +178,7 @@ class SmileTrainer(RecordedTrainer):
         return images
 
     def train(self, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> TrainOutput:
-        """Train, or resume from a checkpoint. One that early stopping ended is not trained any further."""
+        """Train, or resume from a checkpoint. A run that stopped early is not trained any further."""
         if self.model_init is None:
             self.ema = self.ema or self._new_average()
         output = super().train(resume_from_checkpoint, *args, **kwargs)
@@ -190,20 +190,20 @@ class SmileTrainer(RecordedTrainer):
                 )
             self.model.load_state_dict(load_file(best / SAFE_WEIGHTS_NAME))
             self.state.best_model_checkpoint = str(best)
-        elif self.ema is not None:  # no checkpoint was chosen: the last average is the model
+        elif self.ema is not None:  # no checkpoint was chosen, so the last average is the model
             self.model.load_state_dict(self.ema.module.state_dict())
         self.ema = None
         self.forget_evaluations()
         return output
 
     def call_model_init(self, trial: Any = None) -> PreTrainedModel:
-        """A fresh model for `hyperparameter_search`, and its average."""
+        """A new model for `hyperparameter_search`, with a new average."""
         self.model = super().call_model_init(trial).to(memory_format=torch.channels_last)
         self.ema = self._new_average()
         return self.model
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """As `Trainer.evaluate`. In training, the best epoch is that of `best_epoch`, which breaks ties."""
+        """As `Trainer.evaluate`. In training, `best_epoch` chooses the best epoch, and breaks ties."""
         metrics = super().evaluate(*args, **kwargs)
         if self.is_in_train and f"eval_{self.args.metric_for_best_model}" in metrics:
             table = history_table(self.state.log_history)
@@ -213,7 +213,7 @@ class SmileTrainer(RecordedTrainer):
         return metrics
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """With `layer_decay`, groups of parameters that learn the slower the farther they are from the head."""
+        """With `layer_decay`, parameter groups whose learning rate decreases with the distance from the head."""
         args = self.args
         if self.optimizer is None and args.layer_decay < 1:
             groups = layer_decay_groups(self.model, args.learning_rate, args.weight_decay, args.layer_decay)
@@ -222,7 +222,7 @@ class SmileTrainer(RecordedTrainer):
         return super().create_optimizer(model)
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
-        """With `head_learning_rate`, that of `head_first_schedule`; with `max_hours`, that of `Budget`."""
+        """With `head_learning_rate`, use `head_first_schedule`; with `max_hours`, the schedule of `Budget`."""
         args, optimizer = self.args, optimizer or self.optimizer
         if self.lr_scheduler is None and optimizer is not None:
             if self.budget is not None:
@@ -248,7 +248,7 @@ class SmileTrainer(RecordedTrainer):
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """In training the loss of the settings; in evaluation plain cross-entropy of `logits (N, K)`, `labels (N,)`."""
+        """The configured loss in training; in evaluation plain cross-entropy of `logits (N, K)` and `labels (N,)`."""
         labels = inputs["labels"]
         pixel_values = inputs["pixel_values"].contiguous(memory_format=torch.channels_last)
         if model.training:
@@ -260,15 +260,15 @@ class SmileTrainer(RecordedTrainer):
             hits_and_answers = torch.stack([hits, torch.full_like(hits, len(labels))])
             self.hits_so_far = self.hits_so_far.to(hits.device) + hits_and_answers
         else:
-            # In float32 even where training is not: the numbers are to be those of the weights that are saved.
+            # In float32 even if training is not, so that the numbers are those of the saved weights.
             plain = self.accelerator.unwrap_model(model)
             outputs = getattr(plain, "_original_forward", plain)(pixel_values=pixel_values)
             loss = F.cross_entropy(outputs.logits.float(), labels)
         return (loss, outputs) if return_outputs else loss
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
-        """Evaluate the averaged weights where there are any, in all processes those of the first, which saves them."""
-        if torch.distributed.is_initialized():  # each has batch statistics of its own
+        """Evaluate the averaged weights, if any; in all processes those of the first process, which saves them."""
+        if torch.distributed.is_initialized():  # each process has its own batch statistics
             for module in (self.model, *([self.ema.module] if self.ema else [])):
                 for buffer in module.buffers():
                     torch.distributed.broadcast(buffer, 0)
@@ -277,7 +277,7 @@ class SmileTrainer(RecordedTrainer):
 
     @contextmanager
     def averaged_weights(self) -> Iterator[None]:
-        """Within, the model holds the averaged weights; without `ema_decay` nothing changes."""
+        """Context in which the model has the averaged weights; it has no effect without `ema_decay`."""
         if self.ema is None:
             yield
             return
@@ -293,7 +293,7 @@ class SmileTrainer(RecordedTrainer):
         return ModelEmaV3(self.model, decay=decay, use_warmup=True) if decay else None
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Save the averaged weights; in a checkpoint, those that are trained further too."""
+        """Save the averaged weights; in a checkpoint, also the weights that training continues with."""
         if not self.args.should_save:  # transformers calls this in every process
             return
         folder = Path(output_dir or str(self.args.output_dir))
@@ -305,7 +305,7 @@ class SmileTrainer(RecordedTrainer):
             super().save_model(str(folder), _internal_call)
         (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle
         for weights in folder.glob("*.safetensors"):
-            shutil.copymode(folder / "config.json", weights)  # safetensors lets nobody but the owner read
+            shutil.copymode(folder / "config.json", weights)  # safetensors makes files that only the owner can read
 
     def save_place(self, checkpoint: Path) -> None:
         if self.budget is not None and self.args.should_save:
@@ -323,7 +323,7 @@ class SmileTrainer(RecordedTrainer):
         if self.ema is not None:
             self.ema.module.load_state_dict(self.model.state_dict())
             self.model.load_state_dict(load_file(checkpoint / RAW_WEIGHTS))
-        for callback in self.stopping_early():  # not with the patience of the checkpoint
+        for callback in self.stopping_early():  # the patience of the settings, not that of the checkpoint
             callback.early_stopping_patience = self.args.early_stopping_patience or callback.early_stopping_patience
 
     def _smile_metrics(self, prediction: EvalPrediction) -> dict[str, float]:

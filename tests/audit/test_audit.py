@@ -359,7 +359,7 @@ def test_a_mistake_gets_one_message_and_exit_code_2(script, planted, tmp_path):
         (["--data_dir", planted, *out, "--predictions", tmp_path / "no.csv"], "can't be read"),
         (["--data_dir", planted, *out, "--predictions", wrong], "not in the test split"),
         (["--data_dir", planted, *out, "--contact_sheets", full], "choose another --contact_sheets"),
-        (["--data_dir", planted, *out, "--cluster_similarity", "2"], "2 is no similarity"),
+        (["--data_dir", planted, *out, "--cluster_similarity", "2"], "it is 2; it must be above 0 and at most 1"),
         (["--data_dir", planted, *out, "--cluster_similarity", "0.9"], "--cluster_similarity needs --backbone"),
         (["--data_dir", planted, *out, "--batch_size", "9"], "--batch_size needs --backbone"),
     ):

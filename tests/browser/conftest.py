@@ -1,4 +1,4 @@
-"""Debian's Chromium, driven by Playwright. Each test leaves a screenshot in outputs/screenshots, which git ignores."""
+"""Chromium of Debian, driven by Playwright. Each test saves a screenshot in outputs/screenshots, which git ignores."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hf_smile.data.sample import draw_face
 from hf_smile.inference.classifier import SmileClassifier
 
 SCREENSHOTS = Path(__file__).parents[2] / "outputs" / "screenshots"
-_SEEN = (11, 14, 16)  # seeds of faces that the detector takes for faces
+_SEEN = (11, 14, 16)  # seeds of faces that the detector finds
 
 
 @pytest.fixture(scope="session")
@@ -32,9 +32,9 @@ def chromium() -> Iterator:
 
 @pytest.fixture
 def open_demo(chromium, demo_url, request) -> Iterator[Callable]:
-    """Opens the demo in a new window, `open_demo(width=360, dark=True)`.
+    """Open the demo in a new window: `open_demo(width=360, dark=True)`.
 
-    In the end the window is photographed, and must have asked no other server for anything, nor complained.
+    At the end a screenshot is taken. The page must not have contacted another server or logged an error.
     """
     asked, complaints, pages = set(), [], []
 

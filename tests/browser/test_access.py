@@ -1,4 +1,4 @@
-"""What the page is for those who do not see it well, have no mouse, or come by a link."""
+"""Accessibility: contrast, sizes, keyboard use, and links to the page."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ pytest.importorskip("cv2")
 
 
 def show_all(page, hopper, drawn, clip) -> list[str]:
-    """Open one tab after the other, each with a result in it."""
+    """Open the tabs one after another, each with a result in it."""
     page.get_by_role("button", name="both of them").click()
     page.locator(".hs-result").wait_for()
     page.get_by_role("button", name="Where it looked").click()
@@ -64,7 +64,7 @@ const page = getComputedStyle(document.body).backgroundColor;
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_the_ring_around_what_has_the_focus_and_the_frames_of_bars_stand_out(open_demo, dark):
-    """At least 3 to 1, as WCAG 2.2 (1.4.11) asks for."""
+    """At least 3 to 1, as required by WCAG 2.2 (1.4.11)."""
     page = open_demo(dark=dark)
     page.get_by_role("button", name="Grace Hopper").focus()
     page.keyboard.press("Enter")
@@ -77,7 +77,7 @@ def test_the_ring_around_what_has_the_focus_and_the_frames_of_bars_stand_out(ope
 
 
 def test_targets_are_at_least_24_pixels_in_each_direction(open_demo, hopper, drawn, clip):
-    """As WCAG 2.2 (2.5.8) asks for; links inside text are let off."""
+    """As required by WCAG 2.2 (2.5.8), except links inside text."""
     page, found = open_demo(360, 740, permissions=["camera"]), {}
     for tab in show_all(page, hopper, drawn, clip):
         small = page.evaluate("""[...document.querySelectorAll('button, a, input, [role=button]')]

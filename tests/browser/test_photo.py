@@ -1,4 +1,4 @@
-"""A photo on the page: what a person reads, and where."""
+"""A photo on the page: the text that a person reads, and its place."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_of_several_faces_one_is_chosen_with_the_keyboard_alone_and_without_the_
     page.keyboard.press("Enter")
     page.locator(".hs-result").wait_for()
     assert "Face 1 of 2" in read(page, ".hs-result")
-    page.route("**/gradio_api/**", lambda asking: asking.abort())  # it has forgotten the photo, for example
+    page.route("**/gradio_api/**", lambda asking: asking.abort())  # for example, because the photo was deleted
     second = page.locator(".hs-badge").nth(1)
     second.focus()
     page.keyboard.press("Enter")

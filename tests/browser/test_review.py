@@ -1,4 +1,4 @@
-"""A review by the keyboard alone, in a browser, with a server that is killed in the middle."""
+"""A review with the keyboard only, in a browser, with a server that is killed in the middle."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ pytest.importorskip("gradio")
 
 SCREENSHOTS = Path(__file__).parents[2] / "outputs" / "screenshots"
 KEYS = [*"k13u", "Enter", *"x2sk1"] * 3
-"""One a picture; of two of them the last decides."""
+"""One key per picture; of two keys for the same picture, the last decides."""
 RIGHT_EDGE = "Math.max(...[...document.querySelectorAll('.hr *')].map((part) => part.getBoundingClientRect().right))"
 DECISIONS = {"k": "keep", "Enter": "keep", "u": "unsure", "x": "leave_out"}
 
@@ -55,7 +55,7 @@ class Server:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
-    """30 drawn faces, the first two of which are one picture with two labels, as an audit of them would say."""
+    """30 drawn faces with an audit; the first two are the same picture with two labels."""
     folder = draw_sample_dataset(tmp_path_factory.mktemp("data"), train_size=20, test_size=10, size=64)
     audit, rng = folder / "audit", np.random.default_rng(3)
     audit.mkdir()
@@ -90,7 +90,7 @@ def review(data, tmp_path):
 
 @pytest.fixture
 def open_review(chromium, request):
-    """Opens the page, which must ask no other server for anything; in the end it is photographed."""
+    """Open the page, which must not contact another server; at the end a screenshot is taken."""
     asked, complaints, pages = set(), [], []
 
     def open_page(server: Server, width: int = 1200, dark: bool = False):
@@ -114,13 +114,13 @@ def open_review(chromium, request):
 
 
 def shown(page) -> str:
-    """The id of the picture, or nothing at the end."""
+    """The id of the shown picture; empty at the end."""
     where = page.locator(".hr-where")
     return where.inner_text().rpartition(" ")[2] if where.count() else ""
 
 
 def press(page, key: str) -> None:
-    """Press a key and wait until the next picture shows."""
+    """Press a key and wait for the next picture."""
     before = page.inner_html(".hr-about")
     page.keyboard.press(key)
     page.wait_for_function("html => document.querySelector('.hr-about').innerHTML != html", arg=before)
@@ -156,7 +156,7 @@ def test_30_pictures_by_the_keyboard_with_a_killed_server_and_an_undo(data, revi
         press(page, key)
         if key != "s":
             expected.append(row_of(entry, key))
-        assert rows(path) == expected  # on disk before the next picture shows
+        assert rows(path) == expected  # on disk before the next picture is shown
         if number == 20:
             press(page, "z")
             assert shown(page) == entry.image_id
@@ -165,7 +165,7 @@ def test_30_pictures_by_the_keyboard_with_a_killed_server_and_an_undo(data, revi
             expected.append(row_of(entry, "u"))
             assert rows(path) == expected
     for entry, key in zip(queue, KEYS, strict=True):
-        if key == "s":  # they come again at the end
+        if key == "s":  # skipped pictures come again at the end
             assert shown(page) == entry.image_id
             press(page, "k")
             expected.append(row_of(entry, "k"))
@@ -188,7 +188,7 @@ def test_the_page_shows_what_speaks_for_a_decision_and_fits_a_phone(data, review
     assert page.locator(".hr-strip img").count() == len(entry.neighbours)
     assert page.evaluate(RIGHT_EDGE) <= 360
     page.get_by_role("button", name="Unsure").focus()
-    press(page, "Enter")  # of the button that has the focus, not Keep
+    press(page, "Enter")  # for the focused button, not Keep
     assert [row[3] for row in rows(tmp_path / "c.csv")] == ["unsure"]
     page.get_by_role("button", name="Leave out").click()
     press(page, "Enter")

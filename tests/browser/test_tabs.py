@@ -1,4 +1,4 @@
-"""Many photos, a clip, the camera, and what is said about the model."""
+"""The other tabs: many photos, a clip, the camera, and the text about the model."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_a_clip_is_followed_over_time_and_says_who_is_who(open_demo, classifier,
     peaks = page.locator("#peaks .hs-wide figure").count()
     assert said.startswith(("No smile in 30 seconds.", "1 smile in 30 seconds, here at its strongest."))
     assert ("1 smile in" in said) == (peaks == 1)
-    if peaks:  # in words of people, as everywhere
+    if peaks:  # in plain words, as everywhere
         assert "person 1 Smiling (" in said and "positive smile" not in said
     assert "Who is who" in said and page.locator(".hs-people img").count() == 1
     page.locator("#timeline canvas, #timeline svg.marks").first.wait_for()
@@ -136,7 +136,7 @@ def test_the_camera_is_looked_at_frame_by_frame_until_it_is_out_of_sight(open_de
     number = int(page.locator("#live-answer [data-number]").get_attribute("data-number"))
     assert len([url for url in calls if "/queue/join" in url]) >= number  # each frame was sent, none was lost
     assert read(page, ".hs-lines")
-    assert not [url for url in calls if "/upload" in url]  # which would write frames to disk
+    assert not [url for url in calls if "/upload" in url]  # uploads would write frames to disk
     page.get_by_role("tab", name="Photo", exact=True).click()
     page.wait_for_timeout(1500)
     calls.clear()

@@ -1,4 +1,4 @@
-"""Attacks on the demo that take time, one after another, while a bystander keeps asking for verdicts.
+"""Attacks on the demo that take time, one after another, while another visitor keeps requesting predictions.
 
 Run by hand: python tests/campaigns/attack_space.py --seconds 60 --connections 200
 """
@@ -30,11 +30,11 @@ _CALL = (
     b"POST /gradio_api/call/predict HTTP/1.1\r\nHost: a\r\nContent-Length: 500000\r\n"
     b'Content-Type: application/json\r\n\r\n{"data": ["'
 )
-_SMALL = 10  # of what costs the server seconds each, so many for 200 connections
+_SMALL = 10  # connections per request, for requests that cost the server seconds
 
 
 class Attacks:
-    """Each method is one attack and returns how often it struck."""
+    """Each method is one attack, and returns its number of requests."""
 
     def __init__(self, url: str, connections: int, seconds: float) -> None:
         self.url, self.connections, self.seconds = url, connections, seconds
@@ -83,7 +83,7 @@ class Attacks:
     def uploads_over_the_limit(self) -> int:
         visitor, count = Visitor(self.url), max(1, self.connections // 20)
         for _ in range(count):
-            with suppress(httpx.TransportError):  # hung up on, while still sending
+            with suppress(httpx.TransportError):  # disconnected while still sending
                 answer = visitor.http.post("/gradio_api/upload", files={"files": ("a.png", bytes(31 << 20))})
                 assert answer.status_code == 413, answer
         return count
@@ -99,7 +99,7 @@ class Attacks:
     def photos_of_50_megapixels(self) -> int:
         large, count = as_png(Image.new("RGB", (7000, 7000), "tan")), max(1, self.connections // _SMALL)
         for _ in tqdm(range(count), leave=False):
-            visitor = Visitor(self.url)  # another one each time, whose photo is remembered
+            visitor = Visitor(self.url)  # a new visitor each time, whose photo is stored
             visitor.tab("photo", visitor.upload("large.png", large))
         return count
 
@@ -121,7 +121,7 @@ class Attacks:
             for _ in tqdm(range(round(self.seconds)), leave=False):
                 time.sleep(1)
                 for line in lines:
-                    with suppress(OSError):  # sent away
+                    with suppress(OSError):  # disconnected
                         line.sendall(drip)
         return self.connections
 
@@ -134,14 +134,14 @@ class Attacks:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default="outputs/quickstart", metavar="DIR", help="default: %(default)s")
-    parser.add_argument("--connections", type=int, default=200, help="at the same time (default: %(default)s)")
-    parser.add_argument("--seconds", type=float, default=60.0, help="that slow ones last (default: %(default)s)")
+    parser.add_argument("--model", default="outputs/quickstart", metavar="DIR", help="a model (default: %(default)s)")
+    parser.add_argument("--connections", type=int, default=200, help="parallel connections (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=60.0, help="length of slow attacks (default: %(default)s)")
     parser.add_argument("--settle", type=float, default=8.0, help="minutes to wait for the last upload to be deleted")
     args = parser.parse_args()
     failed = 0
     with demo(args.model) as running:
-        for kind in ("photo", "portrait", "photo_tab", "batch", "refused"):  # what is loaded once is no leak
+        for kind in ("photo", "portrait", "photo_tab", "batch", "refused"):  # one-time loading is not a leak
             getattr(Visitor(running.url), kind)()
         before = running.state()
         print(f"before: {_words(before)}", flush=True)
@@ -157,17 +157,17 @@ def main() -> None:
                 sep="\n  ",
                 flush=True,
             )
-        print("waiting until the last upload is forgotten ...", flush=True)
+        print("waiting until the last upload is deleted ...", flush=True)
         after = wait_until_forgotten(running, args.settle)
         print(f"after: {_words(after)}")
         said = [line for line in (running.folder / "log").read_text().splitlines() if line.startswith("Traceback")]
         print(f"tracebacks in the server's log: {len(said)}")
     if failed or after["files"]:
-        raise SmileError(f"{failed} requests of the bystander or of an attack failed, {after['files']} files are left")
+        raise SmileError(f"{failed} requests failed, {after['files']} files are left")
 
 
 def under(running: Demo, attack: Callable[[], int]) -> tuple[int, list[float], list[str]]:
-    """How often an attack struck; seconds of the bystander's right answers in the meantime; what went wrong."""
+    """Number of requests of an attack, seconds of the other visitor's correct answers meanwhile, and failures."""
     bystander, over = Visitor(running.url, seed=1), threading.Event()
     latencies: list[float] = []
     problems: list[str] = []

@@ -1,4 +1,4 @@
-"""The demo, started for a campaign, and what visitors ask of it."""
+"""Start the demo for a campaign, and send requests of visitors."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ BROKEN = HOPPER[:5000]
 
 
 class Demo:
-    """The running demo, its memory, its file handles and its temporary files."""
+    """The running demo, with its memory, file handles and temporary files."""
 
     def __init__(self, server: Any, url: str, folder: Path) -> None:
         self.url, self.folder, self.process = url, folder, psutil.Process(server.pid)
         self.samples = set(self.files())
 
     def files(self) -> list[Path]:
-        uploads = self.folder.glob("hf_smile_*")  # os.walk, because folders go while they are looked into
+        uploads = self.folder.glob("hf_smile_*")  # os.walk, because folders may disappear meanwhile
         return [Path(folder, name) for path in uploads for folder, _, names in os.walk(path) for name in names]
 
     def state(self) -> dict[str, float]:
@@ -58,10 +58,10 @@ def demo(model: str) -> Iterator[Demo]:
 
 
 class Visitor:
-    """One who asks as the page and `gradio_client` do. Each method checks what it gets, and raises if that is wrong."""
+    """A visitor with the requests of the page and of `gradio_client`. Each method raises if an answer is wrong."""
 
     def __init__(self, url: str, seed: int = 0) -> None:
-        limits = httpx.Limits(keepalive_expiry=2)  # the server hangs up after five seconds
+        limits = httpx.Limits(keepalive_expiry=2)  # the server disconnects after five seconds
         self.http = httpx.Client(base_url=url, trust_env=False, timeout=300, limits=limits)
         self.name, self.rng = uuid.uuid4().hex, np.random.default_rng(seed)
         self.face = as_png(draw_face(seed % 3, self.rng, size=160))
@@ -106,7 +106,7 @@ class Visitor:
         assert "One face found" in self.tab("photo", file)
 
     def video_tab(self) -> None:
-        assert "OpenCV can read no frame" not in self.tab("video", self.upload("clip.avi", clip()))
+        assert "OpenCV can't read a frame" not in self.tab("video", self.upload("clip.avi", clip()))
 
     def refused(self) -> None:
         (verdict,) = self.call("predict", self.upload("broken.jpg", BROKEN))
@@ -125,7 +125,7 @@ class Visitor:
 
 
 def tabs(config: dict[str, Any]) -> dict[str, int]:
-    """Which function looks at what is given to a part of the page."""
+    """Index of the function for each input component, by its element id."""
     parts = {part["id"]: part["props"].get("elem_id") for part in config["components"]}
     inputs = [(each["id"], each["inputs"]) for each in config["dependencies"]]
     return {parts[ids[0]]: number for number, ids in inputs if len(ids) == 1 and parts.get(ids[0])}
@@ -160,9 +160,9 @@ def clip() -> bytes:
 
 
 def wait_until_forgotten(demo: Demo, minutes: float) -> dict[str, float]:
-    """What is held when no upload is left, or when the time is over."""
+    """The state when no upload is left, or after the given time."""
     end = time.monotonic() + 60 * minutes
     while demo.state()["files"] and time.monotonic() < end:
         time.sleep(2)
-    time.sleep(min(15, 60 * minutes))  # one more round of forgetting
+    time.sleep(min(15, 60 * minutes))  # one more round of deletion
     return demo.state()

@@ -1,4 +1,4 @@
-"""Every hostile case, the heavy ones too, in a process of its own: CPU seconds and peak memory of each.
+"""Run every hostile case, including heavy ones, in a separate process, and measure CPU seconds and peak memory.
 
 python tests/campaigns/hostile_input.py
 """
@@ -25,7 +25,7 @@ CPU_LIMIT = 2.0
 
 
 def measure(check, case, folder: Path) -> tuple[str, float, float]:
-    """Answer, CPU seconds and peak megabytes of a check whose input is made beforehand, in another process."""
+    """Answer, CPU seconds and peak megabytes of a check in another process, whose input is made beforehand."""
     prepared = folder / "prepared"
     if hasattr(case, "write"):
         run(lambda: case.write(prepared), folder)
@@ -72,7 +72,7 @@ def main() -> None:
             f"| {kind} | {len(cases)} | {answers['right']} | {answers['refused']} "
             f"| {slowest[0]:.2f} s ({slowest[1]}) | {largest[0]:.0f} MB ({largest[1]}) |"
         )
-    print("| | cases | right | refused in words | slowest, CPU time | peak memory |\n" + "| --- " * 6 + "|")
+    print("| | cases | correct | refused with a message | slowest, CPU time | peak memory |\n" + "| --- " * 6 + "|")
     print(*rows, sep="\n")
     print(f"{len(failed)} outside the rules", *failed, sep="\n  ")
     sys.exit(bool(failed))

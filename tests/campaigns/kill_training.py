@@ -1,6 +1,6 @@
-"""Kills a small run of `scripts/train.py` at random moments, starts it again, and compares it to one left alone.
+"""Kill a small run of `scripts/train.py` at random moments, start it again, and compare it with an undisturbed run.
 
-Half of the runs load their images in a process of their own, which gets the signal too.
+Half of the runs load their images in a separate process, which receives the signal too.
 
     python tests/campaigns/kill_training.py --kills 30
     python tests/campaigns/kill_training.py --kills 10 --streamed --save_every 2s --signal SIGKILL
@@ -9,7 +9,7 @@ Half of the runs load their images in a process of their own, which gets the sig
 With `--empty_disk` the output folder is deleted after each kill, and the run resumes from its checkpoints on a Hub on
 this machine.
 
-One process imports what a run needs, once, and forks for every run. From there on it is the script as a user runs it.
+One process does the imports once, and forks for every run, which then executes the script as a user runs it.
 """
 
 from __future__ import annotations
@@ -60,11 +60,11 @@ TOO_LONG = 30  # seconds from SIGTERM to the end
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--kills", type=int, default=30, metavar="N", help="default: %(default)s")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments (default: %(default)s)")
+    parser.add_argument("--kills", type=int, default=30, metavar="N", help="number of kills (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the moments (default: %(default)s)")
     parser.add_argument("--streamed", action="store_true", help="train from shards")
-    parser.add_argument("--save_every", metavar="10min|200", help="as of `hf-smile train`")
-    parser.add_argument("--signal", choices=("SIGKILL", "SIGTERM"), help="default: in turn")
+    parser.add_argument("--save_every", metavar="10min|200", help="as for `hf-smile train`")
+    parser.add_argument("--signal", choices=("SIGKILL", "SIGTERM"), help="default: alternating")
     parser.add_argument("--empty_disk", action="store_true", help="resume from the Hub, in an empty output folder")
     parser.add_argument("--train_size", type=int, default=320, metavar="N", help="faces to draw (default: %(default)s)")
     return parser.parse_args()
@@ -111,13 +111,13 @@ def campaign(folder: Path, args: argparse.Namespace) -> None:
         write_shards(data, folder / "shards", Sharding(images_per_shard=40))
         data = folder / "shards"
     often = ("--save_every", args.save_every) if args.save_every else ()
-    warm = folder / "warm"  # fills the cache of the data, so that all the later runs take as long
+    warm = folder / "warm"  # fills the cache of the data, so that all later runs take the same time
     if code := wait_for(start(data, warm, "--max_steps", "1")):
-        raise SmileError(f"the run can't even be started (exit code {code}):\n{(folder / 'warm.log').read_text()}")
+        raise SmileError(f"the run fails to start (exit code {code}):\n{(folder / 'warm.log').read_text()}")
     begin = time.perf_counter()
     wait_for(start(data, folder / "undisturbed"))
     seconds = time.perf_counter() - begin
-    print(f"undisturbed: {seconds:.1f} s\nkill  signal   workers  after s  exit  took s  resumes from      the same")
+    print(f"undisturbed: {seconds:.1f} s\nkill  signal   workers  after s  exit  took s  resumes from      equal")
 
     rng = random.Random(args.seed)
     wrong = 0
@@ -132,7 +132,7 @@ def campaign(folder: Path, args: argparse.Namespace) -> None:
             time.sleep(after)
             if os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
                 break
-            wait_for(child)  # it was done before: a faster machine than a while ago, and no kill that counts
+            wait_for(child)  # it had already ended, because the machine is faster now; this kill does not count
             seconds *= 0.9
             shutil.rmtree(run)
         begin = time.perf_counter()
@@ -150,13 +150,13 @@ def campaign(folder: Path, args: argparse.Namespace) -> None:
         tqdm.write(
             f"{kill:>4}  {chosen.name}  {workers[1]:>7}  {after:>7.2f}  {code:>4}  {took:>6.2f}  {origin:<16}  {same}"
         )
-    print(f"{args.kills} kills, {args.kills - wrong} of the runs ended as the undisturbed one, {wrong} did not")
+    print(f"{args.kills} kills, {args.kills - wrong} of the runs ended like the undisturbed one, {wrong} did not")
     if wrong:
         sys.exit(1)
 
 
 def start(data: Path, run: Path, *words: str) -> int:
-    """The process id of a run; what it says goes to a file beside its folder."""
+    """Start a run, with its output in a file next to its folder; returns the process id."""
     child = os.fork()
     if child:
         return child
@@ -178,7 +178,7 @@ def start(data: Path, run: Path, *words: str) -> int:
 
 
 def wait_for(child: int) -> int:
-    """Its exit code; minus the number of the signal that ended it."""
+    """The exit code of a process, or minus the number of the signal that ended it."""
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 

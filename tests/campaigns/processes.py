@@ -1,10 +1,10 @@
-"""Do one, two and four processes with the same batch in all reach the same validation metric, each image seen once?
+"""Do one, two and four processes with the same total batch size reach the same validation metric, each image once?
 
     python tests/campaigns/processes.py
 
-Drawn faces, cached and streamed, on the loopback (gloo). A process of every run notes the ids that it trains on; that
-these are each image of the epoch, and each of them once, is checked before a figure counts. The network has no batch
-normalisation by default: that sees the images of one process, on a CPU, not those of the step.
+The data are drawn faces, cached and streamed; the processes communicate on the loopback (gloo). Each process records
+the ids that it trains on, to check that every image is used once per epoch. By default the network has no batch
+normalisation, which on a CPU depends on the images of one process, not on those of the step.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def train(folder: Path, data: str, seed: int, options: argparse.Namespace) -> tu
 
 
 def work(folder: Path, options: argparse.Namespace) -> None:
-    """What each process does: all runs, one after the other; the first of them writes the figures."""
+    """Main function of each process: all runs, one after another; the first process writes the results."""
     import torch
     from datasets import disable_progress_bars
 
@@ -88,7 +88,7 @@ def work(folder: Path, options: argparse.Namespace) -> None:
                 torch.distributed.all_gather_object(everyone, own)
             for epoch in range(options.epochs):
                 if sorted(image_id for seen in everyone for image_id in seen[epoch]) != train_ids:
-                    raise SmileError(f"{processes} processes, {data}: epoch {epoch + 1} saw not each image once")
+                    raise SmileError(f"{processes} processes, {data}: epoch {epoch + 1} did not use each image once")
             if rank == 0:
                 row = {"data": data, "seed": seed, "processes": processes}
                 row |= {name: metrics[f"eval_{name}"] for name in ("accuracy", "nll")}
@@ -97,8 +97,8 @@ def work(folder: Path, options: argparse.Namespace) -> None:
 
 
 def print_table(rows: list[dict[str, Any]], epochs: int) -> None:
-    """In Markdown: the validation metrics of every run, and how far they lie from those of one process."""
-    print("| data | seed | processes | accuracy | nll | nll, from one process | each image once an epoch |")
+    """Print a Markdown table of the validation metrics of every run, and their differences from one process."""
+    print("| data | seed | processes | accuracy | nll | nll, from one process | each image once per epoch |")
     print("| --- | ---: | ---: | ---: | ---: | ---: | --- |")
     one = {(row["data"], row["seed"]): row for row in rows if row["processes"] == 1}
     for row in rows:
@@ -123,11 +123,11 @@ def print_table(rows: list[dict[str, Any]], epochs: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=600, help="for training; half as many for validation")
+    parser.add_argument("--images", type=int, default=600, help="training images; half as many for validation")
     parser.add_argument("--epochs", type=int, default=15)
-    parser.add_argument("--batch_size", type=int, default=32, help="of all processes together")
+    parser.add_argument("--batch_size", type=int, default=32, help="total batch size of all processes")
     parser.add_argument("--backbone", default="test_convnext", help="name of a timm model (default: %(default)s)")
-    parser.add_argument("--data", nargs="+", choices=DATA, default=list(DATA), help="default: both")
+    parser.add_argument("--data", nargs="+", choices=DATA, default=list(DATA), help="kinds of data (default: both)")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:

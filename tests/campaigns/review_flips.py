@@ -1,11 +1,11 @@
-"""Labels changed on purpose, reviewed by a client that knows the truth, and what training gains by it.
+"""Review of labels changed on purpose, by a client that knows the truth, and its effect on training.
 
 python tests/campaigns/review_flips.py --backbone timm/tf_efficientnet_lite0.in1k
 python tests/campaigns/review_flips.py --folds 5
 
-Draws faces, changes a tenth of the labels of train, audits them, and answers the first 15 % of the pictures that
-`hf-smile review` shows, over HTTP as the page does. Then it trains three times by the recipe of the quick start: on the
-true labels, on the changed ones, and on these with the corrections.
+Draw faces, change a tenth of the labels of train, audit them, and answer the first 15 % of the pictures that
+`hf-smile review` shows, over HTTP as the page does. Then train three times with the recipe of the quick start: on the
+true labels, on the changed ones, and on the changed ones with the corrections.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def hf_smile(*words: object) -> None:
 
 
 def change_labels(clean: Path, noisy: Path) -> tuple[dict[str, str], set[str]]:
-    """Write the same data with wrong labels in train; returns the true labels, and which of them were changed."""
+    """Write the same data with wrong labels in train; returns the true labels, and the ids of the changed ones."""
     shutil.copytree(clean, noisy)
     rows = {name: list(csv.reader((clean / name).open())) for name in ("train.csv", "test.csv")}
     truth = {image_id: label for part in rows.values() for image_id, label in part}
@@ -72,9 +72,9 @@ def review(url: str, truth: dict[str, str], count: int) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--backbone", default="timm/tf_efficientnet_lite0.in1k", help="of the audit (%(default)s)")
-    parser.add_argument("--folds", help="audit with so many models of the recipe in place of the backbone")
-    parser.add_argument("--output_dir", type=Path, default=Path("outputs/review_flips"), help="(%(default)s)")
+    parser.add_argument("--backbone", default="timm/tf_efficientnet_lite0.in1k", help="default: %(default)s")
+    parser.add_argument("--folds", help="number of models of the recipe for the audit, instead of the backbone")
+    parser.add_argument("--output_dir", type=Path, default=Path("outputs/review_flips"), help="default: %(default)s")
     args = parser.parse_args()
     clean, noisy, corrections = (args.output_dir.resolve() / name for name in ("clean", "noisy", "corrections.csv"))
     shutil.rmtree(args.output_dir, ignore_errors=True)

@@ -1,11 +1,11 @@
-"""Does ten times the data take ten times the time, and the same memory? Sharding, streaming training, prediction.
+"""Does ten times the data take ten times the time and the same memory? For sharding, streaming training, prediction.
 
     python tests/campaigns/scaling.py --images 1000 10000 100000
 
-Each job is a process of its own, run as a user runs it. What it takes on the 50 images of the first round is its start
-(imports, loading the network), which is taken off the CPU time before it is divided by the images. Memory is the
-highest sum of the resident memory of a job's processes. A few hundred faces are drawn, and told apart by comments in
-their JPEG files.
+Each job runs in a separate process, as a user runs it. Its CPU time on the 50 images of the first round is the start-up
+time (imports, loading the network), which is subtracted before the CPU time is divided by the number of images. Memory
+is the highest sum of the resident memory of a job's processes. The images are copies of a few hundred drawn faces, made
+different by comments in their JPEG files.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ SCRIPTS = Path(__file__).parents[2] / "scripts"
 START = 50
 FACES = 300
 JOBS = ("sharding", "training", "prediction")
-MOST_TIME, MOST_MEMORY = 1.15, 1.10  # per image and in all, as multiples of those of the smallest size
+MOST_TIME, MOST_MEMORY = 1.15, 1.10  # time per image and total memory, as multiples of those of the smallest size
 
 
 class Cost(NamedTuple):
@@ -45,14 +45,14 @@ class Cost(NamedTuple):
 
 
 def run(*words: object) -> Cost:
-    """Run a script to its end; its CPU time counts that of the processes it started."""
+    """Run a script to its end; its CPU time includes that of its child processes."""
     with tempfile.TemporaryFile("w+") as log:
         begin = time.perf_counter()
         environment = os.environ | {"PYTHONPATH": str(SCRIPTS.parent), "HF_HUB_OFFLINE": "1"}
         job = psutil.Popen([sys.executable, *map(str, words)], stdout=log, stderr=log, env=environment)
         peak = 0
         while job.status() != psutil.STATUS_ZOMBIE:
-            with suppress(psutil.NoSuchProcess):  # ru_maxrss begins with the size of this process, so look oneself
+            with suppress(psutil.NoSuchProcess):  # ru_maxrss starts at the size of this process
                 family = [job, *job.children(recursive=True)]
                 peak = max(peak, sum(member.memory_info().rss for member in family))
             time.sleep(0.05)
@@ -79,7 +79,7 @@ def draw_faces() -> list[tuple[int, bytes]]:
 
 
 def write_data(folder: Path, faces: list[tuple[int, bytes]], images: int) -> None:
-    """`images` for training and `START` for the test, each with bytes of its own."""
+    """Write `images` training images and `START` test images, all with different bytes."""
     (folder / "happy_images").mkdir(parents=True)
     for split, count in (("train", images), ("test", START)):
         with (folder / f"{split}.csv").open("w") as table:
@@ -92,7 +92,7 @@ def write_data(folder: Path, faces: list[tuple[int, bytes]], images: int) -> Non
 
 
 def commands(data: Path, output: Path, model: Path) -> dict[str, list[object]]:
-    """The jobs by name, in the order in which they need each other."""
+    """The jobs by name, in the order of their dependencies."""
     shards = ["--output_dir", output / "shards", "--validation_size", 0, "--images_per_shard", 1000]
     network = ["--backbone", "test_resnet", "--no_pretrained", "--image_size", 64, "--use_cpu"]
     epoch = ["--num_train_epochs", 1, "--select_best", "last", "--output_dir", output / "run"]
@@ -108,8 +108,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, nargs="+", default=[1_000, 10_000, 100_000], help="sizes to compare")
     parser.add_argument("--jobs", nargs="+", choices=JOBS, default=JOBS, help="default: all")
-    parser.add_argument("--repeats", type=int, default=3, help="of sizes below 10,000; the median counts (default: 3)")
-    parser.add_argument("--folder", help="where the data go, about 8 kB an image (default: the temporary folder)")
+    parser.add_argument("--repeats", type=int, default=3, help="repeats of sizes below 10,000 (default: 3)")
+    parser.add_argument("--folder", help="folder for the data, about 8 kB per image (default: the temporary folder)")
     args = parser.parse_args()
     from hf_smile.inference.onnx_export import export_onnx
     from hf_smile.modeling import build_model
@@ -147,9 +147,9 @@ def main() -> None:
 
 
 def print_table(costs: dict[tuple[str, int], Cost], sizes: list[int]) -> None:
-    """In Markdown, for docs/performance.md."""
+    """Print a Markdown table, for docs/performance.md."""
     print(
-        f"| job | images | CPU s | wall s | CPU ms an image | of the first, at most {MOST_TIME:.2f} "
+        f"| job | images | CPU s | wall s | CPU ms per image | of the first, at most {MOST_TIME:.2f} "
         f"| peak memory, MB | of the first, at most {MOST_MEMORY:.2f} |"
     )
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
@@ -169,9 +169,9 @@ def print_table(costs: dict[tuple[str, int], Cost], sizes: list[int]) -> None:
                 f"| {time_ratio:.2f} | {cost.peak_bytes / 1e6:.0f} | {memory_ratio:.2f} |"
             )
     print()
-    for what, worst, most in (("time an image", worst_time, MOST_TIME), ("memory", worst_memory, MOST_MEMORY)):
+    for what, worst, most in (("time per image", worst_time, MOST_TIME), ("memory", worst_memory, MOST_MEMORY)):
         verdict = "within" if worst <= most else "BEYOND"
-        print(f"Against the smallest size, {what}: at most {worst:.2f} times, {verdict} the {most:.2f} of the aim.")
+        print(f"Against the smallest size, {what}: at most {worst:.2f} times, {verdict} the limit of {most:.2f}.")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Minutes of mixed traffic: starts the demo, keeps it as busy as it can be, and draws latency and memory over time.
+"""Soak test with mixed traffic: start the demo, keep it fully busy, and plot latency and memory over time.
 
 Run by hand: python tests/campaigns/soak_space.py --minutes 10
 """
@@ -20,27 +20,27 @@ from hf_smile.errors import SmileError
 from hf_smile.utils.console import run_script
 from hf_smile.utils.figures import new_figure, save_figure
 
-# Of twenty requests; the rest are drawn faces.
+# Requests in twenty; the others are drawn faces.
 TRAFFIC = {"portrait": 5, "page": 3, "refused": 2, "photo_tab": 2, "batch": 1, "video_tab": 0.4, "photo": 6.6}
 _SAMPLE_EVERY = 5  # seconds
-_SHOWN = ("photo", "portrait", "photo_tab")  # the quick ones, which are shown together
+_SHOWN = ("photo", "portrait", "photo_tab")  # quick requests, shown together
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default="outputs/quickstart", metavar="DIR", help="default: %(default)s")
-    parser.add_argument("--minutes", type=float, default=10.0, help="default: %(default)s")
-    parser.add_argument("--users", type=int, default=8, help="at the same time (default: %(default)s)")
+    parser.add_argument("--model", default="outputs/quickstart", metavar="DIR", help="a model (default: %(default)s)")
+    parser.add_argument("--minutes", type=float, default=10.0, help="length of the test (default: %(default)s)")
+    parser.add_argument("--users", type=int, default=8, help="concurrent users (default: %(default)s)")
     parser.add_argument("--settle", type=float, default=8.0, help="minutes to wait for the last upload to be deleted")
     parser.add_argument("--output", type=Path, default=Path("outputs/soak"), metavar="DIR", help="default: %(default)s")
     args = parser.parse_args()
     args.output.mkdir(parents=True, exist_ok=True)
     with demo(args.model) as running:
-        for kind in TRAFFIC:  # what is loaded when it is first needed is no leak
+        for kind in TRAFFIC:  # one-time loading is not a leak
             getattr(Visitor(running.url), kind)()
         before = running.state()
         requests, states, errors = soak(running, args.minutes, args.users)
-        print("waiting until the last upload is forgotten ...", flush=True)
+        print("waiting until the last upload is deleted ...", flush=True)
         after = wait_until_forgotten(running, args.settle)
     _write(args.output / "requests.csv", ("seconds", "kind", "latency", "failed"), requests)
     _write(args.output / "states.csv", ("seconds", *before), [(at, *state.values()) for at, state in states])
@@ -52,7 +52,7 @@ def main() -> None:
 
 
 def soak(running: Demo, minutes: float, users: int) -> tuple[list[tuple], list[tuple[float, dict]], list[str]]:
-    """Requests as (seconds since the start, kind, latency, failed), states over time, and what went wrong."""
+    """Requests as (seconds since the start, kind, latency, failed), states over time, and errors."""
     begin, lock, end = time.monotonic(), threading.Lock(), time.monotonic() + 60 * minutes
     requests: list[tuple] = []
     states: list[tuple[float, dict]] = []
@@ -88,7 +88,7 @@ def soak(running: Demo, minutes: float, users: int) -> tuple[list[tuple], list[t
 def report(requests: list[tuple], states: list[tuple[float, dict]], before: dict, after: dict) -> None:
     failed, seconds = sum(row[3] for row in requests), max(row[0] + row[2] for row in requests)
     rate = len(requests) / seconds
-    print(f"{len(requests):,} requests in {seconds / 60:.1f} minutes, {rate:.1f} a second, {failed} failed")
+    print(f"{len(requests):,} requests in {seconds / 60:.1f} minutes, {rate:.1f} per second, {failed} failed")
     print("                requests  p50 s  p95 s  p99 s  memory MB   (one photo each)")
     minutes = [(f"minute {start // 60 + 1:.0f}", start, start + 60) for start in np.arange(0, seconds, 60)]
     third = seconds / 3

@@ -1,4 +1,4 @@
-"""`hf-smile JOB`: which job runs, under which name, and what is imported for it."""
+"""`hf-smile JOB`: the job that runs, its name, and the imports for it."""
 
 import os
 import runpy
@@ -24,7 +24,7 @@ except SystemExit as end:
 
 
 def run_apart(*words: str, cwd: Path = ROOT) -> subprocess.CompletedProcess:
-    """In a Python of its own, which prints the exit code and what heavy libraries it has imported."""
+    """Run a job in a separate Python, which prints the exit code and the heavy libraries it imported."""
     command = [sys.executable, "-c", DRIVER, *words]
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=240)
 
@@ -95,4 +95,4 @@ def test_threads_do_not_spin_while_they_wait_unless_the_user_says_so(run, monkey
     monkeypatch.delenv("OMP_WAIT_POLICY")
     run("--version")
     assert os.environ["OMP_WAIT_POLICY"] == "passive"
-    assert run_apart("--version").stdout.splitlines()[-1] == "[]"  # so it is said before torch reads it
+    assert run_apart("--version").stdout.splitlines()[-1] == "[]"  # so it is set before torch reads it

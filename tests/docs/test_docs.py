@@ -1,4 +1,4 @@
-"""README and docs: links resolve, commands are understood, names exist, and the tutorials run from top to bottom."""
+"""README and docs: links resolve, commands parse, names exist, and the tutorials run from top to bottom."""
 
 import ast
 import re
@@ -27,7 +27,7 @@ def blocks(page: Path, language: str) -> list[str]:
 
 
 def commands(page: Path) -> list[list[str]]:
-    """The words of every `hf-smile` command in the bash blocks, continued lines joined, comments left out."""
+    """The words of every `hf-smile` command in the bash blocks, with continued lines joined and without comments."""
     lines = "\n".join(blocks(page, "bash")).replace("\\\n", " ").splitlines()
     found = [shlex.split(line, comments=True) for line in lines if line.startswith("hf-smile ")]
     return [words[1:] for words in found]
@@ -43,7 +43,7 @@ def anchors(page: Path) -> set[str]:
 def test_every_link_inside_the_repository_resolves(page):
     text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
-        if re.match(r"https?:|mailto:|\.\./\.\./", target):  # the web; the page of the repository's CI
+        if re.match(r"https?:|mailto:|\.\./\.\./", target):  # the web, and the CI page of the repository
             continue
         name, _, anchor = target.partition("#")
         linked = (page.parent / name).resolve() if name else page
@@ -58,7 +58,7 @@ def test_every_command_is_understood(page, monkeypatch):
         job, *rest = words
         assert job in JOBS, words
         rest = [word for word in rest if word != "..."]
-        for at, word in enumerate(rest):  # a recipe of the reader's
+        for at, word in enumerate(rest):  # a recipe of the reader
             if word.endswith(".yaml") and not Path(word).exists():
                 rest[at] = "recipes/quickstart.yaml"
         if job == "train":

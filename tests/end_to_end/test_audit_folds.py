@@ -1,4 +1,4 @@
-"""`hf-smile audit --folds` as a user runs it: models that have not seen what they are asked about."""
+"""`hf-smile audit --folds` as a user runs it: models predict images that they were not trained on."""
 
 import csv
 import shutil
@@ -36,7 +36,7 @@ group_by: a column that only the recipe's own data have
 
 @pytest.fixture
 def audit(monkeypatch, capsys):
-    """`hf-smile audit` as a user runs it, without the start of another Python; its models are trained in others."""
+    """Run `hf-smile audit` in this process; its models are trained in other processes."""
 
     def run(*words: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["hf-smile", "audit", *map(str, words)])
@@ -55,7 +55,7 @@ def data(tmp_path) -> Path:
     shutil.unpack_archive(folder / "happy_images.zip", folder / "images")
     (folder / "happy_images.zip").unlink()
     copied = next((folder / "images").rglob(f"{rows[0][0]}.*"))
-    shutil.copy(copied, copied.with_stem("again"))  # the picture of a train image is in test, too
+    shutil.copy(copied, copied.with_stem("again"))  # a train image is in test too
     (copied.parent / f"broken{copied.suffix}").write_bytes(copied.read_bytes()[:200])
     with (folder / "test.csv").open("a") as file:
         file.write(f"again,{rows[0][1]}\n")
@@ -105,7 +105,7 @@ def test_planted_errors_come_first_and_changed_labels_are_judged_again(tmp_path,
     runs = []
 
     def learn(run: Path, words: list[str], tell: object) -> None:
-        """In place of a network: a linear probe on the edges, which tell drawn faces."""
+        """Instead of a network: a linear probe on the edges, which distinguish drawn faces."""
         runs.append(run.name)
         splits = load_smile_dataset(words[words.index("--data_dir") + 1], validation_size=0)
         edges = cv2.HOGDescriptor((64, 64), (16, 16), (8, 8), (8, 8), 9)
@@ -129,7 +129,7 @@ def test_planted_errors_come_first_and_changed_labels_are_judged_again(tmp_path,
     images = read_tables(DataArguments(str(data)))[1]
     doubt_labels(found, *folds.fold_probabilities(found, images, [], 5, tmp_path / "folds"))
     first = found.scan["image_id"].iloc[found.noise.suspicious["row"]][:45]
-    assert len(flipped.intersection(first)) >= 0.5 * len(flipped)  # 45 of 300 at random have 15 % of them
+    assert len(flipped.intersection(first)) >= 0.5 * len(flipped)  # 45 random images of 300 have 15 % of them
     assert found.summary["labels"]["models"] == len(set(runs)) == 5
 
     again = found.scan.assign(label=(found.scan["label"] + (found.scan.index == 100)) % 3)  # a label is changed
@@ -145,12 +145,15 @@ def test_a_mistake_gets_one_message_and_exit_code_2(audit, data, tmp_path):
     )
     for words, message in (
         (["--data_dir", data, "--folds", "5"], "--folds and --recipe go together"),
-        (["--data_dir", data, "--folds", "1", "--recipe", "quickstart"], "--folds is at least 2"),
+        (["--data_dir", data, "--folds", "1", "--recipe", "quickstart"], "--folds must be at least 2"),
         (["--data_dir", data, "--folds", "5", "--recipe", recipe], "unknown setting 'epochs'"),
         (["--data_dir", tmp_path / "rows", "--folds", "5", "--recipe", "quickstart"], "--folds writes CSV files"),
         (["--data_dir", data, "--leave_out", "0.1"], "--leave_out needs --backbone or --folds"),
         (["--data_dir", data, "--leave_out", "1", "--backbone", "b"], "it must lie between 0 and 1"),
-        (["--data_dir", data, "--leave_out", "0.1", "--backbone", "b", "--corrections", "c.csv"], "train takes one"),
+        (
+            ["--data_dir", data, "--leave_out", "0.1", "--backbone", "b", "--corrections", "c.csv"],
+            "train takes only one",
+        ),
     ):
         code, _, stderr = audit(*words, "--output_dir", out)
         assert code == 2 and message in stderr, stderr

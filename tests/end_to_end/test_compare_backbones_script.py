@@ -1,4 +1,4 @@
-"""`hf-smile compare` as a user runs it: by linear probe, fine-tuned, again, and with mistakes."""
+"""`hf-smile compare` as a user runs it: linear probe, fine-tuning, a second call, and mistakes."""
 
 import subprocess
 import sys
@@ -23,7 +23,7 @@ def compare(*words: str | Path) -> subprocess.CompletedProcess:
 
 @pytest.fixture(scope="module")
 def backbones(tmp_path_factory):
-    """Two tiny networks with weights, as the Hub lays timm models out."""
+    """Two tiny networks with weights, in the Hub layout of timm models."""
     torch.manual_seed(0)
     folders = []
     for name in ("test_resnet", "test_efficientnet"):
@@ -87,7 +87,7 @@ def test_fine_tuning_compares_runs_and_does_not_repeat_them(sample_dir, tmp_path
             "--cache_dir is for --mode linear_",
         ),
         (["--backbones", "test_resnet", "--validation_size", "0"], "it must lie between 0 and 1"),
-        (["--backbones", "test_resnet", "--seeds", "1", "1"], "--seeds 1 1: each one once"),
+        (["--backbones", "test_resnet", "--seeds", "1", "1"], "--seeds 1 1: name each seed once"),
         (["--backbones", "test_resnet", "--mode", "fine_tune", "--epochs", "3"], "unknown setting 'epochs'"),
     ],
 )

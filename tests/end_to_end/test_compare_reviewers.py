@@ -1,4 +1,4 @@
-"""`hf-smile review --compare`: two reviewers against each other, and one against the annotations."""
+"""`hf-smile review --compare`: agreement of two reviewers, and of one reviewer and the annotations."""
 
 import csv
 import subprocess
@@ -22,7 +22,7 @@ def annotated(folder, split):
 
 
 def write(path, opinions, given, others=()):
-    """The file of a reviewer with these opinions (names by image id), and other decisions."""
+    """Write the file of a reviewer with these opinions (names by image id), and other decisions."""
     for image_id, name in opinions.items():
         old = given[image_id]
         new, word = ("", "keep") if name == old else (name, "relabel")
@@ -34,7 +34,7 @@ def write(path, opinions, given, others=()):
 
 @pytest.fixture
 def files(sample_dir, tmp_path):
-    """Two reviewers of 40 images, who differ on 10; each has further ones that do not count."""
+    """Two reviewers of 40 images, who disagree on 10; each has other decisions that do not count."""
     given = annotated(sample_dir, "train")
     ids = [*given]
     ann = {image_id: given[image_id] for image_id in ids[:40]}

@@ -1,4 +1,4 @@
-"""Labels that people corrected, from the command line to the card: what changes, what is told, and what is refused."""
+"""Corrected labels from the command line to the card: what changes, what is reported, and what is refused."""
 
 import csv
 import hashlib
@@ -78,7 +78,7 @@ def test_other_jobs_say_what_they_correct(sample_dir, tmp_path, job):
     assert SAID in done.stderr and "1 NOT smile -> positive smile" in done.stderr
     if job == "shard":
         done = run("train", "--data_dir", tmp_path / "out", "--corrections", path, *NETWORK)
-        assert done.returncode == 2 and "shards hold labels; give it to hf-smile shard" in done.stderr
+        assert done.returncode == 2 and "shards already contain labels; give it to hf-smile shard" in done.stderr
 
 
 def test_the_cards_of_library_users_say_it(sample_dir, tmp_path):

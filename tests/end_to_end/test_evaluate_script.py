@@ -1,4 +1,4 @@
-"""`hf-smile evaluate` as a user runs it: on a model, on predictions, and with mistakes."""
+"""`hf-smile evaluate` as a user runs it: with a model, with predictions, and with mistakes."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""Train one step on every layout of docs/data.md, and compare the output with what the page says."""
+"""Train one step on every layout of docs/data.md, and compare the output with the page."""
 
 import json
 import shlex
@@ -11,7 +11,7 @@ from layouts import LAYOUTS, command, document
 
 ROOT = Path(__file__).parents[2]
 
-# One process for all: what takes the time is importing torch and transformers.
+# One process for all layouts, because importing torch and transformers takes most of the time.
 TRAIN = """
 import contextlib, io, json, sys
 from hf_smile.commands.main import main

@@ -1,4 +1,4 @@
-"""From training to publishing, nothing is measured on images that were trained on, however the data were split."""
+"""From training to publishing, training images are never used for measurements, however the data were split."""
 
 import csv
 import json
@@ -72,13 +72,13 @@ def test_no_held_out_image_was_trained_on(tmp_path, case):
         done = run("evaluate.py", "--model", "model", "--split", "validation", "--output_dir", "no", cwd=tmp_path)
         assert done.returncode == 2 and "there is no validation split" in done.stderr
     else:
-        # A network of one step may well fail the check of its int8 weights; what matters is on what it was checked.
+        # A network trained for one step may fail the check of its int8 weights; only the images of the check matter.
         assert "logits within" in done.stdout and "Traceback" not in done.stderr, done.stderr
         assert "were used for training" not in done.stderr and "held out" not in done.stderr, done.stderr
 
     others = ["--seed", "5", "--validation_size", "0.4"]
     done = run("evaluate.py", "--model", "model", "--split", "validation", *others, "--output_dir", "no", cwd=tmp_path)
-    if case in ("own validation split", "shards"):  # which no seed changes
+    if case in ("own validation split", "shards"):  # independent of the seed
         assert done.returncode == 0
     else:
         assert done.returncode == 2 and "were used for training" in done.stderr
@@ -91,7 +91,7 @@ def test_no_held_out_image_was_trained_on(tmp_path, case):
 
     done = run("push_to_hub.py", "model", "model", "me/smile", "--license", "mit", "--dry_run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "splits.csv" in done.stdout.partition("stays here")[2]
+    assert "splits.csv" in done.stdout.partition("not uploaded")[2]
     metrics = json.loads((tmp_path / "model" / "test_metrics.json").read_text())
     assert sum(metrics[f"support_{name}"] for name in ("negative_smile", "positive_smile", "not_smile")) == sum(
         split == "test" for split in split_of.values()

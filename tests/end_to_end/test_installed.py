@@ -1,4 +1,4 @@
-"""hf_smile as `pip install` leaves it, used from a folder that has nothing to do with the clone."""
+"""hf_smile installed by `pip install`, used from a folder outside the clone."""
 
 import os
 import shutil
@@ -12,9 +12,9 @@ OUTSIDE = {name: value for name, value in os.environ.items() if name != "PYTHONP
 
 
 def install(folder: Path, *options: str) -> Path:
-    """Install a copy of the clone, `folder/hf_smile`, into an environment of its own; gives that one's programs.
+    """Install a copy of the clone, `folder/hf_smile`, in a new environment, and return the folder of its programs.
 
-    What hf_smile depends on comes from the environment of the tests, so that nothing is fetched.
+    The dependencies come from the environment of the tests, so that nothing is downloaded.
     """
     clone, environment = folder / "hf_smile", folder / "environment"
     for name in ("hf_smile", "recipes", "space"):
@@ -36,8 +36,8 @@ def test_every_step_from_the_data_to_a_verdict(sample_dir, tmp_path):
     for words, promised in {
         f"prepare --data_dir {sample_dir} --output_dir prepared": "The prepared data set",
         train: "Test accuracy",
-        "evaluate --model model --output_dir report": "The whole report: report/report.md",
-        f"audit --data_dir {sample_dir} --output_dir audit": "The whole audit: audit/audit.md",
+        "evaluate --model model --output_dir report": "The complete report: report/report.md",
+        f"audit --data_dir {sample_dir} --output_dir audit": "The complete audit: audit/audit.md",
         "export --model model": "model/onnx/model.onnx",
         f"predict {sample_dir}/happy_images.zip --model model --faces whole --format csv": "image_id,true_label",
         "push space me/demo --model me/smile --dry_run": "app.py",
@@ -52,14 +52,14 @@ def test_every_step_from_the_data_to_a_verdict(sample_dir, tmp_path):
         )
         assert done.returncode == 0, done.stderr
         assert promised in done.stdout
-    # A script of the clone finds the installed package, whatever else lies beside it.
+    # A script of the clone finds the installed package, whatever is next to it.
     script = [programs / "python", ROOT / "scripts" / "evaluate.py", "--model", "nowhere", "--output_dir", "x"]
     done = subprocess.run(script, cwd=elsewhere, env=OUTSIDE, capture_output=True, text=True, timeout=240)
     assert done.returncode == 2 and "nowhere: no such folder" in done.stderr
 
 
 def test_a_clone_is_imported_from_the_folder_that_it_lies_in(tmp_path):
-    """Where `hf_smile`, the folder of the clone, could be taken for the package."""
+    """In a folder where the clone `hf_smile` could be mistaken for the package."""
     programs = install(tmp_path, "--editable")
     command = [programs / "python", "-m", "hf_smile", "--version"]
     done = subprocess.run(command, cwd=tmp_path, env=OUTSIDE, capture_output=True, text=True, timeout=240)

@@ -1,4 +1,4 @@
-"""Labels of the data's own, from annotations to the demo: two that `--labels` names, four that are class folders."""
+"""Custom labels from annotations to the demo: two named by `--labels`, four from class folders."""
 
 import csv
 import json
@@ -26,7 +26,7 @@ TWO, FOUR = ("smile", "NOT smile"), ("grin", "laugh", "neutral", "smirk")
 STEPS = ["--use_cpu", "--max_steps", "2"]
 TINY = ["--backbone", "test_resnet", "--no_pretrained", "--image_size", "32", *STEPS]
 
-# One process for all: what takes the time is importing torch and transformers.
+# One process for all jobs, because importing torch and transformers takes most of the time.
 JOBS = """
 import contextlib, io, json, sys
 from hf_smile.commands.main import main
@@ -49,7 +49,7 @@ class Run(NamedTuple):
 
 
 def do(folder: Path, jobs: dict[str, list[str]]) -> Run:
-    """Run jobs in a folder, one after another; each must succeed, but for those named `refused...`."""
+    """Run jobs in a folder, one after another; each must succeed, except those named `refused...`."""
     lines = "\n".join(json.dumps([name.split("_")[-1], *words]) for name, words in jobs.items())
     done = subprocess.run(
         [sys.executable, "-c", JOBS], input=lines, cwd=folder, capture_output=True, text=True, timeout=600
@@ -186,7 +186,7 @@ def test_two_labels_in_report_and_card(two):
     report = (two.folder / "report" / "report.md").read_text()
     assert "## One question" in report and "Is the smile genuine?" not in report and "| NOT smile | 5 |" in report
     card = (two.folder / "model" / "README.md").read_text()
-    assert "Tells what a picture of one face shows: smile, NOT smile." in card and "genuine" not in card
+    assert "Classifies a picture of one face as one of: smile, NOT smile." in card and "genuine" not in card
     assert "prediction.probabilities" in card and "f1 smile" in card
     audit = json.loads((two.folder / "audit" / "audit.json").read_text())
     assert audit["classes"]["train"] == {"smile": 15, "NOT smile": 15}

@@ -44,7 +44,7 @@ def test_it_does_not_draw_over_data_that_are_there(tmp_path):
     (tmp_path / "train.csv").write_text("mine")
     done = run("--draw_sample", "--data_dir", tmp_path)
     assert done.returncode == 2
-    assert "train.csv is there already" in done.stderr
+    assert "train.csv already exists" in done.stderr
     assert (tmp_path / "train.csv").read_text() == "mine"
 
 

@@ -1,4 +1,4 @@
-"""`hf-smile shard` as a user runs it: with success, and with mistakes."""
+"""`hf-smile shard` as a user runs it, also with mistakes."""
 
 import subprocess
 import sys

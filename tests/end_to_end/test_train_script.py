@@ -1,4 +1,4 @@
-"""`hf-smile train` as a user runs it: to the end, killed in the middle, on two processes, and with mistakes."""
+"""`hf-smile train` as a user runs it: to the end, killed in the middle, in two processes, and with mistakes."""
 
 import csv
 import json
@@ -33,7 +33,7 @@ def history(folder: Path) -> str:
 
 @pytest.fixture(scope="module")
 def finished(sample_dir, tmp_path_factory):
-    """A run of three epochs that nobody disturbed."""
+    """An uninterrupted run of three epochs."""
     folder = tmp_path_factory.mktemp("runs") / "finished"
     done = run(*TINY, "--data_dir", sample_dir, "--num_train_epochs", "3", "--ema_decay", "0.9", "--output_dir", folder)
     assert done.returncode == 0, done.stderr
@@ -123,7 +123,7 @@ def test_a_finished_run_decides_otherwise_without_training_again(finished, sampl
         seal(state.parent)
     words = [*TINY, "--data_dir", sample_dir, "--num_train_epochs", "3", "--ema_decay", "0.9"]
     before = (folder / "model.safetensors").read_bytes()
-    for strength, same in (("1", False), ("0", True)):  # there and back: it is folded once, not upon the last time
+    for strength, same in (("1", False), ("0", True)):  # there and back: it is not folded on top of the last one
         done = run(*words, "--output_dir", tmp_path / "copy", "--prior_adjustment", strength)
         assert done.returncode == 0, done.stderr
         assert "epoch 1/3" not in done.stderr
@@ -150,7 +150,7 @@ def test_each_look_at_the_test_split_from_one_folder_is_on_the_card(finished, sa
 def test_the_result_says_which_epoch_it_is_of_and_how_calibrated(finished):
     folder, done = finished
     metrics = json.loads((folder / "test_metrics.json").read_text())
-    assert "was chosen among 3 by accuracy on 10 validation images" in done.stdout
+    assert "of 3 was chosen by accuracy on 10 validation images" in done.stdout
     assert f"{metrics['ece']:.3f} with the temperature, 32 images" in done.stdout
     assert f"calibration error {metrics['calibration']['test']['as_trained']['ece']:.3f} as trained" in done.stdout
 
@@ -186,7 +186,7 @@ def test_two_processes_train_one_model(sample_dir, tmp_path, launcher):
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("Test accuracy") == 1
     with (tmp_path / "training_history.csv").open() as file:
-        # 86 images in train, 16 a process and step: three steps an epoch
+        # 86 images in train, 16 per process and step: three steps per epoch
         assert [int(row["step"]) for row in csv.DictReader(file)] == [3, 6]
     with (tmp_path / "test_predictions.csv").open() as file:
         assert len({row["image_id"] for row in csv.DictReader(file)}) == 32
@@ -208,14 +208,14 @@ def test_a_first_try_on_a_few_images_is_marked_as_one(sample_dir, tmp_path):
     done = run(*words, "--max_train_samples", "24")
     assert done.returncode == 0, done.stderr
     assert "train: 24 images, validation: 10 images, test: 32 images" in done.stdout
-    assert "**A first try**: it was trained on at most 24 images" in (tmp_path / "README.md").read_text()
+    assert "**A first try**: the model was trained on at most 24 images" in (tmp_path / "README.md").read_text()
     assert (tmp_path / "splits.csv").read_text().count(",train,") == 24
     another = run(*words, "--max_train_samples", "25")
     assert another.returncode == 2 and "max_train_samples 24 -> 25" in another.stderr
 
 
 def test_real_data_and_a_pretrained_backbone_start(real_data, real_backbone, tmp_path):
-    """A few steps of the recipe meant for them."""
+    """A few steps of the recipe for these data and this backbone."""
     words = ["recipes/efficientnet_lite0.yaml", "--data_dir", real_data, "--backbone", real_backbone, "--use_cpu"]
     words += ["--image_size", "64", "--max_steps", "2", "--per_device_train_batch_size", "8", "--output_dir", tmp_path]
     done = run(*words)
@@ -230,7 +230,7 @@ def test_real_data_and_a_pretrained_backbone_start(real_data, real_backbone, tmp
         (["--data_dir", "nowhere"], "nowhere: no such folder"),
         (["nowhere.yaml"], "no such recipe"),
         (["--epochs", "3"], "unknown setting 'epochs'"),
-        (["--data_dir", "{sample}", "--backbone", "resnet51", "--no_pretrained"], "timm knows no model 'resnet51'"),
+        (["--data_dir", "{sample}", "--backbone", "resnet51", "--no_pretrained"], "timm has no model 'resnet51'"),
         (["--data_dir", "{sample}"], "could not be fetched from the Hugging Face Hub"),
         (["--data_dir", "{sample}", "--output_dir", "{file}"], "is a file"),
         (["--data_dir", "{sample}", "--output_dir", "{file}/below"], "Not a directory"),
@@ -245,7 +245,7 @@ def test_a_mistake_gets_one_message_and_exit_code_2(words, message, sample_dir, 
     assert done.returncode == 2
     assert message in done.stderr
     assert done.stderr.count("error: ") == 1 and "Traceback" not in done.stderr
-    assert not list(tmp_path.glob("outputs/*/recipe.yaml"))  # the next run need not overwrite anything
+    assert not list(tmp_path.glob("outputs/*/recipe.yaml"))  # so the next run needs no --overwrite
 
 
 def test_help_lists_the_settings():

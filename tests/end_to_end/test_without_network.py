@@ -1,4 +1,4 @@
-"""The whole quick start with the sockets blocked: nothing but the client of the Hub may speak to anybody."""
+"""The complete quick start with blocked sockets: only the Hub client may use the network."""
 
 import os
 import subprocess

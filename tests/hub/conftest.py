@@ -1,4 +1,4 @@
-"""A Hub on this machine, a run to publish, and what a user types."""
+"""Fixtures: a Hub on this machine, a run to publish, and commands."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def served_hub() -> Iterator[LoopbackHub]:
 
 @pytest.fixture
 def hub(served_hub: LoopbackHub) -> LoopbackHub:
-    """The Hub with nothing on it and nothing wrong with it."""
+    """An empty Hub without faults."""
     for collection in (served_hub.repos, served_hub.blobs, served_hub.parts, served_hub.faults, served_hub.requests):
         collection.clear()
     served_hub.jobs.clear()
@@ -39,7 +39,7 @@ def hub(served_hub: LoopbackHub) -> LoopbackHub:
 
 @pytest.fixture
 def hub_here(hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch) -> LoopbackHub:
-    """The client of this process talks to it too."""
+    """Make the Hub client of this process use it too."""
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "ENDPOINT", hub.url)
@@ -54,7 +54,7 @@ def hub_here(hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch) -> LoopbackHub:
 
 @pytest.fixture
 def run(hub: LoopbackHub, tmp_path: Path) -> Run:
-    """A command in a fresh process with an empty cache, whose Hub is ours."""
+    """Run a command in a new process with an empty cache, with this Hub."""
     environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0"}
     environment |= {"HF_HOME": str(tmp_path / "cache"), "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_TELEMETRY": "1"}
 
@@ -67,7 +67,7 @@ def run(hub: LoopbackHub, tmp_path: Path) -> Run:
 
 @pytest.fixture
 def push(hub_here: LoopbackHub, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Push:
-    """`hf-smile push` in this process; gives the exit code, what it printed, and its errors."""
+    """Run `hf-smile push` in this process; returns the exit code, the output and the errors."""
 
     def push(*words: str | Path) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["hf-smile", "push", *map(str, words)])
@@ -81,7 +81,7 @@ def push(hub_here: LoopbackHub, monkeypatch: pytest.MonkeyPatch, capsys: pytest.
 
 @pytest.fixture
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The seconds that the client would have waited, without the waiting."""
+    """Record the client's waits in seconds, without waiting."""
     seconds: list[float] = []
     monkeypatch.setattr(time, "sleep", seconds.append)
     return seconds
@@ -89,7 +89,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 @pytest.fixture(scope="session")
 def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a finished run with a tiny network that has learnt nothing, and things of its owner's beside it."""
+    """The folder of a finished run with a tiny untrained network, and other files of its owner."""
     import torch
     from datasets import Dataset, DatasetDict
 
@@ -118,5 +118,5 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run_folder(finished_run: Path, tmp_path: Path) -> Path:
-    """A copy of it that a test may change."""
+    """A copy that a test may change."""
     return Path(shutil.copytree(finished_run, tmp_path / "run"))

@@ -1,7 +1,7 @@
-"""A Hub for the tests, in a thread of its own: it speaks the HTTP of the real one to the real client, and can fail.
+"""A Hub for the tests, in a separate thread: it serves the real client over HTTP, and can simulate faults.
 
-What the client of `huggingface_hub` asks for when it creates, uploads (regular, LFS, LFS in parts), commits, lists and
-downloads. Large files are kept on another host, as on the real Hub: the same server under its other name, `localhost`.
+It implements the requests of `huggingface_hub` for creating, uploading (regular, LFS, multipart LFS), committing,
+listing and downloading. Large files are on another host, as on the real Hub: the same server as `localhost`.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ PART_SIZE = 2_000_000
 
 @dataclass
 class Entry:
-    """A file in a tree; a large one is known by its SHA-256."""
+    """A file in a tree; large files are identified by their SHA-256."""
 
     content: bytes
     lfs: bool
 
     @property
     def oid(self) -> str:
-        """As the client computes it: SHA-256 of a large file, git's SHA-1 of another."""
+        """The hash as computed by the client: SHA-256 of a large file, git's SHA-1 of other files."""
         if self.lfs:
             return hashlib.sha256(self.content).hexdigest()
         return hashlib.sha1(b"blob %d\0" % len(self.content) + self.content).hexdigest()
@@ -71,7 +71,7 @@ class Repo:
     refs: dict[str, str] = field(default_factory=dict)
     """Commit by branch."""
     history: dict[str, list[str]] = field(default_factory=dict)
-    """Messages of the commits of a branch, the oldest first."""
+    """Commit messages of a branch, oldest first."""
 
     def commit(self, branch: str, message: str, tree: Tree) -> str:
         sha = hashlib.sha1(
@@ -97,17 +97,17 @@ class Repo:
 
 @dataclass
 class Fault:
-    """What goes wrong with the next `times` requests whose method and path match."""
+    """A fault of the next `times` requests whose method and path match."""
 
     method: str
     path: str
     status: int = 0
-    """0 breaks the connection, in the middle of what comes in."""
+    """Status code of the answer; 0 breaks the connection in the middle of the request."""
     times: int = 1
     body: str = '{"error": "as the test wants it"}'
     headers: dict[str, str] = field(default_factory=dict)
     cut_answer_after: int | None = None
-    """The request is carried out, but the connection breaks after so many bytes of the answer."""
+    """The request is carried out, but the connection breaks after this number of bytes of the answer."""
 
 
 def _error(status: int, code: str, message: str) -> HTTPException:
@@ -115,7 +115,7 @@ def _error(status: int, code: str, message: str) -> HTTPException:
 
 
 class LoopbackHub:
-    """The state of the Hub; `app` is what speaks for it."""
+    """The state of the Hub; `app` serves it."""
 
     def __init__(self) -> None:
         self.repos: dict[tuple[str, str], Repo] = {}
@@ -126,7 +126,7 @@ class LoopbackHub:
         """Method, path and headers of every request."""
         self.url = self.cdn = ""
         self.role = "write"
-        """What the token may do."""
+        """Role of the token."""
         self.jobs = Jobs(TOKEN, OWNER)
         self.app = FastAPI()
         self.jobs.add_routes(self.app)
@@ -136,7 +136,7 @@ class LoopbackHub:
         return self.repos[kind, repo_id]
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """The app, behind what may go wrong."""
+        """The app, with simulated faults."""
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
         path = unquote(scope["raw_path"].decode())
@@ -385,7 +385,7 @@ def _cutting(send: Any, transport: Any, n_bytes: int) -> Any:
             return await send(message)
         if n_bytes:
             await send({"type": "http.response.body", "body": message["body"][:n_bytes], "more_body": True})
-            await asyncio.sleep(0.1)  # so that they leave before the connection breaks
+            await asyncio.sleep(0.1)  # so that they are sent before the connection breaks
         return transport.abort()
 
     return send_some
@@ -402,7 +402,7 @@ def _ranged(request: Request, content: bytes, headers: dict[str, str]) -> Respon
 
 @contextmanager
 def running_hub() -> Iterator[LoopbackHub]:
-    """A Hub that listens on a free port of this machine."""
+    """A running Hub on a free port of this machine."""
     hub = LoopbackHub()
     config = uvicorn.Config(hub, "127.0.0.1", 0, log_level="critical", http="h11", lifespan="off", ws="none")
     server = uvicorn.Server(config)

@@ -1,4 +1,4 @@
-"""The Jobs of the loopback Hub: what the real client asks for when it starts one, follows its log and hears its end."""
+"""The Jobs of the loopback Hub: the requests of the real client to start a job, read its log and wait for its end."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ PRICES = {"cpu-basic": 0.000167, "a10g-small": 0.0167}
 
 @dataclass
 class Jobs:
-    """What was asked for, and how the next job goes.
+    """The received requests, and the behaviour of the next job.
 
     Attributes:
-        requests: bodies of the requests that start one.
-        log: lines of the job.
-        stage: how it ends, and why in `message`.
+        requests: bodies of the requests that start a job.
+        log: lines of the job's log.
+        stage: final stage of the job, with the reason in `message`.
     """
 
     token: str
@@ -28,7 +28,7 @@ class Jobs:
     stage: str = "COMPLETED"
     message: str | None = None
     is_read: bool = False
-    """Whether the log was; until then the job runs."""
+    """Whether the log was read; until then the job runs."""
 
     def clear(self) -> None:
         self.__init__(self.token, self.owner)  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""What the cards say, to people and to the Hub."""
+"""Contents of the cards, as text and as metadata for the Hub."""
 
 import json
 
@@ -11,7 +11,7 @@ from hf_smile.hub.model_card import published_model_card
 
 @pytest.fixture(scope="module")
 def card(finished_run) -> ModelCard:
-    """As the Hub reads it."""
+    """The card as the Hub reads it."""
     return ModelCard(str(published_model_card(finished_run, "me/smile", "mit", "me/faces")))
 
 
@@ -41,14 +41,14 @@ def test_the_metadata_say_what_it_is(card):
         'timm.create_model("hf-hub:me/smile", pretrained=True)',
         'SmileClassifier.from_pretrained("me/smile")',
         "| learning_rate | 0.1 |",
-        "Epoch 2 was chosen among 3 by macro F1 on 60 validation images: a difference in accuracy of less than 12 ",
+        "Epoch 2 of 3 was chosen by macro F1 on 60 validation images: a difference in accuracy of less than 12 ",
         "The test split was looked at once, on 20",
         "expected calibration error",
         "Temperature scaling (Guo et al., 2017): 1.250",
         "`--prior_adjustment 0.5`",
         "**Is it a smile?** Given a smiling face",
-        "A still image cannot prove a smile genuine",
-        "Whom the data leave out",
+        "A still image cannot prove that a smile is genuine",
+        "Groups missing from the data",
         "Article 5(1)(f)",
         "Out of scope",
     ],
@@ -68,7 +68,7 @@ def test_the_card_of_the_folder_loads_it_from_the_folder(finished_run):
     text = (finished_run / "README.md").read_text()
     assert 'timm.create_model("local-dir:tiny"' in text and 'model="tiny"' in text
     assert "reliability.png" not in text, "it is drawn when the model is published"
-    assert "`test_predictions.csv` and `validation_predictions.csv` every prediction" in text
+    assert "`test_predictions.csv` and `validation_predictions.csv` all predictions" in text
     assert "95 % interval" in text and text.count("## How sure it is") == 1
 
 
@@ -124,7 +124,7 @@ def test_a_run_of_which_no_checkpoint_was_chosen_says_so(finished_run, tmp_path)
     (tmp_path / "recipe.yaml").write_text("backbone: test_resnet\nselect_best: last\n")
     text = published_model_card(tmp_path, "me/smile").text
     assert "The weights are those of the last epoch, epoch 6; no checkpoint was chosen." in text
-    assert "How often the test split was looked at was not recorded." in text
+    assert "The number of looks at the test split was not recorded." in text
 
 
 def test_metrics_of_an_older_run_are_refused_in_words(finished_run, tmp_path):

@@ -1,4 +1,4 @@
-"""Checkpoints on a branch of the Hub: whole or not there, the newest two and the best, of one run at a time."""
+"""Checkpoints on a branch of the Hub: complete or absent, the newest two and the best, of one run at a time."""
 
 import json
 import os
@@ -24,7 +24,7 @@ RECIPE = {"learning_rate": 0.1, "seed": 1}
 
 
 class Run:
-    """A run whose checkpoints are a few bytes."""
+    """A run whose checkpoints have only a few bytes."""
 
     def __init__(self, folder, recipe=RECIPE, begin=0):
         self.folder = folder
@@ -57,7 +57,7 @@ def steps_of(hub):
 
 @pytest.fixture
 def new_disk(tmp_path):
-    """An empty output folder, and what the branch puts into it."""
+    """Fetch the branch to an empty output folder."""
 
     def new_disk(name="new"):
         fetch_run("me/smile", tmp_path / name)
@@ -125,7 +125,7 @@ def test_of_two_runs_on_one_branch_the_earlier_is_refused(hub_here, tmp_path, ne
     first.uploads.finish()
     second = Run(new_disk("second"), begin=10)
     first.save(20)
-    with pytest.raises(BranchClaimed, match="give one another --checkpoint_to"):
+    with pytest.raises(BranchClaimed, match="give one of them another --checkpoint_to"):
         first.end()
     second.save(20)
     second.end()
@@ -175,7 +175,7 @@ def test_a_tampered_checkpoint_is_passed_over(hub_here, tmp_path, new_disk, capl
     run.end()
     hub_here.repo("me/smile").tree(BRANCH)["checkpoint-20/optimizer.pt"] = Entry(b"os.system", False)
     assert last_whole_checkpoint(new_disk()) == tmp_path / "new" / "checkpoint-10"
-    assert "optimizer.pt is not as it was written" in caplog.text
+    assert "optimizer.pt has changed since it was written" in caplog.text
 
 
 def test_a_public_repository_is_refused_before_the_first_step(hub_here, tmp_path):
@@ -185,7 +185,7 @@ def test_a_public_repository_is_refused_before_the_first_step(hub_here, tmp_path
 
 
 def test_a_killed_run_goes_on_elsewhere_as_if_nothing_had_been(run, hub, sample_dir, tmp_path):
-    """Killed when the second of three epochs is on the Hub, and started again on an empty disk."""
+    """The run is killed when the second of three epochs is on the Hub, and started again on an empty disk."""
     words = ["-m", "hf_smile", "train", "quickstart", "--data_dir", sample_dir, "--image_size", "32", "--use_cpu"]
     words += ["--num_train_epochs", "3", "--ema_decay", "0.9"]
     undisturbed = run(*words, "--output_dir", tmp_path / "undisturbed")

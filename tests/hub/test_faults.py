@@ -1,4 +1,4 @@
-"""The Hub fails in every way it can: it is tried again, or said in one message, and never half published."""
+"""Faults of the Hub: the request is retried or one message is printed, and nothing is published incompletely."""
 
 import pytest
 from hub_server import TOKEN, Fault
@@ -12,7 +12,7 @@ FILES = {"README.md": b"---\nlicense: mit\n---\n", "config.json": b"{}", "model.
 
 @pytest.fixture
 def publish(hub_here, capsys):
-    """Upload three files as the script does; gives the exit code and the errors."""
+    """Upload three files as the script does; returns the exit code and the errors."""
 
     def publish(repo_id: str = "me/smile", **options) -> tuple[int, str]:
         capsys.readouterr()
@@ -87,10 +87,10 @@ def test_the_waits_grow_and_the_hub_s_own_wish_is_kept(publish, hub, waits):
     ("status", "message"),
     [
         (401, "the Hub does not accept your token"),
-        (403, "your token may not write there"),
-        (404, "there is nothing of that name"),
-        (409, "something else is changing it"),
-        (500, "the Hub is in trouble"),
+        (403, "your token can't write there"),
+        (404, "not found, or your token has no access"),
+        (409, "another process is changing it"),
+        (500, "the Hub has an error"),
         (0, "the connection to"),
     ],
 )
@@ -103,7 +103,7 @@ def test_a_refusal_is_one_message_and_nothing_is_published(publish, hub, waits, 
     assert "Traceback" not in errors and TOKEN not in errors
     assert hub.repo("me/smile").history["main"] == ["initial commit"]
     if status in (401, 403, 404, 409):
-        assert waits == [], "trying again would not help"
+        assert waits == [], "a retry would not help"
 
 
 def test_a_namespace_of_others_is_refused(publish, hub):

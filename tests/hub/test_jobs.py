@@ -1,4 +1,4 @@
-"""A run on a hired machine: what is asked of the Hub, what is refused before, and what the machine then does."""
+"""Runs on a hired machine: requests to the Hub, checks before them, and the script on the machine."""
 
 import json
 import os
@@ -23,7 +23,7 @@ HIRE = ["--data_dir", "me/faces", "--backbone", "me/net", "--labels", "a smile",
 
 @pytest.fixture
 def uploaded(monkeypatch):
-    """What went to the bucket of the job, by name. Its way there, Xet, is not spoken by the loopback Hub."""
+    """The files in the bucket of the job, by name. They are intercepted, because the loopback Hub has no Xet."""
     files = {}
 
     def upload(api, bucket_id, *, add, **_):
@@ -36,7 +36,7 @@ def uploaded(monkeypatch):
 
 @pytest.fixture
 def train(hub_here, uploaded, monkeypatch, capsys):
-    """`hf-smile train` in this process, with data and backbone on the Hub; gives the exit code and what it printed."""
+    """Run `hf-smile train` in this process, with data and backbone on the Hub; returns exit code and output."""
     api = HfApi(endpoint=hub_here.url)
     api.create_repo("me/faces", repo_type="dataset", private=True)
     api.create_repo("me/net", private=True)
@@ -53,7 +53,7 @@ def train(hub_here, uploaded, monkeypatch, capsys):
 
 
 def without_names(request):
-    """A request without what differs from job to job: its folder in the bucket, and a name made of local paths."""
+    """A request without the parts that differ between jobs: the folder in the bucket, and a name from local paths."""
     assert re.fullmatch(r"\d{8}T\d{6}-\w{6}", request["volumes"][0].pop("path"))
     assert re.fullmatch(r"train-\w{8}", request["labels"].pop("name"))
     return request
@@ -88,7 +88,7 @@ def test_the_request_is_that_of_the_hubs_own_client(train, hub, uploaded, tmp_pa
     assert recipe[(at := recipe.index("--learning_rate")) : at + 2] == ["--learning_rate", "0.005"]
     assert given == [*HIRE, "--disable_tqdm", "true"]
     assert {*uploaded} == {"train.py", "hf_smile.zip"} and uploaded["train.py"] == SCRIPT.read_bytes()
-    assert f"{hub.url}/jobs/me/job1" in out and "Test accuracy 0.8" in out and "$0.0167 a minute" in errors
+    assert f"{hub.url}/jobs/me/job1" in out and "Test accuracy 0.8" in out and "$0.0167 per minute" in errors
 
 
 def test_the_token_is_a_secret_of_the_request_and_nowhere_else(train, hub, uploaded):
@@ -125,7 +125,7 @@ def test_a_dry_run_prints_what_would_be_sent_and_changes_nothing(train, hub, upl
         ([*PUBLISH, "--data_dir", "outputs/faces"], "no such folder"),
         ([*PUBLISH, "--data_dir", "me/nothing"], "me/nothing: 404"),
         ([*PUBLISH, "--data_dir", "me/faces", "--backbone", "me/nothing"], "me/nothing: 404"),
-        ([*HIRE, "--job", "a10g"], "no such machine; there are cpu-basic, a10g-small"),
+        ([*HIRE, "--job", "a10g"], "no such machine; choose one of cpu-basic, a10g-small"),
         ([*HIRE, "--job_timeout", "soon"], "job_timeout is 'soon'"),
         ([*HIRE, "--corrections", "corrections.csv"], "hf-smile push dataset"),
         ([*HIRE, "--seeds", "1", "2"], "leave out --seeds"),
@@ -163,7 +163,7 @@ def test_a_dry_run_of_no_job_does_not_train(train, sample_dir, tmp_path):
 def test_a_job_whose_answer_is_lost_is_not_hired_twice(train, hub):
     hub.faults.append(Fault("POST", "^/api/jobs/me$", cut_answer_after=0))
     code, _, errors = train("--job", "a10g-small", *HIRE)
-    assert code == 2 and "did not say whether the job runs" in errors and "/settings/jobs" in errors
+    assert code == 2 and "did not confirm that the job started" in errors and "/settings/jobs" in errors
     assert len(hub.jobs.requests) == 1
 
 
@@ -180,7 +180,7 @@ def test_the_log_outlives_a_broken_connection(train, hub, waits):
 
 
 def test_the_script_of_the_job_trains_and_publishes(hub, sample_dir, tmp_path):
-    """In a folder with nothing of ours but the archive, and without the package on Python's path."""
+    """In a folder with only the archive, and without the package on Python's path."""
     words = ["quickstart", "--data_dir", str(sample_dir), "--image_size", "32", "--num_train_epochs", "1", "--use_cpu"]
     variables = {"HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0", "HF_TOKEN": TOKEN}
     variables |= {"HF_SMILE_WORDS": json.dumps([*read_words(words), *PUBLISH, "--disable_tqdm", "true"])}

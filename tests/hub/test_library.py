@@ -1,4 +1,4 @@
-"""The library as a program uses it: the loop of the README, data sets in memory, and models by their id."""
+"""The library API: the loop in the README, data sets in memory, and models by Hub id."""
 
 import os
 import re
@@ -21,7 +21,7 @@ QUICK = {"num_train_epochs": 1, "per_device_train_batch_size": 8, "use_cpu": Tru
 
 
 def test_the_loop_of_the_readme(hub_here, sample_dir, tmp_path, monkeypatch, capsys):
-    """As it stands there, in a folder where the names it gives are drawn faces and a tiny network."""
+    """Run the code of the README unchanged, in a folder where its names are drawn faces and a tiny network."""
     (code,) = re.findall(
         r"```python\n(from hf_smile import [^`]*?SmileTrainer.*?)```", (ROOT / "README.md").read_text(), re.S
     )
@@ -34,7 +34,7 @@ def test_the_loop_of_the_readme(hub_here, sample_dir, tmp_path, monkeypatch, cap
     draw_face(1, np.random.default_rng(0), size=64).save("face.jpg")
     names: dict = {}
     exec(code, names)
-    assert capsys.readouterr().out == "", "a library prints nothing"
+    assert capsys.readouterr().out == "", "the library prints nothing"
     files = hub_here.repo("me/smile").files()
     assert {"model.safetensors", "config.json", "README.md", "test_metrics.json", "recipe.yaml"} <= set(files)
     assert not [name for name in files if "predictions" in name or "checkpoint" in name]
@@ -48,7 +48,7 @@ def test_the_loop_of_the_readme(hub_here, sample_dir, tmp_path, monkeypatch, cap
 
 
 def two_classes(names=("smile", "NOT smile"), n=24):
-    """Drawn faces, the smiling ones first, in a data set as any program makes it."""
+    """A data set in memory of drawn faces, the smiling ones first."""
     rng = np.random.default_rng(0)
     faces = [draw_face(2 * (number % 2), rng, size=48) for number in range(n)]
     features = Features({"picture": Image(), "labels": ClassLabel(names=[*names])})

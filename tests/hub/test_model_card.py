@@ -1,4 +1,4 @@
-"""The model card says what the reader has to know before using the model."""
+"""The model card has everything that a reader must know before using the model."""
 
 import json
 from itertools import pairwise
@@ -71,7 +71,7 @@ def test_a_prior_adjustment_is_no_surprise(write):
     assert "not calibrated for one like train" not in write([0, 1, 2] * 10)
     card = write([0, 1, 2] * 10, prior_adjustment=0.5)
     assert "`--prior_adjustment 0.5`" in card and "not calibrated for one like train" in card
-    assert "20 % negative smile, 28 % positive smile, 52 % NOT smile,\nwhere train has 10 % negative" in card
+    assert "20 % negative smile, 28 % positive smile, 52 % NOT smile,\nwhile train has 10 % negative" in card
     assert "| **0.5** |" in card
 
 
@@ -109,7 +109,7 @@ def test_the_card_repeats_no_row(write):
 
 def test_a_model_that_no_adjustment_changes_has_no_table(write):
     card = write([0, 1, 2] * 10, sure=1e6)
-    assert "no strength of a prior adjustment up to 1.5 changes an answer" in card
+    assert "no prior adjustment up to 1.5 changes a prediction" in card
     assert not table_after(card, "How it decides") and "prior_adjustment.png" not in card
 
 
@@ -156,9 +156,9 @@ def test_a_report_says_what_is_known_of_the_run(tmp_path):
 
 def test_a_run_that_was_made_longer_says_that_its_settings_do_not_repeat_it():
     looks = [{"date": "2026-11-25", "changed": {}}, {"date": "2026-11-26", "changed": {"num_train_epochs": [2, 5]}}]
-    assert "do not repeat it" in looks_sentence(looks)
+    assert "do not reproduce it" in looks_sentence(looks)
     looks[1]["changed"] = {"temperature": [None, 2]}
-    assert "do not repeat it" not in looks_sentence(looks)
+    assert "do not reproduce it" not in looks_sentence(looks)
 
 
 def test_a_share_is_not_rounded_to_certainty(write):

@@ -1,4 +1,4 @@
-"""The data go up private, whole and only with a licence, and come back byte for byte."""
+"""Data are published as private, completely and only with a licence, and download byte for byte."""
 
 import json
 from pathlib import Path

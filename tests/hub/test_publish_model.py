@@ -1,4 +1,4 @@
-"""A model goes up in one commit and comes back the same, in a process that has never seen it."""
+"""A model is published in one commit and downloads unchanged in a new process."""
 
 import json
 import os
@@ -47,7 +47,7 @@ def test_a_run_is_published_when_it_ends_and_loads_in_four_ways_elsewhere(run, h
     assert loaded.returncode == 0, loaded.stderr
     logits, by_timm, scores, ours = json.loads(loaded.stdout)
     assert logits == _logits_of(folder)
-    assert by_timm == pytest.approx(logits, rel=1e-5)  # their weights lie otherwise in memory, which sums otherwise
+    assert by_timm == pytest.approx(logits, rel=1e-5)  # another memory layout of the weights changes the order of sums
     assert scores["NOT smile"] == pytest.approx(ours["NOT smile"], abs=1e-5)
     assert TOKEN not in trained.stdout + trained.stderr + (folder / "recipe.yaml").read_text()
 
@@ -84,8 +84,8 @@ def test_the_next_push_replaces_the_whole_model(push, run_folder, hub):
     hub.repo("me/smile").tree()["notes.md"] = hub.repo("me/smile").tree()["README.md"]
     (run_folder / "onnx" / "model.onnx").unlink()
     assert push("model", run_folder, "me/smile")[0] == 0
-    assert "onnx/model.onnx" not in hub.repo("me/smile").files(), "it is not the network of these weights"
-    assert "notes.md" in hub.repo("me/smile").files(), "somebody else's"
+    assert "onnx/model.onnx" not in hub.repo("me/smile").files(), "it was exported from other weights"
+    assert "notes.md" in hub.repo("me/smile").files(), "a file of another person"
     history = list(hub.repo("me/smile").history["main"])
     assert push("model", run_folder, "me/smile")[0] == 0
     assert hub.repo("me/smile").history["main"] == history, "nothing changed, so there is nothing to commit"
@@ -105,7 +105,7 @@ def test_a_dry_run_lists_names_and_sizes_and_asks_nothing(push, run_folder, hub)
     size = (run_folder / "model.safetensors").stat().st_size
     assert f"{size / 1e6:.1f} MB  model.safetensors" in out and "11 files" in out
     for name in ("test_predictions.csv", "validation_predictions.csv", "checkpoint-2"):
-        assert name in out.split("stays here")[1]
+        assert name in out.split("not uploaded")[1]
     assert hub.requests == []
 
 
@@ -125,7 +125,7 @@ def test_a_pull_request_leaves_main_alone(push, run_folder, hub):
 def test_what_is_to_be_private_does_not_go_where_all_can_see_it(push, run_folder, hub):
     push("model", run_folder, "me/smile", "--revision", "old")
     code, _, errors = push("model", run_folder, "me/smile", "--private")
-    assert code == 2 and "is there already and public" in errors
+    assert code == 2 and "exists and is public" in errors
     assert hub.repo("me/smile").files() == {}
 
 
@@ -135,7 +135,7 @@ def test_large_files_go_up_in_parts_and_a_broken_download_goes_on(hub_here, tmp_
     push_files(files, Target("me/large"), "Upload", bool)
     assert hub_here.repo("me/large").files() == files
     uploads = [path.count("/") for method, path, _ in hub_here.requests if method == "PUT"]
-    assert sorted(uploads) == [2, *[3] * (4 + 6)], "one whole, the others in parts of 2 MB"
+    assert sorted(uploads) == [2, *[3] * (4 + 6)], "one complete, the others in parts of 2 MB"
     hub_here.faults.append(Fault("GET", "^/blobs/", cut_answer_after=3_000_000))
     path = hf_hub_download("me/large", "parts.bin", cache_dir=tmp_path)
     with open(path, "rb") as file:  # noqa: PTH123
@@ -151,7 +151,7 @@ def test_an_id_that_is_none_is_said(repo_id):
 
 
 @pytest.mark.parametrize(
-    ("missing", "message"), [("test_metrics.json", "no finished run"), ("recipe.yaml", "no readable recipe.yaml")]
+    ("missing", "message"), [("test_metrics.json", "a finished run"), ("recipe.yaml", "no readable recipe.yaml")]
 )
 def test_a_folder_without_a_finished_run_is_refused(push, run_folder, hub, missing, message):
     (run_folder / missing).unlink()
@@ -170,8 +170,8 @@ def test_the_settings_of_publishing(tmp_path):
     words = ["--output_dir", str(tmp_path), "--use_cpu"]
     arguments = parse_arguments([*words, "--push_to_hub", "--hub_model_id", "me/smile", "--hub_private_repo"])
     assert arguments[3].publish_to == "me/smile"
-    assert arguments[3].push_to_hub is False, "or the Trainer would push its checkpoints"
-    assert to_recipe(arguments) == to_recipe(parse_arguments(words)), "it is the same run, published or not"
+    assert arguments[3].push_to_hub is False, "otherwise the Trainer would push its checkpoints"
+    assert to_recipe(arguments) == to_recipe(parse_arguments(words)), "publishing does not change the run"
     for wrong, message in ([["--push_to_hub"], "hub_model_id"], [["--hub_token", "hf_x"], "HF_TOKEN"]):
         with pytest.raises(SmileError, match=message):
             parse_arguments([*words, *wrong])

@@ -1,4 +1,4 @@
-"""The demo goes up with the package beside it, pinned, and what comes down runs."""
+"""The demo is published with the package, pinned, and runs after download."""
 
 import sys
 from importlib.metadata import version
@@ -121,7 +121,7 @@ def test_a_dry_run_lists_names_and_sizes(push, hub, space_dir):
 def test_a_refusal_publishes_nothing(push, hub, space_dir, path):
     hub.faults.append(Fault("POST", path, 403))
     code, _, errors = push_space(push, space_dir)
-    assert code == 2 and "your token may not write there" in errors
+    assert code == 2 and "your token can't write there" in errors
     assert hub.repo("me/demo", "spaces").files() == {}
 
 
@@ -129,9 +129,9 @@ def test_a_refusal_publishes_nothing(push, hub, space_dir, path):
     ("words", "message"),
     [
         (("--hardware", "abacus"), "choose from 'cpu-basic'"),
-        (("--model", "smile"), "'smile' is no id on the Hub"),
+        (("--model", "smile"), "'smile' is not a Hub id"),
         (("--model", "outputs/nowhere"), "outputs/nowhere: no such folder"),
-        (("--model", str(ROOT / "space")), "is a folder here, and the Space loads its model from the Hub"),
+        (("--model", str(ROOT / "space")), "is a folder, but a Space loads its model from the Hub"),
     ],
 )
 @pytest.mark.parametrize("dry", [[], ["--dry_run"]], ids=["", "dry"])

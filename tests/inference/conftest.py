@@ -14,7 +14,7 @@ from hf_smile.data.sample import draw_face
 
 @pytest.fixture(scope="session")
 def model_dir(demo_model: Path) -> Path:
-    """A tiny network whose verdicts differ from face to face, with `onnx/model.onnx` beside it."""
+    """A tiny network whose predictions differ between faces, with `onnx/model.onnx`."""
     return demo_model
 
 
@@ -27,7 +27,7 @@ def faces() -> list[Image.Image]:
 
 @pytest.fixture
 def face_files(faces: list[Image.Image], tmp_path: Path) -> list[Path]:
-    """The same as PNG files."""
+    """The same faces as PNG files."""
     folder = tmp_path / "faces"
     folder.mkdir()
     paths = [folder / f"{i:02}.png" for i in range(len(faces))]

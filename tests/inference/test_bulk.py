@@ -1,4 +1,4 @@
-"""Offline prediction: parts, restarts, images that fail, and processes that share the work."""
+"""Bulk prediction: parts, restarts, images that fail, and several processes."""
 
 import json
 import os
@@ -73,7 +73,7 @@ def test_each_shard_gets_a_part_with_the_verdicts_of_the_classifier(finished, de
         assert mine["image_id"] == row["image_id"] and mine["true_label"] == LABEL_NAMES[row["label"]]
         assert mine["predicted_label"] == its.label and mine["error"] is None
         assert mine["p_not_smile"] == pytest.approx(its.probabilities["NOT smile"], abs=1e-5)
-    assert "128 images in 9 parts, 0 of them there already" in done.stdout
+    assert "128 images in 9 parts, 0 of them from earlier" in done.stdout
 
 
 def test_killed_and_started_again_nothing_is_lost_or_doubled(finished, demo_model, shards, tmp_path):
@@ -83,10 +83,10 @@ def test_killed_and_started_again_nothing_is_lost_or_doubled(finished, demo_mode
     assert 0 < len(whole) < 9
     again = predict(demo_model, shards, tmp_path)
     assert again.returncode == 0, again.stderr
-    assert {file: file.stat().st_mtime_ns for file in whole} == whole  # passed over, not predicted again
+    assert {file: file.stat().st_mtime_ns for file in whole} == whole  # skipped, not predicted again
     assert rows_of(tmp_path) == rows_of(finished[0])
     summary = finished[1].stdout.partition("images/s: ")[2]
-    assert summary and again.stdout.endswith(summary)  # those of before count too
+    assert summary and again.stdout.endswith(summary)  # earlier parts count too
     assert not list(tmp_path.rglob("*.part"))
 
 
@@ -94,7 +94,7 @@ def test_processes_share_the_parts(finished, demo_model, shards, tmp_path):
     for rank in "01":
         done = predict(demo_model, shards, tmp_path, RANK=rank, LOCAL_RANK=rank, WORLD_SIZE="2")
         assert done.returncode == 0, done.stderr
-        assert f"process {int(rank) + 1} of 2: " in done.stdout and "0 of them there already" in done.stdout
+        assert f"process {int(rank) + 1} of 2: " in done.stdout and "0 of them from earlier" in done.stdout
     assert rows_of(tmp_path) == rows_of(finished[0])
 
 
@@ -169,7 +169,7 @@ def test_damaged_files_of_an_output_folder_are_told_in_words(finished, tmp_path)
     part = sorted(folder.rglob("*.parquet"))[0]
     assert verdicts_of(part).total() > 0
     part.write_bytes(part.read_bytes()[:-10])
-    with pytest.raises(SmileDataError, match=r"not a readable part of predictions .*; delete it and start"):
+    with pytest.raises(SmileDataError, match=r"not a readable file of predictions .*; delete it and run"):
         verdicts_of(part)
 
 

@@ -1,4 +1,4 @@
-"""Face crops in, verdicts out: every kind of input, both runtimes, mistakes, threads, memory."""
+"""`SmileClassifier`: every type of input, both runtimes, errors, threads, memory."""
 
 import io
 import json
@@ -83,7 +83,7 @@ def test_an_iterator_is_read_batch_by_batch(classifier, faces):
     assert not taken
     for _ in range(5):
         assert next(predictions).label in LABEL_NAMES
-    assert 8 <= len(taken) <= 8 + own_cores()  # several are read at a time
+    assert 8 <= len(taken) <= 8 + own_cores()  # several images are read in parallel
 
 
 def test_a_bad_image_yields_its_error_and_the_rest_goes_on(classifier, faces, tmp_path):

@@ -1,4 +1,4 @@
-"""`hf-smile` as a user meets it: arguments, output, exit code."""
+"""`hf-smile` on the command line: arguments, output, exit code."""
 
 import csv
 import json
@@ -25,7 +25,7 @@ from hf_smile.labels import LABEL_NAMES, SMILE_LABELS
 
 @pytest.fixture
 def run(monkeypatch, capsys):
-    """Runs the command line in this process: exit code, stdout, stderr."""
+    """Run the command line in this process; returns exit code, stdout and stderr."""
 
     def run(*arguments) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["hf-smile", *map(str, arguments)])
@@ -283,7 +283,7 @@ def test_from_the_command_to_the_answer_without_torch(model_dir, face_files):
         "except SystemExit as exit: assert exit.code == 0, exit.code\n"
         "assert 'torch' not in sys.modules and 'transformers' not in sys.modules"
     )
-    # In CPU seconds, which are wall seconds on a machine with nothing else to do.
+    # In CPU seconds, which equal wall-clock seconds on an idle machine.
     before = os.times()
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
     after = os.times()
@@ -308,7 +308,7 @@ def test_output_writes_over_nothing_but_results(name, model_dir, face_files, tmp
 def test_annotate_leaves_the_pictures_alone(model_dir, face_files, run):
     before = [path.read_bytes() for path in face_files]
     code, _, error = run("predict", *face_files, "--model", model_dir, "--annotate", face_files[0].parent)
-    assert code == 2 and "holds the pictures themselves" in error
+    assert code == 2 and "contains the original pictures" in error
     assert [path.read_bytes() for path in face_files] == before
 
 

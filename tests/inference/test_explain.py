@@ -1,4 +1,4 @@
-"""Heat maps: on the right half, dependent on what was learned, and about pixels that matter."""
+"""Heat maps: on the right half, dependent on what was learned, and on pixels that matter."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ def picture(label_id: int, rng: np.random.Generator, at_top: bool) -> Image.Imag
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> SmileClassifier:
-    """A small network that has learned the colours: some seconds."""
+    """A small network trained on the colours, which takes some seconds."""
     from hf_smile.modeling import build_model
 
     torch.manual_seed(0)
@@ -72,7 +72,7 @@ def test_an_explanation_is_of_the_prediction_and_changes_no_weight(trained, pict
 
 @pytest.mark.parametrize("name", ["test_efficientnet", "test_convnext", "test_mambaout", "resnet26"])
 def test_the_map_is_of_all_that_a_network_computes(name):
-    """Without the layer's output nothing of the logits is left: no shortcut leads around it."""
+    """Without the layer's output the logits are constant: no shortcut bypasses it."""
     from hf_smile.modeling import build_model
 
     network = build_model(name, pretrained=False, image_size=64).timm_model.eval()

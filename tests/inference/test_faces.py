@@ -1,4 +1,4 @@
-"""Faces found in photos of the public domain: Grace Hopper (matplotlib), the astronaut (scikit-image)."""
+"""Face detection in public-domain photos: Grace Hopper (matplotlib), the astronaut (scikit-image)."""
 
 import io
 import zipfile
@@ -19,7 +19,7 @@ from hf_smile.labels import LABEL_NAMES
 
 pytest.importorskip("cv2")
 
-HOPPER_FACE, ASTRONAUT_FACE = (266, 217), (225, 113)  # between eyes and mouth, read off the photos
+HOPPER_FACE, ASTRONAUT_FACE = (266, 217), (225, 113)  # between eyes and mouth, measured in the photos
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def classifier(model_dir) -> SmileClassifier:
 
 
 def holds(box, point, size) -> bool:
-    """Whether a box is about `size` wide and its middle is near the point."""
+    """Whether a box is about `size` wide and centred near the point."""
     left, top, right, bottom = box
     distance = np.hypot((left + right) / 2 - point[0], (top + bottom) / 2 - point[1])
     return bool(right - left == bottom - top and 0.75 < (right - left) / size < 1.3 and distance < 0.15 * size)
@@ -97,7 +97,7 @@ def test_largest_takes_one_face_and_all_takes_all(hopper, classifier):
 
 
 class EverywhereAFace:
-    """In place of a detector: a row of `n` faces, the largest first."""
+    """A fake detector: a row of `n` faces, the largest first."""
 
     def __init__(self, n: int) -> None:
         self.n = n
@@ -187,7 +187,7 @@ def test_a_photo_turned_by_exif_gives_the_same_face(hopper, classifier):
 
 
 def test_a_crop_as_in_training_is_found_and_kept_nearly_whole(hopper):
-    """Even where the face fills the picture, the square around it is the picture."""
+    """If the face fills the picture, the square around it is the picture."""
     crop = hopper.crop(HaarDetector().detect(hopper)[0].box)
     (face,) = HaarDetector().detect(crop)
     assert face.box[2] - face.box[0] > 0.93 * crop.width
@@ -216,7 +216,7 @@ def test_threads_share_a_detector(hopper, china):
 def yunet() -> YuNetDetector:
     weights = Path(__file__).parents[3] / "shared" / "detectors" / YUNET_FILE
     if not weights.is_file():
-        pytest.skip("the weights of YuNet are not there")
+        pytest.skip("there are no weights of YuNet")
     return YuNetDetector(weights)
 
 

@@ -1,4 +1,4 @@
-"""Model folders that somebody else made: refused in words, and nothing in them is ever run."""
+"""Untrusted model folders: refused with a message, and nothing in them is run."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ MARK = "code_was_run"
 
 
 class Payload:
-    """A pickle that writes a file when it is read."""
+    """A pickle that writes a file when it is loaded."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Path.touch, (Path(MARK),)
@@ -139,20 +139,20 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "model.pt": (pickle_only("model.pt"), "no model.safetensors"),
     "model.ckpt": (pickle_only("model.ckpt"), "no model.safetensors"),
     "shards of pickle": (sharded, "no model.safetensors"),
-    "pickle under the name": (weights_bytes(lambda _: pickle.dumps(Payload())), "broken or cut off"),
-    "cut off": (weights_bytes(lambda content: content[: len(content) // 2]), "broken or cut off"),
-    "cut in the header": (weights_bytes(lambda content: content[:20]), "broken or cut off"),
-    "empty weights": (weights_bytes(lambda _: b""), "broken or cut off"),
-    "oversized header": (weights_bytes(lambda content: HUGE_HEADER + content[8:]), "broken or cut off"),
-    "a missing weight": (weights(lambda loaded: loaded.pop("fc.weight")), "does not fit config.json.*missing"),
-    "a weight too many": (weights(lambda loaded: loaded.update(more=torch.zeros(2))), "does not fit config.json.*more"),
+    "pickle under the name": (weights_bytes(lambda _: pickle.dumps(Payload())), "damaged or incomplete"),
+    "cut off": (weights_bytes(lambda content: content[: len(content) // 2]), "damaged or incomplete"),
+    "cut in the header": (weights_bytes(lambda content: content[:20]), "damaged or incomplete"),
+    "empty weights": (weights_bytes(lambda _: b""), "damaged or incomplete"),
+    "oversized header": (weights_bytes(lambda content: HUGE_HEADER + content[8:]), "damaged or incomplete"),
+    "a missing weight": (weights(lambda loaded: loaded.pop("fc.weight")), "do not fit config.json.*missing"),
+    "a weight too many": (weights(lambda loaded: loaded.update(more=torch.zeros(2))), "do not fit config.json.*more"),
     "five classes": (weights(lambda loaded: loaded.update({"fc.weight": torch.zeros(5, 96)})), "5 x 96"),
     "whole numbers": (weights(lambda loaded: loaded.update({"fc.weight": torch.zeros(3, 96).int()})), "int32"),
     "NaN": (weights(set_first("fc.weight", float("nan"))), "fc.weight.*NaN or infinity"),
     "infinity": (weights(set_first("running_var", float("inf"))), "running_var.*NaN or infinity"),
     "a folder for weights": (instead("model.safetensors", Path.mkdir), "no model.safetensors"),
     "a device for weights": (instead("model.safetensors", lambda path: path.symlink_to("/dev/zero")), "no model"),
-    "no weights, a giant": (settings(architecture="vit_giant_patch14_dinov2", num_features=1536), "does not fit"),
+    "no weights, a giant": (settings(architecture="vit_giant_patch14_dinov2", num_features=1536), "do not fit"),
     # code
     "auto_map": (evil_code("auto_map", {"AutoModelForImageClassification": "evil.Evil"}), "custom Python code .auto"),
     "auto_map, config": (evil_code("auto_map", {"AutoConfig": "evil.Evil"}), "custom Python code .auto"),
@@ -168,15 +168,18 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "a path": (settings(architecture="../../evil"), "architecture"),
     "unknown architecture": (settings(architecture="resnet51"), "architecture 'resnet51'"),
     "architecture of another type": (settings(architecture=["resnet50"]), "no architecture"),
-    "another architecture": (settings(architecture="test_efficientnet"), "does not fit"),
-    "hidden layer": (settings(model_type="smile_timm", head_hidden_size=10**9), "does not fit"),
+    "another architecture": (settings(architecture="test_efficientnet"), "do not fit"),
+    "hidden layer": (settings(model_type="smile_timm", head_hidden_size=10**9), "do not fit"),
     "hidden layer below 0": (settings(model_type="smile_timm", head_hidden_size=-5), "config.json"),
-    "hidden layer in words": (settings(model_type="smile_timm", head_hidden_size="ten"), "config.json can't be foll"),
+    "hidden layer in words": (
+        settings(model_type="smile_timm", head_hidden_size="ten"),
+        "no model can be built from config.json",
+    ),
     "no timm model": (config_text(b'{"model_type": "vit", "hidden_size": 10}'), "does not describe a timm model"),
     # labels
     "ten classes": (settings(label_names=[str(i) for i in range(10)]), "label_names are"),
     "a million classes": (settings(label_names=["x"] * 100_000, num_classes=100_000), "label_names are"),
-    "another order": (settings(label_names=NAMES[::-1]), "in this order"),
+    "another order": (settings(label_names=NAMES[::-1]), "spelling and order"),
     "no labels": (without("label_names"), "label_names are None"),
     "labels of another type": (settings(label_names={"0": "x"}), "label_names are"),
     # the text of config.json
@@ -284,7 +287,7 @@ def network(
     ports: tuple[tuple[str, Any], ...] = (INPUT, OUTPUT),
     metadata: dict[str, str] | None = None,
 ) -> onnx.ModelProto:
-    """Means of the colours, and what `further` makes of them."""
+    """A network of the mean colours, followed by `further`."""
     (taken, _), (given, _) = ports[0], ports[-1]
     nodes = [helper.make_node("ReduceMean", [taken], ["mean"], axes=[2, 3], keepdims=0), *further]
     if not further:
@@ -302,7 +305,7 @@ def add(weights: str) -> onnx.NodeProto:
 
 
 def elsewhere(location: str) -> onnx.TensorProto:
-    """Weights that lie in another file."""
+    """Weights in an external file."""
     tensor = onnx.TensorProto(name="w", data_type=onnx.TensorProto.FLOAT, dims=[3])
     tensor.data_location = onnx.TensorProto.EXTERNAL
     for key, value in (("location", location), ("offset", "0"), ("length", "12")):
@@ -370,7 +373,7 @@ def test_a_hostile_network_is_refused_in_words(name, onnx_folder):
     ids=["NaN", "fails when it runs"],
 )  # fmt: skip
 def test_a_network_that_goes_wrong_says_so(content, message, onnx_folder, faces):
-    (onnx_folder / "model.safetensors").unlink()  # so that nothing is compared
+    (onnx_folder / "model.safetensors").unlink()  # so that weights are not compared
     (onnx_folder / "onnx" / "model.onnx").write_bytes(content.SerializeToString())
     with pytest.raises(SmileModelError, match=message):
         SmileClassifier.from_pretrained(onnx_folder, "onnx").predict(faces[0])

@@ -1,4 +1,4 @@
-"""What `hf-smile export` writes, and what it refuses to write."""
+"""Files that `hf-smile export` writes or refuses to write."""
 
 import hashlib
 import json
@@ -74,7 +74,7 @@ def test_int8_agrees_with_float32_and_is_smaller(own_model, splits):
     assert load_runtime(own_model, "onnx-int8").pretrained_cfg["input_size"] == [3, 64, 64]
     assert "macro F1" in str(check) and 0 <= check.macro_f1 <= 1
     check_onnx_matches(own_model)
-    # Weights of 7 bits, whatever CPU makes the file: with 8, x86 CPUs without VNNI overflow.
+    # 7-bit weights, whatever CPU exports the file: 8 bits overflow on x86 CPUs without VNNI.
     values = [onnx.numpy_helper.to_array(tensor) for tensor in onnx.load(path).graph.initializer]
     assert max(np.abs(array.astype(int)).max() for array in values if array.dtype == np.int8 and array.ndim == 4) <= 64
 
@@ -99,7 +99,7 @@ def test_files_of_other_weights_are_refused_with_what_to_type(own_model, splits)
         check_onnx_matches(own_model)
     quantize_onnx(own_model, splits["train"], splits["validation"])
     check_onnx_matches(own_model)
-    weights.unlink()  # ONNX alone is all that prediction needs
+    weights.unlink()  # prediction needs only the ONNX file
     assert load_runtime(own_model, "onnx")
 
 
@@ -125,7 +125,7 @@ def test_calibration_takes_its_images_from_the_whole_split(own_model, splits, mo
     monkeypatch.setattr(EncodedImages, "batches", lambda _, rows: taken.extend(rows))
     monkeypatch.setattr(onnx_export, "write_int8", lambda *_: None)
     last = len(splits["train"]) - 1
-    with pytest.raises(SmileModelError):  # no file was written, which is not the point here
+    with pytest.raises(SmileModelError):  # because no file was written, which is not tested here
         quantize_onnx(own_model, splits["train"], splits["validation"])
     assert (taken[0], taken[-1], len(set(taken))) == (0, last, min(limit, last + 1))
 
@@ -161,7 +161,7 @@ def test_the_script_exports_and_tells_mistakes_in_one_message(own_model, sample_
 
     shutil.rmtree(own_model / "onnx")
     assert run("--model", str(own_model), "--quantize", "int8", "--data_dir", str(sample_dir), "--held_out") == 0
-    assert "of torch's" in (out := capsys.readouterr().out) and "agrees with float32" in out
+    assert "of those of torch" in (out := capsys.readouterr().out) and "agrees with float32" in out
     assert files(own_model) == ["model.onnx", "model_quantized.onnx"]
     shutil.rmtree(own_model / "onnx")
     (tmp_path / "empty").mkdir()
@@ -171,16 +171,16 @@ def test_the_script_exports_and_tells_mistakes_in_one_message(own_model, sample_
     for arguments in (
         ["--model", str(tmp_path / "nowhere")],
         ["--model", str(own_model), "--data_dir", str(sample_dir)],
-        [*quantize, str(sample_dir)],  # who knows what it was trained on
+        [*quantize, str(sample_dir)],  # nothing records what it was trained on
         [*quantize, str(tmp_path / "nowhere")],
     ):
         assert run(*arguments) == 2
         assert "error: " in capsys.readouterr().err
-    assert not (own_model / "onnx").exists()  # told before anything is exported
+    assert not (own_model / "onnx").exists()  # reported before anything is exported
 
 
 def test_onnx_runtime_reports_to_nobody(own_model, tmp_path):
-    """It keeps what it is going to send in a file below the home folder."""
+    """It would store what it is going to send in a file in the home folder."""
     home = tmp_path / "home"
     home.mkdir()
     export_onnx(own_model)

@@ -1,4 +1,4 @@
-"""A phone stores a photo as the sensor saw it, and says how to hold it. Every road turns it once, and only once."""
+"""Phones store photos as the sensor saw them, with an EXIF orientation. Every code path must apply it exactly once."""
 
 import contextlib
 import io
@@ -15,7 +15,7 @@ from hf_smile.commands.main import main
 from hf_smile.inference.classifier import NamedImage, SmileClassifier
 
 ROOT = Path(__file__).parents[2]
-# What undoes each turn, so that the stored picture, turned as its EXIF says, is upright again.
+# The inverse of each orientation: the stored picture is upright again after applying its EXIF orientation.
 STORED = {
     1: None,
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -31,7 +31,7 @@ FORMATS = {"jpg": {"quality": 98, "subsampling": 0}, "png": {}, "webp": {"lossle
 
 @pytest.fixture(scope="module")
 def hopper() -> Image.Image:
-    """A portrait, not square, whose face a detector finds only upright."""
+    """A portrait that is not square, with a face that the detector only finds upright."""
     photo = Image.open(get_sample_data("grace_hopper.jpg")).convert("RGB")
     return photo.crop((100, 40, photo.width - 60, 480))
 
@@ -119,4 +119,4 @@ def test_a_still_of_a_clip_asks_for_no_turn(hopper, model_dir, tmp_path):
         assert not Image.open(still).getexif()
         assert classifier.predict(still)[0].label == photo.label
     if not stills:
-        pytest.skip("this network sees no smile here")
+        pytest.skip("this network finds no smile")

@@ -1,4 +1,4 @@
-"""A clip of drawn faces: followed, timed, in bounded memory."""
+"""Clips of drawn faces: tracking, times and bounded memory."""
 
 import csv
 import tracemalloc
@@ -27,7 +27,7 @@ SETTINGS = {"input_size": [3, 32, 32], "crop_pct": 1.0, "mean": [0.5] * 3, "std"
 
 
 class BrightnessIsSmile:
-    """In place of a trained network: the brighter the picture, the surer of a genuine smile."""
+    """A fake network: brighter pictures have a higher probability of a genuine smile."""
 
     pretrained_cfg = SETTINGS
 
@@ -37,14 +37,14 @@ class BrightnessIsSmile:
 
 
 class WholeFrame:
-    """In place of a detector, which finds drawn faces only at times: one face, moving a little."""
+    """A fake detector, because real ones miss many drawn faces: one face that moves a little."""
 
     def detect(self, image):
         return [Face((10, 0, 10 + image.height, image.height), 1.0)]
 
 
 def write_clip(path, seconds: int, smile: tuple[int, int], fps: int = 4) -> None:
-    """A drawn face that is lit while it smiles."""
+    """A clip of a drawn face that is bright while it smiles."""
     faces = [np.asarray(draw_face(i, np.random.default_rng(3), size=48)) for i in (2, 1)]
     frames = [(faces[0] * 0.3).astype(np.uint8), (255 - (255 - faces[1]) * 0.3).astype(np.uint8)]
     frames = [np.ascontiguousarray(np.pad(frame, ((0, 0), (8, 8), (0, 0)))[..., ::-1]) for frame in frames]
@@ -98,7 +98,7 @@ def test_what_is_interrupted_leaves_the_clip_before_it_whole(classifier, tmp_pat
 
 
 class Recording:
-    """In place of OpenCV's capture: frames at these time stamps in milliseconds."""
+    """A fake OpenCV capture: frames at these time stamps in milliseconds."""
 
     def __init__(self, stamps, size=(64, 48)):
         self.stamps, self.size, self.at = stamps, size, -1
@@ -173,14 +173,14 @@ def test_a_frame_is_drawn_at_its_time_and_no_frame_is_missing():
 
 
 def test_the_plot_is_broken_only_where_there_is_no_face(tmp_path):
-    """Two frames a second of a clip of five come at 0, 0.6, 1, 1.6, ... seconds."""
+    """Two frames per second of a clip with five come at 0, 0.6, 1, 1.6, ... seconds."""
     seconds = [second + part for second in range(60) for part in (0, 0.6) if not 20 <= second < 40]
     plot_timeline(timeline(seconds), 0.5, tmp_path / "timeline.png")
     picture = np.asarray(Image.open(tmp_path / "timeline.png").convert("RGB")).astype(int)
-    row = picture[int(0.7 * len(picture))]  # through the coloured areas
+    row = picture[int(0.7 * len(picture))]  # crosses the coloured areas
     colored = np.flatnonzero(row.max(axis=1) - row.min(axis=1) > 60)
     steps = np.diff(colored)
-    assert (steps > 3).sum() == 1, "one gap, and no other"
+    assert (steps > 3).sum() == 1, "exactly one gap"
     assert steps.max() == pytest.approx((colored[-1] - colored[0]) / 3, rel=0.15)
 
 

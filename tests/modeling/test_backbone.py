@@ -1,4 +1,4 @@
-"""A backbone from anywhere -> a checkpoint that loads anywhere."""
+"""Backbones from every source, and checkpoints for every loader."""
 
 import json
 
@@ -23,7 +23,7 @@ def face() -> Image.Image:
 
 @pytest.fixture
 def local_backbone(tmp_path):
-    """An ImageNet-like checkpoint of a tiny network, as the Hub lays timm models out."""
+    """An ImageNet-like checkpoint of a tiny network, in the Hub layout of timm models."""
     model = timm.create_model("test_resnet", pretrained=False)
     timm.models.save_for_hf(model, tmp_path / "backbone", safe_serialization=True)
     return tmp_path / "backbone"
@@ -56,7 +56,7 @@ MODEL_ARGS = {
 
 
 def folder_with_args(folder, architecture, model_args):
-    """A backbone with random weights as timm exports it, with what it was built with in `config.json`."""
+    """A backbone with random weights as exported by timm, with its arguments in `config.json`."""
     torch.manual_seed(0)
     timm.models.save_for_hf(timm.create_model(architecture, **model_args), folder, safe_serialization=True)
     assert model_args.items() <= json.loads((folder / "config.json").read_text())["model_args"].items()
@@ -118,7 +118,7 @@ def test_arguments_that_could_do_more_or_do_not_fit_are_refused_by_name(local_ba
 
 def test_a_network_of_one_size_is_not_given_another(tmp_path):
     fixed = folder_with_args(tmp_path / "fixed", "test_vit", {"img_size": [96, 96], "dynamic_img_size": False})
-    with pytest.raises(SmileModelError, match="takes images of 96 pixels only"):
+    with pytest.raises(SmileModelError, match="only takes images of 96 pixels"):
         build_model(str(fixed), image_size=64)
     assert build_model(str(fixed), image_size=96)(torch.rand(1, 3, 96, 96)).logits.shape == (1, 3)
     flexible = folder_with_args(tmp_path / "flexible", "test_vit", {"dynamic_img_size": True})
@@ -208,13 +208,13 @@ def test_a_bare_name_with_pretrained_weights_asks_the_hub():
 @pytest.mark.parametrize(
     ("backbone", "options", "message"),
     [
-        ("resnet51", {"pretrained": False}, "timm knows no model 'resnet51'"),
+        ("resnet51", {"pretrained": False}, "timm has no model 'resnet51'"),
         ("./nowhere/at/all", {}, "no such folder"),
         ("outputs/mobilenet", {}, "outputs/mobilenet: no such folder .and not looked for on the Hub"),
         ("test_resnet", {"pretrained": False, "image_size": 8}, "must be at least 32"),
         ("test_resnet", {"pretrained": False, "head_hidden_size": 0}, "must be at least 1"),
         ("test_resnet", {"pretrained": False, "crop_pct": 0}, "must lie between 0.1 and 1"),
-        ("vit_tiny_patch16_224", {"pretrained": False, "image_size": 96}, "takes images of 224 pixels only"),
+        ("vit_tiny_patch16_224", {"pretrained": False, "image_size": 96}, "only takes images of 224 pixels"),
     ],
 )
 def test_a_wrong_setting_is_said_in_words(backbone, options, message):

@@ -1,4 +1,4 @@
-"""A temperature and a shift in the last layer reach every loader, and only where they mean what they say."""
+"""A temperature and a shift in the last layer apply in every loader, and are refused where they would be wrong."""
 
 import numpy as np
 import pytest
@@ -100,6 +100,6 @@ def test_a_classifier_that_is_not_one_linear_layer_is_left_alone(make):
     model = make()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     assert output_layer(model) is None
-    with pytest.raises(SmileModelError, match=r"not the output of one linear layer.*leave these out"):
+    with pytest.raises(SmileModelError, match=r"one linear layer that outputs the logits.*leave them out"):
         fold_into_output_layer(model, 2.0)
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())

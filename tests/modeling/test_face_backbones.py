@@ -1,4 +1,4 @@
-"""Face recognition networks of the Hub are backbones as they are: the same config.json, with random weights."""
+"""Face recognition networks from the Hub work as backbones: the original config.json, with random weights."""
 
 import json
 
@@ -67,7 +67,7 @@ def test_a_face_network_of_the_hub_is_trained_and_loads_everywhere(tmp_path, nam
         assert torch.allclose(features, network.forward_features(pixel_values), atol=1e-4)
     optimizer = torch.optim.SGD(model.train().parameters(), lr=0.01)
     torch.nn.functional.cross_entropy(model(pixel_values=pixel_values).logits, torch.tensor([0, 2])).backward()
-    assert all(parameter.grad.any() for parameter in model.parameters()), "all of it learns"
+    assert all(parameter.grad.any() for parameter in model.parameters()), "every parameter gets a gradient"
     optimizer.step()
     model.save_pretrained(saved)
 

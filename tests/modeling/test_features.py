@@ -1,4 +1,4 @@
-"""Pooled features: those of the backbone, computed once."""
+"""Pooled features equal those of the backbone, and are computed once."""
 
 import io
 from pathlib import Path
@@ -40,7 +40,7 @@ def images() -> list[bytes]:
 
 @pytest.fixture
 def decoded(monkeypatch) -> list[bytes]:
-    """The images that had to be decoded, so far."""
+    """The images that were decoded so far."""
     seen: list[bytes] = []
     monkeypatch.setattr(module, "decode_image", lambda data: seen.append(data) or decode_image(data))
     return seen

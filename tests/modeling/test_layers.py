@@ -1,4 +1,4 @@
-"""Layers that stay frozen, and layers that learn slower."""
+"""Frozen layers, and layers with a lower learning rate."""
 
 import pytest
 

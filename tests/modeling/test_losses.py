@@ -1,4 +1,4 @@
-"""Losses against hand computation and their limiting cases."""
+"""Losses compared with manual computation and their limiting cases."""
 
 import math
 
@@ -41,12 +41,12 @@ def test_each_penalty_by_hand():
 
 
 def test_weights_by_hand():
-    # A share of 0.1 of three classes is to weigh 1 / (3 x 0.1).
+    # A class share of 0.1 among three classes should weigh 1 / (3 x 0.1).
     assert class_weights(COUNTS).tolist() == pytest.approx([10 / 3, 5 / 3, 10 / 21])
     assert class_weights(COUNTS)[LABELS].mean().item() == pytest.approx(1)
     zeros, rare = torch.zeros(1, 3), torch.tensor([0])
     assert training_loss("class_weights", COUNTS)(zeros, rare).item() == pytest.approx(10 / 3 * math.log(3), rel=1e-5)
-    # Logits of zero say "as frequent as in train" once the prior is added.
+    # With the prior added, logits of zero mean "as frequent as in train".
     assert training_loss("logit_adjustment", COUNTS)(zeros, rare).item() == pytest.approx(math.log(10), rel=1e-5)
     half = 0.1**0.5 / (0.1**0.5 + 0.2**0.5 + 0.7**0.5)
     found = training_loss("logit_adjustment", COUNTS, tau=0.5)(zeros, rare).item()
@@ -74,7 +74,7 @@ def test_in_its_limit_each_loss_is_cross_entropy(batch):
 )
 def test_every_loss_takes_soft_targets_and_has_finite_gradients(imbalance, loss, batch):
     logits, labels = batch
-    logits[0] = torch.tensor([300.0, 0.0, -300.0])  # certain, and wrong at times
+    logits[0] = torch.tensor([300.0, 0.0, -300.0])  # certain, and sometimes wrong
     logits.requires_grad_()
     loss_of = training_loss(imbalance, COUNTS, loss=loss, smoothing=0.1)
     hard, soft = loss_of(logits, labels), loss_of(logits, F.one_hot(labels, 3).float())
@@ -88,7 +88,7 @@ def test_every_loss_takes_soft_targets_and_has_finite_gradients(imbalance, loss,
 
 @pytest.mark.parametrize("imbalance", IMBALANCE)
 def test_an_absent_class_is_not_answered(imbalance):
-    """What a network that sees nothing comes to say."""
+    """The same logits for all images, as of a network that ignores its input."""
     loss = training_loss(imbalance, np.array([0, 20, 70]), smoothing=0.1)
     labels = torch.tensor([1] * 20 + [2] * 70)
     logits = torch.zeros(3, requires_grad=True)

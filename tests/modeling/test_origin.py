@@ -1,4 +1,4 @@
-"""The result of a run is the backbone of the next: what it keeps, and which models its weights come from."""
+"""The result of a run as the backbone of the next: what is kept, and which models the weights come from."""
 
 import json
 
@@ -15,14 +15,14 @@ TIMM_S = "timm/test_resnet.r160_in1k"
 
 @pytest.fixture
 def backbone(tmp_path):
-    """An ImageNet-like checkpoint of a tiny network, as the Hub lays timm models out."""
+    """An ImageNet-like checkpoint of a tiny network, in the Hub layout of timm models."""
     timm.models.save_for_hf(timm.create_model("test_resnet"), tmp_path / "backbone", safe_serialization=True)
     return tmp_path / "backbone"
 
 
 @pytest.fixture
 def first(backbone, tmp_path):
-    """The model of a first stage, which tells two classes apart."""
+    """The model of a first stage, with two classes."""
     model = build_model(str(backbone), image_size=64, labels=TWO)
     torch.nn.init.normal_(model.timm_model.fc.bias)
     model.save_pretrained(tmp_path / "first")

@@ -45,10 +45,10 @@ def test_blind_the_labels_are_on_their_buttons_alone(sample_dir, tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "nothing says which labels are doubted; name --audit DIR"),
+        ([], "nothing to review; add --audit DIR"),
         (["--audit", "nowhere"], "run hf-smile audit"),
         (["--backbone", "resnet18"], "--backbone needs --audit DIR"),
-        (["--blind", "--audit", "a"], "--blind shows nothing of --audit"),
+        (["--blind", "--audit", "a"], "--blind does not show --audit"),
         (["--model", "nowhere/at/all"], "nowhere/at/all"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The demo's modules are imported as they are where it runs: from its own folder."""
+"""Import the demo's modules from its own folder, as in a Space."""
 
 import sys
 from pathlib import Path

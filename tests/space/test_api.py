@@ -84,7 +84,7 @@ def faces_zip(tmp_path) -> Path:
     with zipfile.ZipFile(tmp_path / "faces.zip", "w") as archive:
         for i in range(2):
             file = io.BytesIO()
-            draw_face(i, np.random.default_rng((11, 14)[i])).save(file, "PNG")  # seeds of faces that the detector sees
+            draw_face(i, np.random.default_rng((11, 14)[i])).save(file, "PNG")  # seeds of faces that the detector finds
             archive.writestr(f"a/{i}.png", file.getvalue())
     return tmp_path / "faces.zip"
 
@@ -123,13 +123,13 @@ def test_files_of_the_server_are_not_read(demo_url, meta):
 
 @pytest.fixture(scope="module")
 def somebodys_upload(demo_url) -> Path:
-    """Where the server keeps the picture of another visitor."""
+    """Path on the server of another visitor's picture."""
     return Path(json.loads(curl("-F", f"files=@{HOPPER}", f"{demo_url}/gradio_api/upload"))[0])
 
 
 @pytest.fixture(params=["API", "page"])
 def look_at(request, demo_url) -> Callable[[Path], str]:
-    """What the server answers to a batch of one path, asked by the API or as the tab of the page does."""
+    """The server's answer to a batch of one path, requested by the API or like the page's tab."""
     if request.param == "API":
         call = f"{demo_url}/gradio_api/call/predict_batch"
         return lambda path: curl("-N", f"{call}/{json.loads(post(call, {'data': [[upload_at(path)]]}))['event_id']}")

@@ -1,4 +1,4 @@
-"""Visitors who mean harm, or whose line is bad: what they get, and that the demo keeps working for the others."""
+"""Visitors with bad intentions or a bad connection: the answers they get, and that the demo keeps working."""
 
 from __future__ import annotations
 
@@ -217,7 +217,7 @@ def test_answers_are_only_for_who_knows_their_number(visitor):
 
 def test_a_visitor_without_a_name_does_not_stop_the_work_for_all(visitor):
     hopper = uploaded(upload(visitor, "hopper.jpg", HOPPER.read_bytes()))
-    for name in ("first", "second", ""):  # Gradio's queue broke where the nameless one waited behind two others
+    for name in ("first", "second", ""):  # Gradio's queue broke when the empty name waited behind two others
         join = {"data": [3 * [hopper]], "session_hash": name}
         assert visitor.post("/gradio_api/call/predict_batch", json=join).status_code == 200
     assert "p_smile" in call(visitor, "predict_batch", [hopper])
@@ -248,7 +248,7 @@ def test_a_clip_that_nobody_waits_for_is_looked_at_no_further(demo_model, tmp_pa
     (follow,) = [each.fn for each in page.fns.values() if "video_tab.<locals>.follow" in str(each.fn)]
     running = follow(uploaded(path), progress=lambda *_, **__: None)
     next(running)
-    running.close()  # as Gradio does where the visitor has gone, and where Stop was pressed
+    running.close()  # as Gradio does if the visitor has left or pressed Stop
     assert 1 <= len(looked) <= 3
 
 
@@ -282,7 +282,7 @@ def test_every_answer_forbids_the_page_to_ask_other_servers(visitor):
 
 def test_poison_among_good_pictures_spoils_nothing_else(visitor):
     good = io.BytesIO()
-    draw_face(1, np.random.default_rng(11), size=64).save(good, "PNG")  # a seed that the detector takes for a face
+    draw_face(1, np.random.default_rng(11), size=64).save(good, "PNG")  # a seed whose face the detector finds
     header = struct.pack(">4sIIBBBBB", b"IHDR", 60_000, 60_000, 8, 2, 0, 0, 0)
     bomb = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
     strip = io.BytesIO()
@@ -342,12 +342,12 @@ def test_who_hangs_up_in_mid_request_leaves_the_others_alone(visitor, demo_url):
         for _ in range(5):
             with socket.create_connection(("127.0.0.1", int(demo_url.rsplit(":", 1)[1]))) as line:
                 line.sendall(text)
-    visitor.post("/gradio_api/call/predict_batch", json={"data": [[hopper]]})  # and never asks for the answer
+    visitor.post("/gradio_api/call/predict_batch", json={"data": [[hopper]]})  # and never fetches the answer
     assert "p_smile" in call(visitor, "predict", hopper)
 
 
 def through_gate(tmp_path: Path, path: str, *parts: bytes | float) -> tuple[int, str]:
-    """Status and text of the answer to a POST request that comes in parts; a number is a pause in seconds."""
+    """Status and text of the answer to a POST request sent in parts; a number is a pause in seconds."""
     sent, coming = [], iter(parts)
 
     async def receive() -> dict:
@@ -486,7 +486,7 @@ def test_connections_that_never_finish_their_request_are_closed(monkeypatch):
         time.monotonic(),
     )
     drop_idle_connections(server, idle)
-    lines["between two"].cycle = SimpleNamespace(response_complete=True)  # asked again in the meantime
+    lines["between two"].cycle = SimpleNamespace(response_complete=True)  # requested again in the meantime
     monkeypatch.setattr(time, "monotonic", lambda: now + 40)
     drop_idle_connections(server, idle)
     assert closed == ["half a header"]

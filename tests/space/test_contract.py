@@ -1,4 +1,4 @@
-"""What the demo touches inside Gradio and uvicorn beyond what they document: a version that lacks it fails by name."""
+"""Undocumented parts of Gradio and uvicorn that the demo uses; a version without one fails here by name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The load test itself, on a small scale."""
+"""The load test on a small scale."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SCRIPT = Path(__file__).parents[2] / "scripts" / "load_test.py"
 
 @pytest.fixture
 def load_test(monkeypatch, capsys) -> Callable[..., tuple[int, str, str]]:
-    """The script in this process; gives the exit code, what it printed, and its errors."""
+    """Run the script in this process; returns the exit code, the output and the errors."""
 
     def run(*words: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["load_test.py", *map(str, words)])
@@ -34,7 +34,7 @@ def load_test(monkeypatch, capsys) -> Callable[..., tuple[int, str, str]]:
 def test_two_users_get_their_own_answers(load_test, demo_model):
     code, out, errors = load_test("--model", demo_model, "--users", 2, "--requests", 2)
     assert code == 0, errors
-    assert "4 requests of 2 users at once, every answer right" in out and "latency: median" in out
+    assert "4 requests of 2 concurrent users, all answers correct" in out and "latency: median" in out
 
 
 @pytest.mark.parametrize("setting", ["--users", "--requests"])

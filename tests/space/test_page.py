@@ -1,4 +1,4 @@
-"""What the demo is made of, without a browser."""
+"""The parts of the demo, without a browser."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def test_the_samples_are_pictures_of_faces_without_a_download(tmp_path, demo_mod
     assert all(found["Grace Hopper"]) and len(found["Grace Hopper"]) == 1
     if importlib.util.find_spec("skimage"):
         assert len(found["both of them"]) == 2
-    drawn = {"drawn, genuine", "drawn, posed", "drawn, no smile"}  # only for a model that was trained on such
+    drawn = {"drawn, genuine", "drawn, posed", "drawn, no smile"}  # only for a model that was trained on drawn faces
     assert not drawn & set(files) and drawn < set(write_samples(tmp_path, drawn=True))
 
 

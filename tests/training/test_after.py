@@ -1,4 +1,4 @@
-"""Between the last step and saving: what goes into the last layer, once."""
+"""Temperature and prior adjustment are folded into the last layer once, between the last step and saving."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Defaults, recipe, command line: which wins, and what is said about a setting that does not exist."""
+"""Precedence of defaults, recipe and command line, and messages about settings that do not exist."""
 
 from pathlib import Path
 
@@ -71,13 +71,13 @@ def test_the_resolved_recipe_gives_the_same_settings_again(recipe):
         (["--ema_decay", "1.5"], "ema_decay is 1.5"),
         (["--rotation", "-3"], "rotation is -3.0"),
         (["--select_best", "f1"], "invalid choice: 'f1'"),
-        (["--metric_for_best_model", "macro_f1"], "but select_best is 'accuracy'; leave it out"),
+        (["--metric_for_best_model", "macro_f1"], "but select_best is 'accuracy'; use only --select_best"),
         (["--select_best", "last", "--early_stopping_patience", "2"], "needs a metric to watch"),
         (["--warmup_frozen_epochs", "3", "--num_train_epochs", "3"], "the backbone would never train"),
         (["--label_names", "smile"], "label_names is fixed to None"),
         (["--train_sampling_strategy", "group_by_length"], "train_sampling_strategy is fixed"),
         (["--save_only_model"], "save_only_model is fixed"),
-        (["--bf16_full_eval"], "bf16_full_eval is fixed to False: the numbers are those of the saved weights"),
+        (["--bf16_full_eval"], "bf16_full_eval is fixed to False: evaluation uses the saved weights"),
         (["--ignore_data_skip"], "ignore_data_skip is fixed to False"),
         (
             ["--lr_scheduler_type", "reduce_lr_on_plateau", "--head_learning_rate", "1", "--warmup_frozen_epochs", "1"],
@@ -85,11 +85,11 @@ def test_the_resolved_recipe_gives_the_same_settings_again(recipe):
         ),
         (["--no_pretrained", "--freeze_stages", "2"], "freeze_stages is 2: random weights would never be trained"),
         (["--no_pretrained", "--freeze_backbone"], "freeze_backbone is True: random weights would never be trained"),
-        (["--fp16", "--use_cpu"], "fp16 is on, and there is no GPU"),
+        (["--fp16", "--use_cpu"], "fp16 is on, but there is no GPU"),
         (["--greater_is_better", "false"], "greater_is_better is fixed to None"),
-        (["--load_best_model_at_end", "false"], "select_best says which model is saved"),
+        (["--load_best_model_at_end", "false"], "select_best chooses the model to save"),
         (["--imbalance", "smote"], "invalid choice: 'smote'"),
-        (["--imbalance", "focal", "--loss", "gce"], "the focal loss takes the place of gce"),
+        (["--imbalance", "focal", "--loss", "gce"], "the focal loss would replace gce"),
         (["--layer_decay", "0"], "layer_decay is 0.0"),
         (["--mixup", "-1"], "mixup is -1.0"),
         (["--save_strategy", "steps"], "save_strategy is fixed to 'epoch'"),
@@ -118,9 +118,9 @@ def test_a_wrong_setting_is_said_in_one_message(words, message):
     ("text", "message"),
     [
         ("epochs: 3", "unknown setting 'epochs' in"),
-        ("a: b: c", "not a readable YAML file"),
-        ("just words", "a list of 'setting: value' lines"),
-        ("", "a list of 'setting: value' lines"),
+        ("a: b: c", "not a valid YAML file"),
+        ("just words", "write one 'setting: value' per line"),
+        ("", "write one 'setting: value' per line"),
     ],
 )
 def test_a_wrong_recipe_is_said(recipe, text, message):
@@ -200,7 +200,7 @@ def test_the_last_epoch_can_be_taken_without_choosing():
 
 @pytest.mark.parametrize("imbalance", ["class_weights", "oversample", "logit_adjustment"])
 def test_class_shares_are_not_evened_twice(imbalance):
-    with pytest.raises(SmileError, match=r"prior_adjustment is 0\.5: this imbalance evens the class shares already"):
+    with pytest.raises(SmileError, match=r"prior_adjustment is 0\.5: this imbalance already balances the class shares"):
         parse_arguments(["--imbalance", imbalance, "--prior_adjustment", "0.5", "--use_cpu"])
 
 

@@ -1,4 +1,4 @@
-"""Runs that end within a given time, by a clock on which a step takes a second and an evaluation three."""
+"""Runs within a time budget, on a fake clock: a step takes a second, an evaluation three."""
 
 from types import SimpleNamespace
 
@@ -21,7 +21,7 @@ STEPS_AN_EPOCH = 5
 
 @pytest.fixture
 def clock(monkeypatch):
-    """What time it is, and how long a step takes."""
+    """A fake clock, and the time that a step takes."""
     clock = SimpleNamespace(now=100.0, step=1.0)
 
     def costing(method, seconds):
@@ -104,7 +104,7 @@ def test_a_resumed_run_keeps_time_and_schedule(splits, clock, tmp_path, killed_a
     trainer.add_callback(At(killed_at, kill))
     with pytest.raises(Killed):
         trainer.train()
-    clock.now += 1000  # until somebody starts it again
+    clock.now += 1000  # the time until the run is started again
     again = new_trainer(splits, tmp_path / "killed", 32, save_every="2")
     again.train(resume_from_checkpoint=str(last_whole_checkpoint(tmp_path / "killed")))
     assert again.budget.seconds() == 32 and outcome(again) == outcome(alone)
@@ -118,5 +118,5 @@ def test_the_head_alone_first_then_the_whole_as_far_as_time_goes(splits, clock, 
     rates = history_table(trainer.state.log_history)["learning_rate"].tolist()
     assert rates[0] > 0.001 and rates[1] < rates[0] and rates[1] < rates[2] <= 0.001 and rates[-1] < 0.0001
     short = new_trainer(splits, tmp_path / "short", 16, **head | {"warmup_frozen_epochs": 3})
-    with pytest.raises(SmileError, match="the 3 epochs of the head alone take longer"):
+    with pytest.raises(SmileError, match="too short for the 3 epochs that train only the head"):
         short.train()

@@ -1,4 +1,4 @@
-"""Checkpoints on disk: whole, cut short, altered; and a disk that is full."""
+"""Checkpoints on disk: complete, truncated, changed; and a full disk."""
 
 import errno
 import json
@@ -51,7 +51,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_it_is_said(tmp_path, caplog, na
     harm(newest / name)
     assert last_whole_checkpoint(tmp_path) == before
     said = caplog.text
-    assert said.count("\n") == 1 and "checkpoint-10 is damaged and passed over: " in said
+    assert said.count("\n") == 1 and "checkpoint-10 is damaged and is skipped: " in said
 
 
 def test_a_checkpoint_whose_best_one_is_damaged_is_passed_over(tmp_path, caplog):
@@ -61,7 +61,7 @@ def test_a_checkpoint_whose_best_one_is_damaged_is_passed_over(tmp_path, caplog)
     assert last_whole_checkpoint(tmp_path) == newest
     flip_a_bit(best / "model.safetensors")
     assert last_whole_checkpoint(tmp_path) == first
-    assert "checkpoint-15 is damaged and passed over: it needs checkpoint-10" in caplog.text
+    assert "checkpoint-15 is damaged and is skipped: it needs checkpoint-10" in caplog.text
 
 
 def test_what_is_added_to_a_checkpoint_later_does_not_matter(tmp_path):
@@ -78,7 +78,7 @@ def test_folders_in_a_checkpoint_are_sealed_too(tmp_path):
     seal(checkpoint)
     assert damage(checkpoint) is None
     flip_a_bit(checkpoint / "part" / "0.bin")
-    assert damage(checkpoint) == "part/0.bin is not as it was written"
+    assert damage(checkpoint) == "part/0.bin has changed since it was written"
 
 
 def test_a_checkpoint_that_was_about_to_take_its_place_is_found(tmp_path):
@@ -100,7 +100,7 @@ def test_a_state_that_is_none_is_damage_even_if_sealed(tmp_path, caplog):
     (checkpoint / "trainer_state.json").write_text("[1]")
     seal(checkpoint)
     assert last_whole_checkpoint(tmp_path) is None
-    assert "trainer_state.json holds no JSON object" in caplog.text
+    assert "trainer_state.json is not a JSON object" in caplog.text
 
 
 def test_a_checkpoint_saved_again_takes_the_place_of_the_first(tmp_path):
@@ -114,7 +114,7 @@ def test_a_checkpoint_saved_again_takes_the_place_of_the_first(tmp_path):
 
 @pytest.fixture
 def room_for_64_kb():
-    """Files of this process can't grow any larger, as on a full disk."""
+    """Limit the file size of this process, as on a full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (65_536, before[1]))
     yield
@@ -132,7 +132,7 @@ def room_for_64_kb():
 )
 def test_a_full_disk_is_said_in_words_and_the_half_written_goes(room_for_64_kb, tmp_path, write):
     (tmp_path / UNFINISHED).mkdir()
-    message = r"can't be written to, with [\d,.]+ MB free there .*\nWhat was saved before is whole"
+    message = r"can't be written to, with [\d,.]+ MB free there .*\nEarlier checkpoints are complete"
     with pytest.raises(SmileError, match=message), clear_of_disk_errors(tmp_path):
         write(tmp_path / UNFINISHED / "file")
     assert not list(tmp_path.iterdir())

@@ -1,4 +1,4 @@
-"""A run, the machine it is on, and the launcher that started it."""
+"""How a run adapts to its machine and its launcher."""
 
 import os
 import subprocess
@@ -34,7 +34,7 @@ time.sleep(60)
 """
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="prctl(2) is Linux's")
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="prctl(2) is specific to Linux")
 def test_a_run_is_told_to_stop_when_its_launcher_is_gone(tmp_path):
     environment = os.environ | {"ACCELERATE_MIXED_PRECISION": "no"}
     subprocess.run([sys.executable, "-c", LAUNCHER, RUN, str(tmp_path / "told")], env=environment, check=True)
@@ -42,7 +42,7 @@ def test_a_run_is_told_to_stop_when_its_launcher_is_gone(tmp_path):
         if (tmp_path / "told").exists():
             return
         time.sleep(0.1)
-    pytest.fail("the run went on without its launcher")
+    pytest.fail("the run continued without its launcher")
 
 
 def test_the_run_says_what_it_computes_on(tmp_path):
@@ -59,13 +59,13 @@ def test_the_precision_that_the_launcher_asks_for_is_said_and_kept(tmp_path, mon
     assert ", bfloat16, " in device_line(arguments[3]) and to_recipe(arguments)["bf16"] is True
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_bfloat16_without_a_gpu_has_to_be_meant(tmp_path, monkeypatch):
     assert not SmileTrainingArguments(str(tmp_path)).bf16
-    with pytest.raises(SmileError, match="no GPU here"):
+    with pytest.raises(SmileError, match="there is no GPU"):
         SmileTrainingArguments(str(tmp_path), bf16=True)
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
-    with pytest.raises(SmileError, match="no GPU here"):
+    with pytest.raises(SmileError, match="there is no GPU"):
         SmileTrainingArguments(str(tmp_path))
 
 
@@ -82,7 +82,7 @@ def test_a_gpu_gets_its_batches_made_beside_it_and_bfloat16(monkeypatch, use_cpu
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
     monkeypatch.setattr("hf_smile.training.arguments.own_cores", lambda: 12)
-    monkeypatch.setattr(TrainingArguments, "__post_init__", stop)  # what follows would look for the GPU itself
+    monkeypatch.setattr(TrainingArguments, "__post_init__", stop)  # the rest would look for a real GPU
     with pytest.raises(Resolved) as resolved:
         SmileTrainingArguments("unused", use_cpu=bool(use_cpu), fp16=bool(fp16))
     assert resolved.value.args == (bfloat16, workers, not use_cpu)

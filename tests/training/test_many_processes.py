@@ -1,4 +1,4 @@
-"""Two processes on one machine: every image once an epoch, also where one of them is told to stop in its middle."""
+"""Two processes on one machine: every image once per epoch, even if one of them is stopped in the middle of it."""
 
 import json
 import os
@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def reports(sample_dir, tmp_path_factory):
-    """What the two tell of their runs."""
+    """The reports of the two processes."""
     shards, folder = tmp_path_factory.mktemp("shards"), tmp_path_factory.mktemp("runs")
     write_shards(sample_dir, shards, Sharding(images_per_shard=20, divisible_by=2))
     with socket.socket() as free:
@@ -38,7 +38,7 @@ def reports(sample_dir, tmp_path_factory):
 
 
 def ids(reports, data, run, epoch):
-    """What both processes saw of an epoch."""
+    """The ids of the images that both processes trained on in an epoch."""
     return [image_id for report in reports for image_id in report[data]["seen"][run].get(epoch, [])]
 
 
@@ -74,7 +74,7 @@ def test_what_does_not_fill_a_batch_of_each_may_be_left_out():
     shares = [EpochBatches(range(37), 8, process, 2, drop_last=True) for process in (0, 1)]
     assert [[len(batch) for batch in share] for share in shares] == [[8, 8], [8, 8]]
     assert not {draw for batch in shares[0] for draw in batch} & {draw for batch in shares[1] for draw in batch}
-    with pytest.raises(SmileDataError, match="7 images are too few for 1 processes in batches of 8"):
+    with pytest.raises(SmileDataError, match="7 images are too few for 1 process with batches of 8"):
         EpochBatches(range(7), 8, drop_last=True)
 
 

@@ -1,4 +1,4 @@
-"""What a new release of transformers may break without a word: the private members of `Trainer` that are used here."""
+"""The private members of `Trainer` in use, which a new release of transformers could change silently."""
 
 import ast
 from pathlib import Path
@@ -9,14 +9,14 @@ import hf_smile.benchmarks
 import hf_smile.training
 
 KNOWN = {
-    "_save_checkpoint",  # written whole or not at all
-    "_load_rng_state",  # before an evaluation that is made up for
-    "_maybe_log_save_evaluate",  # which is that evaluation, and the checkpoint after it
+    "_save_checkpoint",  # made atomic
+    "_load_rng_state",  # before an evaluation that was still due
+    "_maybe_log_save_evaluate",  # for that evaluation, and the checkpoint after it
 }
 
 
 def members(path: Path) -> set[str]:
-    """Names of private members that a module defines in a class, or reaches for."""
+    """Names of private members that a module defines in a class, or uses."""
     nodes = [*ast.walk(ast.parse(path.read_text(encoding="utf-8")))]
     names = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
     names |= {node.name for node in nodes if isinstance(node, ast.FunctionDef)}

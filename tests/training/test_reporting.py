@@ -1,4 +1,4 @@
-"""What experiment trackers get: one run, named after the folder, with train, validation and test apart."""
+"""Experiment trackers get one run, named after the folder, with separate train, validation and test metrics."""
 
 import json
 import logging
@@ -21,7 +21,7 @@ METRICS = {"accuracy": 0.75, "genuine_auc": float("nan"), "calibration": {"tempe
 
 @pytest.fixture
 def report(sample_dir, tmp_path):
-    """Train with a tracker as `hf-smile train` does; gives the folder of the run."""
+    """Train with a tracker as `hf-smile train` does; returns the folder of the run."""
 
     def report(tracker, epochs=2, resume=None):
         splits = load_smile_dataset(sample_dir, validation_size=0.25)
@@ -52,21 +52,21 @@ def test_tensorboard_gets_one_run(report):
     events = accumulator.EventAccumulator(str(folder / "runs" / "faces")).Reload()
     scalars = set(events.Tags()["scalars"])
     assert {"train/loss", "train/accuracy", "eval/loss", "eval/accuracy", "eval/macro_f1", "test/accuracy"} <= scalars
-    assert {tag for tag in scalars if tag.startswith("test/")} == {"test/accuracy"}, "no other prediction is a test"
+    assert {tag for tag in scalars if tag.startswith("test/")} == {"test/accuracy"}, "no other prediction is test"
     assert len(events.Scalars("eval/accuracy")) == 2
     assert [event.value for event in events.Scalars("test/accuracy")] == [0.75]
     assert (events.Images("test/confusion_matrix")[0].width, len(events.Images("test/confusion_matrix"))) == (60, 1)
 
     checkpoint = max(folder.glob("checkpoint-*"), key=lambda path: path.stat().st_mtime)
     report("tensorboard", epochs=3, resume=str(checkpoint))
-    assert [path.name for path in (folder / "runs").iterdir()] == ["faces"], "a resumed run is the same one"
+    assert [path.name for path in (folder / "runs").iterdir()] == ["faces"], "a resumed run continues the tracked run"
     clear_run(folder)
     assert not list((folder / "runs" / "faces").iterdir())
 
 
 def test_trackio_gets_one_run(report, tmp_path, monkeypatch):
-    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))  # read when it is imported
-    pytest.importorskip("trackio", reason="trackio is not among the packages of the tests")
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))  # read on import
+    pytest.importorskip("trackio", reason="trackio is not installed")
     report("trackio")
     with sqlite3.connect(tmp_path / "trackio" / "huggingface.db") as database:
         rows = database.execute("select run_name, metrics from metrics").fetchall()

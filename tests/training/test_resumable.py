@@ -1,4 +1,4 @@
-"""Runs that are told to stop, and resume; losses that are not finite; checkpoints that hold code."""
+"""Stopping and resuming runs; losses that are not finite; checkpoints that contain code."""
 
 import multiprocessing
 import os
@@ -31,7 +31,7 @@ STEPS_AN_EPOCH = 5
 
 @pytest.fixture(scope="module", autouse=True)
 def no_pictures():
-    """The curves are tested elsewhere, and drawing them takes longer than these runs."""
+    """Do not draw the curves: they are tested elsewhere, and take longer than these runs."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(callbacks, "write_history", lambda table, folder: None)
         yield
@@ -51,7 +51,7 @@ def new_trainer(splits, output_dir, **options) -> SmileTrainer:
 
 
 class At(TrainerCallback):
-    """Does something at an event after a number of steps."""
+    """Call a function at an event after a number of steps."""
 
     def __init__(self, step: int, event: str, do) -> None:
         self.step = step
@@ -110,7 +110,7 @@ def test_a_run_that_was_told_to_stop_ends_as_one_left_alone(
 
 
 class Killed(Exception):
-    """Ends a run as SIGKILL does: nothing is saved at its end."""
+    """End a run like SIGKILL, without saving anything."""
 
 
 def kill() -> None:
@@ -119,7 +119,7 @@ def kill() -> None:
 
 @pytest.fixture
 def a_second_a_step(monkeypatch):
-    """A clock by which every training step takes a second."""
+    """A fake clock on which every training step takes a second."""
     now = [0.0]
     step = SmileTrainer.training_step
 
@@ -154,7 +154,7 @@ def test_regular_saves_change_nothing(splits, undisturbed, tmp_path):
     trainer.add_callback(Saves(saved))
     trainer.train()
     assert outcome(trainer) == undisturbed
-    assert saved == [*range(1, 2 * STEPS_AN_EPOCH + 1)]  # once at the end of an epoch
+    assert saved == [*range(1, 2 * STEPS_AN_EPOCH + 1)]  # only once at the end of an epoch
 
 
 class Saves(TrainerCallback):
@@ -167,9 +167,9 @@ class Saves(TrainerCallback):
 
 def send_sigterm_to_the_whole_job() -> None:
     job = (*multiprocessing.active_children(), multiprocessing.current_process())
-    # By another process: at a signal of its parent's, a loading process ends in peace.
+    # From another process: on a signal from its parent, a loading process exits normally.
     subprocess.run(["kill", "-TERM", *(str(process.pid) for process in job)], check=True)
-    time.sleep(0.5)  # in which it would be gone
+    time.sleep(0.5)  # enough time for it to exit
 
 
 @pytest.mark.parametrize(("step", "event"), [(2, "on_step_end"), (STEPS_AN_EPOCH, "on_evaluate")])
@@ -259,7 +259,7 @@ def test_an_image_that_goes_in_the_middle_of_an_epoch_is_named(splits, tmp_path,
     trainer = new_trainer(on_disk, tmp_path / "run", dataloader_num_workers=workers)
     gone = tmp_path / f"{splits['train']['image_id'][0]}.jpg"
     trainer.add_callback(At(STEPS_AN_EPOCH + 1, "on_step_end", gone.unlink))
-    # The batch ahead may hold the image already; the epoch after needs it in any case.
+    # The prefetched batch may already contain the image; the next epoch needs it in any case.
     trainer.args.num_train_epochs = 3
     with pytest.raises(SystemExit) as ended:
         run_script(trainer.train)
@@ -286,7 +286,7 @@ def test_a_loading_process_that_dies_ends_the_run_and_is_said(splits, tmp_path, 
 
 def test_a_loading_process_that_dies_while_it_hands_over_a_batch_is_said(splits, tmp_path, capsys):
     def hand_over():
-        raise EOFError  # as multiprocessing does then, and not torch
+        raise EOFError  # as raised by multiprocessing, not by torch
 
     for workers in (1, 0):
         trainer = new_trainer(splits, tmp_path / str(workers), dataloader_num_workers=workers)
@@ -323,7 +323,7 @@ def test_no_code_from_a_checkpoint_runs(splits, tmp_path, monkeypatch):
         whole = (checkpoint / name).read_bytes()
         for write in (torch.save, lambda code, path: path.write_bytes(pickle.dumps(code, protocol=2))):
             write(Code(), checkpoint / name)
-            seal(checkpoint)  # as an attacker would
+            seal(checkpoint)  # as an attacker could
             assert damage(checkpoint) is None
             with pytest.raises(SmileError, match="could run code, and is refused"):
                 trainer.train(resume_from_checkpoint=str(checkpoint))

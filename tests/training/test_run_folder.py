@@ -1,4 +1,4 @@
-"""An output folder that is fresh, interrupted, finished, or somebody else's."""
+"""Output folders that are new, interrupted, finished, or not from a run."""
 
 import json
 
@@ -38,7 +38,7 @@ def test_a_new_folder_is_a_fresh_start(tmp_path):
 def test_a_run_whose_checkpoints_are_all_damaged_is_not_overwritten(tmp_path):
     start_run(tmp_path, RECIPE)
     add_checkpoint(tmp_path, 110, state=None)
-    with pytest.raises(SmileError, match="none of them can be resumed from"):
+    with pytest.raises(SmileError, match="can't resume from any of them"):
         open_run(tmp_path, RECIPE)
     assert open_run(tmp_path, RECIPE, overwrite=True) is None
 
@@ -101,7 +101,7 @@ def test_another_length_of_the_run_is_said_to_bend_the_learning_rate(tmp_path, c
     ):
         caplog.clear()
         open_run(tmp_path, RECIPE | {"lr_scheduler_type": "cosine"} | changes)
-        assert ("bends the learning rate (cosine)" in caplog.text) == said
+        assert ("changes the learning rate schedule (cosine)" in caplog.text) == said
     start_run(tmp_path, RECIPE | {"lr_scheduler_type": "constant"})
     caplog.clear()
     open_run(tmp_path, RECIPE | {"lr_scheduler_type": "constant", "num_train_epochs": 5})
@@ -126,7 +126,7 @@ def test_each_look_at_test_is_recorded_with_what_changed(tmp_path):
     assert looks(tmp_path) == changes
     start_run(tmp_path, RECIPE, overwrite=True)
     record_look(tmp_path, ["a", "b"])
-    assert len(looks(tmp_path)) == 4, "a fresh start does not unsee the results"
+    assert len(looks(tmp_path)) == 4, "results that were seen stay seen"
     record_look(tmp_path, ["c"])
     assert looks(tmp_path)[-1] == {}, "another test split"
 
@@ -141,7 +141,7 @@ def test_overwrite_removes_what_a_run_left_and_nothing_else(tmp_path):
     other = RECIPE | {"learning_rate": 9}
     assert open_run(tmp_path, other, overwrite=True) is None
     assert sorted(path.name for path in tmp_path.iterdir()) == before, (
-        "nothing goes before all else is known to be right"
+        "nothing is removed before everything else was checked"
     )
     start_run(tmp_path, other, overwrite=True)
     left = {"checkpoint-best-of-mine", "notes.txt", "recipe.yaml", "versions.json"}
@@ -152,7 +152,7 @@ def test_overwrite_removes_what_a_run_left_and_nothing_else(tmp_path):
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_files_that_are_no_run_s_are_not_touched(tmp_path, overwrite):
     (tmp_path / "README.md").write_text("mine")
-    with pytest.raises(SmileError, match=r"holds a README\.md that is no run's"):
+    with pytest.raises(SmileError, match=r"contains a README\.md that is not from a run"):
         open_run(tmp_path, RECIPE, overwrite)
 
 

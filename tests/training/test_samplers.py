@@ -1,4 +1,4 @@
-"""Draws that balance the classes, and how processes share them."""
+"""Draws that balance the classes, and their distribution over processes."""
 
 import datasets
 import numpy as np
@@ -24,7 +24,7 @@ def test_oversampling_draws_the_classes_equally_often():
     assert len(drawn) == len(sampler) == 3000
     shares = np.bincount(np.repeat(LABELS, 30)[drawn % 3000]) / 3000
     assert shares == pytest.approx([1 / 3] * 3, abs=0.04)  # 4.6 standard deviations
-    assert len(set(drawn)) == 3000, "an image that comes again is another row"
+    assert len(set(drawn)) == 3000, "each draw of an image is a separate row"
 
 
 def test_draws_depend_on_seed_and_epoch_alone():

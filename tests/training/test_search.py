@@ -1,4 +1,4 @@
-"""`hf-smile tune`: better settings by the validation split alone, resumed where it was left."""
+"""`hf-smile tune`: better settings by the validation split only, and resuming a search."""
 
 import shutil
 import sys
@@ -18,7 +18,7 @@ SMALL += ["--validation_size", "0.3", "--per_device_train_batch_size", "16", "--
 
 @pytest.fixture
 def command(tmp_path, monkeypatch, capsys):
-    """`hf-smile` in this process; gives the exit code and what it printed."""
+    """Run `hf-smile` in this process; returns the exit code and the output."""
     monkeypatch.chdir(tmp_path)
 
     def command(*words):
@@ -33,7 +33,7 @@ def command(tmp_path, monkeypatch, capsys):
 
 @pytest.fixture
 def tune(command, sample_dir):
-    """A search of a tiny network from random weights."""
+    """A search with a tiny network with random weights."""
 
     def tune(*words, data_dir=sample_dir):
         return command("tune", "--data_dir", data_dir, *SMALL, *words)
@@ -43,7 +43,7 @@ def tune(command, sample_dir):
 
 @pytest.fixture
 def study(tmp_path):
-    """The study that the command keeps."""
+    """The study stored by the command."""
 
     def study():
         return optuna.load_study(study_name="tune", storage=f"sqlite:///{tmp_path}/outputs/tune/study.db")
@@ -66,7 +66,7 @@ def test_from_a_bad_start_it_finds_a_better_recipe_that_trains_to_the_value_it_p
 def test_it_resumes_and_does_a_killed_trial_again(tune, study):
     assert tune("--trials", "1")[0] == 0
     space = {name: SPACE[name] for name in study().best_params}
-    killed = study().ask()  # by a process that is no more
+    killed = study().ask()  # by a process that no longer exists
     params = {name: killed.suggest_float(name, *limits[:2], log=limits[2]) for name, limits in space.items()}
     assert tune("--trials", "2")[0] == 0
     states = [trial.state for trial in study().trials]
@@ -106,7 +106,7 @@ def test_a_trial_behind_the_others_is_pruned(tune, study):
 
 def test_a_trial_that_diverges_does_not_end_the_search(tune, study):
     code, _, errors = tune("--trials", "1", "--weight_decay", "1000", "--learning_rate", "1000")
-    assert code == 2 and "no trial ended well" in errors and "Traceback" not in errors
+    assert code == 2 and "no trial completed" in errors and "Traceback" not in errors
     assert tune("--trials", "1", "--weight_decay", "1000", "--learning_rate", "1000")[0] == 0
     assert [trial.state for trial in study().trials] == [TrialState.FAIL, TrialState.COMPLETE]
 

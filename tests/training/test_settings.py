@@ -1,4 +1,4 @@
-"""Names of settings, and what help says of them."""
+"""Names of settings, and their help."""
 
 from dataclasses import fields
 
@@ -57,7 +57,7 @@ def test_recipes_that_come_with_hf_smile_are_found_by_their_name_from_any_folder
     monkeypatch.chdir(tmp_path)
     words = read_words(["quickstart", "--seed", "3"])
     assert words[-2:] == ["--seed", "3"] and words[words.index("--data_dir") + 1] == "data/sample"
-    with pytest.raises(SmileError, match=r"quickstrat: no such recipe; those that come with hf_smile are .*quickstart"):
+    with pytest.raises(SmileError, match=r"quickstrat: no such recipe; name a file, or one that comes .*quickstart"):
         read_words(["quickstrat"])
 
 

@@ -1,4 +1,4 @@
-"""One recipe with several seeds: a folder each, one table, one card."""
+"""One recipe with several seeds: one folder per seed, one table, one card."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Training in this process: each setting, what a checkpoint holds, and resuming from one."""
+"""Training in this process: each setting, the contents of a checkpoint, and resuming from one."""
 
 import json
 import shutil
@@ -110,7 +110,7 @@ def test_a_tie_goes_to_the_lower_validation_loss(make_trainer):
     trainer.train()
     table = history_table(trainer.state.log_history)
     losses = table["validation_loss"]
-    assert losses.argmin() > 0, "or the earliest epoch would be right by chance"
+    assert losses.argmin() > 0, "otherwise the earliest epoch would be right by chance"
     assert trainer.evaluate()["eval_loss"] == pytest.approx(losses.min(), abs=1e-5)
     choice = trainer.describe_choice()
     assert (choice["epoch"], choice["epochs"], choice["metric"]) == (losses.argmin() + 1, 4, "accuracy")
@@ -165,7 +165,7 @@ def test_label_smoothing_is_for_training_only(make_trainer):
 
 @pytest.fixture(scope="module")
 def plain(splits, tmp_path_factory) -> SmileTrainer:
-    """A run of two steps with every setting off."""
+    """A run of two steps without any optional setting."""
     trainer = new_trainer(splits, tmp_path_factory.mktemp("plain"), max_steps=2)
     trainer.train()
     return trainer
@@ -205,7 +205,7 @@ def test_a_run_that_goes_on_ends_as_one_left_alone(make_trainer, tmp_path):
     options = EVERYTHING | {"warmup_frozen_epochs": 2, "num_train_epochs": 3, "save_total_limit": None}
     trainer = make_trainer(new_model(), **options)
     trainer.train()
-    first = shutil.copytree(tmp_path / "checkpoint-5", tmp_path / "again" / "checkpoint-5")  # the first epoch's
+    first = shutil.copytree(tmp_path / "checkpoint-5", tmp_path / "again" / "checkpoint-5")  # of the first epoch
     again = make_trainer(new_model(), output_dir=str(tmp_path / "again"), **options)
     again.train(resume_from_checkpoint=str(first))
     assert history_table(again.state.log_history).equals(history_table(trainer.state.log_history))
@@ -261,7 +261,7 @@ def test_the_middle_image_of_an_odd_batch_is_not_mixed(make_trainer):
     targets = soft_targets(pixel_values, torch.tensor([0, 1, 2, 2, 1]), 3, trainer.mixup)
     assert targets.sum(dim=1).tolist() == pytest.approx([1] * 5)
     assert torch.equal(pixel_values[4], before[4]) and targets[4].tolist() == [0, 1, 0]
-    share = targets[0, 0].item()  # of the first image; the rest is the fourth
+    share = targets[0, 0].item()  # of the first image; the rest is of the fourth
     assert 0 < share < 1
     assert torch.allclose(pixel_values[0], share * before[0] + (1 - share) * before[3], atol=1e-5)
 
@@ -288,7 +288,7 @@ def test_without_a_validation_split_the_last_average_is_the_model(make_trainer, 
     assert (tmp_path / "training_history.csv").read_text().startswith("epoch,step")
     assert (tmp_path / "loss.png").stat().st_size > 5000
     assert len(trainer.predict(splits["test"]).predictions) == 32
-    with pytest.raises(SmileError, match="no validation split to choose the checkpoint on by accuracy"):
+    with pytest.raises(SmileError, match="without a validation split, accuracy can.t choose the checkpoint"):
         make_trainer(splits=without)
 
 

@@ -1,4 +1,4 @@
-"""One of the processes that test_many_processes.py starts: trains, is told to stop in the middle, and resumes."""
+"""One of the processes of test_many_processes.py: trains, is stopped in the middle, and resumes."""
 
 import json
 import os
@@ -20,7 +20,7 @@ from hf_smile.training.trainer import SmileTrainer
 
 
 class TellOne(TrainerCallback):
-    """Sends SIGTERM to the second process, after the third step of the second epoch."""
+    """Send SIGTERM to the second process after the third step of the second epoch."""
 
     def on_step_end(self, args, state, control, **kwargs):
         if args.process_index == 1 and state.global_step == 9:
@@ -28,7 +28,7 @@ class TellOne(TrainerCallback):
 
 
 def train(shards, output_dir, streamed, stop=False, checkpoint=None):
-    """Losses, metrics and weights; and, by epoch, the ids that this process trained on. None where it was stopped."""
+    """Losses, metrics, weights and, by epoch, the ids that this process trained on; None if it was stopped."""
     args = SmileTrainingArguments(
         str(output_dir),
         num_train_epochs=2,
@@ -38,7 +38,7 @@ def train(shards, output_dir, streamed, stop=False, checkpoint=None):
         mixup=0.2,
         use_cpu=True,
         disable_tqdm=True,
-        save_every="0.001s" if stop else None,  # at every step, as the processes agree on the time
+        save_every="0.001s" if stop else None,  # at every step, because the processes agree on the time
     )
     assert args.world_size == 2 and torch.distributed.get_backend() == "gloo"
     with args.main_process_first():
@@ -66,14 +66,14 @@ def train(shards, output_dir, streamed, stop=False, checkpoint=None):
 
 if __name__ == "__main__":
     shards, output_dir = Path(sys.argv[1]), Path(sys.argv[2])
-    callbacks.write_history = lambda table, folder: None  # the curves take longer than these runs
+    callbacks.write_history = lambda table, folder: None  # drawing curves takes longer than these runs
     report = {}
     for streamed in (False, True):
         folder = output_dir / ("streamed" if streamed else "cached")
         alone, seen_alone = train(shards, folder / "alone", streamed)
         stopped, seen_stopped = train(shards, folder / "stopped", streamed, stop=True)
         checkpoint = last_whole_checkpoint(folder / "stopped")
-        sealed = json.loads((checkpoint / CHECKSUMS).read_text())  # the run that resumes deletes it
+        sealed = json.loads((checkpoint / CHECKSUMS).read_text())  # the resumed run deletes it
         again, seen_again = train(shards, folder / "stopped", streamed, checkpoint=str(checkpoint))
         report[folder.name] = {
             "checkpoint": checkpoint.name,
