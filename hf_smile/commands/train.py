@@ -101,8 +101,8 @@ def run_soup(runs: Seeds) -> None:
         seed: (found["calibration"]["temperature"], found["decision"]["prior_adjustment"])
         for seed, found in metrics.items()
     }
-    candidates = cook(trainer, {seed: runs.folder(seed) for seed in runs.seeds}, after)
-    write_candidates(candidates, trainer.choice["metric"], runs.output_dir)
+    candidates, metric = cook(trainer, {seed: runs.folder(seed) for seed in runs.seeds}, after)
+    write_candidates(candidates, metric, runs.output_dir)
     if len(candidates[0].seeds) > 1:
         begin_record(arguments, recipe, splits)
         print_results(args.output_dir, *finish(trainer, arguments, splits, recipe))

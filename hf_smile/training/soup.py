@@ -125,7 +125,9 @@ def write_candidates(candidates: Sequence[Candidate], metric: str, output_dir: P
     pd.DataFrame(rows, columns=["candidate", "seeds", metric]).to_csv(output_dir / SOUP_TABLE, index=False)
 
 
-def cook(trainer: SmileTrainer, runs: Mapping[int, Path], after: Mapping[int, tuple[float, float]]) -> list[Candidate]:
+def cook(
+    trainer: SmileTrainer, runs: Mapping[int, Path], after: Mapping[int, tuple[float, float]]
+) -> tuple[list[Candidate], str]:
     """Load the best candidate into the model of a trainer.
 
     Args:
@@ -134,7 +136,7 @@ def cook(trainer: SmileTrainer, runs: Mapping[int, Path], after: Mapping[int, tu
         after: Temperature and prior adjustment of each run, by seed.
 
     Returns:
-        The candidates, the best one first, by `select_best`, or by NLL if that is `last`.
+        The candidates, the best one first, and the metric that ranks them: `select_best`, or NLL if that is `last`.
     """
     metric = "nll" if trainer.args.select_best == "last" else trainer.args.select_best
     shares = trainer.class_counts / trainer.class_counts.sum()
@@ -163,4 +165,4 @@ def cook(trainer: SmileTrainer, runs: Mapping[int, Path], after: Mapping[int, tu
     load(candidates[0].seeds)
     trainer.choice = {"metric": metric, "images": len(trainer.eval_dataset), "soup": [*candidates[0].seeds]}
     trainer.forget_evaluations()
-    return candidates
+    return candidates, metric
