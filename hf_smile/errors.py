@@ -23,6 +23,10 @@ class SmileModelError(SmileError):
     """Something is wrong with the backbone, the checkpoint or the settings."""
 
 
+class MissingPackageError(SmileError, ModuleNotFoundError):
+    """A package is not installed that hf_smile or an extra of it brings; `name` is what it is imported by."""
+
+
 def first_line(error: object) -> str:
     """What an error of a library's says, without its traceback and its advice; its type where it says nothing.
 

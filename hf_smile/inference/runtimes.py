@@ -151,16 +151,14 @@ class OnnxRuntime:
         device: `cpu` or `cuda`; None for the CPU.
 
     Raises:
-        SmileModelError: no ONNX Runtime is installed, or the file is broken or not one of ours.
+        SmileModelError: the file is broken or not one of ours.
     """
 
     def __init__(self, path: str | Path, device: str | None = None) -> None:
         # Else ONNX Runtime reports to its maker what it runs. It looks when it is imported.
         os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-        try:
-            import onnxruntime
-        except ImportError:
-            raise SmileModelError("ONNX Runtime is not installed: pip install onnxruntime") from None
+        import onnxruntime
+
         provider = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}.get((device or "cpu").split(":")[0])
         if provider not in onnxruntime.get_available_providers():
             raise SmileModelError(f"the installed ONNX Runtime can't use the device {device!r}")

@@ -132,14 +132,11 @@ def serve(page: Page, port: int | None = None, ready: Callable[[str], None] = pr
         ready: is told the address.
 
     Raises:
-        SmileError: Gradio is not installed, or the port is taken.
+        SmileError: the port is taken.
     """
-    try:
-        import gradio as gr
-        from starlette.middleware import Middleware
-        from starlette.middleware.trustedhost import TrustedHostMiddleware
-    except ImportError as error:
-        raise SmileError(f"the page needs {error.name}: pip install gradio") from None
+    import gradio as gr
+    from starlette.middleware import Middleware
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
 
     def press(asked: dict[str, Any]) -> dict[str, Any]:  # Gradio marks what may be called, which a method won't bear
         return page.press(asked)
