@@ -15,7 +15,7 @@ install: .venv/.installed  ## install the package and its tools into .venv
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[audit,inference,tune,heif,demo,dev,docs]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[train,audit,tune,heif,demo,dev,docs]'
 	@touch $@
 
 quickstart: install  ## draw the sample data and fine-tune on them
@@ -52,7 +52,7 @@ lowest:  ## run the fast tests with the lowest versions that pyproject.toml allo
 	$(PYTHON) -m venv .venv/lowest
 	.venv/lowest/bin/pip install --quiet uv
 	.venv/lowest/bin/uv pip install --quiet --python .venv/lowest/bin/python --resolution lowest-direct \
-		--editable '.[audit,inference,tune,heif,dev]'
+		--editable '.[train,audit,tune,heif,dev]'
 	.venv/lowest/bin/python -m pytest -n 2 --dist loadfile $(LOWEST_TESTS)
 
 format: install  ## format and fix with ruff

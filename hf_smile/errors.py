@@ -23,6 +23,10 @@ class SmileModelError(SmileError):
     """Something is wrong with the backbone, the checkpoint or the settings."""
 
 
+class MissingPackageError(SmileError, ModuleNotFoundError):
+    """A package is not installed that hf_smile or an extra of it brings; `name` is what it is imported by."""
+
+
 def first_line(error: object) -> str:
     """First line of the message of a library's error; the type of the error if it has no message.
 

@@ -24,6 +24,7 @@ from hf_smile.inference.files import find_images
 from hf_smile.inference.prediction import NO_FACE, SmilePrediction
 from hf_smile.inference.runtimes import TorchRuntime
 from hf_smile.inference.video import analyse_video
+from hf_smile.utils.extras import needed_by
 
 if TYPE_CHECKING:
     from hf_smile.inference.explain import Explanation
@@ -174,11 +175,12 @@ class Engine:
 
         Raises:
             SmileModelError: the network has no feature map.
-            ImportError: torch or captum is not installed.
+            MissingPackageError: torch or captum is not installed.
         """
-        from hf_smile.inference.explain import explain
+        with needed_by("a heat map"):
+            from hf_smile.inference.explain import explain
 
-        return explain(self._torch_classifier(), face.crop, face.prediction.label)
+            return explain(self._torch_classifier(), face.crop, face.prediction.label)
 
     def warm_up(self) -> threading.Thread:
         """Classify a blank picture, and explain the result in the background, because the first calls take seconds.

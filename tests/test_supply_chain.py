@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from hf_smile.utils.extras import BROUGHT_BY
+
 ROOT = Path(__file__).parents[1]
 CODE = [path for name in ("hf_smile", "scripts", "space") for path in sorted((ROOT / name).rglob("*.py"))]
 RUNS_CODE = r"\b(pickle|marshal|shelve|dill|cloudpickle|joblib)\b.*\bloads?\(|\beval\(|\bexec\(|os\.(system|popen)\("
@@ -26,7 +28,7 @@ def normalized(requirement: str) -> str:
 
 def declared(*extras: str) -> set[str]:
     lists = [PROJECT["dependencies"], *(PROJECT["optional-dependencies"][name] for name in extras)]
-    return {normalized(requirement) for requirements in lists for requirement in requirements}
+    return {normalized(requirement) for requirements in lists for requirement in requirements} - {"hf-smile"}
 
 
 def imported(paths: list[Path]) -> dict[str, str]:
@@ -47,14 +49,23 @@ def imported(paths: list[Path]) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("folders", "extras"),
     [
-        (("hf_smile", "scripts", "space"), ("audit", "inference", "tune", "heif", "demo")),
-        (("hf_smile", "scripts", "space", "tests"), ("audit", "inference", "tune", "heif", "demo", "dev", "fuzz")),
+        (("hf_smile", "scripts", "space"), ("train", "audit", "tune", "heif", "demo")),
+        (("hf_smile", "scripts", "space", "tests"), ("train", "audit", "tune", "heif", "demo", "dev", "fuzz")),
     ],
 )
 def test_what_is_imported_is_declared(folders, extras):
     paths = [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
     missing = {name: where for name, where in imported(paths).items() if name not in declared(*extras)}
     assert not missing
+
+
+def test_of_each_package_that_is_imported_it_is_known_what_brings_it():
+    for what, packages in BROUGHT_BY.items():
+        extra = what.removeprefix("hf_smile").strip("[]")
+        brings = PROJECT["optional-dependencies"][extra] if extra else PROJECT["dependencies"]
+        assert {normalized(DISTRIBUTIONS[name][0]) for name in packages} <= {normalized(line) for line in brings}
+    known = {normalized(DISTRIBUTIONS[name][0]) for packages in BROUGHT_BY.values() for name in packages}
+    assert known == {*imported(sorted((ROOT / "hf_smile").rglob("*.py")))}
 
 
 def test_every_dependency_is_justified():
@@ -70,13 +81,13 @@ def test_every_dependency_is_pinned():
     assert declared(*PROJECT["optional-dependencies"]) <= {normalized(line) for line in pins}
 
 
-def test_the_script_of_a_hired_machine_pins_what_the_package_needs():
+def test_the_script_of_a_hired_machine_pins_what_training_needs():
     """The inline metadata (PEP 723), as uv reads them."""
     script = (ROOT / "recipes" / "jobs" / "train.py").read_text(encoding="utf-8")
     header = re.search(r"^# /// script$(.*?)^# ///$", script, re.M | re.S)[1]
     settings = tomllib.loads(re.sub(r"^# ?", "", header, flags=re.M))
     pins = {normalized(line): line for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()}
-    needed = sorted(pins[name].lower() for name in declared())
+    needed = sorted(pins[name].lower() for name in declared("train"))
     assert sorted(line.lower() for line in settings["dependencies"]) == needed
     assert settings["requires-python"] == PROJECT["requires-python"]
 

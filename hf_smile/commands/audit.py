@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from hf_smile.commands.options import job_parser, positive
 from hf_smile.data.arguments import add_data_arguments, data_arguments
+from hf_smile.utils.extras import require
 from hf_smile.utils.files import make_folder
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def run(args: argparse.Namespace) -> None:
     sheets_dir = Path(args.contact_sheets or output_dir / "contact_sheets")
 
     data = data_arguments(args)
-    check_installed()
+    require("imagehash", "cleanlab")  # the latter is imported late
     from hf_smile.audit.dataset import audit_images
     from hf_smile.audit.pictures import draw_contact_sheets, open_private_folder
     from hf_smile.audit.report import (
@@ -127,15 +128,6 @@ def run(args: argparse.Namespace) -> None:
     if args.leave_out and (count := write_leave_out(audit, args.leave_out, output_dir / "leave_out.csv")):
         print(f"Leaves out {counted(count, 'image')}: hf-smile train --corrections {output_dir}/leave_out.csv")
     print(f"The complete audit: {output_dir}/audit.md; the images of the findings: {sheets_dir}")
-
-
-def check_installed() -> None:
-    from importlib.util import find_spec
-
-    from hf_smile.errors import SmileError
-
-    if missing := [name for name in ("imagehash", "cleanlab") if find_spec(name) is None]:
-        raise SmileError(f"an audit needs {' and '.join(missing)}: pip install {' '.join(missing)}")
 
 
 def predicted_ids(path: str) -> pd.DataFrame:

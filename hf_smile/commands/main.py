@@ -10,6 +10,7 @@ from pathlib import Path
 
 from hf_smile import __version__
 from hf_smile.utils.console import run_script
+from hf_smile.utils.extras import needed_by
 
 JOBS = (
     *("prepare", "shard", "audit", "review", "compare", "tune", "train", "evaluate", "export"),
@@ -42,7 +43,8 @@ def _run(job: str | None) -> None:
         prog = f"hf-smile {job}"
     module = import_module(f"hf_smile.commands.{job}")
     try:
-        code = module.run(module.parse_arguments(words, prog))
+        with needed_by(prog):
+            code = module.run(module.parse_arguments(words, prog))
         sys.stdout.flush()
     except BrokenPipeError:  # the reader, for example `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -63,6 +63,7 @@ def parse_arguments(words: list[str], prog: str) -> argparse.Namespace:
 
 def run(args: argparse.Namespace) -> None:
     from hf_smile.errors import SmileError
+    from hf_smile.utils.extras import require
     from hf_smile.utils.model_files import read_config
 
     data = data_arguments(args)
@@ -76,6 +77,7 @@ def run(args: argparse.Namespace) -> None:
         )
     if args.model:
         read_config(args.model)  # report errors before the slow imports
+    require("gradio")  # the page comes last
     if args.backbone and not Path(args.audit, "audit.json").is_file():
         audit(args)
     from hf_smile.data.dataset import read_tables

@@ -10,13 +10,13 @@ resumes the search. The test split is not looked at.
 from __future__ import annotations
 
 import argparse
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hf_smile.commands.options import job_parser, positive
 from hf_smile.data.arguments import require_data
 from hf_smile.errors import SmileError
+from hf_smile.utils.extras import require
 
 if TYPE_CHECKING:
     import optuna
@@ -40,8 +40,7 @@ def parse_arguments(words: list[str], prog: str) -> argparse.Namespace:
             "a search chooses by the validation split, but this recipe does not choose by one; "
             "add --select_best accuracy --validation_size 0.2"
         )
-    if find_spec("optuna") is None:
-        raise SmileError("hf-smile tune needs Optuna: pip install 'hf_smile[tune]'")
+    require("optuna")
     return args
 
 

@@ -22,6 +22,7 @@ from hf_smile.inference.prediction import SmilePrediction, with_verdict
 from hf_smile.inference.runtimes import Runtime, load_runtime
 from hf_smile.labels import SMILE_LABELS, LabelSet
 from hf_smile.utils.cores import in_order, own_cores
+from hf_smile.utils.extras import needed_by
 from hf_smile.utils.model_files import HubOptions
 
 if TYPE_CHECKING:
@@ -91,8 +92,10 @@ class SmileClassifier:
 
         Raises:
             SmileModelError: there is no such model, runtime or device.
+            MissingPackageError: the model runs on torch, which is not installed.
         """
-        classifier = cls(load_runtime(dir_or_hub_id, runtime, device, **hub), detector)
+        with needed_by(f"{cls.__name__}.from_pretrained"):
+            classifier = cls(load_runtime(dir_or_hub_id, runtime, device, **hub), detector)
         classifier.source = str(dir_or_hub_id)
         return classifier
 
@@ -172,7 +175,7 @@ class SmileClassifier:
 
         Raises:
             TypeError, ValueError: as for `predict`, or `faces` is not one of the three, or `max_faces` is not positive.
-            SmileModelError: OpenCV is not installed.
+            SmileModelError: OpenCV is version 5, and YuNet's weights can't be had.
 
         >>> classifier.predict_photo("grace_hopper.jpg")[0].box  # doctest: +SKIP
         (146, 97, 387, 338)

@@ -68,7 +68,7 @@ class Explainer:
         classifier: a classifier with the runtime `torch`; any timm network with feature maps.
 
     Raises:
-        SmileModelError: the classifier runs on ONNX, its network has no feature map, or captum is not installed.
+        SmileModelError: the classifier runs on ONNX, or its network has no feature map.
 
     >>> explainer = Explainer(classifier)  # doctest: +SKIP
     >>> explainer("face.jpg").upper_share  # doctest: +SKIP
@@ -76,10 +76,8 @@ class Explainer:
     """
 
     def __init__(self, classifier: SmileClassifier) -> None:
-        try:
-            from captum.attr import LayerGradientXActivation
-        except ImportError:
-            raise SmileModelError("heat maps need captum: pip install captum") from None
+        from captum.attr import LayerGradientXActivation
+
         if not isinstance(classifier.runtime, TorchRuntime):
             raise SmileModelError("explanations need gradients: load the model with runtime='torch'")
         self.classifier = classifier

@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -61,7 +62,7 @@ class HaarDetector:
         smallest_face: side of the smallest face to report, in pixels of the photo.
 
     Raises:
-        SmileModelError: OpenCV is not installed, or is version 5, which has no cascades.
+        SmileModelError: OpenCV is version 5, which has no cascades.
 
     >>> HaarDetector().detect(Image.open("grace_hopper.jpg"))  # doctest: +SKIP
     [Face(box=(146, 97, 387, 338), score=5.2)]
@@ -81,7 +82,7 @@ class HaarDetector:
         """Find all faces in an upright RGB photo, the largest first."""
         scale = min(1.0, _LONGEST_SIDE / max(image.size))
         pixels, border = _for_detection(image, scale)
-        grey = _import_cv2().cvtColor(pixels, _import_cv2().COLOR_RGB2GRAY)
+        grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
         smallest = max(20, round(self.smallest_face * scale))
         with self._lock:
             boxes, _, scores = self._propose.detectMultiScale3(
@@ -99,7 +100,7 @@ class HaarDetector:
         left, top, side, _ = box.tolist()
         margin = round(0.3 * side)
         around = grey[max(0, top - margin) : top + side + margin, max(0, left - margin) : left + side + margin]
-        around = _import_cv2().resize(around, (160, 160), interpolation=_import_cv2().INTER_AREA)
+        around = cv2.resize(around, (160, 160), interpolation=cv2.INTER_AREA)
         return len(self._confirm.detectMultiScale(around, scaleFactor=1.1, minNeighbors=3, minSize=(70, 70))) > 0
 
 
@@ -117,7 +118,7 @@ class YuNetDetector:
         weights: the .onnx file; None fetches it once from the Hub repository `opencv/face_detection_yunet`.
 
     Raises:
-        SmileModelError: OpenCV is not installed, or the weights can't be fetched or read.
+        SmileModelError: the weights can't be fetched or read.
 
     >>> YuNetDetector("face_detection_yunet_2023mar.onnx").detect(photo)  # doctest: +SKIP
     """
@@ -126,7 +127,6 @@ class YuNetDetector:
     _MARGIN = 1 / 0.909
 
     def __init__(self, weights: str | Path | None = None) -> None:
-        cv2 = _import_cv2()
         self._path = Path(weights) if weights else _fetch_yunet()
         if not self._path.is_file():
             raise SmileModelError(
@@ -158,7 +158,7 @@ class YuNetDetector:
     def _search(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """(N, 15): box, five landmarks and score of each face in RGB pixels."""
         if not hasattr(self._networks, "own"):
-            create = _import_cv2().FaceDetectorYN.create
+            create = cv2.FaceDetectorYN.create
             self._networks.own = create(str(self._path), "", (320, 320), self._LEAST_SCORE)
         self._networks.own.setInputSize((pixels.shape[1], pixels.shape[0]))
         _, rows = self._networks.own.detect(np.ascontiguousarray(pixels[..., ::-1]))  # it takes BGR
@@ -233,19 +233,10 @@ def _square(box: NDArray[np.float64], size: tuple[int, int], margin: float) -> B
 
 
 def _load_cascade(name: str) -> Any:
-    cv2 = _import_cv2()
     path = Path(getattr(getattr(cv2, "data", None), "haarcascades", ""), f"{name}.xml")
     if not path.is_file() or not hasattr(cv2, "CascadeClassifier"):
         raise SmileModelError('this OpenCV has no face cascades: pip install "opencv-python-headless<5"')
     return cv2.CascadeClassifier(str(path))
-
-
-def _import_cv2() -> Any:
-    try:
-        import cv2
-    except ImportError:
-        raise SmileModelError('finding faces needs OpenCV: pip install "opencv-python-headless<5"') from None
-    return cv2
 
 
 def _fetch_yunet() -> Path:

@@ -151,16 +151,14 @@ class OnnxRuntime:
         device: `cpu` or `cuda`; None for the CPU.
 
     Raises:
-        SmileModelError: ONNX Runtime is not installed, or the file is broken or was not written by `hf-smile export`.
+        SmileModelError: the file is broken or was not written by `hf-smile export`.
     """
 
     def __init__(self, path: str | Path, device: str | None = None) -> None:
         # Turns off ONNX Runtime's telemetry; it reads this variable on import.
         os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-        try:
-            import onnxruntime
-        except ImportError:
-            raise SmileModelError("ONNX Runtime is not installed: pip install onnxruntime") from None
+        import onnxruntime
+
         provider = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}.get((device or "cpu").split(":")[0])
         if provider not in onnxruntime.get_available_providers():
             raise SmileModelError(f"the installed ONNX Runtime can't use the device {device!r}")

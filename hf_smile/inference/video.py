@@ -217,10 +217,8 @@ def read_frames(clip: str | Path, fps: float) -> Iterator[tuple[float, Image.Ima
         SmileDataError: there is no such file, it is a picture, OpenCV finds no frame in it, or a frame has more than
             `MAX_PIXELS` pixels.
     """
-    try:
-        import cv2
-    except ImportError:
-        raise SmileDataError('clips need OpenCV: pip install "opencv-python-headless<5"') from None
+    import cv2
+
     if not Path(clip).is_file():
         raise SmileDataError(f"{clip}: {'a folder, not a clip' if Path(clip).is_dir() else 'no such file'}")
     # OpenCV would read a picture, and all pictures numbered like it, as frames.

@@ -131,14 +131,11 @@ def serve(page: Page, port: int | None = None, ready: Callable[[str], None] = pr
         ready: called with the URL when the server is ready.
 
     Raises:
-        SmileError: if Gradio is not installed, or the port is in use.
+        SmileError: if the port is in use.
     """
-    try:
-        import gradio as gr
-        from starlette.middleware import Middleware
-        from starlette.middleware.trustedhost import TrustedHostMiddleware
-    except ImportError as error:
-        raise SmileError(f"the page needs {error.name}: pip install gradio") from None
+    import gradio as gr
+    from starlette.middleware import Middleware
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
 
     # A function, because Gradio sets an attribute on it, which is not possible for a bound method.
     def press(asked: dict[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,15 @@
 # /// script
 # requires-python = ">=3.11"
 # dependencies = [
+#     "huggingface_hub==2.4.0",
+#     "matplotlib==3.11.2",
+#     "numpy==2.4.6",
+#     "onnxruntime==1.31.1",
+#     "opencv-python-headless==4.14.0.94",
+#     "pandas==3.1.1",
+#     "pillow==12.3.0",
+#     "PyYAML==6.0.3",
+#     "tqdm==4.70.1",
 #     "torch==2.15.0",
 #     "torchvision==0.29.2",
 #     "timm==1.0.31",
@@ -8,21 +17,16 @@
 #     "datasets==5.2.0",
 #     "accelerate==1.15.0",
 #     "evaluate==0.4.6",
-#     "huggingface_hub==2.4.0",
-#     "numpy==2.4.6",
-#     "pandas==3.1.1",
 #     "pyarrow==26.0.1",
 #     "psutil==7.2.2",
 #     "safetensors==0.8.0",
 #     "scikit-learn==1.9.1",
 #     "scipy==1.17.1",
-#     "pillow==12.3.0",
-#     "opencv-python-headless==4.14.0.94",
-#     "matplotlib==3.11.2",
-#     "jinja2==3.1.6",
-#     "PyYAML==6.0.3",
 #     "threadpoolctl==3.8.0",
-#     "tqdm==4.70.1",
+#     "jinja2==3.1.6",
+#     "onnx==1.23.2",
+#     "onnxscript==0.7.2",
+#     "captum==0.9.0",
 # ]
 #
 # [tool.uv]

@@ -18,7 +18,7 @@ import yaml
 from PIL import Image
 
 from hf_smile.data.sample import draw_face
-from hf_smile.errors import SmileDataError, SmileModelError
+from hf_smile.errors import SmileDataError, SmileError, SmileModelError
 from hf_smile.inference.classifier import SmilePrediction
 from hf_smile.inference.faces import Face
 from hf_smile.inference.runtimes import choose_runtime
@@ -145,7 +145,7 @@ def test_an_onnx_file_that_can_not_be_run_is_said(demo_model, tmp_path, monkeypa
     with pytest.raises(SmileModelError, match="ONNX Runtime can't load it"):
         Engine(str(broken))
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(SmileModelError, match="ONNX Runtime is not installed"):
+    with pytest.raises(SmileError, match="needs onnxruntime, which is not installed: pip install 'hf_smile'"):
         Engine(str(demo_model))
 
 

@@ -117,6 +117,6 @@ def test_what_makes_no_search_is_refused(tune, monkeypatch):
     assert tune("--trials", "1")[0] == 0
     code, _, errors = tune("--trials", "1", "--seed", "3")
     assert code == 2 and "another recipe (seed)" in errors
-    monkeypatch.setattr("hf_smile.commands.tune.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "optuna", None)
     code, _, errors = tune()
     assert code == 2 and "pip install 'hf_smile[tune]'" in errors
