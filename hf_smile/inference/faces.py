@@ -95,7 +95,7 @@ class HaarDetector:
             ]
         return _to_faces(confirmed, image, self._MARGIN, self.smallest_face)
 
-    def _is_confirmed(self, grey: NDArray[np.uint8], box: NDArray[np.int32]) -> bool:
+    def _is_confirmed(self, grey: NDArray[Any], box: NDArray[np.int32]) -> bool:
         """Whether the second cascade finds a face of about the same size around the box."""
         left, top, side, _ = box.tolist()
         margin = round(0.3 * side)
