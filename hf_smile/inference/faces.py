@@ -82,7 +82,7 @@ class HaarDetector:
         """Find all faces in an upright RGB photo, the largest first."""
         scale = min(1.0, _LONGEST_SIDE / max(image.size))
         pixels, border = _for_detection(image, scale)
-        grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
+        grey: Any = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
         smallest = max(20, round(self.smallest_face * scale))
         with self._lock:
             boxes, _, scores = self._propose.detectMultiScale3(
@@ -100,8 +100,8 @@ class HaarDetector:
         left, top, side, _ = box.tolist()
         margin = round(0.3 * side)
         around = grey[max(0, top - margin) : top + side + margin, max(0, left - margin) : left + side + margin]
-        around = cv2.resize(around, (160, 160), interpolation=cv2.INTER_AREA)
-        return len(self._confirm.detectMultiScale(around, scaleFactor=1.1, minNeighbors=3, minSize=(70, 70))) > 0
+        shrunk: Any = cv2.resize(around, (160, 160), interpolation=cv2.INTER_AREA)
+        return len(self._confirm.detectMultiScale(shrunk, scaleFactor=1.1, minNeighbors=3, minSize=(70, 70))) > 0
 
 
 class YuNetDetector:
