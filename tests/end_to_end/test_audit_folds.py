@@ -150,7 +150,7 @@ def test_a_mistake_gets_one_message_and_exit_code_2(audit, data, tmp_path):
         (["--data_dir", tmp_path / "rows", "--folds", "5", "--recipe", "quickstart"], "--folds writes CSV files"),
         (["--data_dir", data, "--leave_out", "0.1"], "--leave_out needs --backbone or --folds"),
         (["--data_dir", data, "--leave_out", "1", "--backbone", "b"], "it must lie between 0 and 1"),
-        (["--data_dir", data, "--leave_out", "0.1", "--backbone", "b", "--corrections", "c.csv"], "train takes only one"),
+        (["--data_dir", data, "--leave_out", "0.1", "--backbone", "b", "--corrections", "c.csv"], "takes only one"),
     ):
         code, _, stderr = audit(*words, "--output_dir", out)
         assert code == 2 and message in stderr, stderr

@@ -171,7 +171,7 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "another architecture": (settings(architecture="test_efficientnet"), "do not fit"),
     "hidden layer": (settings(model_type="smile_timm", head_hidden_size=10**9), "do not fit"),
     "hidden layer below 0": (settings(model_type="smile_timm", head_hidden_size=-5), "config.json"),
-    "hidden layer in words": (settings(model_type="smile_timm", head_hidden_size="ten"), "no model can be built from config.json"),
+    "hidden layer in words": (settings(model_type="smile_timm", head_hidden_size="ten"), "no model can be built"),
     "no timm model": (config_text(b'{"model_type": "vit", "hidden_size": 10}'), "does not describe a timm model"),
     # labels
     "ten classes": (settings(label_names=[str(i) for i in range(10)]), "label_names are"),
