@@ -20,7 +20,7 @@ NO_FACE = "no face found"
 class SmilePrediction:
     """The prediction for one face, or the reason why there is none.
 
-    >>> SmilePrediction("positive smile", dict(zip(SMILE_LABELS, (0.2, 0.6, 0.2)))).p_genuine_given_smile
+    >>> SmilePrediction("positive smile", dict(zip(SMILE_LABELS, (0.125, 0.375, 0.5)))).p_genuine_given_smile
     0.75
     """
 

@@ -173,9 +173,9 @@ def parameter_table(model: nn.Module) -> str:
     """Table of each parameter's name, shape, size and whether it is trainable, with totals.
 
     >>> print(parameter_table(nn.Linear(2, 3)))
-    parameter  shape   count  trainable
-    weight     3 x 2       6  yes
-    bias       3           3  yes
+    parameter  shape  count  trainable
+    weight     3 x 2      6  yes
+    bias       3          3  yes
     9 parameters, 9 trainable
     """
     rows = [("parameter", "shape", "count", "trainable")]

@@ -26,7 +26,7 @@ class BalancedSampler(WeightedRandomSampler):
         seed: seed of the run.
 
     >>> sorted(draw % 3 for draw in BalancedSampler(np.array([0, 2, 2]), seed=1))
-    [0, 0, 1]
+    [0, 1, 2]
     """
 
     def __init__(self, label_ids: np.ndarray, seed: int) -> None:
