@@ -70,10 +70,13 @@ def run(arguments: Arguments | Seeds | Job) -> None:
 
 def run_seeds(runs: Seeds) -> None:
     from hf_smile.hub.seeds_card import write_seeds_card
+    from hf_smile.training.several import SOUP_TABLE
 
     runs.train(partial(print, flush=True))
     if runs.head:
         run_soup(runs)
+    else:
+        Path(runs.output_dir, SOUP_TABLE).unlink(missing_ok=True)  # of earlier runs
     print(f"\n{write_seeds_card(runs.output_dir, runs.seeds)}")
     print(f"Card and table of all seeds, the models in folders of their own: {runs.output_dir}")
 
@@ -88,8 +91,8 @@ def run_soup(runs: Seeds) -> None:
     folder = runs.output_dir / "soup"
     arguments = parse_arguments([*runs.words, "--seed", str(runs.seeds[0]), "--output_dir", str(folder)])
     data, _, _, args = arguments
-    recipe = recipe_of(arguments) | {"soup": runs.seeds}
-    if is_finished(folder, recipe):
+    recipe = recipe_of(arguments) | {"soup_of": runs.seeds}
+    if not args.overwrite and is_finished(folder, recipe):
         print(f"{folder} is finished already")
         return
     start_process(is_main=True)
@@ -108,6 +111,7 @@ def run_soup(runs: Seeds) -> None:
         print_results(args.output_dir, *finish(trainer, arguments, splits, recipe))
     else:
         clear_run(folder)  # an earlier soup of other runs
+        print(f"\nNo soup is better on validation than {candidates[0].name} alone, so none is kept")
 
 
 def recipe_of(arguments: Arguments) -> dict[str, Any]:
@@ -248,7 +252,7 @@ def make_trainer(arguments: Arguments, splits: DatasetDict) -> SmileTrainer:
             print(f"The images of train are streamed from {n_shards:,} shards", flush=True)
     set_seed(args.seed)
     model = build_model(**vars(backbone), labels=labels_of(splits["train"]))
-    if args.temperature is not None or args.prior_adjustment:
+    if args.temperature not in (None, 1) or args.prior_adjustment:
         require_output_layer(model)  # fail now, not after training
     try:
         train = data.data_dir if streamed else splits["train"]
@@ -285,7 +289,8 @@ def print_results(output_dir: str, metrics: dict[str, Any], n_images: int) -> No
     print(f"Test {scores}, {calibration_sentence(metrics['calibration'])}, {n_images:,} images")
     if any(Path(output_dir, name).is_file() for name in ONNX_FILES.values()):
         print(f"The ONNX files are from earlier weights; export again: hf-smile export --model {output_dir}")
-    print(f"Model, card, metrics and plots (accuracy.png, loss.png, confusion_matrix.png): {output_dir}")
+    plots = [name for name in ("accuracy.png", "loss.png", "confusion_matrix.png") if Path(output_dir, name).is_file()]
+    print(f"Model, card, metrics and plots ({', '.join(plots)}): {output_dir}")
 
 
 def publish(args: SmileTrainingArguments) -> None:

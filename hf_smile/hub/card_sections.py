@@ -58,7 +58,7 @@ _RECIPE_SHOWN = (
     "imbalance",
     "ema_decay",
     "seed",
-    "soup",
+    "soup_of",
 )
 
 

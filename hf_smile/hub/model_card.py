@@ -121,6 +121,7 @@ def _make_card(
         card_data,
         template_path=str(Path(__file__).with_suffix(".md")),
         published=repo_id is not None,
+        soup="soup" in metrics["choice"],
         title=repo_id or name,
         source=repo_id or (name if folder.is_absolute() else folder.as_posix()),
         labels=labels,

@@ -237,7 +237,11 @@ def _read_recipe(name: str) -> list[str]:
         raise SmileError(f"{path}: not a valid YAML file: {error}") from None
     if not isinstance(recipe, dict):
         raise SmileError(f"{path}: not a recipe; write one 'setting: value' per line")
-    for of_the_run in ("processes", "corrections_sha256"):  # in the recipe that a run writes, but not settings
+    for of_the_run in (
+        "processes",
+        "corrections_sha256",
+        "soup_of",
+    ):  # in the recipe that a run writes, but not settings
         recipe.pop(of_the_run, None)
     _check_names(map(str, recipe), str(path))
     for name, value in recipe.items():

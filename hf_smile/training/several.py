@@ -15,6 +15,7 @@ from hf_smile.training.run_folder import RECIPE, is_finished
 from hf_smile.training.settings import read_words, without
 
 SEEDS_TABLE = "seeds.csv"
+SOUP_TABLE = "soup.csv"
 _NOT_OF_THE_HEAD = (
     *("freeze_backbone", "freeze_stages", "drop_path", "layer_decay", "select_best", "early_stopping_patience"),
     *("temperature", "prior_adjustment", "learning_rate", "seed"),
@@ -77,7 +78,7 @@ def plan_seeds(words: Sequence[str]) -> Seeds:
         raise SmileError("the seeds would write over each other's checkpoints on the Hub; leave out --checkpoint_to")
     if (folder / RECIPE).exists() or ((folder / "README.md").exists() and not (folder / SEEDS_TABLE).exists()):
         raise SmileError(f"{folder} holds a run or another card; name another --output_dir for the seeds")
-    runs = Seeds(without(read_words(words), "seeds", "soup", "no_soup"), seeds, folder)
+    runs = Seeds(without(read_words(words), "seeds", "soup"), seeds, folder)
     return _with_shared_head(runs, backbone.pretrained, args) if args.soup else runs
 
 
@@ -92,6 +93,8 @@ def _with_shared_head(runs: Seeds, pretrained: bool, args: SmileTrainingArgument
             "--soup needs runs that begin with the same head, or their mean is no network; set --warmup_frozen_epochs,"
             " for example 2"
         )
+    if (soup := runs.output_dir / "soup" / RECIPE).is_file() and "\nsoup_of:" not in soup.read_text(encoding="utf-8"):
+        raise SmileError(f"{soup.parent} contains another run; name another --output_dir for the seeds")
     if not pretrained:
         raise SmileError(
             "--soup needs a head that is trained alone, which random weights give nothing; leave out --no_pretrained"
@@ -105,7 +108,7 @@ def _with_shared_head(runs: Seeds, pretrained: bool, args: SmileTrainingArgument
         *("--freeze_backbone", "--select_best", "last", "--temperature", "1", "--learning_rate", str(rate)),
         *("--seed", str(runs.seeds[0]), "--num_train_epochs", str(args.warmup_frozen_epochs), *split),
     ]
-    each = [*without(words, "backbone", "no_pretrained", "pretrained"), "--backbone", str(runs.output_dir / "head")]
+    each = [*without(words, "backbone"), "--backbone", str(runs.output_dir / "head")]
     return runs._replace(words=[*each, "--num_train_epochs", str(rest), *split], head=head)
 
 
@@ -125,7 +128,7 @@ def train_in(folder: Path, words: Sequence[str], tell: Callable[[str], None]) ->
     """
     words = [*words, "--output_dir", str(folder)]
     arguments = parse_arguments(words)
-    if is_finished(folder, to_recipe(arguments)):
+    if not arguments[-1].overwrite and is_finished(folder, to_recipe(arguments)):
         tell(f"{folder} is finished already")
         return arguments
     tell(f"{folder}: fine-tuning")

@@ -20,10 +20,10 @@ from hf_smile.evaluation.metrics import compute_metrics
 from hf_smile.modeling.calibrate import fold_into_output_layer
 from hf_smile.modeling.checkpoint import load_model
 from hf_smile.modeling.layers import keep_frozen_in_eval_mode
+from hf_smile.training.several import SOUP_TABLE
 from hf_smile.training.trainer import SmileTrainer
 
 State = dict[str, torch.Tensor]
-SOUP_TABLE = "soup.csv"
 BATCH_NORM_IMAGES = 768
 
 
@@ -69,18 +69,20 @@ def find_soup(seeds: Sequence[int], score: Callable[[tuple[int, ...]], float]) -
     Returns:
         The candidates, the best one first. A soup comes before a single seed only if it is better.
 
-    >>> scores = {(1,): 0.7, (2,): 0.8, (2, 1): 0.75, (1, 2): 0.75}
+    >>> scores = {(1,): 0.7, (2,): 0.8, (1, 2): 0.75}
     >>> find_soup([1, 2], scores.get)[0]
     Candidate(name='seed 2', seeds=(2,), score=0.8)
     """
     singles = [Candidate(f"seed {seed}", (seed,), score((seed,))) for seed in seeds]
     ranked = sorted(singles, key=lambda candidate: -candidate.score)
+    uniform = Candidate("uniform soup", tuple(seeds), score(tuple(seeds)))
     greedy = ranked[0]
     for single in ranked[1:]:
         tried = greedy.seeds + single.seeds
-        if (found := score(tried)) >= greedy.score:
+        found = uniform.score if len(tried) == len(seeds) else score(tried)
+        if found >= greedy.score:
             greedy = Candidate("greedy soup", tried, found)
-    soups = [Candidate("uniform soup", tuple(seeds), score(tuple(seeds)))]
+    soups = [uniform]
     if 1 < len(greedy.seeds) < len(seeds):
         soups.append(greedy)
     return sorted([*singles, *soups], key=lambda candidate: -candidate.score)

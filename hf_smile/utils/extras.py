@@ -11,7 +11,18 @@ from hf_smile.errors import MissingPackageError
 BROUGHT_BY = {
     "hf_smile": ("PIL", "cv2", "huggingface_hub", "matplotlib", "numpy", "onnxruntime", "pandas", "tqdm", "yaml"),
     "hf_smile[train]": (
-        *("accelerate", "captum", "datasets", "evaluate", "jinja2", "onnx", "psutil", "pyarrow", "safetensors"),
+        *(
+            "accelerate",
+            "captum",
+            "datasets",
+            "evaluate",
+            "jinja2",
+            "onnx",
+            "onnxscript",
+            "psutil",
+            "pyarrow",
+            "safetensors",
+        ),
         *("scipy", "sklearn", "threadpoolctl", "timm", "torch", "torchvision", "transformers"),
     ),
     "hf_smile[audit]": ("cleanlab", "imagehash"),

@@ -84,7 +84,7 @@ def test_other_jobs_say_what_they_correct(sample_dir, tmp_path, job):
 def test_the_cards_of_library_users_say_it(sample_dir, tmp_path):
     path = decide(tmp_path, sample_dir, "relabel", "leave_out")
     splits = load_smile_dataset(sample_dir, 0.25, corrections=path)
-    assert f"was not stated. {SAID}" in str(dataset_card(splits, "me/faces", "cc-by-4.0"))
+    assert f"or how. {SAID}" in str(dataset_card(splits, "me/faces", "cc-by-4.0"))
     args = SmileTrainingArguments(output_dir=str(tmp_path), max_steps=1, use_cpu=True, disable_tqdm=True)
     model = build_model("test_resnet", pretrained=False, image_size=32)
     trainer = SmileTrainer(model, args, splits["train"], splits["validation"])

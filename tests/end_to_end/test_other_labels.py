@@ -234,7 +234,7 @@ def test_four_class_folders_are_the_labels(four):
     predictions = read_predictions(four.folder / "report" / "predictions.csv")
     assert predictions.labels.names == FOUR and predictions.probabilities.shape == (16, 4)
     compared = four.printed["compare_evaluate"]
-    assert "right equally often" in compared or "same probabilities" in compared
+    assert "correct equally often" in compared or "same probabilities" in compared
     assert "question" not in (four.folder / "report" / "report.md").read_text()
     assert four.printed["table_predict"].splitlines()[0].split() == ["label", "sure", "image"]
 

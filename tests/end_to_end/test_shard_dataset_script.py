@@ -29,7 +29,7 @@ def test_it_says_what_it_wrote_and_what_to_do_with_it(sample_dir, tmp_path):
         (["--data_dir", "nowhere"], "nowhere: no such folder"),
         (["--data_dir", "{prepared}"], "prepared: the saved data set is damaged"),
         (["--data_dir", "{empty}"], "no data set found"),
-        (["--data_dir", "{sample}", "--images_per_shard", "0"], "must be at least 1"),
+        (["--data_dir", "{sample}", "--images_per_shard", "0"], "must be a whole number of at least 1"),
         (["--data_dir", "{sample}", "--validation_size", "1"], "between 0 and 1"),
         (["--data_dir", "{sample}", "--on_bad_image", "guess"], "invalid choice"),
     ],

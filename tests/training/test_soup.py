@@ -62,8 +62,8 @@ def test_batch_statistics_are_those_of_the_images_but_for_frozen_layers(network)
     before = {name: value.clone() for name, value in network.state_dict().items() if "running_mean" in name}
     refresh_batch_norm(network, images)
     changed = {name for name, value in before.items() if not torch.equal(value, network.state_dict()[name])}
-    assert changed == {name for name in before if "stages.0" not in name and "stem" not in name and name in changed}
-    assert changed and len(changed) < len(before)
+    frozen = {name for name in before if name.removeprefix("timm_model.").startswith(("conv1.", "bn1.", "layer1."))}
+    assert frozen and changed == {*before} - frozen
     again = {name: value.clone() for name, value in network.state_dict().items() if name in before}
     refresh_batch_norm(network, images)
     for name, value in again.items():
@@ -92,7 +92,7 @@ def wins(name):
 
 def test_a_soup_is_a_run_like_any_other(words, tmp_path, capfd, monkeypatch):
     monkeypatch.setattr(soup, "find_soup", wins("uniform soup"))
-    words = [*words, "--prior_adjustment", "0.2"]
+    words = [*words, "--prior_adjustment", "0.2", "--select_best", "nll"]
     run(parse_arguments(words, "hf-smile train"))
     said = capfd.readouterr().out
     folder = tmp_path / "runs"
@@ -104,9 +104,17 @@ def test_a_soup_is_a_run_like_any_other(words, tmp_path, capfd, monkeypatch):
     with (folder / "soup.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert {row["candidate"]: row["seeds"] for row in rows} == {"seed 3": "3", "seed 5": "5", "uniform soup": "3 5"}
+    alone = {f"seed {seed}": json.loads((folder / f"{seed}/test_metrics.json").read_text()) for seed in (3, 5)}
+    for name, found in alone.items():
+        nll = next(float(row["nll"]) for row in rows if row["candidate"] == name)
+        assert nll == pytest.approx(found["calibration"]["validation"]["as_trained"]["nll"], abs=1e-5)
+    single = [float(row["nll"]) for row in rows if row["candidate"].startswith("seed")]
+    assert single == sorted(single), "the lowest first"
     card = (folder / "README.md").read_text()
     assert "| soup |" in card and f"| {metrics['accuracy']:.4f} |" in card and "(soup/README.md)" in card
-    assert "the mean of those of seeds 3 and 5" in (folder / "soup/README.md").read_text()
+    of_the_soup = (folder / "soup/README.md").read_text()
+    assert "the mean of those of seeds 3 and 5" in of_the_soup and "loss.png" not in of_the_soup
+    assert parse_arguments([str(folder / "soup/recipe.yaml")], "hf-smile train")[-1].seed == 3
     assert "the mean of those of seeds 3 and 5" in said
     run(parse_arguments(words, "hf-smile train"))
     assert f"{folder / 'soup'} is finished already" in capfd.readouterr().out
@@ -115,6 +123,20 @@ def test_a_soup_is_a_run_like_any_other(words, tmp_path, capfd, monkeypatch):
     run(parse_arguments([*words, "--temperature", "1.5"], "hf-smile train"))
     assert not (folder / "soup/model.safetensors").exists()
     assert "No soup was better" in (folder / "README.md").read_text()
+    assert "No soup is better on validation than seed 5 alone" in capfd.readouterr().out
+
+    weights = (folder / "5/model.safetensors").read_bytes()
+    with pytest.raises(SmileError, match="a run with other settings"):
+        run(parse_arguments([*words, "--head_learning_rate", "0.1"], "hf-smile train"))
+    run(parse_arguments([*words, "--head_learning_rate", "0.1", "--overwrite"], "hf-smile train"))
+    assert (folder / "5/model.safetensors").read_bytes() != weights, "all are trained again"
+
+
+def test_another_run_in_the_place_of_the_soup_is_kept(words, tmp_path):
+    (tmp_path / "runs/soup").mkdir(parents=True)
+    (tmp_path / "runs/soup/recipe.yaml").write_text("seed: 1\nmixup: 0.2\n")
+    with pytest.raises(SmileError, match="contains another run"):
+        plan_seeds(words)
 
 
 @pytest.mark.parametrize(
