@@ -142,13 +142,19 @@ def test_pipeline_and_ours_say_the_same_of_the_same_images(demo_model, tmp_path)
     ("words", "message"),
     [
         (["predict", "--output", "speed.txt"], "must end in .json"),
-        (["predict", "--output", "speed.json", "--rounds", "0"], "--rounds: it is 0; it must be a whole number of at least 1"),
+        (
+            ["predict", "--output", "speed.json", "--rounds", "0"],
+            "--rounds: it is 0; it must be a whole number of at least 1",
+        ),
         (["predict", "--output", "speed.json", "--model", "nope"], "nope: no such folder"),
         (
             ["predict", "--output", "speed.json", "--batch_sizes", "4", "0"],
             "--batch_sizes: it is 0; it must be",
         ),
-        (["train", "--output", "speed.json", "--steps", "0"], "--steps: it is 0; it must be a whole number of at least 1"),
+        (
+            ["train", "--output", "speed.json", "--steps", "0"],
+            "--steps: it is 0; it must be a whole number of at least 1",
+        ),
         (["train", "--output", "speed.json", "--data_dir", "nope"], "nope: no such folder"),
         (["data", "--output", "speed.json", "--image_size", "8"], "--image_size is 8"),
     ],
