@@ -87,8 +87,8 @@ def test_every_image_is_judged_by_a_model_that_has_not_seen_it(audit, data, tmp_
         assert [probability[image_id] for image_id in own.image_ids] == own.probabilities.tolist()
         asked += own.image_ids
     assert len(runs) == 2 and sorted(asked) == sorted(probability)
-    assert [opinion.name for opinion in read_audit(out, SMILE_LABELS)[0]] == ["models of the folds"]
-    assert "2 fine-tuned models, each asked about images that it has not seen" in (out / "audit.md").read_text()
+    assert [opinion.name for opinion in read_audit(out, SMILE_LABELS)[0]] == ["fine-tuned models"]
+    assert "2 fine-tuned models, each on images it was not trained on" in (out / "audit.md").read_text()
 
     made = [(run / "model.safetensors").stat().st_mtime_ns for run in runs]
     code, stdout, stderr = audit(*words, "--leave_out", "0.1")
@@ -150,7 +150,10 @@ def test_a_mistake_gets_one_message_and_exit_code_2(audit, data, tmp_path):
         (["--data_dir", tmp_path / "rows", "--folds", "5", "--recipe", "quickstart"], "--folds writes CSV files"),
         (["--data_dir", data, "--leave_out", "0.1"], "--leave_out needs --backbone or --folds"),
         (["--data_dir", data, "--leave_out", "1", "--backbone", "b"], "it must lie between 0 and 1"),
-        (["--data_dir", data, "--leave_out", "0.1", "--backbone", "b", "--corrections", "c.csv"], "takes only one"),
+        (
+            ["--data_dir", data, "--leave_out", "0.1", "--backbone", "b", "--corrections", "c.csv"],
+            "train takes only one",
+        ),
     ):
         code, _, stderr = audit(*words, "--output_dir", out)
         assert code == 2 and message in stderr, stderr

@@ -154,9 +154,9 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "a device for weights": (instead("model.safetensors", lambda path: path.symlink_to("/dev/zero")), "no model"),
     "no weights, a giant": (settings(architecture="vit_giant_patch14_dinov2", num_features=1536), "do not fit"),
     # code
-    "auto_map": (evil_code("auto_map", {"AutoModelForImageClassification": "evil.Evil"}), "code of its own .auto_map"),
-    "auto_map, config": (evil_code("auto_map", {"AutoConfig": "evil.Evil"}), "code of its own .auto_map"),
-    "custom pipeline": (evil_code("custom_pipelines", {"x": {"impl": "evil.Evil"}}), "code of its own .custom_pipel"),
+    "auto_map": (evil_code("auto_map", {"AutoModelForImageClassification": "evil.Evil"}), "custom Python code .auto"),
+    "auto_map, config": (evil_code("auto_map", {"AutoConfig": "evil.Evil"}), "custom Python code .auto"),
+    "custom pipeline": (evil_code("custom_pipelines", {"x": {"impl": "evil.Evil"}}), "custom Python code .custom"),
     "checkpoint_path": (checkpoint_path, "model_args"),
     "features_only": (settings(model_args={"features_only": True}), "model_args"),
     "in_chans": (settings(model_args={"in_chans": 1}), "model_args"),
@@ -171,7 +171,10 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "another architecture": (settings(architecture="test_efficientnet"), "do not fit"),
     "hidden layer": (settings(model_type="smile_timm", head_hidden_size=10**9), "do not fit"),
     "hidden layer below 0": (settings(model_type="smile_timm", head_hidden_size=-5), "config.json"),
-    "hidden layer in words": (settings(model_type="smile_timm", head_hidden_size="ten"), "no model can be built"),
+    "hidden layer in words": (
+        settings(model_type="smile_timm", head_hidden_size="ten"),
+        "no model can be built from config.json",
+    ),
     "no timm model": (config_text(b'{"model_type": "vit", "hidden_size": 10}'), "does not describe a timm model"),
     # labels
     "ten classes": (settings(label_names=[str(i) for i in range(10)]), "label_names are"),
@@ -182,8 +185,8 @@ REFUSED: dict[str, tuple[Change, str]] = {
     # the text of config.json
     "no config.json": (lambda folder: (folder / "config.json").unlink(), "no config.json"),
     "empty config.json": (config_text(b""), "is not JSON"),
-    "a list": (config_text(b"[]"), "must hold an object"),
-    "a number": (config_text(b"1"), "must hold an object"),
+    "a list": (config_text(b"[]"), "must be a JSON object"),
+    "a number": (config_text(b"1"), "must be a JSON object"),
     "nested": (config_text(b"[" * 100_000), "is not JSON"),
     "digits": (config_text(b'{"a": ' + b"9" * 10_000 + b"}"), "is not JSON"),
     "not UTF-8": (config_text('{"a": "é"}'.encode("latin-1")), "is not JSON in UTF-8"),
@@ -397,4 +400,4 @@ def test_the_command_line_ends_in_one_message(command, own_model, faces, monkeyp
         main()
     out, err = capsys.readouterr()
     assert exit.value.code == 2 and out == "" and err.count("error: ") == 1 and "Traceback" not in err
-    assert "code of its own" in err
+    assert "custom Python code" in err

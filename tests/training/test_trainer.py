@@ -288,7 +288,7 @@ def test_without_a_validation_split_the_last_average_is_the_model(make_trainer, 
     assert (tmp_path / "training_history.csv").read_text().startswith("epoch,step")
     assert (tmp_path / "loss.png").stat().st_size > 5000
     assert len(trainer.predict(splits["test"]).predictions) == 32
-    with pytest.raises(SmileError, match="without a validation split, accuracy can't choose the checkpoint"):
+    with pytest.raises(SmileError, match=r"without a validation split, accuracy can.t choose the checkpoint"):
         make_trainer(splits=without)
 
 
