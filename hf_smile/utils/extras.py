@@ -18,7 +18,6 @@ BROUGHT_BY = {
             "evaluate",
             "jinja2",
             "onnx",
-            "onnxscript",
             "psutil",
             "pyarrow",
             "safetensors",
