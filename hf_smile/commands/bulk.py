@@ -24,7 +24,7 @@ def parse_arguments(words: list[str], prog: str) -> argparse.Namespace:
     add = parser.add_argument
     add("--model", required=True, metavar="DIR_OR_HUB_ID", help="model of `hf-smile train`")
     add("--data", required=True, metavar="DIR_OR_ZIP", help="Parquet shards or face crops")
-    add("--output_dir", required=True, help="folder for one Parquet file per part")
+    add("--output_dir", required=True, help="folder for the Parquet files, one per part")
     add("--runtime", choices=RUNTIMES, help="default: onnx on a CPU if the model is exported, otherwise torch")
     add("--batch_size", type=positive, default=32, help="images per batch (default: %(default)s)")
     add("--part_size", type=positive, default=2000, help="images per part of a folder or zip (default: %(default)s)")

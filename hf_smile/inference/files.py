@@ -114,7 +114,7 @@ def text_output(path: Path) -> Iterator[TextIO]:
     if path.exists() and not path.is_file():
         raise SmileDataError(f"--output {path.name} exists and is not a file; use another name")
     if not path.parent.is_dir():
-        raise SmileDataError(f"--output {path.name}: there is no folder {path.parent}; create it first")
+        raise SmileDataError(f"--output {path.name}: the folder {path.parent} does not exist; create it first")
     make_folder(path.parent)
     # A file name need not be valid text.
     with (
