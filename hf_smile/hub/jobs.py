@@ -6,6 +6,7 @@ import json
 import logging
 import re
 import tempfile
+import warnings
 import zipfile
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -104,7 +105,8 @@ class Job:
 
     def _send(self, api: HfApi, token: str) -> JobInfo:
         words = [*without(self.words, *_FOR_THIS_MACHINE), "--disable_tqdm", "true"]
-        with tempfile.TemporaryDirectory() as folder, hub_errors(f"--job {self.flavor}"):
+        with tempfile.TemporaryDirectory() as folder, hub_errors(f"--job {self.flavor}"), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "'HfApi.run_uv_job' is experimental")
             try:
                 return api.run_uv_job(
                     str(shipped("recipes") / "jobs" / "train.py"),

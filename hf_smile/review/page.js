@@ -38,7 +38,7 @@ document.addEventListener('keydown', (event) => {
 view.addEventListener('click', (event) => {
     const button = event.target.closest('[data-key]');
     if (!button) return;
-    if (event.detail) button.blur();  // after a mouse click, Enter must keep the next label, not press this button again
+    if (event.detail) button.blur();  // after a mouse click, Enter must keep the next label, not press this again
     press(button.dataset.key);
 });
 press('');

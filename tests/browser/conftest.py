@@ -52,6 +52,8 @@ def open_demo(chromium, demo_url, request) -> Iterator[Callable]:
         page.set_default_timeout(60_000)
         page.goto(demo_url + at)
         page.get_by_role("tab", name="Photo", exact=True).wait_for()
+        if not at:  # the tabs stand before what is in them
+            page.locator("#photo .hs-intake").wait_for()
         pages.append(page)
         return page
 

@@ -1,34 +1,30 @@
 """README and docs: links resolve, commands parse, names exist, and the tutorials run from top to bottom."""
 
 import ast
+import doctest
 import re
 import shlex
 import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
+from pkgutil import walk_packages
 
 import nbformat
 import pytest
 from nbclient import NotebookClient
+from pages import NAMES, PAGES, ROOT, blocks
 
+import hf_smile
 from hf_smile.commands.main import JOBS
 from hf_smile.training.arguments import parse_arguments as parse_training
 
-ROOT = Path(__file__).parents[2]
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("space/*.md")])
 NOTEBOOK = ROOT / "docs" / "notebooks" / "smile.ipynb"
-NAMES = [page.relative_to(ROOT).as_posix() for page in PAGES]
-
-
-def blocks(page: Path, language: str) -> list[str]:
-    """The fenced code blocks of one language."""
-    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S)
 
 
 def commands(page: Path) -> list[list[str]]:
     """The words of every `hf-smile` command in the bash blocks, with continued lines joined and without comments."""
-    lines = "\n".join(blocks(page, "bash")).replace("\\\n", " ").splitlines()
+    lines = "\n".join(block.code for block in blocks(page, "bash")).replace("\\\n", " ").splitlines()
     found = [shlex.split(line, comments=True) for line in lines if line.startswith("hf-smile ")]
     return [words[1:] for words in found]
 
@@ -49,6 +45,16 @@ def test_every_link_inside_the_repository_resolves(page):
         linked = (page.parent / name).resolve() if name else page
         assert linked.exists(), f"{target} is not there"
         assert not anchor or linked.suffix != ".md" or anchor in anchors(linked), f"{target}: no such heading"
+
+
+def test_lines_have_at_most_120_characters():
+    """In all text but tables, which Markdown cannot wrap; ruff checks the Python code."""
+    patterns = ("*.md", "*.toml", ".ci/run", "docs/*.md", "space/*.*", "recipes/**/*", "hf_smile/**/*.*")
+    paths = [path for pattern in patterns for path in ROOT.glob(pattern)]
+    texts = [path for path in paths if path.suffix in (".md", ".toml", ".css", ".js", ".html", ".yaml", ".sbatch", "")]
+    for path in filter(Path.is_file, texts):
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+            assert len(line) <= 120 or line.startswith("|"), f"{path}:{number}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
@@ -72,7 +78,7 @@ def test_every_command_is_understood(page, monkeypatch):
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
 def test_every_name_that_is_imported_exists(page):
     for block in blocks(page, "python"):
-        for node in ast.walk(ast.parse(block)):
+        for node in ast.walk(ast.parse(block.code)):
             if isinstance(node, ast.ImportFrom) and node.module.startswith("hf_smile"):
                 module = import_module(node.module)
                 assert all(hasattr(module, alias.name) for alias in node.names), ast.unparse(node)
@@ -84,12 +90,20 @@ def test_the_tutorial_runs_from_top_to_bottom(tmp_path):
     (tmp_path / "outputs").mkdir()
     for words in commands(page):
         subprocess.run([sys.executable, "-m", "hf_smile", *words], cwd=tmp_path, check=True, timeout=900)
-    code = "\n".join(blocks(page, "python"))
+    code = "\n".join(block.code for block in blocks(page, "python"))
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, timeout=300, stdout=subprocess.PIPE)
     assert b"smile" in done.stdout
     assert (tmp_path / "outputs" / "heat.png").stat().st_size and (
         tmp_path / "outputs" / "report" / "report.md"
     ).exists()
+
+
+@pytest.mark.parametrize("name", [found.name for found in walk_packages(hf_smile.__path__, "hf_smile.")])
+def test_the_examples_of_docstrings_print_what_they_say(name):
+    """Examples marked `+SKIP` need files, a model or the Hub."""
+    if name.endswith("__main__"):
+        return
+    assert not doctest.testmod(import_module(name), optionflags=doctest.ELLIPSIS).failed
 
 
 def test_the_notebook_runs_from_top_to_bottom(tmp_path):

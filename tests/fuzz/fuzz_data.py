@@ -16,7 +16,14 @@ import numpy  # noqa: F401  # before the instrumentation, as it is large and not
 import pandas  # noqa: F401
 
 with atheris.instrument_imports(include=["hf_smile", "PIL", "zipfile", "csv"]):
-    from PIL import BmpImagePlugin, JpegImagePlugin, MpoImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin  # noqa: F401
+    from PIL import (  # noqa: F401
+        BmpImagePlugin,
+        JpegImagePlugin,
+        MpoImagePlugin,
+        PngImagePlugin,
+        TiffImagePlugin,
+        WebPImagePlugin,
+    )
 
     from hf_smile.data.annotations import read_annotations
     from hf_smile.data.images import decode_image

@@ -164,3 +164,12 @@ def test_a_full_disk_on_download_is_said_and_leaves_no_half_a_model(push, run, r
     assert done.stdout.splitlines() == ["exit 2", "[3, 32, 32]"], done.stderr
     assert done.stderr.count("error: ") == 1 and "Traceback" not in done.stderr
     assert "me/smile" in done.stderr and "too large" in done.stderr
+
+
+def test_an_upload_by_xet_that_fails_is_one_message(publish, hub, waits, monkeypatch):
+    """The client of the real Hub uploads large files by Xet, which the loopback Hub does not have."""
+    monkeypatch.setattr("huggingface_hub._commit_api.is_xet_available", lambda: True)
+    code, errors = publish()
+    assert code == 2 and "Traceback" not in errors
+    assert "me/smile: the connection to" in errors and "failed: Network error" in errors
+    assert hub.repo("me/smile").history["main"] == ["initial commit"]
