@@ -10,8 +10,9 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="hf_smile_tests_")
@@ -45,30 +46,41 @@ def real_backbone() -> Path:
     return REAL_BACKBONE
 
 
-@pytest.fixture(scope="session")
-def demo_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny network with a card and metrics, trained for seconds so that its predictions differ between faces."""
+def _train_tiny(folder: Path, **options: Any) -> Path:
+    """Save a tiny network of `build_model`, trained for seconds so that its predictions differ between faces."""
     import numpy as np
     import torch
 
     from hf_smile.data.preprocessing import Preprocessor
     from hf_smile.data.sample import draw_face
-    from hf_smile.inference.onnx_export import export_onnx
     from hf_smile.modeling import build_model
 
     torch.manual_seed(0)
-    model = build_model("test_resnet", pretrained=False, image_size=64).train()
+    model = build_model("test_resnet", pretrained=False, image_size=64, **options).train()
     preprocess, rng = Preprocessor(model.config.pretrained_cfg), np.random.default_rng(0)
-    labels = torch.arange(24) % 3
-    faces = torch.from_numpy(np.stack([preprocess(draw_face(int(label), rng, size=64)) for label in labels]))
+    targets = torch.arange(24) % model.config.num_labels
+    faces = torch.from_numpy(np.stack([preprocess(draw_face(int(target), rng, size=64)) for target in targets]))
     optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
     for _ in range(40):
-        loss = torch.nn.functional.cross_entropy(model(pixel_values=faces).logits, labels, label_smoothing=0.3)
+        loss = torch.nn.functional.cross_entropy(model(pixel_values=faces).logits, targets, label_smoothing=0.3)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    folder = tmp_path_factory.mktemp("models") / "demo_model"
     model.eval().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def train_tiny() -> Callable[..., Path]:
+    return _train_tiny
+
+
+@pytest.fixture(scope="session")
+def demo_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A trained tiny network with a card and metrics."""
+    from hf_smile.inference.onnx_export import export_onnx
+
+    folder = _train_tiny(tmp_path_factory.mktemp("models") / "demo_model")
     export_onnx(folder)
     card = "# demo\n\n## Results\n\nSome.\n\n## Limits and responsible use\n\n- Proves nothing.\n"
     (folder / "README.md").write_text(card)

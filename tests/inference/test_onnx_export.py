@@ -18,8 +18,10 @@ from safetensors.torch import load_file, save_file
 from hf_smile.data.dataset import load_smile_dataset
 from hf_smile.data.images import decode_image
 from hf_smile.data.preprocessing import Preprocessor
+from hf_smile.data.sample import draw_face
 from hf_smile.errors import SmileModelError
 from hf_smile.inference import onnx_export
+from hf_smile.inference.classifier import SmileClassifier
 from hf_smile.inference.onnx_export import EncodedImages, QuantizationCheck, export_onnx, quantize_onnx
 from hf_smile.inference.runtimes import check_onnx_matches, load_runtime
 from hf_smile.labels import LABEL_NAMES
@@ -77,6 +79,22 @@ def test_int8_agrees_with_float32_and_is_smaller(own_model, splits):
     # 7-bit weights, whatever CPU exports the file: 8 bits overflow on x86 CPUs without VNNI.
     values = [onnx.numpy_helper.to_array(tensor) for tensor in onnx.load(path).graph.initializer]
     assert max(np.abs(array.astype(int)).max() for array in values if array.dtype == np.int8 and array.ndim == 4) <= 64
+
+
+def test_int8_of_a_model_with_other_labels(train_tiny, tmp_path):
+    model = train_tiny(tmp_path / "model", labels=["grin", "neutral"])
+    for number in range(120):
+        face = tmp_path / "data" / ("neutral" if number % 2 else "grin") / f"{number}.png"
+        face.parent.mkdir(parents=True, exist_ok=True)
+        draw_face(number % 2, np.random.default_rng(number), size=64).save(face)
+    words = ["export", "--model", model, "--quantize", "int8", "--data_dir", tmp_path / "data", "--held_out"]
+    words += ["--test_size", "0.2", "--validation_size", "0.5"]
+    done = subprocess.run([sys.executable, "-m", "hf_smile", *words], capture_output=True, text=True)
+    assert done.returncode == 0 and "agrees with float32" in done.stdout, done.stderr
+    (expected,) = SmileClassifier.from_pretrained(model, runtime="onnx").predict(face)
+    (found,) = SmileClassifier.from_pretrained(model, runtime="onnx-int8").predict(face)
+    assert set(found.probabilities) == {"grin", "neutral"} and found.label == expected.label
+    assert found.probabilities == pytest.approx(expected.probabilities, abs=0.1)
 
 
 def test_files_of_other_weights_are_refused_with_what_to_type(own_model, splits):
