@@ -3,8 +3,19 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from pathlib import Path
+
+from hf_smile.errors import MissingPackageError
+from hf_smile.utils.extras import needed_by, require
+
+try:
+    with needed_by("the demo"):
+        require("gradio", "starlette")
+except MissingPackageError as error:
+    print(f"error: {error}", file=sys.stderr)
+    sys.exit(2)
 
 PORT = os.environ.pop("GRADIO_SERVER_PORT", "")
 """The requested port. Gradio fails with a traceback if it is not a number, and silently replaces a port in use."""

@@ -17,6 +17,7 @@ from hf_smile.evaluation.numbers import (
     interval,
     markdown_table,
     number,
+    share,
     with_interval,
 )
 from hf_smile.evaluation.predictions import Predictions
@@ -24,7 +25,7 @@ from hf_smile.labels import LabelSet
 
 Intervals = dict[str, tuple[float, float]]
 
-_REPORTED = {
+REPORTED = {
     "accuracy": "accuracy",
     "macro_f1": "macro F1",
     "balanced_accuracy": "balanced accuracy",
@@ -34,7 +35,7 @@ _REPORTED = {
     "nll": "NLL (nats)",
     "brier": "Brier score (0 to 2)",
 }
-_METRICS = _REPORTED | {"nll": "NLL"}
+_METRICS = REPORTED | {"nll": "NLL"}
 _STAGES = {
     "as_trained": "as trained",
     "with_temperature": "with the temperature",
@@ -44,7 +45,10 @@ _RECIPE_SHOWN = (
     "backbone",
     "image_size",
     "head_hidden_size",
+    "freeze_stages",
     "num_train_epochs",
+    "warmup_frozen_epochs",
+    "head_learning_rate",
     "max_hours",
     "max_train_samples",
     "per_device_train_batch_size",
@@ -60,13 +64,32 @@ _RECIPE_SHOWN = (
     "seed",
     "soup_of",
 )
+_OPTIONAL = ("head_hidden_size", "freeze_stages", "warmup_frozen_epochs", "head_learning_rate", "max_train_samples")
+
+
+def headline(metrics: dict[str, float], intervals: Intervals, labels: LabelSet) -> str:
+    """The result in short: accuracy, macro F1, and the share of each class that the model recognises.
+
+    >>> metrics = {"accuracy": 0.8, "macro_f1": 0.7, "recall_a": 0.9, "support_a": 8.0, "support_b": 0.0}
+    >>> print(headline(metrics, {}, LabelSet(("a", "b"))))
+    **On 8 test images**: accuracy 0.800, macro F1 0.700. It recognises 90 % of a.
+    """
+    found = [(label, slug) for label, slug in zip(labels, labels.slugs, strict=True) if metrics[f"support_{slug}"]]
+    images = sum(metrics[f"support_{slug}"] for _, slug in found)
+    overall = [
+        f"{REPORTED[name]} {with_interval(metrics[name], *intervals.get(name, NO_INTERVAL))}"
+        for name in ("accuracy", "macro_f1")
+    ]
+    recalls = [f"{share(metrics[f'recall_{slug}'], 0)} of {label}" for label, slug in found]
+    note = " (95 % intervals)" * bool(intervals)
+    return f"**On {images:,.0f} test images**{note}: {', '.join(overall)}. It recognises {', '.join(recalls)}."
 
 
 def results_section(metrics: dict[str, float], intervals: Intervals, labels: LabelSet) -> str:
     """Tables of the overall metrics and of each class, with the AUCs as sentences."""
     overall = [
         [text, number(metrics[name], 4), interval(*intervals.get(name, NO_INTERVAL), 4)]
-        for name, text in _REPORTED.items()
+        for name, text in REPORTED.items()
         if name in metrics
     ]
     questions = [f"{text} {auc_sentence(name, metrics[name])}" for name, text in QUESTIONS.items() if name in metrics]
@@ -229,12 +252,14 @@ def decision_section(decision: dict[str, Any], calibration: dict[str, Any], labe
     parts.append(
         "The table shows other strengths on the validation split (never choose by the test split): accuracy is highest"
         f" at\n{accuracy:g}, macro F1 at {macro_f1:g}. The training command with another `--prior_adjustment` changes"
-        " the saved model without training\nagain; every such change is one more look at the test split. Strengths"
-        " with the same results as the row above are left out."
+        " the saved model\nwithout training again; every such change is one more look at the test split. Strengths with"
+        " the same results as\nthe row above are left out."
     )
     rows: list[list[str]] = []
     above: list[str] = []
     for row in decision["trade_off"]:
+        if row["strength"] > max(0.5, accuracy, macro_f1, strength):  # the picture shows all
+            break
         is_saved = math.isclose(row["strength"], strength, abs_tol=1e-9)
         cells = [number(row[name]) for name in columns]
         if is_saved or cells != above:
@@ -248,6 +273,7 @@ def decision_section(decision: dict[str, Any], calibration: dict[str, Any], labe
 def recipe_section(recipe: dict[str, Any]) -> str:
     """Table of the main settings; empty without a recipe."""
     without = {"num_train_epochs"} if recipe.get("max_hours") else set()  # ignored with a time budget
+    without |= {name for name in _OPTIONAL if not recipe.get(name)}
     rows = [[name, str(recipe[name])] for name in _RECIPE_SHOWN if name in recipe and name not in without]
     return markdown_table(["setting", "value"], rows) if rows else ""
 

@@ -29,6 +29,25 @@ def read_recipe(folder: Path) -> dict[str, Any]:
     return {name: _without_folders(value) for name, value in recipe.items()}
 
 
+def read_whole_recipe(folder: Path) -> dict[str, Any]:
+    """Read the settings of a run like `read_recipe`; for a run of `--soup`, the epochs of the shared head are included.
+
+    Raises:
+        SmileModelError: there is no readable `recipe.yaml`.
+    """
+    recipe, head = read_recipe(folder), folder.parent / "head"
+    if Path(str(recipe.get("backbone"))).name != head.name or not (head / "recipe.yaml").is_file():
+        return recipe
+    first = read_recipe(head)
+    epochs = first["num_train_epochs"]
+    return recipe | {
+        "backbone": first["backbone"],
+        "num_train_epochs": epochs + recipe["num_train_epochs"],
+        "warmup_frozen_epochs": epochs,
+        "head_learning_rate": first["learning_rate"],
+    }
+
+
 def read_metrics(folder: Path) -> dict[str, Any]:
     """Read the metrics of `hf_smile.training.run_folder.finish_run`. Undefined numbers, null in the file, become NaN.
 

@@ -15,12 +15,13 @@ from hf_smile.hub.card_sections import (
     choice_sentence,
     corrections_section,
     decision_section,
+    headline,
     looks_sentence,
     reach_section,
     recipe_section,
     results_section,
 )
-from hf_smile.hub.finished_run import read_looks, read_metrics, read_recipe
+from hf_smile.hub.finished_run import read_looks, read_metrics, read_recipe, read_whole_recipe
 from hf_smile.labels import SMILE_LABELS, LabelSet
 from hf_smile.utils.hub_id import is_hub_id
 from hf_smile.utils.model_files import read_timm_config
@@ -92,7 +93,7 @@ def _make_card(
     # The metrics that the Hub compares models by, with the Hub's names.
     compared = {"accuracy": "accuracy", "macro_f1": "f1", "balanced_accuracy": "balanced_accuracy"}
     compared |= {f"f1_{slug}": "f1" for slug in labels.slugs}
-    recipe = read_recipe(folder) if (folder / "recipe.yaml").exists() else {}
+    recipe = read_whole_recipe(folder) if (folder / "recipe.yaml").exists() else {}
     calibration, numbers = metrics["calibration"], _defined_numbers(metrics, labels)
     began_with = _base_models(config, backbone) if pretrained else [Path(backbone).name]
     card_data = ModelCardData(
@@ -129,6 +130,7 @@ def _make_card(
         origin=_origin(began_with) if pretrained else f"`{began_with[0]}`, trained from random weights",
         plain_timm=plain_timm,
         onnx=', runtime="onnx"' if (folder / "onnx" / "model.onnx").exists() else "",
+        headline=headline(numbers, intervals, labels),
         results=results_section(numbers, intervals, labels),
         reach=reach_section(recipe, metrics.get("budget")),
         chosen=choice_sentence(metrics["choice"]),

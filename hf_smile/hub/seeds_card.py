@@ -1,4 +1,4 @@
-"""One card of runs that differ in their seed alone: mean and spread of every metric."""
+"""One card for runs that only differ in their seed: mean and spread of the metrics."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pandas as pd
 from huggingface_hub import ModelCard, ModelCardData
 
 from hf_smile.evaluation.numbers import markdown_table, number
-from hf_smile.hub.card_sections import reach_section, recipe_section
-from hf_smile.hub.finished_run import read_metrics, read_recipe
+from hf_smile.hub.card_sections import REPORTED, reach_section, recipe_section
+from hf_smile.hub.finished_run import read_metrics, read_whole_recipe
 
 
 def write_seeds_card(output_dir: str | Path, seeds: Sequence[int]) -> str:
@@ -21,7 +21,7 @@ def write_seeds_card(output_dir: str | Path, seeds: Sequence[int]) -> str:
         seeds: of the runs.
 
     Returns:
-        The table of the card, in Markdown: every metric on the test split, its mean, and its standard deviation over
+        The table of the card, in Markdown: the main metrics on the test split, with mean and standard deviation over
         the seeds.
 
     Raises:
@@ -34,17 +34,19 @@ def write_seeds_card(output_dir: str | Path, seeds: Sequence[int]) -> str:
     candidates = pd.read_csv(folder / "soup.csv") if (folder / "soup.csv").is_file() else None
     has_soup = candidates is not None and candidates["candidate"][0].endswith("soup")
     soup = _numbers(folder / "soup") if has_soup else {}
+    shown = REPORTED | {name: name.replace("_", " ") for name in scores if name.startswith("recall_")}
     rows = [
         [
-            name.replace("_", " "),
-            *(number(value, 4) for value in (column.mean(), column.std(), *column)),
+            text,
+            *(number(value, 4) for value in (scores[name].mean(), scores[name].std(), *scores[name])),
             *([number(soup[name], 4)] if soup else []),
         ]
-        for name, column in scores.items()
+        for name, text in shown.items()
+        if name in scores
     ]
     names = [f"seed {seed}" for seed in seeds] + ["soup"] * has_soup
     table = markdown_table(["", "mean", "spread", *names], rows)
-    recipe = read_recipe(folder / str(seeds[0]))
+    recipe = read_whole_recipe(folder / str(seeds[0]))
     card = ModelCard.from_template(
         ModelCardData(library_name="transformers", pipeline_tag="image-classification", tags=["timm", "face", "smile"]),
         template_path=str(Path(__file__).with_suffix(".md")),

@@ -1,6 +1,7 @@
 """Contents of the cards, as text and as metadata for the Hub."""
 
 import json
+import re
 
 import pytest
 from huggingface_hub import ModelCard
@@ -36,6 +37,8 @@ def test_the_metadata_say_what_it_is(card):
 @pytest.mark.parametrize(
     "words",
     [
+        "**On 60 test images** (95 % intervals): accuracy 0.",
+        "% of positive smile",
         'pipeline("image-classification", model="me/smile")',
         'AutoModelForImageClassification.from_pretrained("me/smile")',
         'timm.create_model("hf-hub:me/smile", pretrained=True)',
@@ -60,7 +63,7 @@ def test_the_card_says_it(card, words):
 def test_every_picture_in_the_card_is_published(card, finished_run):
     from hf_smile.hub.model import PUBLISHED
 
-    pictures = {part.split(")")[0] for part in card.text.split("](")[1:]}
+    pictures = set(re.findall(r"!\[[^]]*\]\((.*?)\)", card.text))
     assert len(pictures) == 7 and pictures <= PUBLISHED
 
 
@@ -100,7 +103,7 @@ def test_the_base_model_of_a_local_folder_is_read_from_its_weights_tag(
     (run_folder / "recipe.yaml").write_text(recipe)
     card = ModelCard(str(published_model_card(run_folder, "me/smile")))
     assert card.data.base_model == base_model
-    assert "ann" not in card.text.replace("annotat", "").split("## Training")[0]
+    assert not re.search(r"\bann\b", card.text.split("## Training")[0])
 
 
 def test_the_base_of_an_earlier_stage_is_named_too(run_folder):

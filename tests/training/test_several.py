@@ -44,9 +44,9 @@ def write_results(folder, seed, **metrics):
 def test_what_is_undefined_with_a_seed_leaves_the_mean_of_the_others(tmp_path):
     for seed, auc in ((1, 0.8), (2, 0.9), (3, None)):
         write_results(tmp_path, seed, smile_auc=auc)
-    assert "| smile auc | 0.8500 | 0.0707 | 0.8000 | 0.9000 | – |" in write_seeds_card(tmp_path, [1, 2, 3])
+    assert "| AUC of smile or none | 0.8500 | 0.0707 | 0.8000 | 0.9000 | – |" in write_seeds_card(tmp_path, [1, 2, 3])
     assert "| seed |" not in (tmp_path / "README.md").read_text()
-    assert "| smile auc | 0.8000 | – | 0.8000 |" in write_seeds_card(tmp_path, [1])
+    assert "| AUC of smile or none | 0.8000 | – | 0.8000 |" in write_seeds_card(tmp_path, [1])
 
 
 @pytest.mark.parametrize(

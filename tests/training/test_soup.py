@@ -111,6 +111,7 @@ def test_a_soup_is_a_run_like_any_other(words, tmp_path, capfd, monkeypatch):
     single = [float(row["nll"]) for row in rows if row["candidate"].startswith("seed")]
     assert single == sorted(single), "the lowest first"
     card = (folder / "README.md").read_text()
+    assert "| num_train_epochs | 2.0 |" in card and "| warmup_frozen_epochs | 1.0 |" in card
     assert "| soup |" in card and f"| {metrics['accuracy']:.4f} |" in card and "(soup/README.md)" in card
     of_the_soup = (folder / "soup/README.md").read_text()
     assert "the mean of those of seeds 3 and 5" in of_the_soup and "loss.png" not in of_the_soup
