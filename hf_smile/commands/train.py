@@ -93,7 +93,7 @@ def run_soup(runs: Seeds) -> None:
     data, _, _, args = arguments
     recipe = recipe_of(arguments) | {"soup_of": runs.seeds}
     if not args.overwrite and is_finished(folder, recipe):
-        print(f"{folder} is finished already")
+        print(f"{folder} is already finished")
         return
     start_process(is_main=True)
     args.overwrite = True

@@ -14,18 +14,18 @@ from hf_smile.hub.finished_run import read_metrics, read_whole_recipe
 
 
 def write_seeds_card(output_dir: str | Path, seeds: Sequence[int]) -> str:
-    """Write `README.md` and `seeds.csv` (a row a seed, a column a metric) to the folder of the runs.
+    """Write `README.md` and `seeds.csv` (one row per seed, one column per metric) to the folder of the runs.
 
     Args:
-        output_dir: with the finished run of each seed in `<seed>`.
-        seeds: of the runs.
+        output_dir: folder that contains the finished run of each seed in `<seed>`.
+        seeds: seeds of the runs.
 
     Returns:
         The table of the card, in Markdown: the main metrics on the test split, with mean and standard deviation over
         the seeds.
 
     Raises:
-        SmileModelError: a folder holds no finished run.
+        SmileModelError: a folder does not contain a finished run.
 
     >>> print(write_seeds_card("outputs/model", [1, 2, 3]))  # doctest: +SKIP
     """

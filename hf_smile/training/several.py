@@ -1,4 +1,4 @@
-"""Several runs, each in a process and a folder of its own; one that is finished is not made again."""
+"""Several runs, each in its own process and folder. A finished run is not repeated."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _NOT_OF_THE_HEAD = (
 
 
 class Seeds(NamedTuple):
-    """Runs that differ in their seed alone, in `<output_dir>/<seed>`.
+    """Runs that only differ in their seed, in `<output_dir>/<seed>`.
 
     Attributes:
         words: Settings of `hf-smile train`, without `--seeds` and `--soup`.
         seeds: Seeds of the runs.
         output_dir: Folder of all runs.
-        head: With a soup, the settings of the run that trains the head that all begin with, in `<output_dir>/head`.
+        head: With a soup, the settings of the run in `<output_dir>/head`, which trains the shared head.
     """
 
     words: list[str]
@@ -41,27 +41,27 @@ class Seeds(NamedTuple):
         return self.output_dir / str(seed)
 
     def train(self, tell: Callable[[str], None]) -> None:
-        """Train, resume or find finished: the head, if there is one, then each seed.
+        """Train or resume the shared head, if any, and then each seed.
 
         Args:
             tell: Called with each line that a run prints.
 
         Raises:
-            SmileError: a setting is wrong, a run failed, or there is no validation split to choose a soup on.
+            SmileError: a setting is wrong, a run failed, or there is no validation split to select a soup.
         """
         if self.head:
             train_in(self.output_dir / "head", self.head, tell)
             if not any("validation" in splits for splits in read_splits(self.output_dir / "head").values()):
-                raise SmileError("--soup is chosen on validation images, and there are none; set a --validation_size")
+                raise SmileError("--soup needs validation images, and there are none; set --validation_size")
         for seed in self.seeds:
             train_in(self.folder(seed), [*self.words, "--seed", str(seed)], tell)
 
 
 def plan_seeds(words: Sequence[str]) -> Seeds:
-    """The runs that words with `--seeds` ask for.
+    """Return the runs for command-line words with `--seeds`.
 
     Raises:
-        SmileError: a setting is wrong or makes no sense with several seeds, or the folder holds something else.
+        SmileError: a setting is wrong or not possible with several seeds, or the folder contains something else.
 
     >>> plan_seeds(["--data_dir", "data/sample", "--seeds", "1", "2"]).seeds
     [1, 2]
@@ -69,35 +69,34 @@ def plan_seeds(words: Sequence[str]) -> Seeds:
     *_, backbone, args = parse_arguments(words)
     seeds, folder = args.seeds or [], Path(str(args.output_dir))
     if len({*seeds}) < len(seeds):
-        raise SmileError(f"seeds {' '.join(map(str, seeds))}: each one once")
+        raise SmileError(f"--seeds {' '.join(map(str, seeds))}: a seed is repeated; name each one once")
     if args.world_size > 1:
-        raise SmileError("--seeds starts the runs by itself, with `accelerate launch`; leave out the launcher")
+        raise SmileError("--seeds starts each run with `accelerate launch`; start this command without a launcher")
     if args.publish_to:
-        raise SmileError("push_to_hub would publish one seed over the other; choose one: hf-smile push model")
+        raise SmileError("--push_to_hub would publish one seed over the other; use hf-smile push model afterwards")
     if args.checkpoint_to:
-        raise SmileError("the seeds would write over each other's checkpoints on the Hub; leave out --checkpoint_to")
+        raise SmileError("the seeds would overwrite each other's checkpoints on the Hub; leave out --checkpoint_to")
     if (folder / RECIPE).exists() or ((folder / "README.md").exists() and not (folder / SEEDS_TABLE).exists()):
-        raise SmileError(f"{folder} holds a run or another card; name another --output_dir for the seeds")
+        raise SmileError(f"{folder} contains a run or another card; choose another --output_dir for the seeds")
     runs = Seeds(without(read_words(words), "seeds", "soup"), seeds, folder)
     return _with_shared_head(runs, backbone.pretrained, args) if args.soup else runs
 
 
 def _with_shared_head(runs: Seeds, pretrained: bool, args: SmileTrainingArguments) -> Seeds:
-    """The same training in two parts: the head alone, once; then the rest, with each seed and on the same split."""
+    """Divide the training: first only the head, once; then the rest with each seed, on the same split."""
     if len(runs.seeds) < 2:
-        raise SmileError("--soup is the mean of several runs; name at least two --seeds")
+        raise SmileError("--soup averages several runs; set at least two --seeds")
     if args.max_hours is not None or args.max_steps > 0:
-        raise SmileError("--soup needs the length in epochs; leave out --max_hours and --max_steps")
+        raise SmileError("--soup needs a length in epochs; replace --max_hours and --max_steps by --num_train_epochs")
     if not args.warmup_frozen_epochs:
         raise SmileError(
-            "--soup needs runs that begin with the same head, or their mean is no network; set --warmup_frozen_epochs,"
-            " for example 2"
+            "--soup can only average runs that start from the same head; set --warmup_frozen_epochs, for example to 2"
         )
     if (soup := runs.output_dir / "soup" / RECIPE).is_file() and "\nsoup_of:" not in soup.read_text(encoding="utf-8"):
-        raise SmileError(f"{soup.parent} contains another run; name another --output_dir for the seeds")
+        raise SmileError(f"{soup.parent} contains another run; choose another --output_dir for the seeds")
     if not pretrained:
         raise SmileError(
-            "--soup needs a head that is trained alone, which random weights give nothing; leave out --no_pretrained"
+            "--soup trains the head on frozen features, which needs pretrained weights; leave out --no_pretrained"
         )
     rate = args.learning_rate if args.head_learning_rate is None else args.head_learning_rate
     split = ["--split_seed", str(runs.seeds[0] if args.split_seed is None else args.split_seed)]
@@ -113,12 +112,12 @@ def _with_shared_head(runs: Seeds, pretrained: bool, args: SmileTrainingArgument
 
 
 def train_in(folder: Path, words: Sequence[str], tell: Callable[[str], None]) -> Arguments:
-    """Train in that folder, or resume, or find the run finished.
+    """Train in a folder, or resume there. A finished run is left as it is.
 
     Args:
-        folder: of the run.
-        words: of `hf-smile train`, but for the folder.
-        tell: gets each line that the run prints.
+        folder: Output folder of the run.
+        words: Arguments of `hf-smile train`, without the folder.
+        tell: Called with each line that the run prints.
 
     Returns:
         The settings of the run.
@@ -129,7 +128,7 @@ def train_in(folder: Path, words: Sequence[str], tell: Callable[[str], None]) ->
     words = [*words, "--output_dir", str(folder)]
     arguments = parse_arguments(words)
     if not arguments[-1].overwrite and is_finished(folder, to_recipe(arguments)):
-        tell(f"{folder} is finished already")
+        tell(f"{folder} is already finished")
         return arguments
     tell(f"{folder}: fine-tuning")
     launch = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--quiet", "-m", "hf_smile"]
@@ -138,5 +137,5 @@ def train_in(folder: Path, words: Sequence[str], tell: Callable[[str], None]) ->
     for line in run.stdout:
         tell(line.rstrip("\n"))
     if run.wait():
-        raise SmileError(f"{folder}: the run failed; its message is above. Fix it and start again: what is done stays")
+        raise SmileError(f"{folder}: the run failed; fix the cause (see above) and run the command again to resume")
     return arguments

@@ -1,4 +1,4 @@
-"""One network out of several that began with the same head: the mean of their weights, if validation prefers it."""
+"""The mean of the weights of networks that started from the same head; kept if it is better on validation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which extra of hf_smile brings a package, and what is said where the package is not installed."""
+"""The extra of hf_smile that installs a package, and the error message if the package is missing."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ BROUGHT_BY = {
     "hf_smile[heif]": ("pillow_heif",),
     "hf_smile[tune]": ("optuna",),
 }
-"""The packages that the code imports, under the names it imports them by, by what to install."""
+"""Import names of the required packages, by the name to install."""
 
 _TO_INSTALL = {package: extra for extra, packages in BROUGHT_BY.items() for package in packages}
 
 
 @contextmanager
 def needed_by(who: str) -> Iterator[None]:
-    """Say who needs a package that is not installed, and how to install it.
+    """Context that converts a missing package to an error which says who needs it and how to install it.
 
     Args:
-        who: a command, or a name that users import. Of nested blocks the outermost is named.
+        who: a command, or a name that users import. In nested blocks, the message names the outermost.
 
     Raises:
-        MissingPackageError: instead of the `ModuleNotFoundError` that a package of `BROUGHT_BY` raised in the block.
+        MissingPackageError: replaces the `ModuleNotFoundError` of a package in `BROUGHT_BY`.
 
     >>> with needed_by("it"):
     ...     raise ModuleNotFoundError(name="optuna")
@@ -60,10 +60,10 @@ def needed_by(who: str) -> Iterator[None]:
 
 
 def require(*packages: str) -> None:
-    """See that packages are installed, before the work begins at the end of which they are imported.
+    """Check early that packages are installed which are only imported after long work.
 
     Raises:
-        ModuleNotFoundError: one is not.
+        ModuleNotFoundError: a package is not installed.
 
     >>> require("json")
     """

@@ -92,7 +92,7 @@ def test_every_image_is_judged_by_a_model_that_has_not_seen_it(audit, data, tmp_
 
     made = [(run / "model.safetensors").stat().st_mtime_ns for run in runs]
     code, stdout, stderr = audit(*words, "--leave_out", "0.1")
-    assert code == 0 and stdout.count("is finished already") == 2, stderr
+    assert code == 0 and stdout.count("is already finished") == 2, stderr
     assert [(run / "model.safetensors").stat().st_mtime_ns for run in runs] == made
     suspects = pd.read_csv(out / "suspicious_labels.csv", dtype=str).query("split == 'train'")["image_id"][:8]
     loaded = {"on_bad_image": "skip", "bad_image_list": tmp_path / "bad.csv", "validation_size": 0}

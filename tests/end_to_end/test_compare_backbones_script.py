@@ -66,7 +66,7 @@ def test_fine_tuning_compares_runs_and_does_not_repeat_them(sample_dir, tmp_path
 
     again = compare(*words, "--test")
     assert again.returncode == 0, again.stderr
-    assert "test_resnet/1 is finished already" in again.stdout
+    assert "test_resnet/1 is already finished" in again.stdout
     assert (run / "model.safetensors").stat().st_mtime_ns == made
     table = pd.read_csv(tmp_path / "comparison.csv").set_index("split")
     for split in ("validation", "test"):

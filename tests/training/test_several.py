@@ -31,7 +31,7 @@ def test_each_seed_is_trained_once_and_all_are_on_one_card(sample_dir, tmp_path,
     weights = [(tmp_path / f"runs/{seed}/model.safetensors").read_bytes() for seed in (3, 5)]
     assert weights[0] != weights[1]
     run(parse_arguments(words, "hf-smile train"))
-    assert capfd.readouterr().out.count("is finished already") == 2
+    assert capfd.readouterr().out.count("is already finished") == 2
 
 
 def write_results(folder, seed, **metrics):
@@ -52,7 +52,7 @@ def test_what_is_undefined_with_a_seed_leaves_the_mean_of_the_others(tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--seeds", "1", "2", "1"], "seeds 1 2 1: each one once"),
+        (["--seeds", "1", "2", "1"], "seeds 1 2 1: a seed is repeated"),
         (["--seeds", "1", "--push_to_hub", "--hub_model_id", "me/smile"], "would publish one seed over the other"),
     ],
 )

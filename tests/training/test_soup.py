@@ -118,7 +118,7 @@ def test_a_soup_is_a_run_like_any_other(words, tmp_path, capfd, monkeypatch):
     assert parse_arguments([str(folder / "soup/recipe.yaml")], "hf-smile train")[-1].seed == 3
     assert "the mean of those of seeds 3 and 5" in said
     run(parse_arguments(words, "hf-smile train"))
-    assert f"{folder / 'soup'} is finished already" in capfd.readouterr().out
+    assert f"{folder / 'soup'} is already finished" in capfd.readouterr().out
 
     monkeypatch.setattr(soup, "find_soup", wins("seed 5"))
     run(parse_arguments([*words, "--temperature", "1.5"], "hf-smile train"))
