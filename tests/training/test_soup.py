@@ -145,9 +145,9 @@ def test_another_run_in_the_place_of_the_soup_is_kept(words, tmp_path):
     [
         (["--soup"], "add --seeds"),
         (["--soup", "--seeds", "1"], "at least two"),
-        (["--soup", "--seeds", "1", "2", "--warmup_frozen_epochs", "0"], "begin with the same head"),
+        (["--soup", "--seeds", "1", "2", "--warmup_frozen_epochs", "0"], "start from the same head"),
         (["--soup", "--seeds", "1", "2", "--max_hours", "1"], "length in epochs"),
-        (["--soup", "--seeds", "1", "2", "--no_pretrained"], "random weights"),
+        (["--soup", "--seeds", "1", "2", "--no_pretrained"], "pretrained weights"),
     ],
 )
 def test_what_makes_no_soup_is_refused(tmp_path, words, message):
@@ -157,7 +157,7 @@ def test_what_makes_no_soup_is_refused(tmp_path, words, message):
 
 def test_without_validation_images_it_ends_after_the_head(words, tmp_path):
     words = [*words, "--validation_size", "0", "--select_best", "last"]
-    with pytest.raises(SmileError, match="set a --validation_size"):
+    with pytest.raises(SmileError, match="set --validation_size"):
         run(parse_arguments(words, "hf-smile train"))
     assert not (tmp_path / "runs/3").exists()
 
