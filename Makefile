@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 QUICKSTART := outputs/quickstart
-# uv is several times faster than pip. It ignores pip's settings, such as another index: if it fails, pip installs.
+# uv is several times faster than pip, but ignores pip's settings. With another index, or if it fails, pip installs.
 EVERYTHING := --constraint constraints.txt --editable '.[train,audit,tune,heif,demo,dev,docs]'
 # Threads that spin while they wait slow everything down on shared cores. hf-smile sets this itself, pytest does not.
 export OMP_WAIT_POLICY ?= passive
@@ -16,8 +16,9 @@ install: .venv/.installed  ## install the package and its tools into .venv
 
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --upgrade pip uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python $(EVERYTHING) || $(BIN)/pip install --quiet $(EVERYTHING)
+	$(BIN)/pip install --quiet --upgrade pip
+	! $(BIN)/pip config list | grep -q '\.index-url' && $(BIN)/pip install --quiet uv && \
+		$(BIN)/uv pip install --quiet --python $(BIN)/python $(EVERYTHING) || $(BIN)/pip install --quiet $(EVERYTHING)
 	@touch $@
 
 quickstart: install  ## draw the sample data and fine-tune on them

@@ -37,17 +37,16 @@ def run(args: argparse.Namespace) -> None:
 
         join_launcher()
 
-    import torch
     from tqdm import tqdm
 
     from hf_smile.inference.bulk import find_parts, open_predictions, parts_digest, predict_part, verdicts_of
     from hf_smile.inference.classifier import SmileClassifier
-    from hf_smile.inference.runtimes import choose_runtime, weights_sha256
+    from hf_smile.inference.runtimes import choose_runtime, has_gpu, weights_sha256
     from hf_smile.utils.words import counted
 
     rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     parts = find_parts(args.data, args.part_size)
-    on_gpu = torch.cuda.is_available()
+    on_gpu = has_gpu()
     runtime = args.runtime or choose_runtime(args.model, "cuda" if on_gpu else None)
     device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if runtime == "torch" and on_gpu else None
     classifier = SmileClassifier.from_pretrained(args.model, runtime, device)

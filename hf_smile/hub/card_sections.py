@@ -17,11 +17,11 @@ from hf_smile.evaluation.numbers import (
     interval,
     markdown_table,
     number,
-    share,
     with_interval,
 )
 from hf_smile.evaluation.predictions import Predictions
 from hf_smile.labels import LabelSet
+from hf_smile.utils.words import counted
 
 Intervals = dict[str, tuple[float, float]]
 
@@ -64,25 +64,30 @@ _RECIPE_SHOWN = (
     "seed",
     "soup_of",
 )
-_OPTIONAL = ("head_hidden_size", "freeze_stages", "warmup_frozen_epochs", "head_learning_rate", "max_train_samples")
+_FEW = 5
 
 
 def headline(metrics: dict[str, float], intervals: Intervals, labels: LabelSet) -> str:
-    """The result in short: accuracy, macro F1, and the share of each class that the model recognises.
+    """The result in short: accuracy and macro F1, and with few classes the recall of each.
 
     >>> metrics = {"accuracy": 0.8, "macro_f1": 0.7, "recall_a": 0.9, "support_a": 8.0, "support_b": 0.0}
     >>> print(headline(metrics, {}, LabelSet(("a", "b"))))
-    **On 8 test images**: accuracy 0.800, macro F1 0.700. It recognises 90 % of a.
+    **On 8 test images**: accuracy 0.800, macro F1 0.700. Recall: a 0.900, b –.
     """
-    found = [(label, slug) for label, slug in zip(labels, labels.slugs, strict=True) if metrics[f"support_{slug}"]]
-    images = sum(metrics[f"support_{slug}"] for _, slug in found)
-    overall = [
-        f"{REPORTED[name]} {with_interval(metrics[name], *intervals.get(name, NO_INTERVAL))}"
-        for name in ("accuracy", "macro_f1")
-    ]
-    recalls = [f"{share(metrics[f'recall_{slug}'], 0)} of {label}" for label, slug in found]
-    note = " (95 % intervals)" * bool(intervals)
-    return f"**On {images:,.0f} test images**{note}: {', '.join(overall)}. It recognises {', '.join(recalls)}."
+    images = sum(int(metrics[f"support_{slug}"]) for slug in labels.slugs)
+    (low, high), of_f1 = (intervals.get(name, NO_INTERVAL) for name in ("accuracy", "macro_f1"))
+    note = f" (95 % interval {interval(low, high)})" * bool(intervals)
+    text = (
+        f"**On {counted(images, 'test image')}**: accuracy {number(metrics['accuracy'])}{note}, macro F1"
+        f" {with_interval(metrics['macro_f1'], *of_f1)}."
+    )
+    if len(labels) > _FEW:
+        return text
+    recalls = {
+        label: metrics[f"recall_{slug}"] if metrics[f"support_{slug}"] else math.nan
+        for label, slug in zip(labels, labels.slugs, strict=True)
+    }
+    return f"{text} Recall: {', '.join(f'{label} {number(recall)}' for label, recall in recalls.items())}."
 
 
 def results_section(metrics: dict[str, float], intervals: Intervals, labels: LabelSet) -> str:
@@ -249,16 +254,17 @@ def decision_section(decision: dict[str, Any], calibration: dict[str, Any], labe
         highest = table["strength"].max()
         parts.append(f"On the validation split, no prior adjustment up to {highest:g} changes a prediction.")
         return "\n\n".join(parts)
+    shown = max(0.5, accuracy, macro_f1, strength)
     parts.append(
-        "The table shows other strengths on the validation split (never choose by the test split): accuracy is highest"
-        f" at\n{accuracy:g}, macro F1 at {macro_f1:g}. The training command with another `--prior_adjustment` changes"
-        " the saved model\nwithout training again; every such change is one more look at the test split. Strengths with"
-        " the same results as\nthe row above are left out."
+        f"The table shows strengths up to {shown:g} on the validation split (never choose by the test split), the plot"
+        f"\nshows all. Accuracy is highest at {accuracy:g}, macro F1 at {macro_f1:g}. The training command with another"
+        "\n`--prior_adjustment` changes the saved model without training again; every such change is one more look at"
+        "\nthe test split. Strengths with the same results as the row above are left out."
     )
     rows: list[list[str]] = []
     above: list[str] = []
     for row in decision["trade_off"]:
-        if row["strength"] > max(0.5, accuracy, macro_f1, strength):  # the picture shows all
+        if row["strength"] > shown:
             break
         is_saved = math.isclose(row["strength"], strength, abs_tol=1e-9)
         cells = [number(row[name]) for name in columns]
@@ -273,8 +279,10 @@ def decision_section(decision: dict[str, Any], calibration: dict[str, Any], labe
 def recipe_section(recipe: dict[str, Any]) -> str:
     """Table of the main settings; empty without a recipe."""
     without = {"num_train_epochs"} if recipe.get("max_hours") else set()  # ignored with a time budget
-    without |= {name for name in _OPTIONAL if not recipe.get(name)}
-    rows = [[name, str(recipe[name])] for name in _RECIPE_SHOWN if name in recipe and name not in without]
+    if not recipe.get("warmup_frozen_epochs"):
+        without |= {"warmup_frozen_epochs", "head_learning_rate"}
+    shown = {name: recipe[name] for name in _RECIPE_SHOWN if name not in without and recipe.get(name) is not None}
+    rows = [[name, str(value)] for name, value in shown.items()]
     return markdown_table(["setting", "value"], rows) if rows else ""
 
 

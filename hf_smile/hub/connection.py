@@ -108,9 +108,7 @@ def hub_errors(repo_id: str) -> Iterator[None]:
         meaning = _MEANINGS.get(code, "the Hub refused it" if code < 500 else "the Hub has an error. Try again later")
         said = f' (it says: "{first_line(error.server_message)}")' if error.server_message else ""
         raise SmileError(f"{repo_id}: {code}: {meaning}{said}") from None
-    except (HTTPError, OSError) as error:
-        if getattr(error, "errno", None) is not None:  # of a local file; errors of hf_xet have no number
-            raise
+    except (HTTPError, ConnectionError, TimeoutError) as error:  # the last two from hf_xet
         raise SmileError(
             f"{repo_id}: the connection to {constants.ENDPOINT} failed: {first_line(error)}. Try again later"
         ) from None

@@ -30,15 +30,17 @@ def read_recipe(folder: Path) -> dict[str, Any]:
 
 
 def read_whole_recipe(folder: Path) -> dict[str, Any]:
-    """Read the settings of a run like `read_recipe`; for a run of `--soup`, the epochs of the shared head are included.
+    """Read the settings of a run like `read_recipe`; a run of `--soup` gets the settings of its shared head as well.
 
     Raises:
         SmileModelError: there is no readable `recipe.yaml`.
     """
-    recipe, head = read_recipe(folder), folder.parent / "head"
-    if Path(str(recipe.get("backbone"))).name != head.name or not (head / "recipe.yaml").is_file():
+    recipe, head = read_recipe(folder), folder.resolve().parent / "head"
+    if Path(str(recipe.get("backbone"))).name != "head" or not (head / "recipe.yaml").is_file():
         return recipe
     first = read_recipe(head)
+    if not first.get("freeze_backbone") or first.get("split_seed") != recipe.get("split_seed"):
+        return recipe
     epochs = first["num_train_epochs"]
     return recipe | {
         "backbone": first["backbone"],

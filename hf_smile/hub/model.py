@@ -12,7 +12,7 @@ import yaml
 from hf_smile.errors import SmileError, SmileModelError
 from hf_smile.evaluation.plots import plot_coverage, plot_precision_recall, plot_reliability
 from hf_smile.evaluation.predictions import read_predictions
-from hf_smile.hub.finished_run import read_recipe
+from hf_smile.hub.finished_run import read_whole_recipe
 from hf_smile.hub.model_card import published_model_card
 from hf_smile.hub.upload import Files, Target, push_files
 from hf_smile.inference.runtimes import check_onnx_matches
@@ -63,7 +63,7 @@ def model_files(
         name: folder / name for name in (*_NEEDED, *_TAKEN_ALONG) if (folder / name).is_file()
     }
     files |= _evaluation_pictures(folder / "test_predictions.csv")
-    files["recipe.yaml"] = yaml.safe_dump(read_recipe(folder), sort_keys=False).encode()
+    files["recipe.yaml"] = yaml.safe_dump(read_whole_recipe(folder), sort_keys=False).encode()
     files["README.md"] = str(published_model_card(folder, repo_id, license, dataset)).encode()
     return files
 

@@ -18,6 +18,7 @@ import yaml
 from hub_server import TOKEN, Entry, LoopbackHub, Repo, running_hub
 from pages import PAGES, ROOT, Block, blocks
 
+from hf_smile.data.corrections import COLUMNS
 from hf_smile.data.sample import draw_face
 from hf_smile.training.arguments import parse_arguments
 
@@ -29,9 +30,11 @@ ON_THE_HUB = (
     "gaunernst/convnext_nano.cosface_ms1mv3",
     "gaunernst/convnext_atto.cosface_ms1mv3",
 )
-REVIEWED = "image_id,old_label,new_label,decision,reviewer,time\n"
-TUTORIAL = ROOT / "docs" / "start.md"  # runs as a whole: test_docs.py
-LAYOUT = "hf-smile train --data_dir DATA"  # in data.md: tests/end_to_end/test_every_layout.py
+RUN_ELSEWHERE = {
+    ("start.md", ""): "tests/docs/test_docs.py runs the tutorial as a whole",
+    ("data.md", "hf-smile train --data_dir DATA"): "tests/end_to_end/test_every_layout.py trains on every layout",
+}
+"""Reason by page and beginning of the block."""
 
 
 def cases(*languages: str) -> list:
@@ -39,9 +42,12 @@ def cases(*languages: str) -> list:
     found = []
     for page in PAGES:
         for block in (block for language in languages for block in blocks(page, language)):
-            if page == TUTORIAL or (page.name == "data.md" and block.code.startswith(LAYOUT)):
-                continue
-            marks = [pytest.mark.skip(reason=block.reason)] if block.reason else []
+            elsewhere = [
+                reason
+                for (name, begin), reason in RUN_ELSEWHERE.items()
+                if page.name == name and block.code.startswith(begin)
+            ]
+            marks = [pytest.mark.skip(reason=reason) for reason in [*elsewhere, block.reason][:1] if reason]
             found.append(pytest.param(block, marks=marks, id=f"{page.relative_to(ROOT)}:{block.line}"))
     return found
 
@@ -83,7 +89,7 @@ def prepared(sample_dir: Path, tiny: Path, tmp_path_factory) -> Path:
     first = (sample_dir / "train.csv").read_text().splitlines()[0]
     row = f"{first},,keep,ann,2026-11-25T23:47:13+00:00\n"
     for name in ("corrections.csv", "ann.csv", "ben.csv"):
-        (room / name).write_text(REVIEWED + row)
+        (room / name).write_text(",".join(COLUMNS) + f"\n{row}")
     words = ["train", "recipes/quickstart.yaml", "--data_dir", "data/happy_images", "--output_dir", "outputs/model"]
     subprocess.run([sys.executable, "-m", "hf_smile", *words], cwd=room, check=True, timeout=300)
     shutil.copytree(room / "outputs" / "model", room / "outputs" / "face_mobilenet")
@@ -171,5 +177,11 @@ def test_lines_of_a_recipe_are_understood(block, tmp_path):
 def test_the_reasons_name_files_that_exist():
     for page in PAGES:
         for block in (block for language in ("bash", "python") for block in blocks(page, language)):
-            for name in re.findall(r"tests/\S+\.py", block.reason):
+            for name in re.findall(r"tests/[\w/.]*\w", block.reason):
                 assert (ROOT / name).exists(), f"{page.name}:{block.line}: {name}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_no_block_is_overlooked(page):
+    languages = re.findall(r"^[ >]*```(\S.*)$", page.read_text(encoding="utf-8"), re.M)
+    assert len(languages) == sum(len(blocks(page, language)) for language in ("bash", "python", "yaml"))

@@ -168,7 +168,7 @@ def test_a_full_disk_on_download_is_said_and_leaves_no_half_a_model(push, run, r
 
 def test_an_upload_by_xet_that_fails_is_one_message(publish, hub, waits, monkeypatch):
     """The client of the real Hub uploads large files by Xet, which the loopback Hub does not have."""
-    monkeypatch.setattr("huggingface_hub._commit_api.is_xet_available", lambda: True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", False)
     code, errors = publish()
     assert code == 2 and "Traceback" not in errors
     assert "me/smile: the connection to" in errors and "failed: Network error" in errors

@@ -78,7 +78,7 @@ def test_a_prior_adjustment_is_no_surprise(write):
 def test_a_hidden_layer_is_told_before_the_loading(write):
     assert "import hf_smile" not in write([0, 1, 2])
     card = write([0, 1, 2], plain_timm=False)
-    assert card.index("import hf_smile.modeling\n") < card.index("from transformers import pipeline")
+    assert card.index("import hf_smile.modeling") < card.index("from transformers import pipeline")
     assert "timm.create_model" not in card
 
 

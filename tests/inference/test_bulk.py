@@ -76,6 +76,20 @@ def test_each_shard_gets_a_part_with_the_verdicts_of_the_classifier(finished, de
     assert "128 images in 9 parts, 0 of them from earlier" in done.stdout
 
 
+def test_an_exported_model_needs_no_torch_without_a_gpu(finished, demo_model, shards, tmp_path):
+    code = (
+        "import ctypes, runpy, sys\n"
+        "def no_driver(name): raise OSError\n"
+        "ctypes.CDLL, sys.argv = no_driver, sys.argv[1:]\n"
+        "try: runpy.run_path(sys.argv[0], run_name='__main__')\n"
+        "except SystemExit as end: assert end.code == 0, end.code\n"
+        "assert 'torch' not in sys.modules"
+    )
+    done = predict(demo_model, shards, tmp_path, launcher=(sys.executable, "-c", code))
+    assert done.returncode == 0, done.stderr
+    assert rows_of(tmp_path) == rows_of(finished[0])
+
+
 def test_killed_and_started_again_nothing_is_lost_or_doubled(finished, demo_model, shards, tmp_path):
     killed = predict(demo_model, shards, tmp_path, launcher=(sys.executable, "-c", KILLED))
     assert killed.returncode == -signal.SIGKILL, killed.stderr

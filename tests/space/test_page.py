@@ -6,6 +6,7 @@ import importlib.metadata
 import importlib.util
 import re
 import shutil
+import subprocess
 import sys
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -213,6 +214,17 @@ def test_a_choice_of_a_face_that_is_not_there_explains_the_first(demo_model, tmp
     assert "Evidence for “genuine smile”" in functions["explain"](faces, chosen)
     assert functions["choose"](gr.EventData(None, None))[0] is None
     assert "was deleted" in functions["explain"](None, 0)
+
+
+def test_without_gradio_one_message_says_what_to_install():
+    app = str(Path(__file__).parents[2] / "space" / "app.py")
+    code = (
+        "import runpy, sys; from pathlib import Path; sys.modules['gradio'] = None\n"
+        "sys.path.insert(0, str(Path(sys.argv[1]).parent)); runpy.run_path(sys.argv[1], run_name='__main__')"
+    )
+    done = subprocess.run([sys.executable, "-c", code, app], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr == "error: the demo needs gradio, which is not installed: pip install 'hf_smile[demo]'\n"
 
 
 def test_the_page_is_in_the_module_for_what_looks_for_it_there(demo_model, monkeypatch):

@@ -11,6 +11,7 @@ from timm.models import save_for_hf
 from hf_smile.commands.train import parse_arguments, run
 from hf_smile.data.record import read_splits, run_data
 from hf_smile.errors import SmileError
+from hf_smile.hub.finished_run import read_whole_recipe
 from hf_smile.hub.seeds_card import write_seeds_card
 from hf_smile.modeling import build_model
 from hf_smile.modeling.calibrate import fold_into_output_layer
@@ -169,3 +170,17 @@ def test_a_card_without_soup_says_nothing_of_it(tmp_path):
     (tmp_path / "1/recipe.yaml").write_text("backbone: timm/resnet18\n")
     write_seeds_card(tmp_path, [1])
     assert "oup" not in (tmp_path / "README.md").read_text().partition("One recipe")[2]
+
+
+def test_another_run_called_head_is_not_a_part_of_the_schedule(tmp_path):
+    for name, recipe in {
+        "head": "backbone: timm/a\nnum_train_epochs: 10\nlearning_rate: 0.1\nfreeze_backbone: false\n",
+        "second": f"backbone: {tmp_path / 'head'}\nnum_train_epochs: 3\n",
+    }.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "recipe.yaml").write_text(recipe)
+    assert read_whole_recipe(tmp_path / "second") == {"backbone": "head", "num_train_epochs": 3}
+    with (tmp_path / "head" / "recipe.yaml").open("a") as file:
+        file.write("freeze_backbone: true\n")
+    expected = {"backbone": "timm/a", "num_train_epochs": 13, "warmup_frozen_epochs": 10, "head_learning_rate": 0.1}
+    assert read_whole_recipe(tmp_path / "second") == expected
