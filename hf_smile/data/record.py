@@ -249,8 +249,18 @@ def refuse_trained_on(backbone: str | Path, images: Iterable[tuple[str, str]]) -
     if trained := sum((record.get(digest) or record.get(image_id)) == {"train"} for image_id, digest in images):
         raise SmileDataError(
             f"the backbone {backbone} was trained on {trained:,} of the images to evaluate on ({SPLITS_FILE}); "
-            "split the data as in its run, or use the backbone that its run started from"
+            f"split the data as in its run{_seed_of(backbone)}, or use the backbone that its run started from"
         )
+
+
+def _seed_of(backbone: str | Path) -> str:
+    """The option that splits the data as a run did; empty if its `recipe.yaml` can't be read."""
+    try:
+        recipe = yaml.safe_load((_run_of(backbone) / "recipe.yaml").read_text(encoding="utf-8"))
+        seed = recipe["seed"] if recipe.get("split_seed") is None else recipe["split_seed"]
+    except (OSError, ValueError, yaml.YAMLError, KeyError, AttributeError):
+        return ""
+    return f" (--split_seed {seed})"
 
 
 def _run_of(model: str | Path) -> Path:

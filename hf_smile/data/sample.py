@@ -22,6 +22,9 @@ from tqdm import tqdm
 
 from hf_smile.labels import NOT_SMILE, POSITIVE_SMILE, SMILE_LABELS
 
+DRAWN = "drawn-"
+"""Prefix of the image ids, so that results on these faces are recognised wherever they go."""
+
 _LABEL_SHARES = (0.2, 0.3, 0.5)
 _EYE_OPENNESS = ((0.90, 1.20), (0.30, 0.50), (0.75, 1.15))  # range for each label; 1 is an ordinary eye
 _HAIR_STYLES = ("bald", "short", "fringe", "parting", "long", "bun", "curly")
@@ -120,7 +123,10 @@ def _random_rows(count: int, rng: np.random.Generator) -> list[tuple[str, int]]:
     """``count`` pairs of a new image_id and a label id, in random order."""
     smiles = [max(1, round(count * share)) for share in _LABEL_SHARES[:NOT_SMILE]]
     label_ids = np.repeat(range(len(SMILE_LABELS)), [*smiles, count - sum(smiles)])
-    return [(str(uuid.UUID(bytes=rng.bytes(16), version=4)), int(label_id)) for label_id in rng.permutation(label_ids)]
+    return [
+        (f"{DRAWN}{uuid.UUID(bytes=rng.bytes(16), version=4)}", int(label_id))
+        for label_id in rng.permutation(label_ids)
+    ]
 
 
 def _write_images(path: Path, rows: list[tuple[str, int]], size: int, rng: np.random.Generator) -> None:

@@ -11,6 +11,7 @@ from scipy.stats import norm
 
 from hf_smile.errors import SmileDataError
 from hf_smile.evaluation.metrics import FloatArray, IntArray, check_inputs, compute_metrics, weighted_metrics
+from hf_smile.evaluation.numbers import NO_INTERVAL
 from hf_smile.labels import SMILE_LABELS, LabelSet
 
 N_RESAMPLES = 2000
@@ -38,14 +39,15 @@ def confidence_intervals(
     `accuracy`, `recall_<class>` and `precision_<class>` are proportions: of all images, of the images of the class, and
     of the images predicted as the class. They get Wilson's interval (`wilson_interval`), which is also valid for few
     images and at 0 and 100 %. All others get the percentile bootstrap interval (Efron and Tibshirani, 1993, chapter
-    13). Resamples in which a metric is undefined are ignored; if it is undefined in all, both ends are NaN.
+    13). Resamples in which a metric is undefined are ignored; if it is undefined in all, both ends are NaN. They are
+    also NaN if all resamples agree, for example because all predictions are correct: the bootstrap can't tell then.
 
     An interval covers the choice of test images, not the variation between training runs. On simulated data with at
     least 75 images per class, 95 % intervals covered the true value in 92 to 96 % of the cases. The bootstrap interval
-    is too narrow if a class has few images (with 15 of 300, 76 % coverage for its AUC of 0.99), and has zero width if
-    all predictions are correct. `ece` is biased upwards, and resampling adds the same bias again, so its interval is
-    mirrored at the value (the "basic" interval; Davison and Hinkley, 1997, chapter 5). It covers the true value in
-    about 92 % of the cases, but only in 56 % for a calibrated model; use `calibration.ece_if_calibrated` for that case.
+    is too narrow if a class has few images (with 15 of 300, 76 % coverage for its AUC of 0.99). `ece` is biased
+    upwards, and resampling adds the same bias again, so its interval is mirrored at the value (the "basic" interval;
+    Davison and Hinkley, 1997, chapter 5). It covers the true value in about 92 % of the cases, but only in 56 % for a
+    calibrated model; use `calibration.ece_if_calibrated` for that case.
 
     Args:
         probabilities: (N, K), each row summing to one.
@@ -69,6 +71,7 @@ def confidence_intervals(
     ece = compute_metrics(probabilities, label_ids, labels)["ece"]
     samples["ece"] = np.maximum(2 * ece - samples["ece"], 0)
     found = {name: percentile_interval(values) for name, values in samples.items()}
+    found = {name: (low, high) if low < high else NO_INTERVAL for name, (low, high) in found.items()}
 
     predicted = probabilities.argmax(axis=1)
     hits = predicted == label_ids

@@ -39,8 +39,8 @@ def check_permission(license: str | None, right_to_publish: bool) -> None:
     """
     if not license or not right_to_publish:
         raise SmileError(
-            "these are pictures of people. To publish them, name their licence with --license, and declare with"
-            " --i_have_the_right_to_publish that the people in them and the photographers agreed"
+            "these are pictures of people. To publish them, give both their --license and"
+            " --i_have_the_right_to_publish, which declares that the people in them and the photographers agreed"
         )
 
 

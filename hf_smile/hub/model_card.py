@@ -8,6 +8,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from hf_smile.data.sample import DRAWN
 from hf_smile.evaluation.intervals import confidence_intervals
 from hf_smile.evaluation.predictions import images_digest, read_predictions
 from hf_smile.hub.card_sections import (
@@ -83,6 +84,8 @@ def _make_card(
     dataset: str | None = None,
 ) -> ModelCard:
     name = folder.resolve().name
+    if name.isdigit():  # one of several seeds
+        name = f"{folder.resolve().parent.name}/{name}"
     path = folder / "test_predictions.csv"
     predictions = read_predictions(path) if path.exists() else None
     config = read_timm_config(folder) if (folder / "config.json").is_file() else {}
@@ -130,6 +133,7 @@ def _make_card(
         origin=_origin(began_with) if pretrained else f"`{began_with[0]}`, trained from random weights",
         plain_timm=plain_timm,
         onnx=', runtime="onnx"' if (folder / "onnx" / "model.onnx").exists() else "",
+        drawn=predictions is not None and all(str(name).startswith(DRAWN) for name in predictions.image_ids),
         headline=headline(numbers, intervals, labels),
         results=results_section(numbers, intervals, labels),
         reach=reach_section(recipe, metrics.get("budget")),

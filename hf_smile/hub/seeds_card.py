@@ -11,6 +11,9 @@ from huggingface_hub import ModelCard, ModelCardData
 from hf_smile.evaluation.numbers import markdown_table, number
 from hf_smile.hub.card_sections import REPORTED, reach_section, recipe_section
 from hf_smile.hub.finished_run import read_metrics, read_whole_recipe
+from hf_smile.labels import SMILE_LABELS, LabelSet
+from hf_smile.utils.model_files import read_timm_config
+from hf_smile.utils.words import counted
 
 
 def write_seeds_card(output_dir: str | Path, seeds: Sequence[int]) -> str:
@@ -44,13 +47,19 @@ def write_seeds_card(output_dir: str | Path, seeds: Sequence[int]) -> str:
         for name, text in shown.items()
         if name in scores
     ]
-    names = [f"seed {seed}" for seed in seeds] + ["soup"] * has_soup
-    table = markdown_table(["", "mean", "spread", *names], rows)
+    columns = [f"seed {seed}" for seed in seeds] + ["soup"] * has_soup
+    table = markdown_table(["", "mean", "spread", *columns], rows)
+    config = folder / str(seeds[0]) / "config.json"
+    names = read_timm_config(config.parent).get("label_names") if config.is_file() else None
+    labels = LabelSet.of(names or SMILE_LABELS)
     recipe = read_whole_recipe(folder / str(seeds[0]))
     card = ModelCard.from_template(
         ModelCardData(library_name="transformers", pipeline_tag="image-classification", tags=["timm", "face", "smile"]),
         template_path=str(Path(__file__).with_suffix(".md")),
         title=folder.resolve().name,
+        labels=", ".join(labels),
+        genuine=labels.tells_genuine,
+        headline=_headline(scores),
         seeds=seeds,
         table=table,
         has_soup=has_soup,
@@ -61,6 +70,18 @@ def write_seeds_card(output_dir: str | Path, seeds: Sequence[int]) -> str:
     scores.to_csv(folder / "seeds.csv")
     card.save(folder / "README.md")
     return table
+
+
+def _headline(scores: pd.DataFrame) -> str:
+    """Accuracy and macro F1 of all seeds."""
+    images = scores.filter(like="support_").iloc[0].sum()
+    parts = [
+        f"{REPORTED[name]} {number(scores[name].mean())}"
+        + (f" ± {number(scores[name].std())}" if len(scores) > 1 else "")
+        for name in ("accuracy", "macro_f1")
+        if name in scores
+    ]
+    return f"**On {counted(int(images), 'test image')}** (mean ± standard deviation of the seeds): {', '.join(parts)}."
 
 
 def _numbers(run: Path) -> dict[str, float]:

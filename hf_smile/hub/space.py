@@ -124,6 +124,9 @@ def _pin(requirements: str) -> str:
                 installed = version(name[0].split("[")[0]).split("+")[0]  # some indexes lack 2.9.0+cpu
                 line = f"{name[0]}=={installed}"
             except PackageNotFoundError:
-                raise SmileError(f"requirements.txt: {name[0]} is not installed here; install it first") from None
+                raise SmileError(
+                    f"requirements.txt: {name[0]} is not installed here, so its version is unknown: "
+                    "pip install 'hf_smile[demo]'"
+                ) from None
         lines.append(line)
     return "\n".join(lines) + "\n"

@@ -65,6 +65,8 @@ class RecordedTrainer(ResumableTrainer):
     def describe_settings(self) -> dict[str, Any]:
         """The settings as in `recipe.yaml`, without model settings that the model does not store."""
         config, source = self.model.config, self.model.name_or_path
+        if source == "None":  # transformers' text for a model that was not loaded from anywhere
+            source = ""
         model = ModelArguments(
             backbone=source or config.architecture,
             pretrained=bool(source),

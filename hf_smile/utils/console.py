@@ -68,7 +68,7 @@ def run_script(main: Callable[[], None]) -> None:
             print(f"error: {visible(message)}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        print("\ninterrupted", file=sys.stderr)
         sys.exit(130)
 
 

@@ -191,6 +191,7 @@ def test_the_page_shows_what_speaks_for_a_decision_and_fits_a_phone(data, review
     press(page, "Enter")  # for the focused button, not Keep
     assert [row[3] for row in rows(tmp_path / "c.csv")] == ["unsure"]
     page.get_by_role("button", name="Leave out").click()
+    page.wait_for_function("() => document.querySelector('.hr header').innerText.includes('2 of')")
     press(page, "Enter")
     page.wait_for_function("() => document.querySelector('.hr header').innerText.includes('3 of')")
     assert [row[3] for row in rows(tmp_path / "c.csv")] == ["unsure", "leave_out", "keep"]

@@ -134,9 +134,8 @@ def run(prepared: Path, tiny: Path, tmp_path: Path, request) -> Callable[[Block]
         programs = {"bash": ["bash", "-euo", "pipefail", "-c"], "python": [sys.executable, "-c"]}
         with running_hub() as hub:
             for repo_id in ON_THE_HUB:
-                publish(hub, "models", repo_id, tiny)
-            publish(hub, "models", "me/smile", prepared / "outputs" / "model")
-            publish(hub, "datasets", "me/faces", prepared / "data" / "happy_images")
+                publish(hub, repo_id, tiny)
+            publish(hub, "me/smile", prepared / "outputs" / "model")
             environment = os.environ | {
                 "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
                 "HF_ENDPOINT": hub.url,
@@ -155,10 +154,10 @@ def run(prepared: Path, tiny: Path, tmp_path: Path, request) -> Callable[[Block]
     return run
 
 
-def publish(hub: LoopbackHub, kind: str, repo_id: str, folder: Path) -> None:
-    """Put the files of a folder on the Hub."""
+def publish(hub: LoopbackHub, repo_id: str, folder: Path) -> None:
+    """Put the files of a folder on the Hub as a model."""
     files = {path.name: Entry(path.read_bytes(), lfs=False) for path in folder.iterdir() if path.is_file()}
-    repo = hub.repos[kind, repo_id] = Repo(repo_id, kind, private=False)
+    repo = hub.repos["models", repo_id] = Repo(repo_id, "models", private=False)
     repo.commit("main", "the first", files)
 
 

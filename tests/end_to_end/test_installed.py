@@ -143,7 +143,7 @@ def test_without_an_extra_an_exported_model_predicts_and_all_that_is_installed_f
         ("evaluate --model MODEL --data_dir DATA --output_dir out", "datasets", "train"),
         ("export --model MODEL", "torch", "train"),
         ("predict PICTURE --model MODEL --runtime torch --faces whole", "torch", "train"),
-        ("bulk --model MODEL --data DATA --output_dir out", "torch", "train"),
+        ("bulk --model MODEL --data DATA --output_dir out", "pyarrow", "train"),
         ("push dataset DATA me/faces --dry_run", "datasets", "train"),
         ("benchmark predict --output out.json", "transformers", "train"),
     ],
