@@ -58,7 +58,7 @@ def test_chunks_add_up_to_all_resamples(simulate, monkeypatch):
 
 
 def test_resamples_without_a_class_are_left_out():
-    probabilities = [[0.1, 0.1, 0.8]] * 30 + [[0.3, 0.6, 0.1], [0.6, 0.3, 0.1], [0.5, 0.3, 0.2]]
+    probabilities = [[0.1, 0.1, 0.8]] * 30 + [[0.3, 0.6, 0.1], [0.6, 0.3, 0.1], [0.7, 0.2, 0.1]]
     low, high = confidence_intervals(probabilities, [2] * 30 + [1, 0, 1], n_resamples=300)["genuine_auc"]
     assert 0 <= low <= high <= 1
 
@@ -66,6 +66,12 @@ def test_resamples_without_a_class_are_left_out():
 def test_a_metric_that_is_never_defined_has_no_interval():
     found = confidence_intervals([[0.1, 0.1, 0.8]] * 5, [2] * 5, n_resamples=50)
     assert all(math.isnan(end) for end in found["genuine_auc"])
+
+
+def test_where_all_resamples_agree_there_is_no_interval():
+    found = confidence_intervals([[0.9, 0.05, 0.05], [0.05, 0.05, 0.9]] * 20, [0, 2] * 20, n_resamples=50)
+    assert all(math.isnan(end) for name in ("macro_f1", "smile_auc") for end in found[name])
+    assert found["accuracy"] == pytest.approx((0.9124, 1.0), abs=1e-4)
 
 
 def test_five_right_of_five_do_not_prove_it_always_right():
