@@ -28,6 +28,8 @@ def test_each_seed_is_trained_once_and_all_are_on_one_card(sample_dir, tmp_path,
     line = f"| accuracy | {' | '.join(f'{number:.4f}' for number in numbers)} |"
     assert line in card and line in said
     assert "[3](3/README.md), [5](5/README.md)" in card and "**A first try**" in card
+    one = (tmp_path / "runs/3/README.md").read_text()
+    assert "# runs/3" in one and "**These are drawn faces**" in one and "**A first try**" in one.split("```")[0]
     weights = [(tmp_path / f"runs/{seed}/model.safetensors").read_bytes() for seed in (3, 5)]
     assert weights[0] != weights[1]
     run(parse_arguments(words, "hf-smile train"))
