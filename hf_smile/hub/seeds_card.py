@@ -81,7 +81,8 @@ def _headline(scores: pd.DataFrame) -> str:
         for name in ("accuracy", "macro_f1")
         if name in scores
     ]
-    return f"**On {counted(int(images), 'test image')}** (mean ± standard deviation of the seeds): {', '.join(parts)}."
+    note = " (mean ± standard deviation of the seeds)" * (len(scores) > 1)
+    return f"**On {counted(int(images), 'test image')}**{note}: {', '.join(parts)}."
 
 
 def _numbers(run: Path) -> dict[str, float]:

@@ -164,12 +164,13 @@ def test_without_validation_images_it_ends_after_the_head(words, tmp_path):
 
 
 def test_a_card_without_soup_says_nothing_of_it(tmp_path):
-    (tmp_path / "1").mkdir()
+    folder = tmp_path / "runs"
+    (folder / "1").mkdir(parents=True)
     sections = {"calibration": {}, "decision": {}, "choice": {}}
-    (tmp_path / "1/test_metrics.json").write_text(json.dumps({"accuracy": 0.8, **sections}))
-    (tmp_path / "1/recipe.yaml").write_text("backbone: timm/resnet18\n")
-    write_seeds_card(tmp_path, [1])
-    assert "oup" not in (tmp_path / "README.md").read_text().partition("One recipe")[2]
+    (folder / "1/test_metrics.json").write_text(json.dumps({"accuracy": 0.8, **sections}))
+    (folder / "1/recipe.yaml").write_text("backbone: timm/resnet18\n")
+    write_seeds_card(folder, [1])
+    assert "oup" not in (folder / "README.md").read_text()
 
 
 def test_another_run_called_head_is_not_a_part_of_the_schedule(tmp_path):
