@@ -70,7 +70,8 @@ def model_file(
     """
     if str(model) and Path(model).is_dir():
         if not Path(model, name).is_file():
-            if seeds := sorted(path.parent.as_posix() for path in Path(model).glob("[0-9]*/config.json")):
+            seeds = sorted(path.parent.as_posix() for path in Path(model).glob("[0-9]*/config.json"))
+            if name == "config.json" and seeds:
                 fix = f"it contains one model per seed; name one of them, for example {seeds[0]}"
             raise SmileModelError(f"{model}: the folder has no {name}; {fix}")
         return Path(model, name)

@@ -70,7 +70,8 @@ def test_two_classes_of_a_data_set_in_memory(tmp_path):
     assert metrics["test_support_smile"] + metrics["test_support_not_smile"] == 8
     trainer.save_model()
     trainer.create_model_card()
-    assert "| smile |" in (tmp_path / "README.md").read_text()
+    card = (tmp_path / "README.md").read_text()
+    assert "| smile |" in card and "`test_resnet`, trained from random weights" in card
     (prediction,) = SmileClassifier.from_pretrained(tmp_path).predict(splits["test"][0]["picture"])
     assert set(prediction.probabilities) == {"smile", "NOT smile"}
 

@@ -6,9 +6,10 @@ import pandas as pd
 import pytest
 
 from hf_smile.commands.train import parse_arguments, run
-from hf_smile.errors import SmileError
+from hf_smile.errors import SmileError, SmileModelError
 from hf_smile.hub.seeds_card import write_seeds_card
 from hf_smile.training.several import plan_seeds
+from hf_smile.utils.model_files import read_config
 
 TINY = ["--backbone", "test_resnet", "--no_pretrained", "--image_size", "32", "--use_cpu", "--max_train_samples", "24"]
 TINY += ["--num_train_epochs", "1"]
@@ -30,6 +31,8 @@ def test_each_seed_is_trained_once_and_all_are_on_one_card(sample_dir, tmp_path,
     assert "[3](3/README.md), [5](5/README.md)" in card and "**A first try**" in card
     one = (tmp_path / "runs/3/README.md").read_text()
     assert "# runs/3" in one and "**These are drawn faces**" in one and "**A first try**" in one.split("```")[0]
+    with pytest.raises(SmileModelError, match=r"one model per seed; name one of them, for example .*runs/3"):
+        read_config(tmp_path / "runs")
     weights = [(tmp_path / f"runs/{seed}/model.safetensors").read_bytes() for seed in (3, 5)]
     assert weights[0] != weights[1]
     run(parse_arguments(words, "hf-smile train"))
