@@ -13,7 +13,6 @@ from math import ceil
 import numpy as np
 import pandas as pd
 from datasets import Dataset, DatasetDict
-from sklearn.model_selection import StratifiedGroupKFold
 
 from hf_smile.errors import SmileDataError
 from hf_smile.utils.words import counted
@@ -121,6 +120,8 @@ def grouped_rows(labels: np.ndarray, groups: np.ndarray, split: str, size: float
     >>> int(held_out.sum())
     4
     """
+    from sklearn.model_selection import StratifiedGroupKFold  # slow to import, and only needed here
+
     unknown = np.isin(np.char.lower(groups), ("", "none", "nan", "na", "n/a", "null"))
     if unknown.any():
         raise SmileDataError(
