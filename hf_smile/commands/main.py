@@ -9,8 +9,10 @@ from importlib import import_module
 from pathlib import Path
 
 from hf_smile import __version__
+from hf_smile.commands.options import job_parser
 from hf_smile.utils.console import run_script
 from hf_smile.utils.extras import needed_by
+from hf_smile.utils.words import did_you_mean
 
 JOBS = (
     *("prepare", "shard", "audit", "review", "compare", "tune", "train", "evaluate", "export"),
@@ -53,17 +55,20 @@ def _run(job: str | None) -> None:
 
 
 def _read_job(words: list[str]) -> tuple[str, list[str]]:
-    parser = argparse.ArgumentParser(
-        prog="hf-smile",
-        description="Classify faces as not smiling, a genuine smile, or a posed smile.",
-        epilog="jobs:\n" + "\n".join(f"  {job:<11}{_summary(job)}" for job in JOBS) + "\n\nHelp on a job: JOB --help",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = job_parser("hf-smile", "Classify faces as not smiling, a genuine smile, or a posed smile.")
+    parser.epilog = "jobs:\n" + "\n".join(f"  {job:<11}{_summary(job)}" for job in JOBS)
+    parser.epilog += "\n\nHelp on a job: hf-smile JOB --help"
     parser.add_argument("--version", action="version", version=f"hf-smile {__version__}")
-    parser.add_argument("job", metavar="JOB", choices=JOBS, help="one of the jobs below")
+    parser.add_argument("job", metavar="JOB", type=_known_job, help="one of the jobs below")
     parser.add_argument("words", metavar="...", nargs=argparse.REMAINDER, help="arguments of the job")
-    args = parser.parse_args(words)
+    args = parser.parse_args(words or ["--help"])
     return args.job, args.words
+
+
+def _known_job(word: str) -> str:
+    if word not in JOBS:
+        raise argparse.ArgumentTypeError(f"{word!r} is not a job{did_you_mean(word, JOBS)}")
+    return word
 
 
 def _summary(job: str) -> str:

@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+import re
+from typing import TYPE_CHECKING, NoReturn
+
+from hf_smile.errors import SmileError
+from hf_smile.utils.words import did_you_mean
 
 if TYPE_CHECKING:
     from hf_smile.inference.classifier import SmileClassifier
 
 
+class _JobParser(argparse.ArgumentParser):
+    """A parser whose errors are one message: what is wrong, and where the options are explained."""
+
+    def error(self, message: str) -> NoReturn:
+        if unknown := re.search(r"^unrecognized arguments: (--\w+)", message):
+            message += did_you_mean(unknown[1], re.findall(r"--\w+", self.format_usage()))
+        raise SmileError(f"{message}\nAll options: {self.prog} --help")
+
+
 def job_parser(prog: str, doc: str | None) -> argparse.ArgumentParser:
-    """A parser that shows the docstring of a job's module as its help.
+    """A parser that shows the docstring of a job's module as its help, and raises `SmileError` for a wrong option.
 
     >>> job_parser("hf-smile train", "Fine-tune.").parse_args([])
     Namespace()
     """
-    return argparse.ArgumentParser(
+    return _JobParser(
         prog=prog, description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
 

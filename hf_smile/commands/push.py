@@ -31,7 +31,7 @@ def parse_arguments(words: list[str], prog: str) -> argparse.Namespace:
     branch.add_argument("--create_pr", action="store_true", help="open a pull request instead of changing the branch")
 
     parser = job_parser(prog, __doc__)
-    commands = parser.add_subparsers(dest="what", required=True)
+    commands = parser.add_subparsers(dest="what", metavar="model|dataset|space", required=True)
 
     model = commands.add_parser("model", parents=[common], help="model of `hf-smile train`")
     model.add_argument("folder", help="output folder of a finished run")

@@ -10,7 +10,6 @@ from types import SimpleNamespace as Settings
 from typing import Any
 
 from hf_smile.errors import SmileError
-from hf_smile.shards.folder import is_sharded
 from hf_smile.training.settings import MOVES_THE_PRIOR, parse_interval
 
 logger = logging.getLogger(__name__)
@@ -66,6 +65,8 @@ def _head_only(settings: Settings) -> bool:
 
 
 def _sharded(settings: Settings) -> bool:
+    from hf_smile.shards.folder import is_sharded  # it imports datasets, which takes seconds
+
     return is_sharded(settings.data_dir)
 
 
@@ -131,7 +132,7 @@ CONTRADICTORY: dict[str, tuple[Callable[[Settings], bool], str]] = {
     ),
     "soup": (lambda s: s.seeds is None, "it is the mean of several runs; add --seeds, for example 1 2 3"),
     "dry_run": (lambda s: not s.job, "it shows the request for a job; add --job, for example a10g-small"),
-    "corrections": (lambda s: is_sharded(s.data_dir), "shards already contain labels; give it to hf-smile shard"),
+    "corrections": (_sharded, "shards already contain labels; give it to hf-smile shard"),
     **dict.fromkeys(
         ("freeze_backbone", "freeze_stages"),
         (lambda s: not s.pretrained, "random weights would never be trained; leave out --no_pretrained"),
@@ -156,8 +157,17 @@ def check_values(args: Any) -> None:
             raise SmileError(f"report_to is {tracker!r}, which is not installed: pip install {tracker}")
     if args.save_every is not None:
         parse_interval(args.save_every)
+    check_ranges(args)
+
+
+def check_ranges(args: Any) -> None:
+    """Check the numbers.
+
+    Raises:
+        SmileError: a number is outside of its range in `RANGES`.
+    """
     for name, (low, high) in RANGES.items():
-        value = getattr(args, name)
+        value = getattr(args, name, None)
         if value is not None and not low <= value <= high:
             raise SmileError(f"{name} is {value}; it must lie between {low:g} and {high:g}")
 

@@ -9,6 +9,7 @@ from transformers.hf_argparser import HfArgumentParser
 
 from hf_smile.data.arguments import DataArguments
 from hf_smile.errors import SmileError
+from hf_smile.training.checks import check_ranges
 from hf_smile.training.settings import SETTINGS, TrainingSettings, read_words
 
 
@@ -43,4 +44,5 @@ def check_words(argv: Sequence[str]) -> tuple[DataArguments, TrainingSettings]:
     ('data/sample', 0.001)
     """
     (data, *_, training), _ = SettingsParser(list(SETTINGS.values())).read(argv)
+    check_ranges(training)
     return data, training

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import difflib
 import json
 import re
 import shutil
@@ -21,6 +20,7 @@ from hf_smile.data.arguments import AugmentationArguments, DataArguments, settin
 from hf_smile.errors import SmileError
 from hf_smile.utils.model_files import DEFAULT_BACKBONE
 from hf_smile.utils.shipped import shipped
+from hf_smile.utils.words import did_you_mean
 
 IMBALANCE = ["none", "class_weights", "oversample", "focal", "logit_adjustment"]
 MOVES_THE_PRIOR = ("class_weights", "oversample", "logit_adjustment")
@@ -221,9 +221,9 @@ def _check_names(names: Iterable[str], where: str) -> None:
     messages = []
     for name in dict.fromkeys(names):
         if name not in known and name.removeprefix("no_") not in known:
-            nearest = difflib.get_close_matches(name, known, n=1)
-            right = OTHER_NAMES.get(name) or (nearest[0] if nearest else None)
-            messages.append(f"unknown setting {name!r} in {where}" + (f"; did you mean {right!r}?" if right else ""))
+            name_here = OTHER_NAMES.get(name)
+            hint = f"; did you mean {name_here!r}?" if name_here else did_you_mean(name, known)
+            messages.append(f"unknown setting {name!r} in {where}{hint}")
     if messages:
         raise SmileError("\n".join(messages))
 

@@ -52,6 +52,15 @@ def test_the_jobs_are_listed_with_what_they_do(run):
         assert any(line.split()[:1] == [job] and len(line.split()) > 3 for line in out.splitlines())
 
 
+def test_without_a_job_the_jobs_are_listed(run):
+    assert run() == run("--help")
+
+
+def test_a_job_with_a_typing_error_is_suggested(run):
+    code, _, err = run("trian")
+    assert code == 2 and "'trian' is not a job; did you mean 'train'?" in err
+
+
 @pytest.mark.parametrize("job", JOBS)
 def test_help_names_the_command_that_was_called_and_imports_nothing_heavy(job):
     done = run_apart(job, "--help")

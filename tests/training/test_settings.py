@@ -7,6 +7,7 @@ from transformers import TrainingArguments
 
 from hf_smile.errors import SmileError
 from hf_smile.training.arguments import parse_arguments
+from hf_smile.training.checks import RANGES
 from hf_smile.training.parser import check_words
 from hf_smile.training.settings import COMMON, OTHER_NAMES, SETTINGS, help_text, read_words, setting_names
 
@@ -53,6 +54,10 @@ def test_all_of_help_explains_every_setting_once():
     }
 
 
+def test_ranges_are_of_settings():
+    assert RANGES.keys() <= setting_names()
+
+
 def test_recipes_that_come_with_hf_smile_are_found_by_their_name_from_any_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     words = read_words(["quickstart", "--seed", "3"])
@@ -61,7 +66,10 @@ def test_recipes_that_come_with_hf_smile_are_found_by_their_name_from_any_folder
         read_words(["quickstrat"])
 
 
-@pytest.mark.parametrize("words", [["--rotation", "-3"], ["--learning_rate", "fast"], ["--imbalance", "smote"]])
+@pytest.mark.parametrize(
+    "words",
+    [["--rotation", "-3"], ["--learning_rate", "fast"], ["--learning_rate", "-3"], ["--imbalance", "smote"]],
+)
 def test_the_early_check_says_the_same_as_the_late_one(words):
     messages = []
     for check in (check_words, parse_arguments):
