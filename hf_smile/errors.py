@@ -69,14 +69,18 @@ class Problems(list[str]):
     def raise_if_any(self, where: object, hint: str = "") -> None:
         """Raise a `SmileDataError` with up to 20 problems, their total and a `hint` on how to fix them.
 
-        With more than 20 problems, the message shows some of each kind.
+        Problems that differ only in place share a line. With more than 20 lines, the message shows some of each kind.
         """
         if not self:
             return
         lines = [f"{len(self):,} problem{'s' if len(self) > 1 else ''} in {where}:"]
-        lines += [f"  {_one_line(problem)}" for problem in self._some_of_each_kind()]
-        if len(self) > REPORTED_PROBLEMS:
-            lines.append(f"  ... and {len(self) - REPORTED_PROBLEMS:,} more")
+        shown = 0
+        for problem, count in self._some_of_each_kind():
+            again = f" (and {count - 1:,} more like this)" if count > 1 else ""
+            lines.append(f"  {_one_line(problem)}{again}")
+            shown += count
+        if shown < len(self):
+            lines.append(f"  ... and {len(self) - shown:,} more")
         if 0 < len(self.unknown_labels) <= _MAX_UNKNOWN_LABELS:
             numbers = self.number_labels if any(map(str.isdigit, self.unknown_labels)) else {}
             pairs = ",".join(f"{label}=..." for label in {**numbers, **self.unknown_labels})
@@ -84,11 +88,17 @@ class Problems(list[str]):
             lines[-1] += ". Or name the labels of your data in the order of their ids: --labels NAME NAME ..."
         raise SmileDataError("\n".join(lines + [hint] * bool(hint)))
 
-    def _some_of_each_kind(self) -> list[str]:
-        """Two problems are of the same kind if they differ only in place, numbers and quoted text."""
+    def _some_of_each_kind(self) -> list[tuple[str, int]]:
+        """Up to 20 problems, each with the number of problems that differ from it only in place.
+
+        Two problems are of the same kind if they differ only in place, numbers and quoted text.
+        """
+        same: dict[str, list[str]] = {}
+        for problem in self:
+            same.setdefault(problem.partition(" ")[2], []).append(problem)
         kinds: dict[str, list[int]] = {}
-        for number, problem in enumerate(self):
-            kinds.setdefault(re.sub(r"^[^ ]*|'[^']*'|\d+", "", problem), []).append(number)
+        for number, text in enumerate(same):
+            kinds.setdefault(re.sub(r"'[^']*'|\d+", "", text), []).append(number)
         in_turn = chain.from_iterable(zip_longest(*kinds.values()))
-        chosen = islice((number for number in in_turn if number is not None), REPORTED_PROBLEMS)
-        return [self[number] for number in sorted(chosen)]
+        chosen = set(islice((number for number in in_turn if number is not None), REPORTED_PROBLEMS))
+        return [(group[0], len(group)) for number, group in enumerate(same.values()) if number in chosen]

@@ -25,6 +25,7 @@ from hf_smile.data.splits import SPLITS, check_groups, column_of, hold_out, miss
 from hf_smile.errors import Problems, SmileDataError, first_line
 from hf_smile.labels import SMILE_LABELS, LabelSet
 from hf_smile.shards.folder import features_of
+from hf_smile.utils.words import counted
 
 logger = logging.getLogger(__name__)
 
@@ -188,7 +189,7 @@ def _check_images(
     hint = ""
     if len(bad) and data.on_bad_image == "error":
         problems.add_images(bad.itertuples(index=False))
-        hint = "Fix them, or leave them out with --on_bad_image skip."
+        hint = f"To leave out the {counted(len(bad), 'missing or damaged image')}: --on_bad_image skip"
     problems.raise_if_any(data.data_dir, hint)
     kept = {split: table[table["problem"] == ""] for split, table in tables.items()}
     report_left_out(bad, {split: len(table) for split, table in kept.items()}, bad_image_list, data.data_dir)

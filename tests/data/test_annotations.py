@@ -113,14 +113,24 @@ def test_line_numbers_count_blank_lines_and_lines_inside_quotes(read):
 
 
 def test_all_problems_come_together_the_first_20_and_a_total(read):
-    _, problems = read("".join(f"id{i},happy\n" for i in range(25)) + ",1\n")
+    _, problems = read("".join(f"id{i},happy{i}\n" for i in range(25)) + ",1\n")
     with pytest.raises(SmileDataError) as caught:
         problems.raise_if_any("data/happy_images")
     lines = str(caught.value).splitlines()
     assert lines[0] == "26 problems in data/happy_images:"
     assert lines[19].startswith("  train.csv:19: unknown label") and lines[20] == "  train.csv:26: empty id"
-    assert lines[21:22] == ["  ... and 6 more"] and len(lines) == 23
-    assert lines[22].startswith('Map each one to a label: --label_map "happy=...". Or name') and "--labels" in lines[22]
+    assert lines[21:] == ["  ... and 6 more"]
+
+
+def test_problems_that_differ_only_in_place_share_a_line(read):
+    _, problems = read("a,0\n" + "".join(f"id{i},{label}\n" for i in range(25) for label in ("happy", "sad")) + ",1\n")
+    with pytest.raises(SmileDataError) as caught:
+        problems.raise_if_any("data/happy_images")
+    first, happy, sad, empty, hint = str(caught.value).splitlines()
+    assert first == "51 problems in data/happy_images:" and empty == "  train.csv:52: empty id"
+    assert happy.startswith("  train.csv:2: unknown label 'happy'") and happy.endswith(" (and 24 more like this)")
+    assert sad.startswith("  train.csv:3: unknown label 'sad'") and sad.endswith(" (and 24 more like this)")
+    assert hint.startswith('Map each one to a label: --label_map "happy=...,sad=...". Or name') and "--labels" in hint
 
 
 @pytest.mark.parametrize("text", ["ü.jpg", "a,b.jpg", " a.jpg ", "person0\\a.jpg", "person0/a.jpg", "img.2022"])
@@ -190,8 +200,8 @@ def test_json_lines_and_parquet_are_annotations_too(read, tmp_path):
 
 
 def test_of_many_problems_each_kind_is_shown(read):
-    _, problems = read("".join(f"id{i},happy\n" for i in range(50)) + ",1\nx,0,1\n")
+    _, problems = read("".join(f"id{i},happy{i}\n" for i in range(50)) + ",1\nx,0,1\n")
     with pytest.raises(SmileDataError) as caught:
         problems.raise_if_any("data")
     assert "train.csv:51: empty id" in str(caught.value) and "train.csv:52: 3 columns" in str(caught.value)
-    assert len(str(caught.value).splitlines()) == 23
+    assert len(str(caught.value).splitlines()) == 22

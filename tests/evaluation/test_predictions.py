@@ -113,7 +113,7 @@ def test_all_problems_are_reported_together_with_their_lines(tmp_path):
 
 
 def test_a_long_list_of_problems_is_cut(tmp_path):
-    path = write(tmp_path / "p.csv", *[f"{n}.jpg,smirk,NOT smile,0,0,1" for n in range(30)])
+    path = write(tmp_path / "p.csv", *[f"{n}.jpg,smirk{n},NOT smile,0,0,1" for n in range(30)])
     with pytest.raises(SmileDataError, match=r"30 problems in .*(?s:.*)\.\.\. and 10 more$"):
         read_predictions(path)
 
