@@ -4,8 +4,8 @@ BIN := .venv/bin
 QUICKSTART := outputs/quickstart
 # uv is several times faster than pip, but ignores pip's settings. With another index, or if it fails, pip installs.
 EVERYTHING := --constraint constraints.txt --editable '.[train,audit,tune,heif,demo,dev,docs]'
-# Threads that spin while they wait slow everything down on shared cores. hf-smile sets this itself, pytest does not.
-export OMP_WAIT_POLICY ?= passive
+# Threads that spin while they wait slow down the other test process. hf-smile limits this itself, pytest does not.
+test lowest: export OMP_WAIT_POLICY ?= passive
 
 .PHONY: help install quickstart demo test quality docs audit lowest format clean
 
