@@ -95,7 +95,7 @@ class Problems(list[str]):
         """
         same: dict[str, list[str]] = {}
         for problem in self:
-            same.setdefault(problem.partition(" ")[2], []).append(problem)
+            same.setdefault(re.sub(r"^\S*: ", "", problem), []).append(problem)
         kinds: dict[str, list[int]] = {}
         for number, text in enumerate(same):
             kinds.setdefault(re.sub(r"'[^']*'|\d+", "", text), []).append(number)

@@ -27,7 +27,7 @@ Measured = tuple[dict[str, "Row"], Mapping[str, float], str]
 
 def parse_arguments(words: list[str], prog: str) -> argparse.Namespace:
     parser = job_parser(prog, __doc__)
-    what = parser.add_subparsers(dest="what", required=True)
+    what = parser.add_subparsers(dest="what", metavar="train|data|predict", required=True)
 
     train = what.add_parser("train", help="hf_smile's training loop, its compute limit, and transformers' Trainer")
     train.add_argument("--backbone", default="resnet50", help="timm name or local folder (default: %(default)s)")

@@ -133,6 +133,11 @@ def test_problems_that_differ_only_in_place_share_a_line(read):
     assert hint.startswith('Map each one to a label: --label_map "happy=...,sad=...". Or name') and "--labels" in hint
 
 
+def test_problems_without_a_place_do_not_share_a_line():
+    with pytest.raises(SmileDataError, match=r"train has no image\n  test has no image$"):
+        Problems(["train has no image", "test has no image"]).raise_if_any("data")
+
+
 @pytest.mark.parametrize("text", ["ü.jpg", "a,b.jpg", " a.jpg ", "person0\\a.jpg", "person0/a.jpg", "img.2022"])
 def test_an_id_is_what_the_file_says(read, text):
     table, problems = read(f'"{text}",0\n')
