@@ -241,9 +241,11 @@ def make_trainer(arguments: Arguments, splits: DatasetDict) -> SmileTrainer:
 
     data, augmentation, backbone, args = arguments
     streamed = is_sharded(data.data_dir) and data.max_train_samples is None
-    if backbone.pretrained:
+    for model, role in [(backbone.backbone, "backbone")] * backbone.pretrained + [
+        (teacher, "teacher") for teacher in args.teachers or []
+    ]:
         held_out = (images_of(split) for name, split in splits.items() if name != "train")
-        refuse_trained_on(backbone.backbone, chain.from_iterable(held_out))
+        refuse_trained_on(model, chain.from_iterable(held_out), role)
     if args.process_index == 0:
         print(device_line(args))
         print(describe(splits, None if streamed else data.group_by), flush=True)

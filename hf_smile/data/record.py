@@ -231,25 +231,27 @@ def require_held_out(model: str | Path, split: str, dataset: Dataset, vouched_fo
         )
 
 
-def refuse_trained_on(backbone: str | Path, images: Iterable[tuple[str, str]]) -> None:
-    """Refuse to evaluate on images that a backbone, itself the result of a run, was trained on.
+def refuse_trained_on(model: str | Path, images: Iterable[tuple[str, str]], role: str = "backbone") -> None:
+    """Refuse to evaluate on images that a backbone or teacher, itself the result of a run, was trained on.
 
     Args:
-        backbone: folder or Hub id. If it has no record of its splits, nothing is checked.
+        model: folder or Hub id. If it has no record of its splits, nothing is checked.
         images: images to evaluate on, as returned by `images_of`.
+        role: what the model is used as, for the message.
 
     Raises:
-        SmileDataError: if the backbone was trained on some of the images.
+        SmileDataError: if the model was trained on some of the images.
 
     >>> refuse_trained_on("outputs/model", images_of(splits["validation"]))  # doctest: +SKIP
     """
-    if not (record := read_splits(backbone)):
+    if not (record := read_splits(model)):
         return
     # An image in both train and another split is a problem of the data, which the audit reports.
     if trained := sum((record.get(digest) or record.get(image_id)) == {"train"} for image_id, digest in images):
+        or_else = ", or use the backbone that its run started from" if role == "backbone" else ""
         raise SmileDataError(
-            f"the backbone {backbone} was trained on {trained:,} of the images to evaluate on ({SPLITS_FILE}); "
-            f"split the data as in its run{_seed_of(backbone)}, or use the backbone that its run started from"
+            f"the {role} {model} was trained on {trained:,} of the images to evaluate on ({SPLITS_FILE}); "
+            f"split the data as in its run{_seed_of(model)}{or_else}"
         )
 
 

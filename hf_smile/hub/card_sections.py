@@ -58,6 +58,8 @@ _RECIPE_SHOWN = (
     "lr_scheduler_type",
     "weight_decay",
     "loss",
+    "teachers",
+    "teacher_weight",
     "label_smoothing_factor",
     "imbalance",
     "ema_decay",

@@ -67,6 +67,8 @@ class Job:
             is_run = Path(self.backbone, "test_metrics.json").is_file()
             upload = "hf-smile push model {} OWNER/NAME --private" if is_run else "hf upload OWNER/NAME {} --private"
             _check_is_remote("--backbone", self.backbone, upload)
+        for teacher in self.training.teachers or []:
+            _check_is_remote("--teachers", teacher, "hf-smile push model {} OWNER/NAME --private")
 
     def start(self) -> Iterator[str]:
         """Start the job, and yield its page, the lines of its log and the address of the result.
@@ -96,7 +98,8 @@ class Job:
         machines = {machine.name: machine for machine in retry(api.list_jobs_hardware)}
         if self.flavor not in machines:
             raise SmileError(f"there is no such machine; choose one of {', '.join(machines)}")
-        for repo_id, kind in ((self.data_dir, "dataset"), (self.backbone, "model")):
+        models = [(name, "model") for name in [self.backbone, *(self.training.teachers or [])]]
+        for repo_id, kind in [(self.data_dir, "dataset"), *models]:
             if "/" in repo_id:
                 with hub_errors(repo_id):
                     retry(partial(api.repo_info, repo_id, repo_type=kind))

@@ -42,7 +42,7 @@ RANGES = {
     **dict.fromkeys(("learning_rate", "head_learning_rate", "weight_decay"), (0, 1e3)),
     **dict.fromkeys(("mixup", "cutmix"), (0, 100)),
     **dict.fromkeys(("seed", "split_seed"), (0, 2**32 - 1)),
-    "label_smoothing_factor": (0, 1),
+    **dict.fromkeys(("label_smoothing_factor", "teacher_weight"), (0, 1)),
     "logit_adjustment_tau": (0, 10),
     "layer_decay": (0.01, 1),
     "warmup_frozen_epochs": (0, 1e6),
@@ -101,6 +101,7 @@ WITHOUT_EFFECT: dict[str, tuple[Callable[[Settings], bool], str]] = {
         "warmup_frozen_epochs is 0, or max_steps ends the run",
     ),
     "logit_adjustment_tau": (lambda s: s.imbalance != "logit_adjustment", "imbalance is not logit_adjustment"),
+    "teacher_weight": (lambda s: not s.teachers, "there are no teachers"),
     "warmup_steps": (
         lambda s: s.lr_scheduler_type in ("constant", "reduce_lr_on_plateau") and s.warmup_steps > 0,
         "this lr_scheduler_type has no warm-up; use constant_with_warmup",

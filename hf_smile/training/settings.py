@@ -65,6 +65,8 @@ class TrainingSettings:
     loss: str = setting("cross_entropy", "training loss; gce is a bounded one, for noisy labels", choices=LOSSES)
     mixup: float = setting(0.0, "mixup alpha: images are blended with shares from Beta(alpha, alpha); 0 is off")
     cutmix: float = setting(0.0, "CutMix alpha: areas pasted between images come from Beta(alpha, alpha); 0 is off")
+    teachers: list[str] | None = setting(None, "trained models whose predictions are part of the target, in turn")
+    teacher_weight: float = setting(0.8, "with --teachers: their share in the target; the label has the rest")
     layer_decay: float = setting(1.0, "learning rate of each layer relative to the layer above it; 1 is off")
     warmup_frozen_epochs: int = setting(0, "number of first epochs that train only the head")
     head_learning_rate: float | None = setting(None, "highest rate of these first epochs; by default learning_rate")

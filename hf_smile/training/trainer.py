@@ -46,6 +46,7 @@ from hf_smile.training.recorded import RecordedTrainer
 from hf_smile.training.reporting import Reporting
 from hf_smile.training.resumable import SaveEvery
 from hf_smile.training.samplers import BalancedSampler, EpochBatches, RepeatedImages
+from hf_smile.training.teachers import Teachers
 
 RAW_WEIGHTS = "raw_weights.safetensors"
 """File of a checkpoint: the weights that training continues with. `model.safetensors` contains their average."""
@@ -56,8 +57,8 @@ class SmileTrainer(RecordedTrainer):
 
     It adds to `ResumableTrainer` and `RecordedTrainer`: augmentation that does not depend on how the data are loaded;
     training accuracy next to the training loss (for mixed images, against the label with the larger share); remedies
-    for class imbalance, label smoothing, mixup and CutMix, in training only; layer-wise learning rates and freezing;
-    an exponential average of the weights (`ema_decay`), which is evaluated and saved.
+    for class imbalance, label smoothing, mixup, CutMix and teachers, in training only; layer-wise learning rates and
+    freezing; an exponential average of the weights (`ema_decay`), which is evaluated and saved.
 
     Args:
         model: from `build_model`.
@@ -136,6 +137,9 @@ class SmileTrainer(RecordedTrainer):
         if args.max_hours is not None:
             self.budget = Budget(self)
             self.add_callback(self.budget)
+        self.teachers: Teachers | None = None
+        if args.teachers:
+            self.teachers = Teachers(args.teachers, model.config, args.device, args.teacher_weight)
         self.ema = self._new_average()
         self.reporting = Reporting(self)
 
@@ -255,7 +259,10 @@ class SmileTrainer(RecordedTrainer):
             keep_frozen_in_eval_mode(model)
             targets = soft_targets(pixel_values, labels, len(self.labels), self.mixup)
             outputs = model(pixel_values=pixel_values)
-            loss = self.training_loss(outputs.logits, targets)
+            goal = targets
+            if self.teachers is not None:
+                goal = self.teachers.targets(pixel_values, targets, self.state.global_step)
+            loss = self.training_loss(outputs.logits, goal)
             hits = (outputs.logits.argmax(dim=1) == targets.argmax(dim=1)).sum()
             hits_and_answers = torch.stack([hits, torch.full_like(hits, len(labels))])
             self.hits_so_far = self.hits_so_far.to(hits.device) + hits_and_answers

@@ -88,6 +88,9 @@ def test_no_held_out_image_was_trained_on(tmp_path, case):
         words.remove("--no_pretrained")
         done = run("train.py", *words, "--seed", "5", "--validation_size", "0.4", cwd=tmp_path)
         assert done.returncode == 2 and "the backbone model was trained on" in done.stderr, done.stderr
+        words = [*words[:4], *NETWORK, "--teachers", "model"]
+        done = run("train.py", *words, "--seed", "5", "--validation_size", "0.4", cwd=tmp_path)
+        assert done.returncode == 2 and "the teacher model was trained on" in done.stderr, done.stderr
 
     done = run("push_to_hub.py", "model", "model", "me/smile", "--license", "mit", "--dry_run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -125,6 +125,8 @@ def test_a_dry_run_prints_what_would_be_sent_and_changes_nothing(train, hub, upl
         ([*PUBLISH, "--data_dir", "outputs/faces"], "no such folder"),
         ([*PUBLISH, "--data_dir", "me/nothing"], "me/nothing: 404"),
         ([*PUBLISH, "--data_dir", "me/faces", "--backbone", "me/nothing"], "me/nothing: 404"),
+        ([*HIRE, "--teachers", "me/nothing"], "me/nothing: 404"),
+        ([*HIRE, "--teachers", "me/net", "{sample}"], "hf-smile push model {sample} OWNER/NAME --private"),
         ([*HIRE, "--job", "a10g"], "no such machine; choose one of cpu-basic, a10g-small"),
         ([*HIRE, "--job_timeout", "soon"], "job_timeout is 'soon'"),
         ([*HIRE, "--corrections", "corrections.csv"], "hf-smile push dataset"),
