@@ -132,7 +132,7 @@ def occlusion(classifier: SmileClassifier, pixel_values: NDArray[np.float32], la
     """Probability that a class loses when a part of the image is covered.
 
     A patch of the image's mean colour, a quarter as wide and as high as the image, covers 8 x 8 overlapping places, one
-    at a time. Source: Zeiler & Fergus (2014), "Visualizing and Understanding Convolutional Networks", section 4.2.
+    at a time. Source: Zeiler & Fergus (2014), "Visualizing and Understanding Convolutional Networks".
 
     Args:
         classifier: any classifier.
