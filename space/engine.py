@@ -20,14 +20,13 @@ from PIL import Image
 
 from hf_smile.errors import SmileDataError, SmileModelError
 from hf_smile.inference.classifier import NamedImage, SmileClassifier, load_image
+from hf_smile.inference.explain import Explanation, explain
 from hf_smile.inference.files import find_images
 from hf_smile.inference.prediction import NO_FACE, SmilePrediction
-from hf_smile.inference.runtimes import TorchRuntime
 from hf_smile.inference.video import analyse_video
 from hf_smile.utils.extras import needed_by
 
 if TYPE_CHECKING:
-    from hf_smile.inference.explain import Explanation
     from hf_smile.labels import LabelSet
 
 MAX_FACES = 20
@@ -85,8 +84,6 @@ class Engine:
     def __init__(self, model: str) -> None:
         self.model = model
         self.classifier = SmileClassifier.from_pretrained(model)
-        self._on_torch = self.classifier if isinstance(self.classifier.runtime, TorchRuntime) else None
-        self._lock = threading.Lock()
         self.metrics = _metrics(model_file(model, "test_metrics.json"))
 
     @property
@@ -171,16 +168,14 @@ class Engine:
             raise SmileDataError(why(error, clip)) from None
 
     def explain(self, face: SeenFace) -> Explanation:
-        """Compute where the network looked. The first call loads the network in torch, which takes seconds.
+        """Compute where the network looked.
 
         Raises:
-            SmileModelError: the network has no feature map.
-            MissingPackageError: torch or captum is not installed.
+            SmileModelError: the model is not exported, and its network has no feature map.
+            MissingPackageError: the model is not exported, and captum is not installed.
         """
         with needed_by("a heat map"):
-            from hf_smile.inference.explain import explain
-
-            return explain(self._torch_classifier(), face.crop, face.prediction.label)
+            return explain(self.classifier, face.crop, face.prediction.label)
 
     def warm_up(self) -> threading.Thread:
         """Classify a blank picture, and explain the result in the background, because the first calls take seconds.
@@ -197,12 +192,6 @@ class Engine:
         thread = threading.Thread(target=load, daemon=True)
         thread.start()
         return thread
-
-    def _torch_classifier(self) -> SmileClassifier:
-        with self._lock:
-            if self._on_torch is None:
-                self._on_torch = SmileClassifier.from_pretrained(self.model, runtime="torch")
-            return self._on_torch
 
 
 def _small(photo: Image.Image, box: tuple[int, int, int, int] | None, side: int) -> Image.Image:

@@ -177,6 +177,13 @@ def heat_map(explanation: Explanation) -> str:
     if not explanation.heat.any():
         return f"<p>No part of the picture is stronger evidence for “{escape(label)}” than another.</p>"
     upper, lower = percent(explanation.upper_share), percent(explanation.lower_share)
+    if explanation.drop is None:
+        how = "Brighter areas counted more, by the gradients of the network (HiResCAM)."
+    else:
+        how = (
+            f"Brighter areas counted more: covering the brightest one lowers the probability of “{escape(label)}” by "
+            f"{100 * explanation.drop:.1f} percentage points (occlusion)."
+        )
     return (
         '<div class="hs-heat" data-say="The heat map is ready."><div>'
         f'<figure><img src="{data_uri(explanation.image)}" alt="The face as the model sees it">'
@@ -184,7 +191,7 @@ def heat_map(explanation: Explanation) -> str:
         f'<figure><img src="{data_uri(explanation.overlay())}" alt="Heat map: {upper} on the upper half, {lower} on '
         f'the lower half"><figcaption>Evidence for “{escape(label)}”</figcaption></figure></div>'
         f"<p>{upper} of the heat is on the upper half with the eyes, {lower} on the lower half with the mouth. "
-        "Brighter areas counted more.</p></div>"
+        f"{how}</p></div>"
     )
 
 

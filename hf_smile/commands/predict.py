@@ -32,6 +32,7 @@ def parse_arguments(words: list[str], prog: str) -> argparse.Namespace:
         help="faces to classify; whole: every image is a face crop (default: %(default)s)",
     )
     add("--annotate", metavar="DIR", help="folder for pictures with boxes and predictions")
+    add("--heat_maps", metavar="DIR", help="folder for heat maps of where the network looked, one per face")
     add("--batch_size", type=positive, default=32, metavar="N", help="faces per batch (default: %(default)s)")
     args = parser.parse_args(words)
     if args.detector and args.faces == "whole":
@@ -43,7 +44,15 @@ def run(args: argparse.Namespace) -> int:
     """Return the exit code: 0, or 1 if an image failed."""
     from tqdm import tqdm
 
-    from hf_smile.inference.files import FORMATS, Annotator, find_images, make_writer, predict_files, text_output
+    from hf_smile.inference.files import (
+        FORMATS,
+        Annotator,
+        HeatMapWriter,
+        find_images,
+        make_writer,
+        predict_files,
+        text_output,
+    )
     from hf_smile.inference.prediction import NO_FACE
 
     output = Path(args.output) if args.output else None
@@ -53,7 +62,8 @@ def run(args: argparse.Namespace) -> int:
     form = args.format or by_suffix or "table"
     total, images = find_images(args.paths)
     classifier = load_classifier(args, with_faces=args.faces != "whole")
-    annotator = Annotator(args.annotate) if args.annotate else None
+    writers = [Annotator(args.annotate)] if args.annotate else []
+    writers += [HeatMapWriter(args.heat_maps, classifier)] if args.heat_maps else []
 
     failed = without_face = 0
     with ExitStack() as stack:
@@ -65,8 +75,8 @@ def run(args: argparse.Namespace) -> int:
                 write(prediction)
             failed += any(prediction.error for prediction in predictions)
             without_face += any(prediction.note == NO_FACE for prediction in predictions)
-            if annotator:
-                annotator.write(image, predictions)
+            for writer in writers:
+                writer.write(image, predictions)
             progress.update()
         file.flush()
     if without_face:

@@ -5,21 +5,22 @@ A genuine smile shows in the eyes (AU6, *orbicularis oculi*) as well as in the m
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import nn
+from PIL.Image import Resampling
 
-from hf_smile.errors import SmileModelError
 from hf_smile.inference.classifier import ImageInput, SmileClassifier, load_image
 from hf_smile.inference.runtimes import TorchRuntime
 
-_SMALLEST_MAP = 8
+if TYPE_CHECKING:
+    from hf_smile.inference.hirescam import HiResCam
+
+_GRID = 8  # places to cover in each direction
+_LEAST_DROP = 0.001  # of a probability; the results of a runtime for the same image differ by less
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,13 @@ class Explanation:
     """The network's input as an image: the crop, resized to W x H."""
     pixel_values: NDArray[np.float32]
     """(3, H, W), the network's input."""
+    drop: float | None
+    """Probability that the class loses when the hottest place is covered; None if the method is HiResCAM."""
+
+    @property
+    def method(self) -> str:
+        """How the map was computed: `HiResCAM` or `occlusion`."""
+        return "HiResCAM" if self.drop is None else "occlusion"
 
     @property
     def upper_share(self) -> float:
@@ -57,18 +65,16 @@ class Explanation:
 
 
 class Explainer:
-    """Heat maps by HiResCAM.
+    """Heat maps by HiResCAM if the classifier runs on torch, otherwise by occlusion.
 
-    HiResCAM is gradient times activation, summed over the channels of a feature map. Grad-CAM averages the gradients
-    first, and can therefore highlight places that the network did not use. An explainer copies the network, because
-    captum adds hooks to it, and must not be shared between threads. Source: Draelos & Carin (2020), "Use HiResCAM
-    instead of Grad-CAM for faithful explanations".
+    HiResCAM needs one backward pass of the network (`hf_smile.inference.hirescam`). Occlusion needs nothing but
+    predictions, 65 of them, and explains any network (`occlusion`). An explainer must not be shared between threads.
 
     Args:
-        classifier: a classifier with the runtime `torch`; any timm network with feature maps.
+        classifier: any classifier. On torch, its network must have feature maps, as all CNNs have.
 
     Raises:
-        SmileModelError: the classifier runs on ONNX, or its network has no feature map.
+        SmileModelError: the classifier runs on torch, and its network has no feature map.
 
     >>> explainer = Explainer(classifier)  # doctest: +SKIP
     >>> explainer("face.jpg").upper_share  # doctest: +SKIP
@@ -76,16 +82,12 @@ class Explainer:
     """
 
     def __init__(self, classifier: SmileClassifier) -> None:
-        from captum.attr import LayerGradientXActivation
-
-        if not isinstance(classifier.runtime, TorchRuntime):
-            raise SmileModelError("explanations need gradients: load the model with runtime='torch'")
         self.classifier = classifier
-        self.device = classifier.runtime.device
-        network = copy.deepcopy(classifier.runtime.model).eval().requires_grad_(False)
-        size = (classifier.preprocess.height, classifier.preprocess.width)
-        layer, self._channel_axis = feature_layer(network.timm_model, size)
-        self._attribution = LayerGradientXActivation(lambda inputs: network(pixel_values=inputs).logits, layer)
+        self._hirescam: HiResCam | None = None
+        if isinstance(classifier.runtime, TorchRuntime):
+            from hf_smile.inference.hirescam import HiResCam  # imports torch
+
+            self._hirescam = HiResCam(classifier.runtime, (classifier.preprocess.height, classifier.preprocess.width))
 
     def __call__(self, image: ImageInput, label: str | None = None) -> Explanation:
         """Explain one face crop.
@@ -104,15 +106,18 @@ class Explainer:
         pixel_values = self.classifier.preprocess(load_image(image))
         if label is None:
             label = labels[int(self.classifier.probabilities(pixel_values[None]).argmax())]
-        inputs = torch.from_numpy(pixel_values)[None].to(self.device).requires_grad_(True)
-        with torch.enable_grad():
-            maps = self._attribution.attribute(inputs, labels.names.index(label)).detach()
-        maps = maps.sum(dim=self._channel_axis)[:, None].clamp_min(0)
-        maps = nn.functional.interpolate(maps, inputs.shape[2:], mode="bilinear", align_corners=False)
-        heat = maps[0, 0].float().cpu().numpy()
+        label_id, drop = labels.names.index(label), None
+        if self._hirescam:
+            heat = self._hirescam(pixel_values, label_id)
+        else:
+            drops = occlusion(self.classifier, pixel_values, label_id)
+            drops[drops < _LEAST_DROP] = 0
+            drop = float(drops.max())
+            height, width = pixel_values.shape[1:]
+            heat = np.asarray(Image.fromarray(drops.astype(np.float32)).resize((width, height), Resampling.BILINEAR))
         largest = heat.max()
         heat = heat / largest if largest > 0 else heat
-        return Explanation(label, heat, self.classifier.preprocess.visible(pixel_values), pixel_values)
+        return Explanation(label, heat, self.classifier.preprocess.visible(pixel_values), pixel_values, drop)
 
 
 def explain(classifier: SmileClassifier, image: ImageInput, label: str | None = None) -> Explanation:
@@ -123,37 +128,38 @@ def explain(classifier: SmileClassifier, image: ImageInput, label: str | None = 
     return Explainer(classifier)(image, label)
 
 
-def feature_layer(timm_model: Any, size: tuple[int, int]) -> tuple[nn.Module, int]:
-    """The last stage of timm's `feature_info` whose map has at least 8 x 8 pixels, and its channel axis.
+def occlusion(classifier: SmileClassifier, pixel_values: NDArray[np.float32], label_id: int) -> NDArray[np.float64]:
+    """Probability that a class loses when a part of the image is covered.
 
-    Everything the network computes passes through the end of a stage, while a layer inside a stage would miss the
-    shortcut. Coarser maps, as at the end of most networks, can't distinguish the eyes from the mouth.
+    A patch of the image's mean colour, a quarter as wide and as high as the image, covers 8 x 8 overlapping places, one
+    at a time. Source: Zeiler & Fergus (2014), "Visualizing and Understanding Convolutional Networks".
 
-    Raises:
-        SmileModelError: no stage outputs a map, as in a vision transformer.
+    Args:
+        classifier: any classifier.
+        pixel_values: (3, H, W), input of the network.
+        label_id: the class.
+
+    Returns:
+        (8, 8) differences of probabilities by place, row by row; negative where covering it speaks for the class.
+
+    >>> occlusion(classifier, classifier.preprocess(face), label_id=1).argmax()  # doctest: +SKIP
+    52
     """
-    stages = {
-        timm_model.get_submodule(one["module"]): one["num_chs"] for one in getattr(timm_model, "feature_info", ())
-    }
-    found: list[tuple[int, nn.Module, int]] = []
+    mean = pixel_values.mean(axis=(1, 2), keepdims=True)
+    rows, columns = (_overlapping(side) for side in pixel_values.shape[1:])
+    remaining = []
+    for row in rows:  # batches of 8 images limit the memory
+        covered = np.stack([pixel_values] * len(columns))
+        for image, column in zip(covered, columns, strict=True):
+            image[:, row, column] = mean
+        remaining.append(classifier.probabilities(covered)[:, label_id])
+    return classifier.probabilities(pixel_values[None])[0, label_id] - np.array(remaining)
 
-    def remember(stage: nn.Module, _: object, output: object) -> None:
-        channels = stages[stage]
-        if isinstance(output, torch.Tensor) and output.ndim == 4 and channels in (output.shape[1], output.shape[3]):
-            axis = 1 if output.shape[1] == channels else 3
-            found.append((min(output.shape[2:] if axis == 1 else output.shape[1:3]), stage, axis))
 
-    hooks = [stage.register_forward_hook(remember) for stage in stages]
-    try:
-        with torch.inference_mode():
-            timm_model(next(timm_model.parameters()).new_zeros(1, 3, *size))
-    finally:
-        for hook in hooks:
-            hook.remove()
-    if not found:
-        raise SmileModelError(f"{type(timm_model).__name__} has no feature map to explain; heat maps are for CNNs")
-    fine = [one for one in found if one[0] >= _SMALLEST_MAP] or found[:1]
-    return fine[-1][1:]
+def _overlapping(side: int) -> list[slice]:
+    """Divide a side into `_GRID` cells, and extend each by half a cell at both ends, as far as the image reaches."""
+    edges = np.linspace(0, side, 2 * _GRID + 1).round().astype(int).tolist()
+    return [slice(edges[max(start - 1, 0)], edges[min(start + 3, 2 * _GRID)]) for start in range(0, 2 * _GRID, 2)]
 
 
 def deletion_curve(

@@ -1,4 +1,4 @@
-"""Predictions for images on the command line, as a table, CSV, JSON lines or annotated pictures."""
+"""Predictions for images on the command line, as a table, CSV, JSON lines, annotated pictures or heat maps."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from hf_smile.data.images import read_file
 from hf_smile.data.sources import ImageSource
 from hf_smile.errors import SmileDataError
 from hf_smile.inference.classifier import NamedImage, SmileClassifier, load_image
+from hf_smile.inference.explain import Explainer
 from hf_smile.inference.prediction import NO_FACE, SmilePrediction
 from hf_smile.labels import SMILE_LABELS, LabelSet
 from hf_smile.utils.csv_cells import guarded
@@ -207,22 +208,55 @@ class Annotator:
         SmileDataError: the folder can't be created, or contains the original pictures.
     """
 
+    option, ending = "--annotate", ""
+
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         make_folder(self.folder)
         self._names: set[str] = set()
 
     def write(self, image: NamedImage, predictions: Sequence[SmilePrediction]) -> None:
-        """Annotate one image; an image that can't be read is skipped."""
+        """Write the pictures of one image; an image that can't be read is skipped."""
         if any(prediction.error for prediction in predictions):
             return
         if Path(image.source).resolve().parent == self.folder.resolve():
-            raise SmileDataError(f"--annotate {self.folder} contains the original pictures; name another folder")
+            raise SmileDataError(f"{self.option} {self.folder} contains the original pictures; name another folder")
+        for picture in self._pictures(load_image(image), predictions):
+            picture.save(self.folder / f"{self._name(image)}.jpg", quality=90)
+
+    def _pictures(self, photo: Image.Image, predictions: Sequence[SmilePrediction]) -> Iterator[Image.Image]:
+        yield annotate(photo, predictions)
+
+    def _name(self, image: NamedImage) -> str:
         # File systems allow 255 bytes; the names in a zip can be longer.
-        stem = name = Path(image.source).stem.encode()[:200].decode(errors="ignore")
+        stem = name = Path(image.source).stem.encode()[:200].decode(errors="ignore") + self.ending
         number = 1
         while name.lower() in self._names:  # some file systems ignore case
             number += 1
             name = f"{stem}_{number}"
         self._names.add(name.lower())
-        annotate(load_image(image), predictions).save(self.folder / f"{name}.jpg", quality=90)
+        return name
+
+
+class HeatMapWriter(Annotator):
+    """Write the heat map of each face to a folder, for the predicted class.
+
+    Args:
+        folder: as for `Annotator`.
+        classifier: as for `Explainer`.
+
+    Raises:
+        SmileDataError, SmileModelError: as `Annotator` and `Explainer`.
+    """
+
+    option, ending = "--heat_maps", "_heat"  # the annotated pictures may be in the same folder
+
+    def __init__(self, folder: str | Path, classifier: SmileClassifier) -> None:
+        self._explain = Explainer(classifier)
+        super().__init__(folder)
+
+    def _pictures(self, photo: Image.Image, predictions: Sequence[SmilePrediction]) -> Iterator[Image.Image]:
+        for prediction in predictions:
+            if prediction.label is not None:
+                crop = photo.crop(prediction.box) if prediction.box else photo
+                yield self._explain(crop, prediction.label).overlay()

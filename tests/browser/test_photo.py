@@ -70,6 +70,7 @@ def test_a_portrait_gets_bars_and_where_it_looked_when_that_is_opened(open_demo,
     page.get_by_role("button", name="Where it looked").click()
     page.get_by_alt_text("Heat map: ").wait_for()
     assert f"Evidence for “{word(expected.label)}”" in read(page, "#heat")
+    assert f"covering the brightest one lowers the probability of “{word(expected.label)}” by" in read(page, "#heat")
 
 
 def test_of_several_faces_one_is_chosen_with_the_keyboard_alone_and_without_the_server(open_demo):

@@ -118,6 +118,7 @@ def test_without_an_extra_an_exported_model_predicts_and_all_that_is_installed_f
     for words, promised in {
         f"predict {sample_dir}/happy_images.zip --model {demo_model} --faces whole --annotate seen": "genuine  image",
         f"predict {ROOT}/docs/images/face.png --model {demo_model} --detector haar --format csv": "image_id,true_label",
+        f"predict {ROOT}/docs/images/face.png --model {demo_model} --faces whole --heat_maps heat": "face.png",
         f"video clip.avi --model {demo_model} --detector haar --output_dir clip": "clip/timeline.csv",
         f"info {demo_model}": "onnx/model.onnx",
     }.items():
@@ -126,6 +127,7 @@ def test_without_an_extra_an_exported_model_predicts_and_all_that_is_installed_f
         assert promised in done.stdout
         imported |= set(re.findall(r"^import time:.*\| +(\w+)", done.stderr, re.M))
     assert (tmp_path / "clip" / "timeline.png").stat().st_size and list((tmp_path / "seen").iterdir())
+    assert (tmp_path / "heat" / "face_heat.jpg").stat().st_size
     brought_by = packages_distributions()
     assert required(slim.parent) <= names_in([name for module in imported for name in brought_by.get(module, ())])
 

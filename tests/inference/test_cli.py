@@ -10,6 +10,7 @@ import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from matplotlib.cbook import get_sample_data
 from PIL import Image
@@ -19,6 +20,8 @@ from hf_smile.commands.main import main
 from hf_smile.errors import SmileDataError
 from hf_smile.evaluation.predictions import read_predictions, write_predictions
 from hf_smile.inference import bulk
+from hf_smile.inference.classifier import SmileClassifier
+from hf_smile.inference.explain import explain
 from hf_smile.inference.files import find_images
 from hf_smile.labels import LABEL_NAMES, SMILE_LABELS
 
@@ -121,6 +124,25 @@ def test_faces_are_found_said_and_drawn(run, model_dir, face_files, tmp_path):
     assert sorted(path.name for path in shown.iterdir()) == ["empty.jpg", "hopper.jpg", "hopper_2.jpg"]
     _, out, _ = run(*arguments, "--faces", "largest")
     assert [json.loads(line)["note"] for line in out.splitlines()] == [None, "no face found", None]
+
+
+def test_every_face_gets_a_heat_map_of_its_verdict(run, model_dir, tmp_path):
+    pytest.importorskip("cv2")
+    hopper = Image.open(get_sample_data("grace_hopper.jpg")).convert("RGB")
+    pair = Image.new("RGB", (2 * hopper.width, hopper.height))
+    for left in (0, hopper.width):
+        pair.paste(hopper, (left, 0))
+    pair.save(tmp_path / "pair.png")
+    Image.new("RGB", (200, 200), "teal").save(tmp_path / "empty.png")
+    shown = tmp_path / "shown"
+    pictures = [tmp_path / "pair.png", tmp_path / "empty.png"]
+    code, *_ = run("predict", *pictures, "--model", model_dir, "--annotate", shown, "--heat_maps", shown)
+    assert code == 0
+    assert {path.name for path in shown.iterdir()} == {"empty.jpg", "pair.jpg", "pair_heat.jpg", "pair_heat_2.jpg"}
+    classifier = SmileClassifier.from_pretrained(model_dir)
+    for face, name in zip(classifier.predict_photo(pair, "all"), ("pair_heat.jpg", "pair_heat_2.jpg"), strict=True):
+        expected = explain(classifier, pair.crop(face.box), face.label).overlay()
+        assert np.abs(np.asarray(Image.open(shown / name), float) - expected).mean() < 5  # JPEG loses a little
 
 
 def test_of_a_picture_without_a_face_the_table_says_so_first(run, model_dir, tmp_path):
@@ -303,10 +325,11 @@ def test_output_writes_over_nothing_but_results(name, model_dir, face_files, tmp
     assert (tmp_path / "photo.jpg").read_bytes() == face_files[0].read_bytes()
 
 
-def test_annotate_leaves_the_pictures_alone(model_dir, face_files, run):
+@pytest.mark.parametrize("option", ["--annotate", "--heat_maps"])
+def test_pictures_of_results_leave_the_pictures_alone(option, model_dir, face_files, run):
     before = [path.read_bytes() for path in face_files]
-    code, _, error = run("predict", *face_files, "--model", model_dir, "--annotate", face_files[0].parent)
-    assert code == 2 and "contains the original pictures" in error
+    code, _, error = run("predict", *face_files, "--model", model_dir, "--faces", "whole", option, face_files[0].parent)
+    assert code == 2 and f"{option} {face_files[0].parent} contains the original pictures" in error
     assert [path.read_bytes() for path in face_files] == before
 
 

@@ -11,8 +11,10 @@ from hf_smile.inference.classifier import SmileClassifier
 from hf_smile.labels import LABEL_NAMES
 
 pytest.importorskip("captum")
-from hf_smile.inference.explain import Explanation, deletion_curve, explain, feature_layer
+from hf_smile.inference.explain import Explanation, deletion_curve, explain
 from hf_smile.inference.heat_maps import check_sanity, mean_heat_maps, plot_heat_maps
+from hf_smile.inference.hirescam import feature_layer
+from hf_smile.inference.onnx_export import export_onnx
 
 
 def picture(label_id: int, rng: np.random.Generator, at_top: bool) -> Image.Image:
@@ -47,26 +49,40 @@ def trained(tmp_path_factory) -> SmileClassifier:
 
 
 @pytest.fixture(scope="module")
+def exported(trained) -> SmileClassifier:
+    """The same network on ONNX Runtime."""
+    export_onnx(trained.source)
+    return SmileClassifier.from_pretrained(trained.source, runtime="onnx")
+
+
+@pytest.fixture(scope="module", params=["trained", "exported"])
+def classifier(request) -> SmileClassifier:
+    """The network on torch, which is explained by HiResCAM, and on ONNX Runtime, which is explained by occlusion."""
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture(scope="module")
 def pictures() -> list[Image.Image]:
     rng = np.random.default_rng(7)
     return [picture(i % 3, rng, at_top=i % 2 == 1) for i in range(12)]
 
 
-def test_the_heat_lies_on_the_half_with_the_patch(trained, pictures):
-    shares = [explain(trained, image, LABEL_NAMES[i % 3]).upper_share for i, image in enumerate(pictures)]
+def test_the_heat_lies_on_the_half_with_the_patch(classifier, pictures):
+    shares = [explain(classifier, image, LABEL_NAMES[i % 3]).upper_share for i, image in enumerate(pictures)]
     assert np.mean(shares[0::2]) < 0.4 < 0.6 < np.mean(shares[1::2])
 
 
-def test_an_explanation_is_of_the_prediction_and_changes_no_weight(trained, pictures):
-    before = trained.predict(pictures)
-    explanation = explain(trained, pictures[0])
+def test_an_explanation_is_of_the_prediction_and_changes_no_weight(classifier, pictures):
+    before = classifier.predict(pictures)
+    explanation = explain(classifier, pictures[0])
     assert explanation.label == before[0].label
     assert explanation.heat.shape == (64, 64) and explanation.heat.min() >= 0 and explanation.heat.max() == 1
     assert explanation.upper_share + explanation.lower_share == pytest.approx(1)
     assert np.array_equal(explanation.image, pictures[0])
     assert explanation.overlay().size == (64, 64)
-    assert trained.predict(pictures) == before
-    curve = deletion_curve(trained, explanation, np.arange(64 * 64), steps=4)
+    assert explanation.method == ("HiResCAM" if hasattr(classifier.runtime, "model") else "occlusion")
+    assert classifier.predict(pictures) == before
+    curve = deletion_curve(classifier, explanation, np.arange(64 * 64), steps=4)
     assert len(curve) == 5 and curve[0] == pytest.approx(before[0].probabilities[explanation.label], abs=1e-5)
 
 
@@ -95,18 +111,20 @@ def test_other_cnns_have_maps_too(tmp_path, name, pictures):
     assert explanation.heat.shape == (64, 64) and np.isfinite(explanation.heat).all()
 
 
-def test_a_vision_transformer_has_no_map(tmp_path, pictures):
+def test_a_vision_transformer_has_a_map_once_it_is_exported(tmp_path, pictures):
     from hf_smile.modeling import build_model
 
     build_model("test_vit", pretrained=False).save_pretrained(tmp_path)
-    with pytest.raises(SmileModelError, match="heat maps are for CNNs"):
+    with pytest.raises(SmileModelError, match=r"no feature map.* export the model"):
         explain(SmileClassifier.from_pretrained(tmp_path, device="cpu"), pictures[0])
+    export_onnx(tmp_path)
+    assert np.isfinite(explain(SmileClassifier.from_pretrained(tmp_path), pictures[0]).heat).all()
 
 
 def test_shares_of_maps_that_are_plain_to_see():
     image = Image.new("RGB", (5, 5))
     heat = np.zeros((5, 5), np.float32)
-    explanation = Explanation("NOT smile", heat, image, np.zeros((3, 5, 5), np.float32))
+    explanation = Explanation("NOT smile", heat, image, np.zeros((3, 5, 5), np.float32), None)
     assert explanation.upper_share == 0.5
     heat[2] = 1
     assert explanation.upper_share == pytest.approx(0.5)
@@ -115,8 +133,6 @@ def test_shares_of_maps_that_are_plain_to_see():
 
 
 def test_what_can_not_be_explained_is_told(model_dir, trained, pictures):
-    with pytest.raises(SmileModelError, match="torch"):
-        explain(SmileClassifier.from_pretrained(model_dir, runtime="onnx"), pictures[0])
     with pytest.raises(ValueError, match="unknown label"):
         explain(trained, pictures[0], "grin")
     with pytest.raises(ValueError, match="is a folder"):

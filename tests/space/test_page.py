@@ -21,6 +21,7 @@ from PIL import Image
 from hf_smile.data.sample import draw_face
 from hf_smile.errors import SmileDataError, SmileError, SmileModelError
 from hf_smile.inference.classifier import SmilePrediction
+from hf_smile.inference.explain import Explanation
 from hf_smile.inference.faces import Face
 from hf_smile.inference.runtimes import choose_runtime
 from hf_smile.labels import LABEL_NAMES
@@ -211,9 +212,45 @@ def test_a_choice_of_a_face_that_is_not_there_explains_the_first(demo_model, tmp
     functions = {function.fn.__name__: function.fn for function in page.fns.values() if function.fn}
     faces = [face((0.2, 0.7, 0.1)), face((0.2, 0.1, 0.7))]
     chosen, *_ = functions["choose"](gr.EventData(None, {"face": index}))
-    assert "Evidence for “genuine smile”" in functions["explain"](faces, chosen)
+    assert "for “genuine smile”" in functions["explain"](faces, chosen)
     assert functions["choose"](gr.EventData(None, None))[0] is None
     assert "was deleted" in functions["explain"](None, 0)
+
+
+def test_a_heat_map_says_how_it_was_computed_and_how_much_the_hottest_place_matters():
+    heat, picture = np.eye(4, dtype=np.float32), Image.new("RGB", (4, 4))
+    maps = [
+        Explanation("positive smile", heat, picture, np.zeros((3, 4, 4), np.float32), drop) for drop in (None, 0.12)
+    ]
+    by_gradients, by_occlusion = map(views.heat_map, maps)
+    assert "gradients of the network (HiResCAM)" in by_gradients and "covering" not in by_gradients
+    assert "lowers the probability of “genuine smile” by 12.0 percentage points (occlusion)" in by_occlusion
+    assert "HiResCAM" not in by_occlusion
+
+
+def test_without_torch_the_demo_shows_where_it_looked_on_each_face(demo_model, tmp_path):
+    code = """
+import sys
+sys.modules |= dict.fromkeys(["torch", "captum", "timm", "transformers"])
+sys.path.insert(0, sys.argv[1])
+from pathlib import Path
+import app
+from engine import Engine
+from hf_smile.inference.classifier import load_image
+engine = Engine(sys.argv[2])
+page = app.build_page(engine, Path(sys.argv[3]))
+explain = next(function.fn for function in page.fns.values() if function.name == "explain")
+faces = [engine.look(load_image(path), whole=True)[0] for path in sys.argv[4:]]
+for index in range(len(faces)):
+    print(explain(faces, index))
+"""
+    files = [tmp_path / f"{label_id}.png" for label_id in range(2)]
+    for label_id, path in enumerate(files):
+        draw_face(label_id, np.random.default_rng(1), size=96).save(path)
+    words = [sys.executable, "-c", code, SPACE, demo_model, tmp_path, *files]
+    done = subprocess.run(words, capture_output=True, text=True)
+    maps = done.stdout.splitlines()
+    assert len(set(maps)) == 2 and all("Heat map: " in one and "(occlusion)" in one for one in maps), done.stderr
 
 
 def test_without_gradio_one_message_says_what_to_install():
