@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from hf_smile.data.arguments import DataArguments, require_data
+from hf_smile.utils.files import refuse_file
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
@@ -33,6 +34,7 @@ def parse_arguments(words: list[str], prog: str) -> Arguments | Seeds | Job:
         from hf_smile.hub.jobs import Job
 
         return Job(words)
+    refuse_file(training.output_dir)
     if not Path(training.output_dir, "recipe.yaml").is_file():  # a finished run does not need its data
         require_data(data.data_dir)
     if training.seeds is not None:
@@ -149,11 +151,12 @@ def run_once(arguments: Arguments) -> None:
     from hf_smile.data.layouts import refuse_data_folder
     from hf_smile.hub.checkpoints import fetch_run
     from hf_smile.hub.connection import check_login
+    from hf_smile.modeling.backbone import find_backbone
     from hf_smile.training.budget import process_start
     from hf_smile.training.checkpoints import clear_of_disk_errors
     from hf_smile.training.run_folder import is_finished, open_run
 
-    data, _, _, args = arguments
+    data, _, backbone, args = arguments
     is_main = args.process_index == 0
     start_process(is_main)
     if args.publish_to and is_main:
@@ -169,6 +172,7 @@ def run_once(arguments: Arguments) -> None:
         if args.checkpoint_to and not args.overwrite:
             fetch_run(args.checkpoint_to, args.output_dir)
         checkpoint = open_run(args.output_dir, recipe, args.overwrite)
+        find_backbone(backbone.backbone, backbone.pretrained)  # fail now, not after reading the data
         splits = load_splits(data, args)
     trainer = make_trainer(arguments, splits)
     if is_main:

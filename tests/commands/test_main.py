@@ -89,9 +89,12 @@ def test_a_job_that_does_not_exist_is_refused(run):
         (["--lr", "1"], "did you mean 'learning_rate'?"),
         (["--learning_rate", "fast"], "invalid float value: 'fast'"),
         (["no_such.yaml"], "no_such.yaml: no such recipe"),
+        (["--output_dir", "file"], "error: file is a file; name a folder with --output_dir"),
+        (["--output_dir", "file/below", "--seeds", "1", "2"], "error: file is a file; name a folder with --output_dir"),
     ],
 )
 def test_training_refuses_what_is_wrong_before_it_imports_torch(words, message, tmp_path):
+    (tmp_path / "file").touch()
     done = run_apart("train", *words, cwd=tmp_path)
     assert done.stdout.splitlines() == ["2", "[]"]
     assert message in done.stderr
