@@ -61,6 +61,16 @@ def test_a_job_with_a_typing_error_is_suggested(run):
     assert code == 2 and "'trian' is not a job; did you mean 'train'?" in err
 
 
+@pytest.mark.parametrize(
+    ("words", "suggested"),
+    [("push model here me/x --licence mit", "license"), ("benchmark train --output x.json --batch 3", "batch_size")],
+)
+def test_an_unknown_option_of_a_subcommand_is_suggested(run, words, suggested):
+    code, _, err = run(*words.split())
+    assert code == 2 and f"; did you mean '--{suggested}'?\n" in err
+    assert err.endswith(f"\nAll options: hf-smile {' '.join(words.split()[:2])} --help\n")
+
+
 @pytest.mark.parametrize("job", JOBS)
 def test_help_names_the_command_that_was_called_and_imports_nothing_heavy(job):
     done = run_apart(job, "--help")
