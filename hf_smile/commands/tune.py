@@ -31,6 +31,7 @@ def parse_arguments(words: list[str], prog: str) -> argparse.Namespace:
     parser.add_argument("--output_dir", default="outputs/tune", help="folder for all results (default: %(default)s)")
     args, rest = parser.parse_known_args(words)
     args.words = rest
+    require("transformers", "optuna")
     from hf_smile.training.parser import check_words
 
     data, training = check_words(args.words)
@@ -40,7 +41,6 @@ def parse_arguments(words: list[str], prog: str) -> argparse.Namespace:
             "a search chooses by the validation split, but this recipe does not choose by one; "
             "add --select_best accuracy --validation_size 0.2"
         )
-    require("optuna")
     return args
 
 
