@@ -73,8 +73,9 @@ def run_script(main: Callable[[], None]) -> None:
         if is_main_process() or isinstance(error, RuntimeError):
             print(f"error: {visible(message)}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("\ninterrupted", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        if is_main_process():
+            print(f"\n{str(interrupt) or 'interrupted'}", file=sys.stderr)
         sys.exit(130)
 
 

@@ -252,7 +252,7 @@ def test_help_lists_the_settings():
     assert "--data_dir" in done.stdout and "ema_decay" in done.stdout and "hf-smile train" in done.stdout
 
 
-def test_ctrl_c_ends_without_a_traceback(sample_dir, tmp_path):
+def test_ctrl_c_saves_and_says_in_one_line_where_the_run_resumes(sample_dir, tmp_path):
     words = [*TINY, "--data_dir", sample_dir, "--num_train_epochs", "500", "--output_dir", tmp_path]
     process = subprocess.Popen(
         command(*words), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ
@@ -263,4 +263,6 @@ def test_ctrl_c_ends_without_a_traceback(sample_dir, tmp_path):
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
+    newest = max(tmp_path.glob("checkpoint-*"), key=lambda path: int(path.name.partition("-")[2]))
+    assert f"\ninterrupted; the same command resumes from {newest}\n" in errors.decode()
     assert b"Traceback" not in errors
