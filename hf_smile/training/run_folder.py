@@ -267,6 +267,7 @@ def clear_run(folder: Path) -> None:
     for path in (folder / RUNS).glob("*/events.out.tfevents.*"):
         path.unlink()
     for name in _LEFT_BY_A_RUN:
+        (folder / f"{name}.part").unlink(missing_ok=True)  # of a killed run
         if name != BAD_IMAGES:
             (folder / name).unlink(missing_ok=True)
 

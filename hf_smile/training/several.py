@@ -25,7 +25,10 @@ _ACCELERATE = """
 import logging
 from accelerate.commands.accelerate_cli import main
 logging.getLogger("accelerate.commands.launch").setLevel(logging.ERROR)
-main()
+try:
+    main()
+except KeyboardInterrupt:
+    raise SystemExit(130)
 """
 
 
@@ -141,8 +144,12 @@ def train_in(folder: Path, words: Sequence[str], tell: Callable[[str], None]) ->
     launch = [sys.executable, "-c", _ACCELERATE, "launch", "--quiet", "-m", "hf_smile", "train"]
     run = subprocess.Popen([*launch, *words], stdout=subprocess.PIPE, text=True)
     assert run.stdout is not None
-    for line in run.stdout:
-        tell(line.rstrip("\n"))
+    try:
+        for line in run.stdout:
+            tell(line.rstrip("\n"))
+    except KeyboardInterrupt:
+        run.stdout.read()  # until the run, which was interrupted too, has saved its checkpoint
+        raise
     if run.wait():
         raise SmileError(f"{folder}: the run failed; fix the cause (see above) and run the command again to resume")
     return arguments
