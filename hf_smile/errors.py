@@ -24,7 +24,7 @@ class SmileModelError(SmileError):
 
 
 class MissingPackageError(SmileError, ModuleNotFoundError):
-    """A package is not installed that hf_smile or an extra of it brings; `name` is what it is imported by."""
+    """A package is not installed that hf_smile or an extra brings; `name` is its import name, or several of them."""
 
 
 def first_line(error: object) -> str:

@@ -24,6 +24,21 @@ REAL_DATA = ROOT.parent / "shared" / "data" / "happy_images"
 REAL_BACKBONE = ROOT.parent / "shared" / "backbones" / "tf_efficientnet_lite0.in1k"
 
 
+@pytest.fixture
+def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Run `hf-smile` as a user does, but in this process; returns the exit code, the output and the errors."""
+    from hf_smile.commands.main import main
+
+    def run(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["hf-smile", *map(str, words)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            main()
+        return int(end.value.code or 0), *capsys.readouterr()
+
+    return run
+
+
 @pytest.fixture(scope="session")
 def sample_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small drawn data set in a typical layout: 96 faces in train, 32 in test, 64 pixels wide."""

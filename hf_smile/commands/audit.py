@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> None:
     sheets_dir = Path(args.contact_sheets or output_dir / "contact_sheets")
 
     data = data_arguments(args)
-    require("imagehash", "cleanlab")  # the latter is imported late
+    require("datasets", "imagehash", "cleanlab")  # the last one is imported late
     from hf_smile.audit.dataset import audit_images
     from hf_smile.audit.pictures import draw_contact_sheets, open_private_folder
     from hf_smile.audit.report import (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from hf_smile.errors import SmileError
 from hf_smile.utils.words import did_you_mean
@@ -20,6 +20,22 @@ class _JobParser(argparse.ArgumentParser):
         if unknown := re.search(r"^unrecognized arguments: (--\w+)", message):
             message += did_you_mean(unknown[1], re.findall(r"--\w+", self.format_usage()))
         raise SmileError(f"{message}\nAll options: {self.prog} --help")
+
+    def add_subparsers(self, **options: Any) -> Any:
+        return super().add_subparsers(parser_class=_SubcommandParser, **options)
+
+
+class _SubcommandParser(_JobParser):
+    """A parser that refuses unknown options itself; they would go to the job's parser, which knows no similar ones."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(allow_abbrev=False, **options)
+
+    def parse_known_args(self, *args: Any, **kwargs: Any) -> Any:
+        known, unknown = super().parse_known_args(*args, **kwargs)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return known, unknown
 
 
 def job_parser(prog: str, doc: str | None) -> argparse.ArgumentParser:

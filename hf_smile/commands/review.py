@@ -77,8 +77,9 @@ def run(args: argparse.Namespace) -> None:
         )
     if args.model:
         read_config(args.model)  # report errors before the slow imports
-    require("gradio")  # the page comes last
-    if args.backbone and not Path(args.audit, "audit.json").is_file():
+    audit_first = args.backbone is not None and not Path(args.audit, "audit.json").is_file()
+    require("datasets", *["imagehash", "cleanlab"] * audit_first, "gradio")  # the page comes last
+    if audit_first:
         audit(args)
     from hf_smile.data.dataset import read_tables
     from hf_smile.review.opinions import NO_LIKENESS, ask_model, read_audit

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from hf_smile.data.arguments import DataArguments, require_data
+from hf_smile.utils.files import refuse_file
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
@@ -33,6 +34,7 @@ def parse_arguments(words: list[str], prog: str) -> Arguments | Seeds | Job:
         from hf_smile.hub.jobs import Job
 
         return Job(words)
+    refuse_file(training.output_dir)
     if not Path(training.output_dir, "recipe.yaml").is_file():  # a finished run does not need its data
         require_data(data.data_dir)
     if training.seeds is not None:
@@ -85,8 +87,8 @@ def run_soup(runs: Seeds) -> None:
     """Average the weights of finished runs; if that is better on validation, evaluate the mean as a run of its own."""
     from hf_smile.hub.finished_run import read_metrics
     from hf_smile.training.arguments import parse_arguments
-    from hf_smile.training.run_folder import clear_run, is_finished
-    from hf_smile.training.soup import cook, write_candidates
+    from hf_smile.training.run_folder import is_finished
+    from hf_smile.training.soup import best_alone, cook, ranking_metric, write_candidates
 
     folder = runs.output_dir / "soup"
     arguments = parse_arguments([*runs.words, "--seed", str(runs.seeds[0]), "--output_dir", str(folder)])
@@ -95,23 +97,36 @@ def run_soup(runs: Seeds) -> None:
     if not args.overwrite and is_finished(folder, recipe):
         print(f"{folder} is already finished")
         return
+    folders, metric = {seed: runs.folder(seed) for seed in runs.seeds}, ranking_metric(args)
+    if not args.overwrite and (best := best_alone(folders, metric, runs.output_dir)):
+        print_no_soup(best, folder)
+        return
     start_process(is_main=True)
     args.overwrite = True
     splits = load_splits(data, args)
     trainer = make_trainer(arguments, splits)
-    metrics = {seed: read_metrics(runs.folder(seed)) for seed in runs.seeds}
+    metrics = {seed: read_metrics(path) for seed, path in folders.items()}
     after = {
         seed: (found["calibration"]["temperature"], found["decision"]["prior_adjustment"])
         for seed, found in metrics.items()
     }
-    candidates, metric = cook(trainer, {seed: runs.folder(seed) for seed in runs.seeds}, after)
+    candidates = cook(trainer, folders, after)
     write_candidates(candidates, metric, runs.output_dir)
     if len(candidates[0].seeds) > 1:
         begin_record(arguments, recipe, splits)
         print_results(args.output_dir, *finish(trainer, arguments, splits, recipe))
     else:
-        clear_run(folder)  # an earlier soup of other runs
-        print(f"\nNo soup is better on validation than {candidates[0].name} alone, so none is kept")
+        print_no_soup(candidates[0].name, folder)
+
+
+def print_no_soup(best: str, folder: Path) -> None:
+    """Report that a single seed is better than each soup, and remove an earlier soup of other runs."""
+    from hf_smile.training.run_folder import clear_run
+
+    clear_run(folder)
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+    print(f"\nNo soup is better on validation than {best} alone, so none is kept")
 
 
 def recipe_of(arguments: Arguments) -> dict[str, Any]:
@@ -149,11 +164,12 @@ def run_once(arguments: Arguments) -> None:
     from hf_smile.data.layouts import refuse_data_folder
     from hf_smile.hub.checkpoints import fetch_run
     from hf_smile.hub.connection import check_login
+    from hf_smile.modeling.backbone import find_backbone
     from hf_smile.training.budget import process_start
     from hf_smile.training.checkpoints import clear_of_disk_errors
     from hf_smile.training.run_folder import is_finished, open_run
 
-    data, _, _, args = arguments
+    data, _, backbone, args = arguments
     is_main = args.process_index == 0
     start_process(is_main)
     if args.publish_to and is_main:
@@ -169,6 +185,7 @@ def run_once(arguments: Arguments) -> None:
         if args.checkpoint_to and not args.overwrite:
             fetch_run(args.checkpoint_to, args.output_dir)
         checkpoint = open_run(args.output_dir, recipe, args.overwrite)
+        find_backbone(backbone.backbone, backbone.pretrained)  # fail now, not after reading the data
         splits = load_splits(data, args)
     trainer = make_trainer(arguments, splits)
     if is_main:

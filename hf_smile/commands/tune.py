@@ -31,6 +31,7 @@ def parse_arguments(words: list[str], prog: str) -> argparse.Namespace:
     parser.add_argument("--output_dir", default="outputs/tune", help="folder for all results (default: %(default)s)")
     args, rest = parser.parse_known_args(words)
     args.words = rest
+    require("transformers", "optuna")
     from hf_smile.training.parser import check_words
 
     data, training = check_words(args.words)
@@ -40,7 +41,6 @@ def parse_arguments(words: list[str], prog: str) -> argparse.Namespace:
             "a search chooses by the validation split, but this recipe does not choose by one; "
             "add --select_best accuracy --validation_size 0.2"
         )
-    require("optuna")
     return args
 
 
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> None:
 
     from hf_smile.commands.train import load_splits, make_trainer, start_process
     from hf_smile.data.layouts import refuse_data_folder
-    from hf_smile.modeling import build_model
+    from hf_smile.modeling.backbone import build_model, find_backbone
     from hf_smile.training.arguments import parse_arguments, to_recipe
     from hf_smile.training.search import plot_search, search, searched
     from hf_smile.utils.files import make_folder
@@ -66,6 +66,7 @@ def run(args: argparse.Namespace) -> None:
     refuse_data_folder(folder, data.data_dir, replaces="study.db")
     start_process(is_main=True)
     make_folder(training.output_dir)
+    find_backbone(backbone.backbone, backbone.pretrained)  # fail now, not after reading the data
     splits = load_splits(data, training)
     splits.pop("test", None)  # a search must not look at it
     trainer = make_trainer(arguments, splits)

@@ -25,6 +25,7 @@ from hf_smile.data.splits import SPLITS, name_splits, split_of
 from hf_smile.errors import Problems, SmileDataError
 from hf_smile.labels import SMILE_LABELS, LabelSet
 from hf_smile.shards.folder import SETTINGS
+from hf_smile.utils.files import refuse_file
 
 logger = logging.getLogger(__name__)
 
@@ -109,13 +110,12 @@ def refuse_data_folder(output_dir: str | Path, data_dir: str | Path, replaces: s
         replaces: file that marks an earlier output, which is accepted even if it contains what looks like data.
 
     Raises:
-        SmileDataError: if the output folder is refused.
+        SmileError: if the output folder is refused.
 
     >>> refuse_data_folder("outputs/model", "data/happy_images")
     """
+    refuse_file(output_dir)
     folder, data = Path(output_dir), Path(data_dir)
-    if folder.exists() and not folder.is_dir():
-        raise SmileDataError(f"{folder} is a file; choose a folder with --output_dir")
     if data.is_dir() and folder.resolve().is_relative_to(data.resolve()):
         raise SmileDataError(f"{folder} lies in the data folder {data}; choose another --output_dir")
     if not folder.is_dir() or (folder / replaces).exists():

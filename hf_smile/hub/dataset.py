@@ -20,6 +20,7 @@ from huggingface_hub import (
 from hf_smile.data.plots import plot_class_distribution
 from hf_smile.errors import SmileError
 from hf_smile.hub.connection import connect, hub_errors, retry
+from hf_smile.hub.licenses import check_license
 from hf_smile.hub.upload import Target, list_paths, open_repo, send_commit
 
 logger = logging.getLogger(__name__)
@@ -35,13 +36,14 @@ def check_permission(license: str | None, right_to_publish: bool) -> None:
         right_to_publish: whether the user has declared to have the right to publish them.
 
     Raises:
-        SmileError: there is no licence or no such declaration.
+        SmileError: there is no licence or no such declaration, or the Hub does not know the licence.
     """
     if not license or not right_to_publish:
         raise SmileError(
             "these are pictures of people. To publish them, give both their --license and"
             " --i_have_the_right_to_publish, which declares that the people in them and the photographers agreed"
         )
+    check_license(license)
 
 
 def publishable(splits: DatasetDict) -> DatasetDict:

@@ -13,6 +13,7 @@ from hf_smile.errors import SmileError, SmileModelError
 from hf_smile.evaluation.plots import plot_coverage, plot_precision_recall, plot_reliability
 from hf_smile.evaluation.predictions import read_predictions
 from hf_smile.hub.finished_run import read_whole_recipe
+from hf_smile.hub.licenses import check_license
 from hf_smile.hub.model_card import published_model_card
 from hf_smile.hub.upload import Files, Target, push_files
 from hf_smile.inference.runtimes import check_onnx_matches
@@ -48,12 +49,15 @@ def model_files(
         dataset: Hub id of the data set; None if it is not on the Hub.
 
     Raises:
+        SmileError: the Hub does not know the licence.
         SmileModelError: the folder has no finished run or a damaged `config.json`, or its ONNX files were exported from
             other weights.
 
     >>> sorted(model_files("outputs/model", "me/smile"))  # doctest: +SKIP
     ['README.md', 'accuracy.png', 'config.json', ...]
     """
+    if license is not None:
+        check_license(license)
     folder = Path(output_dir)
     if missing := [name for name in _NEEDED if not (folder / name).is_file()]:
         raise SmileModelError(f"{folder} is not the folder of a finished run: there is no {missing[0]}")

@@ -81,9 +81,7 @@ def build_model(
     {0: 'smile', 1: 'NOT smile'}
     """
     labels = LabelSet.of(labels)
-    if pretrained and "/" not in backbone and not Path(backbone).is_dir():
-        backbone = _hub_id(backbone)
-    config = _load_config(backbone, pretrained)
+    backbone, config = find_backbone(backbone, pretrained)
     config["base_models"] = base_models(backbone, config) if pretrained else []
     earlier_head = config.pop("label_names", None), config.pop("head_hidden_size", None)
     keep_head = earlier_head == ([*labels], head_hidden_size)
@@ -198,8 +196,29 @@ def parameter_totals(model: nn.Module) -> str:
     return f"{total:,} parameters, {trainable:,} trainable"
 
 
+def find_backbone(backbone: str, pretrained: bool) -> tuple[str, dict[str, Any]]:
+    """Find a backbone, without its weights.
+
+    Args:
+        backbone: as for `build_model`.
+        pretrained: whether its weights will be loaded.
+
+    Returns:
+        Its folder or Hub id, or its timm name if `pretrained` is false, and timm's description of it: architecture,
+        number of features, `pretrained_cfg`.
+
+    Raises:
+        SmileModelError: there is no such backbone, or the Hub can't be reached.
+
+    >>> find_backbone("resnet18", pretrained=False)[1]["num_features"]
+    512
+    """
+    if pretrained and "/" not in backbone and not Path(backbone).is_dir():
+        backbone = _hub_id(backbone)
+    return backbone, _load_config(backbone, pretrained)
+
+
 def _load_config(backbone: str, pretrained: bool) -> dict[str, Any]:
-    """timm's description of the backbone: architecture, number of features, `pretrained_cfg`."""
     if Path(backbone).is_dir():
         if not (Path(backbone) / "config.json").is_file():
             raise SmileModelError(f"{backbone}: the folder has no config.json; it is not a timm model in Hub layout")

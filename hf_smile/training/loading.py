@@ -66,10 +66,10 @@ def _exiting() -> Any:
 
 
 def _start_worker(exiting: Any, worker_id: int) -> None:
-    """Make a data loader's worker ignore SIGTERM until the training process exits.
+    """Make a data loader's worker ignore Ctrl-C, and SIGTERM until the training process exits.
 
-    Slurm and service managers signal all processes of a job, but the training process still needs its workers to finish
-    the current step.
+    Terminals, Slurm and service managers signal all processes of a job, but the training process still needs its
+    workers to finish the current step.
     """
 
     def receive(*_: Any) -> None:
@@ -77,3 +77,4 @@ def _start_worker(exiting: Any, worker_id: int) -> None:
             os._exit(0)  # with any other exit code, torch reports that a worker was killed
 
     signal.signal(signal.SIGTERM, receive)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

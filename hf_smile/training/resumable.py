@@ -44,8 +44,8 @@ class ResumableTrainer(Trainer):
 
     - A checkpoint is written to a temporary folder and moved into place when it is complete; only then are older ones
       deleted.
-    - On SIGTERM, which Slurm and pre-emptible machines send, the run saves a checkpoint after the current step, or in
-      the middle of an evaluation, and exits with code 143.
+    - On Ctrl-C, and on SIGTERM, which Slurm and pre-emptible machines send, the run saves a checkpoint after the
+      current step, or in the middle of an evaluation, and ends. A second Ctrl-C ends it immediately.
     - A resumed run ends with the same history, metrics and weights, even from the middle of an epoch.
     - A loss that is not finite ends the run before it affects the weights.
 
@@ -79,6 +79,7 @@ class ResumableTrainer(Trainer):
         Raises:
             SmileModelError: the loss is not finite, or the checkpoint contains a pickle that could run code.
             SystemExit: with code 143, after SIGTERM.
+            KeyboardInterrupt: after Ctrl-C. Its message names the checkpoint to resume from, if there is one.
         """
         self._checkpoint = Path(resume_from_checkpoint) if resume_from_checkpoint else None
         # The last callback, so that the others have started when a missed end of an epoch is caught up on.
@@ -97,7 +98,7 @@ class ResumableTrainer(Trainer):
         except KeyboardInterrupt:
             saved = last_whole_checkpoint(Path(str(self.args.output_dir))) if self.args.should_save else None
             if saved:
-                logger.warning("\nThe same command resumes from %s", saved)
+                raise KeyboardInterrupt(f"interrupted; the same command resumes from {saved}") from None
             raise
         except SmileError as error:
             if self.args.process_index:  # an error in the data of this process, which the first one does not see
@@ -167,7 +168,7 @@ class ResumableTrainer(Trainer):
             self.loaders.clear()
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """As `Trainer.evaluate`. On SIGTERM in training, a checkpoint is saved and the resumed run evaluates."""
+        """As `Trainer.evaluate`. When training is told to stop, it is saved here, and the resumed run evaluates."""
         try:
             if self.is_in_train and self._interruption.agreed():
                 raise _EvaluationStopped
@@ -281,32 +282,41 @@ class _AtItsEnd(Exception):
 
 
 class _Interruption(TrainerCallback):
-    """Stop the run on SIGTERM where it can be resumed, and resume it from there."""
+    """Stop the run on SIGTERM or Ctrl-C where it can be resumed, and resume it from there."""
 
     def __init__(self, trainer: ResumableTrainer) -> None:
         self.trainer = trainer
-        self.received = False
+        self.received = 0  # the signal
 
     @contextmanager
     def listening(self) -> Iterator[None]:
         if threading.current_thread() is not threading.main_thread():  # only the main thread can handle signals
             yield
             return
-        before = signal.signal(signal.SIGTERM, self._receive)
+        before = {signal.SIGTERM: signal.signal(signal.SIGTERM, self._receive)}
+        has_checkpoints = self.trainer.args.save_strategy != "no"  # a search has none
+        if has_checkpoints and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            before[signal.SIGINT] = signal.signal(signal.SIGINT, self._receive)
         try:
             yield
         finally:
-            signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+            for number, handler in before.items():
+                signal.signal(number, handler or signal.SIG_DFL)
 
-    def _receive(self, *_: Any) -> None:
-        self.received = True
+    def _receive(self, number: int, _: Any) -> None:
+        self.received = self.received or number
+        if number == signal.SIGINT:
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # the next one ends the run immediately
 
     def agreed(self) -> bool:
-        """Whether any process received the signal."""
-        self.received = of_any_process(self.received, self.trainer.args)
-        return self.received
+        """Whether any process received a signal."""
+        if of_any_process(bool(self.received), self.trainer.args):
+            self.received = self.received or signal.SIGTERM
+        return bool(self.received)
 
-    def exit(self) -> SystemExit:
+    def exit(self) -> BaseException:
+        if self.received == signal.SIGINT:
+            return KeyboardInterrupt()
         state = self.trainer.state
         if state.is_world_process_zero:
             saved = Path(str(self.trainer.args.output_dir), f"checkpoint-{state.global_step}")

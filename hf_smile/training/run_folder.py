@@ -80,8 +80,6 @@ def open_run(output_dir: str | Path, recipe: dict[str, Any], overwrite: bool = F
     PosixPath('outputs/model/checkpoint-272')
     """
     folder = Path(output_dir)
-    if folder.exists() and not folder.is_dir():
-        raise SmileError(f"{folder} is a file; name a folder with --output_dir")
     if not (folder / RECIPE).exists() and (foreign := [name for name in _LEFT_BY_A_RUN if (folder / name).exists()]):
         raise SmileError(f"{folder} contains a {foreign[0]} that is not from a run; name another --output_dir")
     _read_looks(folder)  # fail now, not at the end of the run
@@ -269,6 +267,7 @@ def clear_run(folder: Path) -> None:
     for path in (folder / RUNS).glob("*/events.out.tfevents.*"):
         path.unlink()
     for name in _LEFT_BY_A_RUN:
+        (folder / f"{name}.part").unlink(missing_ok=True)  # of a killed run
         if name != BAD_IMAGES:
             (folder / name).unlink(missing_ok=True)
 

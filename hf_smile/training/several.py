@@ -20,6 +20,16 @@ _NOT_OF_THE_HEAD = (
     *("freeze_backbone", "freeze_stages", "drop_path", "layer_decay", "select_best", "early_stopping_patience"),
     *("temperature", "prior_adjustment", "learning_rate", "seed"),
 )
+# Without a configuration file, `accelerate launch` warns about each value that it chooses itself.
+_ACCELERATE = """
+import logging
+from accelerate.commands.accelerate_cli import main
+logging.getLogger("accelerate.commands.launch").setLevel(logging.ERROR)
+try:
+    main()
+except KeyboardInterrupt:
+    raise SystemExit(130)
+"""
 
 
 class Seeds(NamedTuple):
@@ -131,11 +141,15 @@ def train_in(folder: Path, words: Sequence[str], tell: Callable[[str], None]) ->
         tell(f"{folder} is already finished")
         return arguments
     tell(f"{folder}: fine-tuning")
-    launch = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--quiet", "-m", "hf_smile"]
-    run = subprocess.Popen([*launch, "train", *words], stdout=subprocess.PIPE, text=True)
+    launch = [sys.executable, "-c", _ACCELERATE, "launch", "--quiet", "-m", "hf_smile", "train"]
+    run = subprocess.Popen([*launch, *words], stdout=subprocess.PIPE, text=True)
     assert run.stdout is not None
-    for line in run.stdout:
-        tell(line.rstrip("\n"))
+    try:
+        for line in run.stdout:
+            tell(line.rstrip("\n"))
+    except KeyboardInterrupt:
+        run.stdout.read()  # until the run, which was interrupted too, has saved its checkpoint
+        raise
     if run.wait():
         raise SmileError(f"{folder}: the run failed; fix the cause (see above) and run the command again to resume")
     return arguments

@@ -20,8 +20,11 @@ from hf_smile.evaluation.metrics import compute_metrics
 from hf_smile.modeling.calibrate import fold_into_output_layer
 from hf_smile.modeling.checkpoint import load_model
 from hf_smile.modeling.layers import keep_frozen_in_eval_mode
+from hf_smile.training.arguments import SmileTrainingArguments
+from hf_smile.training.run_folder import RESULT
 from hf_smile.training.several import SOUP_TABLE
 from hf_smile.training.trainer import SmileTrainer
+from hf_smile.utils.files import write_text
 
 State = dict[str, torch.Tensor]
 BATCH_NORM_IMAGES = 768
@@ -124,12 +127,32 @@ def refresh_batch_norm(model: nn.Module, batches: Iterable[torch.Tensor]) -> Non
 def write_candidates(candidates: Sequence[Candidate], metric: str, output_dir: Path) -> None:
     """Write `soup.csv`: one row per candidate, the best one first, with its seeds and its validation metric."""
     rows = [(name, " ".join(map(str, seeds)), abs(score)) for name, seeds, score in candidates]
-    pd.DataFrame(rows, columns=["candidate", "seeds", metric]).to_csv(output_dir / SOUP_TABLE, index=False)
+    table = pd.DataFrame(rows, columns=["candidate", "seeds", metric])
+    write_text(output_dir / SOUP_TABLE, table.to_csv(index=False))
 
 
-def cook(
-    trainer: SmileTrainer, runs: Mapping[int, Path], after: Mapping[int, tuple[float, float]]
-) -> tuple[list[Candidate], str]:
+def best_alone(runs: Mapping[int, Path], metric: str, output_dir: Path) -> str | None:
+    """The single seed that an earlier start found to be better than each soup, according to `soup.csv`.
+
+    Returns:
+        Its name. None if a soup was better, or if these runs were not evaluated yet, or have changed since.
+    """
+    path = output_dir / SOUP_TABLE
+    changed = max((folder / RESULT).stat().st_mtime_ns for folder in runs.values())
+    if not path.is_file() or path.stat().st_mtime_ns <= changed:
+        return None
+    table = pd.read_csv(path)
+    single = [name for name in table["candidate"] if name.startswith("seed ")]
+    is_of_these = metric in table and {*single} == {f"seed {seed}" for seed in runs}
+    return single[0] if is_of_these and table["candidate"][0] == single[0] else None
+
+
+def ranking_metric(args: SmileTrainingArguments) -> str:
+    """The metric that ranks the candidates: `select_best`, or NLL if that is `last`."""
+    return "nll" if args.select_best == "last" else args.select_best
+
+
+def cook(trainer: SmileTrainer, runs: Mapping[int, Path], after: Mapping[int, tuple[float, float]]) -> list[Candidate]:
     """Load the best candidate into the model of a trainer.
 
     Args:
@@ -138,9 +161,9 @@ def cook(
         after: Temperature and prior adjustment of each run, by seed.
 
     Returns:
-        The candidates, the best one first, and the metric that ranks them: `select_best`, or NLL if that is `last`.
+        The candidates, the best one first.
     """
-    metric = "nll" if trainer.args.select_best == "last" else trainer.args.select_best
+    metric = ranking_metric(trainer.args)
     shares = trainer.class_counts / trainer.class_counts.sum()
     states = {
         seed: trained_weights(folder, after[seed][0], prior_shift(shares, after[seed][1]))
@@ -167,4 +190,4 @@ def cook(
     load(candidates[0].seeds)
     trainer.choice = {"metric": metric, "images": len(trainer.eval_dataset), "soup": [*candidates[0].seeds]}
     trainer.forget_evaluations()
-    return candidates, metric
+    return candidates

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable
@@ -36,16 +37,21 @@ class _Terminal(logging.Handler):
 
 
 def show_messages() -> None:
-    """Print the messages of hf_smile (info from the main process, errors from all) and silence Pillow's warnings.
+    """Print the messages of hf_smile (info from the main process, errors from all) and silence two libraries.
 
     Pillow warns about unusual EXIF data and animations, which are harmless, and about large images, for which
-    hf_smile has a stricter limit.
+    hf_smile has a stricter limit. The Hub client writes two lines for each retry; our error message is enough.
     """
     logger = logging.getLogger("hf_smile")
     logger.setLevel(logging.INFO if is_main_process() else logging.ERROR)
     if not logger.handlers:
         logger.addHandler(_Terminal())
     warnings.filterwarnings("ignore", module=r"PIL\.")
+    logging.getLogger("huggingface_hub.utils._http").addFilter(_is_not_of_a_retry)
+
+
+def _is_not_of_a_retry(record: logging.LogRecord) -> bool:
+    return not re.search("thrown while requesting|^Retrying in", record.getMessage())
 
 
 def run_script(main: Callable[[], None]) -> None:
@@ -67,8 +73,9 @@ def run_script(main: Callable[[], None]) -> None:
         if is_main_process() or isinstance(error, RuntimeError):
             print(f"error: {visible(message)}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("\ninterrupted", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        if is_main_process():
+            print(f"\n{str(interrupt) or 'interrupted'}", file=sys.stderr)
         sys.exit(130)
 
 

@@ -52,21 +52,22 @@ def needed_by(who: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        if error.name not in _TO_INSTALL:
+        missing = str(error.name).split()
+        if not {*missing} <= {*_TO_INSTALL}:
             raise
-        fix = f"pip install '{_TO_INSTALL[error.name]}'"
-        message = f"{who} needs {error.name}, which is not installed: {fix}"
+        extras = " ".join(dict.fromkeys(f"'{_TO_INSTALL[package]}'" for package in missing))
+        are = "is" if len(missing) == 1 else "are"
+        message = f"{who} needs {', '.join(missing)}, which {are} not installed: pip install {extras}"
         raise MissingPackageError(message, name=error.name) from None
 
 
 def require(*packages: str) -> None:
-    """Check early that packages are installed which are only imported after long work.
+    """Check early that packages are installed which are only imported after long work, or come with several extras.
 
     Raises:
-        ModuleNotFoundError: a package is not installed.
+        ModuleNotFoundError: packages are not installed; its `name` has all of them, separated by spaces.
 
     >>> require("json")
     """
-    for package in packages:
-        if find_spec(package) is None:
-            raise ModuleNotFoundError(f"No module named {package!r}", name=package)
+    if missing := [package for package in packages if find_spec(package) is None]:
+        raise ModuleNotFoundError(f"No module named {', '.join(missing)}", name=" ".join(missing))

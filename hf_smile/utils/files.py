@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryFile
 
-from hf_smile.errors import SmileDataError
+from hf_smile.errors import SmileDataError, SmileError
 
 
 @contextmanager
@@ -38,6 +38,19 @@ def write_text(path: str | Path, text: str, *, shared: bool = False) -> None:
     """Write a UTF-8 text file atomically; see `written_whole`."""
     with written_whole(path, shared=shared) as unfinished:
         unfinished.write_text(text, encoding="utf-8")
+
+
+def refuse_file(folder: str | Path) -> None:
+    """Check that a folder for results can be created: it need not exist, but nothing on its path may be a file.
+
+    Raises:
+        SmileError: something is.
+
+    >>> refuse_file("outputs/model")
+    """
+    for path in (Path(folder), *Path(folder).parents):
+        if path.exists() and not path.is_dir():
+            raise SmileError(f"{path} is a file; name a folder with --output_dir")
 
 
 def make_folder(folder: str | Path) -> None:

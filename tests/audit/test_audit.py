@@ -27,7 +27,6 @@ from hf_smile.audit.similarity import (
     unit_rows,
 )
 from hf_smile.audit.splits import group_disjoint_split
-from hf_smile.commands.main import main
 from hf_smile.data.arguments import DataArguments
 from hf_smile.data.dataset import load_smile_dataset, read_tables
 from hf_smile.data.prepare import export_imagefolder
@@ -255,20 +254,7 @@ def test_accuracy_is_told_by_similarity():
     assert (parts["low"] <= parts["accuracy"]).all() and (parts["accuracy"] <= parts["high"]).all()
 
 
-@pytest.fixture
-def script(monkeypatch, capsys):
-    """Run `hf-smile audit` as a user does, but in this process."""
-
-    def run(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["hf-smile", "audit", *map(str, words)])
-        with pytest.raises(SystemExit) as end:
-            main()
-        return int(end.value.code or 0), *capsys.readouterr()
-
-    return run
-
-
-def test_the_whole_audit_leaves_the_originals_untouched(script, planted, tmp_path):
+def test_the_whole_audit_leaves_the_originals_untouched(cli, planted, tmp_path):
     backbone, predictions = tmp_path / "backbone", tmp_path / "predictions.csv"
     timm.models.save_for_hf(timm.create_model("test_resnet", pretrained=False), backbone, safe_serialization=True)
     test = pd.read_csv(planted / "test.csv", names=["image_id", "label"])
@@ -276,7 +262,8 @@ def test_the_whole_audit_leaves_the_originals_untouched(script, planted, tmp_pat
     test.assign(prediction=2, **probabilities).to_csv(predictions, index=False)
     before = {path: path.read_bytes() for path in planted.rglob("*") if path.is_file()}
     out = tmp_path / "out"
-    code, stdout, stderr = script(
+    code, stdout, stderr = cli(
+        "audit",
         "--data_dir",
         planted,
         "--output_dir",
@@ -316,36 +303,36 @@ def test_the_whole_audit_leaves_the_originals_untouched(script, planted, tmp_pat
     assert without_leaks == set(test["image_id"]) - {"same0", "again3"}
 
 
-def test_rows_of_a_saved_data_set_are_audited_and_not_named_by_csv_files(script, planted, tmp_path):
+def test_rows_of_a_saved_data_set_are_audited_and_not_named_by_csv_files(cli, planted, tmp_path):
     splits = load_smile_dataset(planted, 0, on_bad_image="skip", bad_image_list=tmp_path / "bad.csv")
     splits.save_to_disk(tmp_path / "saved")
     words = ["--data_dir", tmp_path / "saved", "--output_dir", tmp_path / "out"]
-    code, stdout, stderr = script(*words)
+    code, stdout, stderr = cli("audit", *words)
     assert code == 0 and "in both train and test" in stdout, stderr
     assert not (tmp_path / "out" / "group_disjoint").exists()
     assert "was not written: the images are rows of a saved data set" in (tmp_path / "out" / "audit.md").read_text()
-    code, stdout, stderr = script(*words, "--write_clean")
+    code, stdout, stderr = cli("audit", *words, "--write_clean")
     assert code == 2 and "hf-smile prepare --export_imagefolder DIR" in stderr and not stdout
 
     export_imagefolder(splits, tmp_path / "unpacked")  # as the message says
-    code, stdout, stderr = script(
-        "--data_dir", tmp_path / "unpacked", "--output_dir", tmp_path / "out", "--write_clean"
+    code, stdout, stderr = cli(
+        "audit", "--data_dir", tmp_path / "unpacked", "--output_dir", tmp_path / "out", "--write_clean"
     )
     assert code == 0, stderr
     tables, images = read_tables(DataArguments(tmp_path / "out" / "clean"))
     assert all(images.read(file) for table in tables.values() for file in table["file"])
 
 
-def test_a_backbone_that_was_trained_on_the_images_says_nothing_of_their_labels(script, planted, tmp_path):
+def test_a_backbone_that_was_trained_on_the_images_says_nothing_of_their_labels(cli, planted, tmp_path):
     backbone = tmp_path / "model"
     timm.models.save_for_hf(timm.create_model("test_resnet", pretrained=False), backbone, safe_serialization=True)
     splits = load_smile_dataset(planted, 0.2, on_bad_image="skip", bad_image_list=tmp_path / "bad.csv")
     write_splits(backbone, splits)
-    code, _, stderr = script("--data_dir", planted, "--output_dir", tmp_path / "out", "--backbone", backbone)
+    code, _, stderr = cli("audit", "--data_dir", planted, "--output_dir", tmp_path / "out", "--backbone", backbone)
     assert code == 2 and "was trained on 2" in stderr and "the backbone that its run started from" in stderr
 
 
-def test_a_mistake_gets_one_message_and_exit_code_2(script, planted, tmp_path):
+def test_a_mistake_gets_one_message_and_exit_code_2(cli, planted, tmp_path):
     wrong = tmp_path / "wrong.csv"
     wrong.write_text("image_id,label,prediction,p_negative_smile,p_positive_smile,p_not_smile\nnobody,0,0,1,0,0\n")
     full = tmp_path / "full"
@@ -363,7 +350,7 @@ def test_a_mistake_gets_one_message_and_exit_code_2(script, planted, tmp_path):
         (["--data_dir", planted, *out, "--cluster_similarity", "0.9"], "--cluster_similarity needs --backbone"),
         (["--data_dir", planted, *out, "--batch_size", "9"], "--batch_size needs --backbone"),
     ):
-        code, _, stderr = script(*words)
+        code, _, stderr = cli("audit", *words)
         assert code == 2, words
         assert message in stderr and stderr.count("error: ") == 1 and "Traceback" not in stderr, stderr
     assert [path.name for path in full.iterdir()] == ["mine.txt"]

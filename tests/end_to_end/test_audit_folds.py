@@ -2,7 +2,6 @@
 
 import csv
 import shutil
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +13,6 @@ import pytest
 from hf_smile.audit.dataset import audit_dataset
 from hf_smile.audit.run import doubt_labels
 from hf_smile.benchmarks import folds
-from hf_smile.commands.main import main
 from hf_smile.data.arguments import DataArguments
 from hf_smile.data.dataset import load_smile_dataset, read_tables
 from hf_smile.data.sample import draw_sample_dataset
@@ -35,19 +33,6 @@ group_by: a column that only the recipe's own data have
 
 
 @pytest.fixture
-def audit(monkeypatch, capsys):
-    """Run `hf-smile audit` in this process; its models are trained in other processes."""
-
-    def run(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["hf-smile", "audit", *map(str, words)])
-        with pytest.raises(SystemExit) as end:
-            main()
-        return int(end.value.code or 0), *capsys.readouterr()
-
-    return run
-
-
-@pytest.fixture
 def data(tmp_path) -> Path:
     """84 drawn faces in train, 24 in test with a copy of a train image, and a file in train that is not an image."""
     folder = draw_sample_dataset(tmp_path / "data", train_size=84, test_size=24, size=64, seed=7)
@@ -64,11 +49,11 @@ def data(tmp_path) -> Path:
     return folder
 
 
-def test_every_image_is_judged_by_a_model_that_has_not_seen_it(audit, data, tmp_path):
+def test_every_image_is_judged_by_a_model_that_has_not_seen_it(cli, data, tmp_path):
     recipe, out = tmp_path / "recipe.yaml", tmp_path / "out"
     recipe.write_text(RECIPE)
     words = ["--data_dir", data, "--output_dir", out, "--folds", "2", "--recipe", recipe]
-    code, stdout, stderr = audit(*words)
+    code, stdout, stderr = cli("audit", *words)
     assert code == 0, stderr
     assert stdout.count("fine-tuning") == 2 and "Test accuracy" not in stdout
 
@@ -91,7 +76,7 @@ def test_every_image_is_judged_by_a_model_that_has_not_seen_it(audit, data, tmp_
     assert "2 fine-tuned models, each on images it was not trained on" in (out / "audit.md").read_text()
 
     made = [(run / "model.safetensors").stat().st_mtime_ns for run in runs]
-    code, stdout, stderr = audit(*words, "--leave_out", "0.1")
+    code, stdout, stderr = cli("audit", *words, "--leave_out", "0.1")
     assert code == 0 and stdout.count("is already finished") == 2, stderr
     assert [(run / "model.safetensors").stat().st_mtime_ns for run in runs] == made
     suspects = pd.read_csv(out / "suspicious_labels.csv", dtype=str).query("split == 'train'")["image_id"][:8]
@@ -137,7 +122,7 @@ def test_planted_errors_come_first_and_changed_labels_are_judged_again(tmp_path,
     assert not {*runs[:5]} & {*runs[5:]}
 
 
-def test_a_mistake_gets_one_message_and_exit_code_2(audit, data, tmp_path):
+def test_a_mistake_gets_one_message_and_exit_code_2(cli, data, tmp_path):
     out, recipe = tmp_path / "out", tmp_path / "recipe.yaml"
     recipe.write_text("epochs: 3\n")
     load_smile_dataset(data, 0, on_bad_image="skip", bad_image_list=tmp_path / "bad.csv").save_to_disk(
@@ -155,7 +140,7 @@ def test_a_mistake_gets_one_message_and_exit_code_2(audit, data, tmp_path):
             "train takes only one",
         ),
     ):
-        code, _, stderr = audit(*words, "--output_dir", out)
+        code, _, stderr = cli("audit", *words, "--output_dir", out)
         assert code == 2 and message in stderr, stderr
         assert stderr.count("error: ") == 1 and "Traceback" not in stderr
     assert not out.exists()

@@ -137,10 +137,7 @@ def test_without_an_extra_an_exported_model_predicts_and_all_that_is_installed_f
     [
         ("prepare --data_dir DATA --output_dir out", "datasets", "train"),
         ("shard --data_dir DATA --output_dir out", "datasets", "train"),
-        ("audit --data_dir DATA --output_dir out", "imagehash", "audit"),
-        ("review --data_dir DATA --blind", "gradio", "demo"),
         ("compare --data_dir DATA --backbones test_resnet --output_dir out", "datasets", "train"),
-        ("tune quickstart --data_dir DATA", "transformers", "train"),
         ("train quickstart --data_dir DATA", "transformers", "train"),
         ("evaluate --model MODEL --data_dir DATA --output_dir out", "datasets", "train"),
         ("export --model MODEL", "torch", "train"),
@@ -157,6 +154,21 @@ def test_without_the_extra_a_job_says_in_one_line_what_to_install(
     done = call(tmp_path, slim / "hf-smile", *(names.get(word, word) for word in words.split()))
     who = f"hf-smile {words.split()[0]}"
     assert done.stderr == f"error: {who} needs {package}, which is not installed: pip install 'hf_smile[{extra}]'\n"
+    assert done.returncode == 2 and not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize(
+    ("words", "packages", "extra"),
+    [
+        ("audit --data_dir DATA --output_dir out", "datasets, imagehash, cleanlab", "audit"),
+        ("review --data_dir DATA --blind", "datasets, gradio", "demo"),
+        ("tune quickstart --data_dir DATA", "transformers, optuna", "tune"),
+    ],
+)
+def test_without_two_extras_a_job_names_both(words, packages, extra, slim, sample_dir, tmp_path):
+    done = call(tmp_path, slim / "hf-smile", *words.replace("DATA", str(sample_dir)).split())
+    fix = f"pip install 'hf_smile[train]' 'hf_smile[{extra}]'"
+    assert done.stderr == f"error: hf-smile {words.split()[0]} needs {packages}, which are not installed: {fix}\n"
     assert done.returncode == 2 and not [*tmp_path.iterdir()]
 
 

@@ -8,13 +8,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hub_server import TOKEN, LoopbackHub, running_hub
-
-from hf_smile.commands.main import main
 
 ROOT = Path(__file__).parents[2]
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -66,17 +65,9 @@ def run(hub: LoopbackHub, tmp_path: Path) -> Run:
 
 
 @pytest.fixture
-def push(hub_here: LoopbackHub, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Push:
+def push(hub_here: LoopbackHub, cli: Push) -> Push:
     """Run `hf-smile push` in this process; returns the exit code, the output and the errors."""
-
-    def push(*words: str | Path) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["hf-smile", "push", *map(str, words)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as end:
-            main()
-        return int(end.value.code or 0), *capsys.readouterr()
-
-    return push
+    return partial(cli, "push")
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
 """Faults of the Hub: the request is retried or one message is printed, and nothing is published incompletely."""
 
+import os
+
 import pytest
 from hub_server import TOKEN, Fault
 
@@ -7,6 +9,7 @@ from hf_smile.hub.upload import Target, push_files
 from hf_smile.utils.console import run_script
 
 COMMIT = "/commit/main$"
+OFFLINE = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "0"}
 FILES = {"README.md": b"---\nlicense: mit\n---\n", "config.json": b"{}", "model.safetensors": bytes(range(256)) * 400}
 
 
@@ -173,3 +176,19 @@ def test_an_upload_by_xet_that_fails_is_one_message(publish, hub, waits, monkeyp
     assert code == 2 and "Traceback" not in errors
     assert "me/smile: the connection to" in errors and "failed: Network error" in errors
     assert hub.repo("me/smile").history["main"] == ["initial commit"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "predict docs/images/face.png --model me/smile --faces whole",
+        "train --data_dir me/faces --backbone test_resnet --no_pretrained --use_cpu --output_dir OUT",
+        "train --data_dir SAMPLE --use_cpu --output_dir OUT",
+    ],
+)
+def test_a_hub_that_can_not_be_reached_is_one_message(run, words, sample_dir, tmp_path):
+    without_waits = "import time; from hf_smile.commands.main import main; time.sleep = lambda _: None; main()"
+    words = words.replace("OUT", str(tmp_path / "out")).replace("SAMPLE", str(sample_dir))
+    done = run("-c", without_waits, *words.split(), env=os.environ | OFFLINE | {"HF_HOME": str(tmp_path / "cache")})
+    assert done.returncode == 2 and done.stderr.startswith("error: "), done.stderr
+    assert "the Hub" in done.stderr and "Retry" not in done.stderr

@@ -98,6 +98,16 @@ def test_the_calibration_error_is_told_before_and_after(write):
         assert [row.split("|")[1].strip() for row in table] == rows
 
 
+def test_a_temperature_that_makes_the_test_split_worse_is_told(write):
+    errors = []
+    for temperature in (0.5, 1.0, 2.0):
+        card = write([0, 1, 2] * 10, temperature=temperature)
+        before, after = (float(row.split("|")[4]) for row in (table_after(card, "How sure it is") * 2)[:2])
+        assert ("higher with the temperature than without it" in card) == (after > before)
+        errors.append(after - before)
+    assert min(errors) < 0 < max(errors)
+
+
 def test_the_card_repeats_no_row(write):
     table = table_after(write([0, 1, 2] * 10), "How it decides")
     answers = [row.split("|")[2:] for row in table]

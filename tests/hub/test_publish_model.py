@@ -109,6 +109,14 @@ def test_a_dry_run_lists_names_and_sizes_and_asks_nothing(push, run_folder, hub)
     assert hub.requests == []
 
 
+@pytest.mark.parametrize(("license", "hint"), [("nonsense", ""), ("MIT", "; did you mean 'mit'?")])
+def test_a_license_that_the_hub_does_not_know_is_refused(push, run_folder, hub, license, hint):
+    message = f"{license!r} is not a licence identifier of the Hub{hint}\n"
+    for words in (("model", run_folder, "me/x"), ("dataset", "nowhere", "me/x", "--i_have_the_right_to_publish")):
+        code, _, errors = push(*words, "--license", license, "--dry_run")
+        assert code == 2 and errors.startswith(f"error: {message}All identifiers: https://"), errors
+
+
 def test_a_branch_leaves_main_alone(push, run_folder, hub):
     code, out, _ = push("model", run_folder, "me/smile", "--revision", "v2", "--private")
     assert (code, out.splitlines()[-1]) == (0, f"{hub.url}/me/smile/tree/v2")

@@ -16,7 +16,6 @@ from matplotlib.cbook import get_sample_data
 from PIL import Image
 
 import hf_smile
-from hf_smile.commands.main import main
 from hf_smile.errors import SmileDataError
 from hf_smile.evaluation.predictions import read_predictions, write_predictions
 from hf_smile.inference import bulk
@@ -26,25 +25,12 @@ from hf_smile.inference.files import find_images
 from hf_smile.labels import LABEL_NAMES, SMILE_LABELS
 
 
-@pytest.fixture
-def run(monkeypatch, capsys):
-    """Run the command line in this process; returns exit code, stdout and stderr."""
-
-    def run(*arguments) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["hf-smile", *map(str, arguments)])
-        with pytest.raises(SystemExit) as exit:
-            main()
-        return exit.value.code, *capsys.readouterr()
-
-    return run
-
-
-def test_files_folders_patterns_and_zips_are_all_accounted_for(run, model_dir, face_files, tmp_path):
+def test_files_folders_patterns_and_zips_are_all_accounted_for(cli, model_dir, face_files, tmp_path):
     folder = face_files[0].parent
     with zipfile.ZipFile(tmp_path / "more.zip", "w") as archive:
         archive.write(face_files[0], "a/1.png")
         archive.write(face_files[1], "b/1.png")
-    code, out, _ = run(
+    code, out, _ = cli(
         *("predict", folder, tmp_path / "more.zip", f"{folder}/0[0-3].png", face_files[0]),
         *("--model", model_dir, "--faces", "whole", "--format", "jsonl", "--batch_size", 4),
     )
@@ -57,19 +43,19 @@ def test_files_folders_patterns_and_zips_are_all_accounted_for(run, model_dir, f
     assert rows[0]["p_smile"] == pytest.approx(rows[11]["p_smile"], abs=1e-6)
 
 
-def test_some_failed_is_exit_code_1_and_the_rest_is_there(run, model_dir, face_files):
+def test_some_failed_is_exit_code_1_and_the_rest_is_there(cli, model_dir, face_files):
     face_files[3].write_bytes(b"broken")
-    code, out, err = run("predict", *face_files, "--model", model_dir, "--faces", "whole")
+    code, out, err = cli("predict", *face_files, "--model", model_dir, "--faces", "whole")
     lines = out.splitlines()
     assert code == 1 and len(lines) == 12 and "1 of 11 images" in err
     assert lines[4].startswith("error") and "not a JPEG" in lines[4]
 
 
-def test_csv_goes_to_a_file_and_no_cell_is_a_formula(run, model_dir, face_files, tmp_path, monkeypatch):
+def test_csv_goes_to_a_file_and_no_cell_is_a_formula(cli, model_dir, face_files, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("=1+1.png", "@x.png", "-y.png"):
         Path(name).write_bytes(face_files[0].read_bytes())
-    code, out, _ = run(
+    code, out, _ = cli(
         *("predict", "*.png", "--model", model_dir, "--faces", "whole", "--format", "csv", "--output", "verdicts.csv")
     )
     with Path("verdicts.csv").open(newline="") as file:
@@ -82,10 +68,10 @@ def test_csv_goes_to_a_file_and_no_cell_is_a_formula(run, model_dir, face_files,
     assert not Path("verdicts.csv.part").exists()
 
 
-def test_every_prediction_begins_with_the_same_columns(run, model_dir, face_files, tmp_path):
+def test_every_prediction_begins_with_the_same_columns(cli, model_dir, face_files, tmp_path):
     arguments = ("predict", face_files[0], "--model", model_dir, "--faces", "whole", "--format")
-    headers = {"csv": run(*arguments, "csv")[1].splitlines()[0].split(",")}
-    headers["jsonl"] = list(json.loads(run(*arguments, "jsonl")[1]))
+    headers = {"csv": cli(*arguments, "csv")[1].splitlines()[0].split(",")}
+    headers["jsonl"] = list(json.loads(cli(*arguments, "jsonl")[1]))
     headers["Parquet"] = bulk.schema_of(SMILE_LABELS).names
     write_predictions(tmp_path / "predictions.csv", ["1"], [0], [[1, 0, 0]])
     headers["evaluation"] = (tmp_path / "predictions.csv").read_text().splitlines()[0].split(",")
@@ -94,9 +80,9 @@ def test_every_prediction_begins_with_the_same_columns(run, model_dir, face_file
     assert not [header for header in headers.values() if {"label", "prediction", "source"} & set(header)]
 
 
-def test_verdicts_can_be_evaluated_once_their_true_labels_are_filled_in(run, model_dir, face_files, tmp_path):
+def test_verdicts_can_be_evaluated_once_their_true_labels_are_filled_in(cli, model_dir, face_files, tmp_path):
     verdicts = tmp_path / "verdicts.csv"
-    run("predict", *face_files, "--model", model_dir, "--faces", "whole", "--output", verdicts)
+    cli("predict", *face_files, "--model", model_dir, "--faces", "whole", "--output", verdicts)
     with pytest.raises(SmileDataError, match="has no true labels"):
         read_predictions(verdicts)
     with verdicts.open(newline="") as file:
@@ -108,7 +94,7 @@ def test_verdicts_can_be_evaluated_once_their_true_labels_are_filled_in(run, mod
     assert read_predictions(verdicts).label_ids.tolist() == [number % 3 for number in range(11)]
 
 
-def test_faces_are_found_said_and_drawn(run, model_dir, face_files, tmp_path):
+def test_faces_are_found_said_and_drawn(cli, model_dir, face_files, tmp_path):
     pytest.importorskip("cv2")
     hopper = tmp_path / "hopper.png"
     Image.open(get_sample_data("grace_hopper.jpg")).convert("RGB").save(hopper)
@@ -116,17 +102,17 @@ def test_faces_are_found_said_and_drawn(run, model_dir, face_files, tmp_path):
     Image.new("RGB", (200, 200), "teal").save(empty)
     shown = tmp_path / "shown"
     arguments = ["predict", hopper, empty, hopper, "--model", model_dir, "--format", "jsonl"]
-    code, out, err = run(*arguments, "--annotate", shown)
+    code, out, err = cli(*arguments, "--annotate", shown)
     first, second, third = map(json.loads, out.splitlines())
     assert code == 0 and first["box"] == third["box"] and first["note"] is None
     assert second["box"] is None and second["predicted_label"] is None and second["note"] == "no face found"
     assert "no face found in 1 of 3 images; if these are face crops, classify them whole with --faces whole" in err
     assert sorted(path.name for path in shown.iterdir()) == ["empty.jpg", "hopper.jpg", "hopper_2.jpg"]
-    _, out, _ = run(*arguments, "--faces", "largest")
+    _, out, _ = cli(*arguments, "--faces", "largest")
     assert [json.loads(line)["note"] for line in out.splitlines()] == [None, "no face found", None]
 
 
-def test_every_face_gets_a_heat_map_of_its_verdict(run, model_dir, tmp_path):
+def test_every_face_gets_a_heat_map_of_its_verdict(cli, model_dir, tmp_path):
     pytest.importorskip("cv2")
     hopper = Image.open(get_sample_data("grace_hopper.jpg")).convert("RGB")
     pair = Image.new("RGB", (2 * hopper.width, hopper.height))
@@ -136,7 +122,7 @@ def test_every_face_gets_a_heat_map_of_its_verdict(run, model_dir, tmp_path):
     Image.new("RGB", (200, 200), "teal").save(tmp_path / "empty.png")
     shown = tmp_path / "shown"
     pictures = [tmp_path / "pair.png", tmp_path / "empty.png"]
-    code, *_ = run("predict", *pictures, "--model", model_dir, "--annotate", shown, "--heat_maps", shown)
+    code, *_ = cli("predict", *pictures, "--model", model_dir, "--annotate", shown, "--heat_maps", shown)
     assert code == 0
     assert {path.name for path in shown.iterdir()} == {"empty.jpg", "pair.jpg", "pair_heat.jpg", "pair_heat_2.jpg"}
     classifier = SmileClassifier.from_pretrained(model_dir)
@@ -145,17 +131,17 @@ def test_every_face_gets_a_heat_map_of_its_verdict(run, model_dir, tmp_path):
         assert np.abs(np.asarray(Image.open(shown / name), float) - expected).mean() < 5  # JPEG loses a little
 
 
-def test_of_a_picture_without_a_face_the_table_says_so_first(run, model_dir, tmp_path):
+def test_of_a_picture_without_a_face_the_table_says_so_first(cli, model_dir, tmp_path):
     Image.new("RGB", (200, 200), "teal").save(tmp_path / "cup.png")
-    code, out, _ = run("predict", tmp_path / "cup.png", "--model", model_dir)
+    code, out, _ = cli("predict", tmp_path / "cup.png", "--model", model_dir)
     line = out.splitlines()[1]
     assert code == 0 and line.startswith("no face") and line.endswith("cup.png") and "0." not in line
 
 
-def test_a_file_name_stays_on_its_line(run, model_dir, face_files, tmp_path):
+def test_a_file_name_stays_on_its_line(cli, model_dir, face_files, tmp_path):
     evil = tmp_path / "a\nb\x1b[31m.png"
     evil.write_bytes(face_files[0].read_bytes())
-    _, out, _ = run("predict", evil, "--model", model_dir, "--faces", "whole")
+    _, out, _ = cli("predict", evil, "--model", model_dir, "--faces", "whole")
     assert len(out.splitlines()) == 2 and "\x1b" not in out
 
 
@@ -181,37 +167,37 @@ def test_a_file_name_stays_on_its_line(run, model_dir, face_files, tmp_path):
         ["info", "{tmp}"],
     ],
 )
-def test_wrong_use_is_exit_code_2_and_one_message(run, model_dir, faces, tmp_path, arguments):
+def test_wrong_use_is_exit_code_2_and_one_message(cli, model_dir, faces, tmp_path, arguments):
     face = tmp_path.parent / "one_face.png"
     faces[0].save(face)
-    code, out, err = run(*(text.format(model=model_dir, tmp=tmp_path, face=face) for text in arguments))
+    code, out, err = cli(*(text.format(model=model_dir, tmp=tmp_path, face=face) for text in arguments))
     assert code == 2 and not [line for line in out.splitlines() if "label" not in line]
     assert err.count("error: ") == 1 and "Traceback" not in err
 
 
-def test_an_unknown_option_is_one_message_that_suggests_the_right_one(run, model_dir):
-    code, _, err = run("predict", "face.png", "--model", model_dir, "--modle", "x")
+def test_an_unknown_option_is_one_message_that_suggests_the_right_one(cli, model_dir):
+    code, _, err = cli("predict", "face.png", "--model", model_dir, "--modle", "x")
     assert code == 2 and err.splitlines() == [
         "error: unrecognized arguments: --modle x; did you mean '--model'?",
         "All options: hf-smile predict --help",
     ]
 
 
-def test_a_picture_is_no_clip(run, model_dir, face_files, tmp_path):
-    code, _, err = run("video", face_files[0], "--model", model_dir, "--output_dir", tmp_path / "out")
+def test_a_picture_is_no_clip(cli, model_dir, face_files, tmp_path):
+    code, _, err = cli("video", face_files[0], "--model", model_dir, "--output_dir", tmp_path / "out")
     assert code == 2 and "a picture, not a clip; classify its faces with: hf-smile predict" in err
     assert not (tmp_path / "out").exists()
 
 
-def test_one_of_anything_is_told_in_the_singular(run, model_dir, tmp_path):
+def test_one_of_anything_is_told_in_the_singular(cli, model_dir, tmp_path):
     (tmp_path / "broken.png").write_bytes(b"broken")
-    code, _, err = run("predict", tmp_path / "broken.png", "--model", model_dir)
+    code, _, err = cli("predict", tmp_path / "broken.png", "--model", model_dir)
     assert code == 1 and "1 of 1 image could not be classified" in err
 
 
-def test_a_clip_among_the_images_is_sent_to_the_right_command(run, model_dir, face_files, tmp_path):
+def test_a_clip_among_the_images_is_sent_to_the_right_command(cli, model_dir, face_files, tmp_path):
     (tmp_path / "clip.MP4").write_bytes(b"film")
-    code, out, _ = run("predict", face_files[0], tmp_path / "clip.MP4", "--model", model_dir, "--faces", "whole")
+    code, out, _ = cli("predict", face_files[0], tmp_path / "clip.MP4", "--model", model_dir, "--faces", "whole")
     assert code == 1 and "hf-smile video" in out.splitlines()[2]
 
 
@@ -235,8 +221,8 @@ def test_a_mistyped_model_is_told_before_anything_heavy_is_imported(words, face_
     assert not modules & {"torch", "transformers", "datasets", "timm"}
 
 
-def test_a_message_holds_no_commands_to_the_terminal(run, tmp_path):
-    code, _, err = run("info", tmp_path / "a\x1b[31mb")
+def test_a_message_holds_no_commands_to_the_terminal(cli, tmp_path):
+    code, _, err = cli("info", tmp_path / "a\x1b[31mb")
     assert code == 2 and "\x1b" not in err and "a?[31mb" in err
 
 
@@ -247,8 +233,8 @@ def test_a_zip_in_a_zip_is_told_to_be_unpacked(tmp_path):
         find_images([str(tmp_path / "outer.zip")])
 
 
-def test_info_tells_what_the_model_takes(run, model_dir):
-    code, out, _ = run("info", model_dir)
+def test_info_tells_what_the_model_takes(cli, model_dir):
+    code, out, _ = cli("info", model_dir)
     assert code == 0 and "test_resnet" in out and "3 x 64 x 64" in out and "NOT smile" in out
     assert "onnx/model_quantized.onnx  not there" in out
 
@@ -268,33 +254,33 @@ def test_info_tells_what_the_model_takes(run, model_dir):
         ),
     ],
 )
-def test_info_tells_what_the_card_says_was_measured(run, model_dir, tmp_path, card, told):
+def test_info_tells_what_the_card_says_was_measured(cli, model_dir, tmp_path, card, told):
     for name in ("config.json", "model.safetensors"):
         shutil.copy(model_dir / name, tmp_path)
     if card:
         (tmp_path / "README.md").write_text(card)
-    code, out, _ = run("info", tmp_path)
+    code, out, _ = cli("info", tmp_path)
     assert code == 0 and f"results on its card        {told}\n" in out
 
 
-def test_info_tells_of_a_model_on_the_hub_too(run, model_dir, monkeypatch):
+def test_info_tells_of_a_model_on_the_hub_too(cli, model_dir, monkeypatch):
     monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda model, name: str(model_dir / name))
     on_the_hub = [SimpleNamespace(path="model.safetensors", size=2_500_000)]
     monkeypatch.setattr("huggingface_hub.HfApi.get_paths_info", lambda _, model, names: on_the_hub)
-    code, out, _ = run("info", "me/smile")
+    code, out, _ = cli("info", "me/smile")
     assert code == 0 and "test_resnet" in out and "2.5 MB" in out and out.count("not there") == 2
 
 
-def test_info_tells_when_the_hub_can_not_be_asked(run, model_dir, monkeypatch):
-    code, _, err = run("info", "me/smile")  # the tests are offline
+def test_info_tells_when_the_hub_can_not_be_asked(cli, model_dir, monkeypatch):
+    code, _, err = cli("info", "me/smile")  # the tests are offline
     assert code == 2 and err.startswith("error: config.json of me/smile could not be downloaded")
     monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda model, name: str(model_dir / name))
-    code, _, err = run("info", "me/smile")
+    code, _, err = cli("info", "me/smile")
     assert code == 2 and err.startswith("error: the files of me/smile could not be listed on the Hub")
 
 
-def test_the_version_is_told(run):
-    code, out, _ = run("--version")
+def test_the_version_is_told(cli):
+    code, out, _ = cli("--version")
     assert code == 0 and out == f"hf-smile {hf_smile.__version__}\n"
 
 
@@ -317,18 +303,18 @@ def test_a_reader_that_stops_early_sees_no_traceback(model_dir, face_files):
 
 
 @pytest.mark.parametrize("name", ["photo.jpg", "model.safetensors", "folder.csv", "nowhere/verdicts.csv"])
-def test_output_writes_over_nothing_but_results(name, model_dir, face_files, tmp_path, run):
+def test_output_writes_over_nothing_but_results(name, model_dir, face_files, tmp_path, cli):
     (tmp_path / "photo.jpg").write_bytes(face_files[0].read_bytes())
     (tmp_path / "folder.csv").mkdir()
-    code, _, error = run("predict", tmp_path / "photo.jpg", "--model", model_dir, "--output", tmp_path / name)
+    code, _, error = cli("predict", tmp_path / "photo.jpg", "--model", model_dir, "--output", tmp_path / name)
     assert code == 2 and f"--output {Path(name).name}" in error
     assert (tmp_path / "photo.jpg").read_bytes() == face_files[0].read_bytes()
 
 
 @pytest.mark.parametrize("option", ["--annotate", "--heat_maps"])
-def test_pictures_of_results_leave_the_pictures_alone(option, model_dir, face_files, run):
+def test_pictures_of_results_leave_the_pictures_alone(option, model_dir, face_files, cli):
     before = [path.read_bytes() for path in face_files]
-    code, _, error = run("predict", *face_files, "--model", model_dir, "--faces", "whole", option, face_files[0].parent)
+    code, _, error = cli("predict", *face_files, "--model", model_dir, "--faces", "whole", option, face_files[0].parent)
     assert code == 2 and f"{option} {face_files[0].parent} contains the original pictures" in error
     assert [path.read_bytes() for path in face_files] == before
 

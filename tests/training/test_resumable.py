@@ -165,19 +165,22 @@ class Saves(TrainerCallback):
         self.steps.append(state.global_step)
 
 
-def send_sigterm_to_the_whole_job() -> None:
+def signal_the_whole_job(name: str) -> None:
     job = (*multiprocessing.active_children(), multiprocessing.current_process())
     # From another process: on a signal from its parent, a loading process exits normally.
-    subprocess.run(["kill", "-TERM", *(str(process.pid) for process in job)], check=True)
+    subprocess.run(["kill", f"-{name}", *(str(process.pid) for process in job)], check=True)
     time.sleep(0.5)  # enough time for it to exit
 
 
-@pytest.mark.parametrize(("step", "event"), [(2, "on_step_end"), (STEPS_AN_EPOCH, "on_evaluate")])
-def test_loading_processes_change_nothing_of_that(splits, undisturbed, tmp_path, step, event):
+@pytest.mark.parametrize(
+    ("step", "event", "name"),
+    [(2, "on_step_end", "TERM"), (2, "on_step_begin", "INT"), (STEPS_AN_EPOCH, "on_evaluate", "TERM")],
+)
+def test_loading_processes_change_nothing_of_that(splits, undisturbed, tmp_path, step, event, name):
     options = EVERYTHING | {"dataloader_num_workers": 1, "dataloader_prefetch_factor": 1}
     trainer = new_trainer(splits, tmp_path, **options)
-    trainer.add_callback(At(step, event, send_sigterm_to_the_whole_job))
-    with pytest.raises(SystemExit):
+    trainer.add_callback(At(step, event, lambda: signal_the_whole_job(name)))
+    with pytest.raises((SystemExit, KeyboardInterrupt)):
         trainer.train()
     again = new_trainer(splits, tmp_path, **options)
     again.train(resume_from_checkpoint=str(last_whole_checkpoint(tmp_path)))
@@ -185,15 +188,38 @@ def test_loading_processes_change_nothing_of_that(splits, undisturbed, tmp_path,
 
 
 def press_ctrl_c() -> None:
-    raise KeyboardInterrupt
+    os.kill(os.getpid(), signal.SIGINT)
 
 
-def test_ctrl_c_says_where_the_run_will_resume(splits, tmp_path, caplog):
-    trainer = new_trainer(splits, tmp_path)
-    trainer.add_callback(At(STEPS_AN_EPOCH + 1, "on_step_end", press_ctrl_c))
-    with pytest.raises(KeyboardInterrupt):
+@pytest.mark.parametrize(
+    ("step", "event", "saved_at"),
+    [
+        (2, "on_step_end", 2),
+        (STEPS_AN_EPOCH, "on_prediction_step", STEPS_AN_EPOCH),
+        (2 * STEPS_AN_EPOCH, "on_train_end", 2 * STEPS_AN_EPOCH),
+    ],
+)
+def test_after_ctrl_c_it_ends_as_one_left_alone_and_says_from_where(
+    splits, undisturbed, tmp_path, step, event, saved_at
+):
+    trainer = new_trainer(splits, tmp_path, **EVERYTHING)
+    trainer.add_callback(At(step, event, press_ctrl_c))
+    checkpoint = f"{tmp_path}/checkpoint-{saved_at}"
+    with pytest.raises(KeyboardInterrupt, match=f"^interrupted; the same command resumes from {checkpoint}$"):
         trainer.train()
-    assert f"resumes from {tmp_path}/checkpoint-{STEPS_AN_EPOCH}" in caplog.text
+    assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
+    again = new_trainer(splits, tmp_path, **EVERYTHING)
+    again.train(resume_from_checkpoint=checkpoint)
+    assert outcome(again) == undisturbed
+
+
+def test_a_second_ctrl_c_ends_a_run_immediately(splits, tmp_path):
+    trainer = new_trainer(splits, tmp_path)
+    trainer.add_callback(At(STEPS_AN_EPOCH + 1, "on_step_begin", press_ctrl_c))
+    trainer.add_callback(At(STEPS_AN_EPOCH + 1, "on_step_begin", press_ctrl_c))
+    with pytest.raises(KeyboardInterrupt, match=f"resumes from {tmp_path}/checkpoint-{STEPS_AN_EPOCH}$"):
+        trainer.train()
+    assert last_whole_checkpoint(tmp_path).name == f"checkpoint-{STEPS_AN_EPOCH}"
 
 
 def test_a_run_that_was_killed_after_its_last_step_is_not_trained_any_further(splits, tmp_path):

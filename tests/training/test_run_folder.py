@@ -169,12 +169,6 @@ def test_checkpoints_without_settings_are_not_gone_on_with(tmp_path):
         open_run(tmp_path, RECIPE)
 
 
-def test_a_file_in_the_place_of_the_folder_is_said(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(SmileError, match="is a file"):
-        open_run(tmp_path / "file", RECIPE)
-
-
 def test_the_versions_of_everything_used_are_kept(tmp_path):
     start_run(tmp_path, RECIPE)
     versions = json.loads((tmp_path / "versions.json").read_text())

@@ -9,7 +9,6 @@ import pytest
 import yaml
 from optuna.trial import TrialState
 
-from hf_smile.commands.main import main
 from hf_smile.training.search import SPACE
 
 SMALL = ["--backbone", "test_resnet", "--no_pretrained", "--image_size", "32", "--use_cpu", "--num_train_epochs", "2"]
@@ -17,18 +16,9 @@ SMALL += ["--validation_size", "0.3", "--per_device_train_batch_size", "16", "--
 
 
 @pytest.fixture
-def command(tmp_path, monkeypatch, capsys):
-    """Run `hf-smile` in this process; returns the exit code and the output."""
+def command(tmp_path, monkeypatch, cli):
     monkeypatch.chdir(tmp_path)
-
-    def command(*words):
-        monkeypatch.setattr(sys, "argv", ["hf-smile", *map(str, words)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as end:
-            main()
-        return int(end.value.code or 0), *capsys.readouterr()
-
-    return command
+    return cli
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -126,6 +127,14 @@ def test_a_soup_is_a_run_like_any_other(words, tmp_path, capfd, monkeypatch):
     assert not (folder / "soup/model.safetensors").exists()
     assert "No soup was better" in (folder / "README.md").read_text()
     assert "No soup is better on validation than seed 5 alone" in capfd.readouterr().out
+    shutil.rmtree(folder / "soup")
+    (folder / "soup").mkdir()
+    (folder / "soup/splits.csv.part").touch()  # as if the first start had been killed
+    with monkeypatch.context() as patch:
+        patch.setattr(soup, "find_soup", None)  # no candidate is evaluated again
+        run(parse_arguments([*words, "--temperature", "1.5"], "hf-smile train"))
+    assert "No soup is better on validation than seed 5 alone" in capfd.readouterr().out
+    assert not (folder / "soup").exists()
 
     weights = (folder / "5/model.safetensors").read_bytes()
     with pytest.raises(SmileError, match="a run with other settings"):
