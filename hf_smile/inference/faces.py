@@ -164,16 +164,17 @@ class YuNetDetector:
 
     def _search(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """(N, 5): box (left, top, width, height) and score of each face in RGB pixels, as `cv2.FaceDetectorYN`."""
-        bottom, right = (-side % _STRIDES[-1] for side in pixels.shape[:2])
-        padded = cv2.copyMakeBorder(pixels, 0, bottom, 0, right, cv2.BORDER_CONSTANT)
-        blob = cv2.dnn.blobFromImage(padded, swapRB=True)  # it takes BGR, 0 to 255
+        height, width, _ = pixels.shape
+        sides = (-(-side // _STRIDES[-1]) * _STRIDES[-1] for side in (height, width))  # rounded up
+        values = np.zeros((1, 3, *sides), np.float32)  # cv2.dnn.blobFromImage takes ten times as long
+        values[0, :, :height, :width] = pixels.transpose(2, 0, 1)[::-1]  # YuNet takes BGR, 0 to 255
         names = [f"{part}_{stride}" for stride in _STRIDES for part in ("cls", "obj", "bbox")]
-        outputs = [output[0] for output in self._session.run(names, {"input": blob})]
+        outputs = [output[0] for output in self._session.run(names, {"input": values})]
         found = []
         for stride, is_face, is_object, box in zip(_STRIDES, outputs[::3], outputs[1::3], outputs[2::3], strict=True):
             scores = np.sqrt(is_face.clip(0, 1) * is_object.clip(0, 1))[:, 0]
             at = np.flatnonzero(scores >= self._LEAST_SCORE)
-            cell = np.stack(np.divmod(at, padded.shape[1] // stride)[::-1], axis=1)
+            cell = np.stack(np.divmod(at, values.shape[3] // stride)[::-1], axis=1)
             middle, size = cell + box[at, :2], np.exp(box[at, 2:])
             found.append(np.column_stack([stride * (middle - size / 2), stride * size, scores[at]]))
         faces = np.concatenate(found)
@@ -204,11 +205,12 @@ def _for_detection(image: Image.Image, scale: float) -> tuple[NDArray[np.uint8],
 
     The border repeats the outermost pixels, so that faces that fill the picture are found, as in the training images.
     """
-    if scale != 1:
-        size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
-        image = image.resize(size, Image.Resampling.BOX if scale < 1 else Image.Resampling.BILINEAR)
-    border = round(_BORDER * min(image.size))
-    return np.pad(np.asarray(image), ((border, border), (border, border), (0, 0)), mode="edge"), border
+    size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
+    # With the gap, whole numbers of pixels are averaged before the rest is resampled, in half the time.
+    pixels = np.asarray(image.resize(size, Image.Resampling.BILINEAR, reducing_gap=1.0))
+    border = round(_BORDER * min(size))
+    bordered: Any = cv2.copyMakeBorder(pixels, border, border, border, border, cv2.BORDER_REPLICATE)
+    return bordered, border
 
 
 def _on_photo(box: NDArray[Any], scale: float, border: int) -> NDArray[np.float64]:
