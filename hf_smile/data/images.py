@@ -61,7 +61,7 @@ def decode_image(data: bytes) -> Image.Image:
             if image.info.get("compression") in _RUN_LENGTH_BMP:  # four such bytes can fill the memory
                 raise SmileDataError("run-length encoded BMP files are not supported; save it as PNG or JPEG")
             image.load()
-            upright = upright_rgb(image)
+            upright = upright_rgb(image, keep=False)
         del image  # frees the decoder's memory
         return upright
     except SmileDataError:
@@ -109,8 +109,13 @@ def _can_read_heif() -> bool:
     return True
 
 
-def upright_rgb(image: Image.Image) -> Image.Image:
+def upright_rgb(image: Image.Image, keep: bool = True) -> Image.Image:
     """Convert to 8-bit RGB and apply the EXIF or XMP orientation. Metadata is removed, so it is not applied twice.
+
+    Args:
+        image: any image.
+        keep: whether the caller goes on using it. If not, the result may have the same pixels in memory, because
+            copying a photo of 12 megapixels takes longer than finding its faces.
 
     >>> sideways = Image.new("RGB", (4, 6))
     >>> sideways.getexif()[ExifTags.Base.Orientation] = 6
@@ -119,13 +124,16 @@ def upright_rgb(image: Image.Image) -> Image.Image:
     """
     turn = exif_turn(image)
     upright = to_rgb(image)
-    upright = upright if turn is None else upright.transpose(turn)
+    if turn is not None:
+        upright = upright.transpose(turn)
+    elif upright is image:
+        upright = image.copy() if keep else image._new(image.im)
     upright.info = {}
     return upright
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Convert any mode to 8-bit RGB: 16-bit values are scaled, transparent pixels are put on white."""
+    """Convert any mode to 8-bit RGB: 16-bit values are scaled, transparent pixels are put on white. No copy of RGB."""
     if image.mode in _SIXTEEN_BIT_MODES:
         # Pillow's own conversion clips at 255 instead of scaling.
         pixels = np.asarray(image)
@@ -138,7 +146,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
         white = Image.new("RGB", image.size, "white")
         white.paste(image, mask=image)
         return white
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 _TURNS = {

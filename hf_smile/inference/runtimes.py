@@ -7,7 +7,7 @@ import json
 import os
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Protocol, Unpack
+from typing import TYPE_CHECKING, Any, Protocol, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,9 @@ from hf_smile.labels import LabelSet
 from hf_smile.utils.cores import own_cores
 from hf_smile.utils.model_files import WEIGHTS_FIX, HubOptions, file_sha256, model_file, read_config
 from hf_smile.utils.words import counted
+
+if TYPE_CHECKING:
+    import onnxruntime
 
 ONNX_FILES = {"onnx": "onnx/model.onnx", "onnx-int8": "onnx/model_quantized.onnx"}
 """File of the network by runtime, where Optimum and Transformers.js expect it."""
@@ -135,6 +138,32 @@ def weights_sha256(folder: str | Path) -> str | None:
     return file_sha256(path) if path.is_file() else None
 
 
+def onnx_session(network: str | bytes, device: str | None = None) -> onnxruntime.InferenceSession:
+    """Load a network, the path of an .onnx file or its bytes, for all cores of this process; threads can share it.
+
+    ONNX Runtime has some ten error types without a common base class for a file that it can't load.
+
+    Raises:
+        SmileModelError: ONNX Runtime can't use the device.
+
+    >>> onnx_session("outputs/model/onnx/model.onnx").get_inputs()[0].name  # doctest: +SKIP
+    'pixel_values'
+    """
+    # Turns off ONNX Runtime's telemetry; it reads this variable on import.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    import onnxruntime
+
+    provider = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}.get((device or "cpu").split(":")[0])
+    if provider not in onnxruntime.get_available_providers():
+        raise SmileModelError(f"the installed ONNX Runtime can't use the device {device!r}")
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # errors are raised, and need not be logged too
+    options.intra_op_num_threads = own_cores()
+    # Threads that spin while they wait slow everything down on shared cores.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return onnxruntime.InferenceSession(network, options, providers=[provider])
+
+
 class TorchRuntime:
     """A checkpoint in torch."""
 
@@ -174,21 +203,11 @@ class OnnxRuntime:
     """
 
     def __init__(self, path: str | Path, device: str | None = None) -> None:
-        # Turns off ONNX Runtime's telemetry; it reads this variable on import.
-        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-        import onnxruntime
-
-        provider = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}.get((device or "cpu").split(":")[0])
-        if provider not in onnxruntime.get_available_providers():
-            raise SmileModelError(f"the installed ONNX Runtime can't use the device {device!r}")
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4  # errors are raised, and need not be logged too
-        options.intra_op_num_threads = own_cores()
-        # Threads that spin while they wait slow everything down on shared cores.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
-            self._session = onnxruntime.InferenceSession(str(path), options, providers=[provider])
-        except Exception as error:  # ONNX Runtime has some ten error types without a common base class
+            self._session = onnx_session(str(path), device)
+        except SmileModelError:
+            raise
+        except Exception as error:
             raise SmileModelError(f"{path}: ONNX Runtime can't load it: {first_line(error)}") from None
         metadata = self._session.get_modelmeta().custom_metadata_map
         try:

@@ -66,6 +66,22 @@ def test_a_picture_that_was_turned_is_not_turned_again():
     assert upright_rgb(upright).size == upright_rgb(upright.crop((0, 0, 4, 6))).size == (4, 6)
 
 
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_an_image_of_the_caller_and_its_upright_copy_do_not_share_pixels(orientation):
+    image = RED.copy()
+    image.getexif()[0x0112] = orientation
+    upright_rgb(image).paste("white", (0, 0, 6, 6))
+    assert image.getcolors() == [(24, (255, 0, 0))]
+
+
+def test_a_decoded_image_has_nothing_of_its_file():
+    exif = Image.Exif()
+    exif[0x010E] = "secret"
+    image = decode_image(encode(RED, "JPEG", exif=exif, comment="secret"))
+    assert type(image) is Image.Image and image.info == {} and not image.getexif()
+    assert b"secret" not in encode(image, "JPEG")
+
+
 @pytest.fixture
 def heic() -> bytes:
     pillow_heif = pytest.importorskip("pillow_heif", reason="HEIC needs pillow-heif")

@@ -17,7 +17,7 @@ from hf_smile.inference.faces import YUNET_FILE, Face, HaarDetector, YuNetDetect
 from hf_smile.inference.runtimes import load_runtime
 from hf_smile.labels import LABEL_NAMES
 
-pytest.importorskip("cv2")
+cv2 = pytest.importorskip("cv2")
 
 HOPPER_FACE, ASTRONAUT_FACE = (266, 217), (225, 113)  # between eyes and mouth, measured in the photos
 
@@ -240,6 +240,36 @@ def test_yunet_looks_closer_where_faces_are_small(yunet, hopper, monkeypatch):
     assert len(sides) == 2
     sides.clear()
     assert len(yunet.detect(hopper)) == 1 and len(sides) == 1
+
+
+def test_a_large_photo_gives_the_box_and_verdict_of_a_small_one(yunet, hopper, astronaut, model_dir):
+    """A photo is made smaller in steps for the detector. The verdict comes from the pixels of the photo."""
+    classifier = SmileClassifier(load_runtime(model_dir, "onnx"), yunet)
+    for photo in (hopper, astronaut):
+        (small,) = classifier.predict_photo(photo)
+        for scale in (1.9, 3.3, 5.7):
+            large = photo.resize((round(photo.width * scale), round(photo.height * scale)), Image.Resampling.BICUBIC)
+            file = io.BytesIO()
+            large.save(file, "JPEG", quality=95)
+            (found,) = classifier.predict_photo(file.getvalue())
+            side = small.box[2] - small.box[0]
+            assert np.abs(np.array(found.box) / scale - small.box).max() < 0.03 * side
+            assert found.probabilities == pytest.approx(small.probabilities, abs=0.05)
+
+
+def test_yunet_finds_what_it_finds_in_opencv(yunet, hopper, astronaut, china):
+    opencv = cv2.FaceDetectorYN.create(str(yunet._path), "", (320, 320), 0.8)
+    pair = Image.new("RGB", (1101, 613), "teal")  # no multiples of 32, as most photos
+    pair.paste(hopper, (3, 5))
+    pair.paste(astronaut, (520, 80))
+    for photo, faces in ((pair, 2), (hopper.resize((171, 200)), 1), (china, 0)):
+        pixels = np.asarray(photo)
+        opencv.setInputSize(photo.size)
+        _, expected = opencv.detect(np.ascontiguousarray(pixels[..., ::-1]))
+        found = yunet._search(pixels)
+        assert len(found) == faces
+        if faces:
+            assert np.allclose(found, expected[:, [0, 1, 2, 3, -1]], atol=0.01)
 
 
 def test_threads_share_yunet(yunet, hopper, astronaut):

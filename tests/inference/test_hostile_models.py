@@ -387,7 +387,7 @@ def test_weights_of_another_input_size_say_so(own_model, faces, monkeypatch):
 
 
 def test_another_network_is_no_face_detector(model_dir):
-    with pytest.raises(SmileModelError, match=r"model\.onnx: OpenCV can't run it as YuNet.*face_detection_yunet"):
+    with pytest.raises(SmileModelError, match=r"model\.onnx: ONNX Runtime can't run it as YuNet.*face_detection_yunet"):
         make_detector(str(model_dir / "onnx" / "model.onnx"))
 
 
