@@ -14,6 +14,7 @@ from hf_smile.audit.splits import link_images, write_annotations
 from hf_smile.benchmarks.backbones import tell_but_test
 from hf_smile.data.arguments import DATA_SETTINGS
 from hf_smile.data.sources import Images
+from hf_smile.errors import SmileError
 from hf_smile.evaluation.predictions import read_predictions
 from hf_smile.training.arguments import parse_arguments, to_recipe
 from hf_smile.training.settings import to_words
@@ -24,12 +25,14 @@ def fold_settings(recipe: str) -> list[str]:
     """The settings of a recipe as command-line words, without those for reading data.
 
     Raises:
-        SmileError: there is no such recipe, or a setting is wrong.
+        SmileError: there is no such recipe, a setting is wrong, or the recipe has teachers.
 
     >>> "--image_size" in fold_settings("quickstart"), "--data_dir" in fold_settings("quickstart")
     (True, False)
     """
     settings = to_recipe(parse_arguments([recipe]))
+    if settings.get("teachers"):
+        raise SmileError(f"{recipe}: its teachers may know the images that the folds are to judge; leave them out")
     of_the_data = {*DATA_SETTINGS, "output_dir"} - {"validation_size", "max_train_samples"}
     return to_words({name: value for name, value in settings.items() if name not in of_the_data})
 

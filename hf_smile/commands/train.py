@@ -5,10 +5,10 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from dataclasses import fields
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from hf_smile.training.arguments import Arguments, SmileTrainingArguments
     from hf_smile.training.several import Seeds
     from hf_smile.training.trainer import SmileTrainer
+
+
+logger = logging.getLogger(__name__)
 
 
 def parse_arguments(words: list[str], prog: str) -> Arguments | Seeds | Job:
@@ -162,12 +165,14 @@ def finish(
 
 def run_once(arguments: Arguments) -> None:
     from hf_smile.data.layouts import refuse_data_folder
+    from hf_smile.data.record import read_splits
     from hf_smile.hub.checkpoints import fetch_run
     from hf_smile.hub.connection import check_login
     from hf_smile.modeling.backbone import find_backbone
     from hf_smile.training.budget import process_start
     from hf_smile.training.checkpoints import clear_of_disk_errors
     from hf_smile.training.run_folder import is_finished, open_run
+    from hf_smile.utils.model_files import read_config
 
     data, _, backbone, args = arguments
     is_main = args.process_index == 0
@@ -186,6 +191,14 @@ def run_once(arguments: Arguments) -> None:
             fetch_run(args.checkpoint_to, args.output_dir)
         checkpoint = open_run(args.output_dir, recipe, args.overwrite)
         find_backbone(backbone.backbone, backbone.pretrained)  # fail now, not after reading the data
+        for teacher in args.teachers or []:
+            read_config(teacher)
+            if not read_splits(teacher) and is_main:
+                logger.warning(
+                    "The teacher %s has no record of its training images. Make sure that it was not trained on "
+                    "validation or test images.",
+                    teacher,
+                )
         splits = load_splits(data, args)
     trainer = make_trainer(arguments, splits)
     if is_main:
@@ -240,6 +253,13 @@ def load_splits(data: DataArguments, args: SmileTrainingArguments) -> DatasetDic
     return load_smile_dataset(**vars(data), seed=seed, bad_image_list=f"{args.output_dir}/bad_images.csv")
 
 
+def learned_from(arguments: Arguments) -> dict[str, str]:
+    """The models that a run learns from, each with its role."""
+    _, _, backbone, args = arguments
+    begins_with = {backbone.backbone: "backbone"} if backbone.pretrained else {}
+    return dict.fromkeys(args.teachers or [], "teacher") | begins_with
+
+
 def make_trainer(arguments: Arguments, splits: DatasetDict) -> SmileTrainer:
     """Build the model and its trainer, and print a line each about the device, the data and the network."""
     from transformers import set_seed
@@ -258,11 +278,10 @@ def make_trainer(arguments: Arguments, splits: DatasetDict) -> SmileTrainer:
 
     data, augmentation, backbone, args = arguments
     streamed = is_sharded(data.data_dir) and data.max_train_samples is None
-    for model, role in [(backbone.backbone, "backbone")] * backbone.pretrained + [
-        (teacher, "teacher") for teacher in args.teachers or []
-    ]:
-        held_out = (images_of(split) for name, split in splits.items() if name != "train")
-        refuse_trained_on(model, chain.from_iterable(held_out), role)
+    if models := learned_from(arguments):
+        held_out = [image for name, split in splits.items() if name != "train" for image in images_of(split)]
+        for model_name, role in models.items():
+            refuse_trained_on(model_name, held_out, role)
     if args.process_index == 0:
         print(device_line(args))
         print(describe(splits, None if streamed else data.group_by), flush=True)
@@ -290,12 +309,11 @@ def begin_record(arguments: Arguments, recipe: dict[str, Any], splits: DatasetDi
     from hf_smile.data.record import check_splits, write_splits
     from hf_smile.training.run_folder import start_run
 
-    _, _, backbone, args = arguments
-    begins_with = backbone.backbone if backbone.pretrained else None
+    args = arguments[-1]
     if not args.overwrite:
-        check_splits(args.output_dir, splits, begins_with)
+        check_splits(args.output_dir, splits, *learned_from(arguments))
     start_run(args.output_dir, recipe, args.overwrite)
-    write_splits(args.output_dir, splits, begins_with)
+    write_splits(args.output_dir, splits, *learned_from(arguments))
 
 
 def print_results(output_dir: str, metrics: dict[str, Any], n_images: int) -> None:

@@ -45,14 +45,14 @@ class Record(NamedTuple):
         return self.digest or self.image_id
 
 
-def write_splits(folder: str | Path, splits: DatasetDict, backbone: str | Path | None = None) -> None:
+def write_splits(folder: str | Path, splits: DatasetDict, *models: str | Path) -> None:
     """Record the images of each split. For a run that already has a record, use `check_splits`.
 
     Args:
         folder: folder of the run.
         splits: data with the column `image_id` and, unless the images are streamed, `image`.
-        backbone: backbone that the run starts from. If it is the result of an earlier run, the training images of
-            that run are recorded as training images, too.
+        models: models that the run learns from, its backbone and teachers. If one is the result of an earlier run, the
+            training images of that run are recorded as training images, too.
 
     >>> write_splits("outputs/model", splits)  # doctest: +SKIP
     """
@@ -60,10 +60,10 @@ def write_splits(folder: str | Path, splits: DatasetDict, backbone: str | Path |
     with written_whole(path) as unfinished, unfinished.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(Record._fields)
-        writer.writerows(_records(splits, backbone))
+        writer.writerows(_records(splits, models))
 
 
-def check_splits(folder: str | Path, splits: DatasetDict, backbone: str | Path | None = None) -> None:
+def check_splits(folder: str | Path, splits: DatasetDict, *models: str | Path) -> None:
     """Check that images, splits and labels are the same as when the run began, if it has a record.
 
     Raises:
@@ -73,7 +73,7 @@ def check_splits(folder: str | Path, splits: DatasetDict, backbone: str | Path |
     """
     if not (earlier := _read_records(folder)):
         return
-    records = earlier, _records(splits, backbone)
+    records = earlier, _records(splits, models)
     before, now = ({(row.image, row.split, row.label) for row in rows} for rows in records)
     if not any(row.label for row in earlier):
         now = {(image, split, "") for image, split, _ in now}
@@ -113,9 +113,8 @@ def read_splits(model: str | Path) -> dict[str, set[str]]:
     return found
 
 
-def _records(splits: DatasetDict, backbone: str | Path | None) -> Iterator[Record]:
-    if backbone is not None:
-        yield from (row for row in _read_records(backbone) if row.split == "train")
+def _records(splits: DatasetDict, models: Iterable[str | Path]) -> Iterator[Record]:
+    yield from dict.fromkeys(row for model in models for row in _read_records(model) if row.split == "train")
     for split, dataset in splits.items():
         for (image_id, digest), label in zip(images_of(dataset), dataset["label"], strict=True):
             yield Record(image_id, split, digest, str(label))

@@ -291,7 +291,9 @@ def recipe_section(recipe: dict[str, Any]) -> str:
     if not recipe.get("warmup_frozen_epochs"):
         without |= {"warmup_frozen_epochs", "head_learning_rate"}
     shown = {name: recipe[name] for name in _RECIPE_SHOWN if name not in without and recipe.get(name) is not None}
-    rows = [[name, str(value)] for name, value in shown.items()]
+    rows = [
+        [name, ", ".join(map(str, value)) if isinstance(value, list) else str(value)] for name, value in shown.items()
+    ]
     return markdown_table(["setting", "value"], rows) if rows else ""
 
 

@@ -138,6 +138,8 @@ def report_notes(model: str | Path, split: str, corrected: Facts | None = None) 
 
 
 def _without_folders(value: Any) -> Any:
+    if isinstance(value, list):
+        return [*map(_without_folders, value)]
     is_path = isinstance(value, str) and (Path(value).is_absolute() or value.startswith(("~", "..")))
     return Path(value).name if is_path else value
 

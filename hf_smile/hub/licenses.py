@@ -29,8 +29,11 @@ def check_license(license: str) -> None:
     >>> check_license("Apache 2.0")
     Traceback (most recent call last):
     hf_smile.errors.SmileError: 'Apache 2.0' is not a licence identifier of the Hub; did you mean 'apache-2.0'?
-    All identifiers: https://huggingface.co/docs/hub/repositories-licenses
+    'other' is for licences not on the list: https://huggingface.co/docs/hub/repositories-licenses
     """
     if license not in (known := _KNOWN.split()):
         hint = did_you_mean(license.lower(), known)
-        raise SmileError(f"{license!r} is not a licence identifier of the Hub{hint}\nAll identifiers: {_LIST}")
+        raise SmileError(
+            f"{license!r} is not a licence identifier of the Hub{hint}\n"
+            f"'other' is for licences not on the list: {_LIST}"
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -32,9 +33,9 @@ _BORDER = 0.25
 _OVERLAP = 0.4
 _LEAST_INSIDE = 0.8
 
-# YuNet takes pictures of any size, but its file fixes the size of the input at 640 x 640: two dimensions with a
-# `dim_value` in ONNX's encoding. OpenCV ignores this, ONNX Runtime does not, so each gets a name (`dim_param`) instead.
-_FIXED_SIZE = b"\x0a\x03\x08\x80\x05" * 2
+# YuNet takes pictures of any size, but its file fixes height and width of the input: two dimensions with a `dim_value`
+# of 128 to 16,383 in ONNX's encoding. OpenCV ignores this, ONNX Runtime does not, so each gets a name (`dim_param`).
+_FIXED_SIZE = re.compile(rb"(\x0a\x03\x08[\x80-\xff][\x01-\x7f]){2}")
 _ANY_SIZE = b"\x0a\x03\x12\x01h\x0a\x03\x12\x01w"
 _STRIDES = (8, 16, 32)
 
@@ -140,9 +141,12 @@ class YuNetDetector:
                 f"{self._path}: no such file; the detector must be auto, yunet, haar, or a file with YuNet's weights "
                 f"({YUNET_FILE} of {YUNET_REPO} on the Hub)"
             )
+        network = self._path.read_bytes()
         try:
-            self._session = onnx_session(self._path.read_bytes().replace(_FIXED_SIZE, _ANY_SIZE))
-            self._search(np.zeros((320, 320, 3), np.uint8))  # a file with another network only fails here
+            self._session = onnx_session(_FIXED_SIZE.sub(_ANY_SIZE, network))
+            self._search(np.zeros((96, 160, 3), np.uint8))  # another network, or one of a fixed size, fails here
+        except ImportError:
+            raise
         except Exception as error:  # ONNX Runtime's have no common base class
             raise SmileModelError(
                 f"{self._path}: ONNX Runtime can't run it as YuNet ({first_line(error)}); "

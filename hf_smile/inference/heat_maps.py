@@ -16,6 +16,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from hf_smile.data.images import encoded_bytes
+from hf_smile.errors import SmileModelError
 from hf_smile.inference.classifier import ImageInput, SmileClassifier
 from hf_smile.inference.explain import Explainer, deletion_curve
 from hf_smile.inference.runtimes import TorchRuntime
@@ -67,7 +68,7 @@ def mean_heat_maps(
     """Compute the mean heat map of each class in `label_ids`. Each image's map explains its own label.
 
     Args:
-        classifier: a classifier with the runtime `torch`.
+        classifier: any classifier.
         images: face crops, as for `Explainer`.
         label_ids: (N,) labels of the images.
 
@@ -145,7 +146,8 @@ def plot_heat_maps(maps: Sequence[MeanHeatMap], path: str | Path) -> None:
 
 
 def _with_random_weights(classifier: SmileClassifier, seed: int) -> SmileClassifier:
-    assert isinstance(classifier.runtime, TorchRuntime)
+    if not isinstance(classifier.runtime, TorchRuntime):
+        raise SmileModelError("random weights need the network in torch: load the model with runtime='torch'")
     runtime = copy.copy(classifier.runtime)
     runtime.model = copy.deepcopy(classifier.runtime.model)
     with torch.random.fork_rng(devices=[]):

@@ -205,7 +205,7 @@ class OnnxRuntime:
     def __init__(self, path: str | Path, device: str | None = None) -> None:
         try:
             self._session = onnx_session(str(path), device)
-        except SmileModelError:
+        except (SmileModelError, ImportError):
             raise
         except Exception as error:
             raise SmileModelError(f"{path}: ONNX Runtime can't load it: {first_line(error)}") from None

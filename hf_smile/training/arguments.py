@@ -122,10 +122,17 @@ def to_recipe(arguments: Sequence[Any]) -> dict[str, Any]:
             kinds = (str, int, float, bool, dict, *[list] * (setting.name in OURS))
             if isinstance(value, kinds) and (setting.name in OURS or changed) and setting.name not in _NOT_IN_RECIPE:
                 recipe[setting.name] = value
-    backbone = recipe["backbone"]
-    if is_hub_id(backbone) and Path(backbone).is_dir():  # otherwise the recipe would name a model on the Hub
-        recipe["backbone"] = f"./{backbone}"
+    recipe["backbone"] = _local(recipe["backbone"])
+    if recipe.get("teachers"):
+        recipe["teachers"] = [*map(_local, recipe["teachers"])]
+    else:
+        recipe.pop("teacher_weight", None)  # it has no effect
     return recipe
+
+
+def _local(model: str) -> str:
+    """A folder that can't be mistaken for a model on the Hub."""
+    return f"./{model}" if is_hub_id(model) and Path(model).is_dir() else model
 
 
 # Settings that apply to one start only, that are the same in every run, or that follow from other settings.

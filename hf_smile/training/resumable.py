@@ -290,6 +290,7 @@ class _Interruption(TrainerCallback):
 
     @contextmanager
     def listening(self) -> Iterator[None]:
+        self.received = 0  # a trainer may train again after an interruption
         if threading.current_thread() is not threading.main_thread():  # only the main thread can handle signals
             yield
             return
@@ -306,6 +307,7 @@ class _Interruption(TrainerCallback):
     def _receive(self, number: int, _: Any) -> None:
         self.received = self.received or number
         if number == signal.SIGINT:
+            logger.warning("\nStopping after this step; Ctrl-C again ends the run immediately")
             signal.signal(signal.SIGINT, signal.default_int_handler)  # the next one ends the run immediately
 
     def agreed(self) -> bool:

@@ -23,9 +23,9 @@ _NOT_OF_THE_HEAD = (
 # Without a configuration file, `accelerate launch` warns about each value that it chooses itself.
 _ACCELERATE = """
 import logging
-from accelerate.commands.accelerate_cli import main
 logging.getLogger("accelerate.commands.launch").setLevel(logging.ERROR)
 try:
+    from accelerate.commands.accelerate_cli import main
     main()
 except KeyboardInterrupt:
     raise SystemExit(130)

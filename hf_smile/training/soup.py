@@ -141,7 +141,12 @@ def best_alone(runs: Mapping[int, Path], metric: str, output_dir: Path) -> str |
     changed = max((folder / RESULT).stat().st_mtime_ns for folder in runs.values())
     if not path.is_file() or path.stat().st_mtime_ns <= changed:
         return None
-    table = pd.read_csv(path)
+    try:
+        table = pd.read_csv(path)
+    except ValueError:  # damaged
+        return None
+    if "candidate" not in table or table.empty:
+        return None
     single = [name for name in table["candidate"] if name.startswith("seed ")]
     is_of_these = metric in table and {*single} == {f"seed {seed}" for seed in runs}
     return single[0] if is_of_these and table["candidate"][0] == single[0] else None

@@ -34,12 +34,12 @@ class Teachers:
     Raises:
         SmileModelError: a teacher can't be loaded, or has other labels or another preprocessing than the student.
 
-    >>> teachers = Teachers(["outputs/model/1", "outputs/model/2"], student.config, "cpu")  # doctest: +SKIP
+    >>> teachers = Teachers(["runs/1", "runs/2"], student.config, "cpu", weight=0.8)  # doctest: +SKIP
     >>> teachers.targets(pixel_values, targets=torch.eye(3), step=0).sum(dim=1)  # doctest: +SKIP
     tensor([1., 1., 1.])
     """
 
-    def __init__(self, names: Sequence[str], config: Any, device: torch.device | str, weight: float = 0.8) -> None:
+    def __init__(self, names: Sequence[str], config: Any, device: torch.device | str, weight: float) -> None:
         self.weight = weight
         self.models = []
         for name in names:

@@ -261,7 +261,8 @@ class SmileTrainer(RecordedTrainer):
             outputs = model(pixel_values=pixel_values)
             goal = targets
             if self.teachers is not None:
-                goal = self.teachers.targets(pixel_values, targets, self.state.global_step)
+                with self.accelerator.autocast():
+                    goal = self.teachers.targets(pixel_values, targets, self.state.global_step)
             loss = self.training_loss(outputs.logits, goal)
             hits = (outputs.logits.argmax(dim=1) == targets.argmax(dim=1)).sum()
             hits_and_answers = torch.stack([hits, torch.full_like(hits, len(labels))])

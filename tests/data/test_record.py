@@ -142,6 +142,19 @@ def test_a_backbone_of_an_earlier_run_is_not_measured_on_what_that_run_trained_o
     refuse_trained_on("timm/resnet50.a1_in1k", images_of(SPLITS["train"]))
 
 
+def test_what_the_teachers_were_trained_on_is_not_measured_on_either(run, tmp_path):
+    other, student = tmp_path / "other", tmp_path / "student"
+    for folder in (other, student):
+        folder.mkdir()
+    write_splits(other, datasets.DatasetDict(train=images("old 1", *TRAIN[:2]), test=images("old 2")))
+    own = datasets.DatasetDict(train=images("new 1"), test=images("new 2"))
+    write_splits(student, own, run, other)
+    check_splits(student, own, run, other)
+    refuse_trained_on(student, images_of(images("new 2", "old 2", *TEST)), "teacher")
+    with pytest.raises(SmileDataError, match="the teacher .* was trained on 4 of the images to evaluate on"):
+        refuse_trained_on(student, images_of(images("new 1", "old 1", *TRAIN[:2])), "teacher")
+
+
 def test_what_the_stages_before_trained_on_is_not_measured_on_either(run, tmp_path):
     second = tmp_path / "second"
     second.mkdir()

@@ -91,6 +91,7 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("runs") / "tiny"
     recipe = {"data_dir": "/home/ann/faces", "backbone": "test_resnet", "pretrained": False, "learning_rate": 0.1}
+    recipe |= {"teachers": ["/home/ann/teacher", "me/net"], "teacher_weight": 0.8}
     start_run(folder, recipe | {"select_best": "macro_f1"})
     torch.manual_seed(0)
     build_model("test_resnet", pretrained=False, image_size=32).save_pretrained(folder)

@@ -272,6 +272,17 @@ def test_yunet_finds_what_it_finds_in_opencv(yunet, hopper, astronaut, china):
             assert np.allclose(found, expected[:, [0, 1, 2, 3, -1]], atol=0.01)
 
 
+@pytest.mark.parametrize("side", [320, 480])
+def test_a_file_of_yunet_for_pictures_of_another_size_finds_the_same(yunet, hopper, tmp_path, side):
+    def fixed_at(side: int) -> bytes:  # two dimensions in ONNX's encoding
+        return bytes([0x0A, 0x03, 0x08, side % 128 + 128, side // 128]) * 2
+
+    network = yunet._path.read_bytes()
+    assert network.count(fixed_at(640)) == 1
+    (tmp_path / "other.onnx").write_bytes(network.replace(fixed_at(640), fixed_at(side)))
+    assert YuNetDetector(tmp_path / "other.onnx").detect(hopper) == yunet.detect(hopper)
+
+
 def test_threads_share_yunet(yunet, hopper, astronaut):
     expected = [yunet.detect(photo) for photo in (hopper, astronaut)]
     with ThreadPoolExecutor(4) as pool:

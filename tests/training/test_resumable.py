@@ -213,6 +213,16 @@ def test_after_ctrl_c_it_ends_as_one_left_alone_and_says_from_where(
     assert outcome(again) == undisturbed
 
 
+def test_after_ctrl_c_the_same_trainer_can_go_on(splits, tmp_path):
+    trainer = new_trainer(splits, tmp_path)
+    trainer.add_callback(At(2, "on_step_end", press_ctrl_c))
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    trainer.pop_callback(At)
+    trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    assert trainer.state.global_step == 2 * STEPS_AN_EPOCH
+
+
 def test_a_second_ctrl_c_ends_a_run_immediately(splits, tmp_path):
     trainer = new_trainer(splits, tmp_path)
     trainer.add_callback(At(STEPS_AN_EPOCH + 1, "on_step_begin", press_ctrl_c))

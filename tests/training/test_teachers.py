@@ -6,11 +6,12 @@ import pytest
 import torch
 from datasets import DatasetDict
 
+from hf_smile.benchmarks.folds import fold_settings
 from hf_smile.data.dataset import load_smile_dataset
-from hf_smile.errors import SmileModelError
+from hf_smile.errors import SmileError, SmileModelError
 from hf_smile.modeling import build_model
 from hf_smile.modeling.checkpoint import load_model
-from hf_smile.training.arguments import SmileTrainingArguments
+from hf_smile.training.arguments import SmileTrainingArguments, parse_arguments, to_recipe
 from hf_smile.training.teachers import Teachers
 from hf_smile.training.trainer import SmileTrainer
 
@@ -94,3 +95,26 @@ def test_a_teacher_that_does_not_fit_is_refused(splits, tmp_path, network, messa
     model.save_pretrained(tmp_path / "teacher")
     with pytest.raises(SmileModelError, match=re.escape(message)):
         train(splits, tmp_path / "student", teachers=[str(tmp_path / "teacher")])
+
+
+def test_a_recipe_names_teachers_and_their_weight_only_if_there_are_some(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "nets" / "one").mkdir(parents=True)
+    recipe = to_recipe(parse_arguments(["--use_cpu", "--teachers", "nets/one", "me/net"]))
+    assert recipe["teachers"] == ["./nets/one", "me/net"] and recipe["teacher_weight"] == 0.8
+    assert not {"teachers", "teacher_weight"} & to_recipe(parse_arguments(["--use_cpu"])).keys()
+
+
+def test_teachers_can_not_judge_folds(tmp_path):
+    (tmp_path / "recipe.yaml").write_text("teachers: [outputs/teachers/1]\n")
+    with pytest.raises(SmileError, match="its teachers may know the images"):
+        fold_settings(str(tmp_path / "recipe.yaml"))
+
+
+def test_a_teacher_without_a_record_of_its_images_is_used_with_a_warning(cli, sample_dir, teachers, tmp_path):
+    words = ["--data_dir", sample_dir, "--backbone", "test_resnet", "--no_pretrained", "--image_size", 64, "--use_cpu"]
+    words += ["--max_steps", 1, "--output_dir", tmp_path / "student", "--teachers"]
+    code, _, errors = cli("train", *words, teachers[0])
+    assert code == 0 and f"The teacher {teachers[0]} has no record of its training images" in errors, errors
+    code, _, errors = cli("train", *words, tmp_path / "nothing", "--overwrite")
+    assert code == 2 and "nothing" in errors and "Traceback" not in errors, errors
