@@ -127,7 +127,7 @@ def upright_rgb(image: Image.Image, keep: bool = True) -> Image.Image:
     if turn is not None:
         upright = upright.transpose(turn)
     elif upright is image:
-        upright = image.copy() if keep else image._new(image.im)
+        upright = image.copy() if keep else image._new(image.im)  # Pillow has no public call that shares pixels
     upright.info = {}
     return upright
 

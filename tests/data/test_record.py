@@ -151,7 +151,7 @@ def test_what_the_teachers_were_trained_on_is_not_measured_on_either(run, tmp_pa
     write_splits(student, own, run, other)
     check_splits(student, own, run, other)
     refuse_trained_on(student, images_of(images("new 2", "old 2", *TEST)), "teacher")
-    with pytest.raises(SmileDataError, match="the teacher .* was trained on 4 of the images to evaluate on"):
+    with pytest.raises(SmileDataError, match=r"the teacher .* was trained on 4 of the images to evaluate on"):
         refuse_trained_on(student, images_of(images("new 1", "old 1", *TRAIN[:2])), "teacher")
 
 
