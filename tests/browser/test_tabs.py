@@ -81,8 +81,8 @@ def test_the_table_is_sorted_by_a_click(open_demo, classifier, drawn):
 
 def test_work_is_stopped_by_a_button_and_the_next_is_done(open_demo, drawn, tmp_path):
     with zipfile.ZipFile(tmp_path / "many.zip", "w") as archive:
-        file = io.BytesIO()
-        draw_face(1, np.random.default_rng(0), size=2000).save(file, "JPEG")  # large, so that there is time to stop
+        file = io.BytesIO()  # large photos, so that there is time to stop
+        draw_face(1, np.random.default_rng(0), size=1400).save(file, "JPEG", quality=40)
         for i in range(200):
             archive.writestr(f"{i}.jpg", file.getvalue())
     page = open_demo()
