@@ -114,8 +114,8 @@ def upright_rgb(image: Image.Image, keep: bool = True) -> Image.Image:
 
     Args:
         image: any image.
-        keep: whether the caller goes on using it. If not, the result may have the same pixels in memory, because
-            copying a photo of 12 megapixels takes longer than finding its faces.
+        keep: whether the caller still needs `image`. If not, the result may share its pixels in memory. Copying a photo
+            of 12 megapixels takes longer than finding its faces.
 
     >>> sideways = Image.new("RGB", (4, 6))
     >>> sideways.getexif()[ExifTags.Base.Orientation] = 6
