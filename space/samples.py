@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -29,21 +31,18 @@ def write_samples(folder: Path, drawn: bool) -> dict[str, Path]:
     >>> list(write_samples(Path("samples"), drawn=False))[0]  # doctest: +SKIP
     'Grace Hopper'
     """
-    files = {}
+    written = {}
     for number, (name, image) in enumerate(_samples(drawn)):
-        files[name] = folder / f"sample_{number}.jpg"
-        image.save(files[name], quality=92)
-    return files
+        written[name] = folder / f"sample_{number}.jpg"
+        image.save(written[name], quality=92)
+    return written
 
 
 def _samples(drawn: bool) -> Iterator[tuple[str, Image.Image]]:
     people = [("Grace Hopper", Image.open(get_sample_data("grace_hopper.jpg")).convert("RGB"))]
-    try:
-        from skimage.data import astronaut
-    except ImportError:  # one example fewer
-        pass
-    else:
-        people.append(("Eileen Collins", Image.fromarray(astronaut())))
+    with suppress(ImportError):  # one example fewer
+        # `skimage.data.astronaut` imports SciPy, which takes a second.
+        people.append(("Eileen Collins", Image.open(str(files("skimage") / "data" / "astronaut.png")).convert("RGB")))
     yield from people
     if len(people) > 1:
         yield "both of them", _side_by_side([image for _, image in people], height=480)

@@ -9,7 +9,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
-from words import percent, sentence, short, track_record, word
+from words import claim, percent, sentence, short, track_record, word
 
 from hf_smile.inference.prediction import SmilePrediction
 from hf_smile.utils.figures import class_colors
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from hf_smile.inference.explain import Explanation
 
 _PHOTO_SIDE, _THUMBNAIL_SIDE, _BADGE_SIDE = 1024, 160, 112
+_GREY = "#767676"
 
 CAMERA = """
 <div class="hs-camera" hidden><video muted playsinline aria-label="Your camera"></video>
@@ -143,7 +144,8 @@ def _bars(prediction: SmilePrediction, index: int, metrics: Mapping[str, Any]) -
 
 
 def _color(prediction: SmilePrediction) -> str:
-    return class_colors(prediction.labels)[prediction.label or ""]
+    """Return the colour of the class that the sentence names; grey if it names none."""
+    return class_colors(prediction.labels).get(claim(prediction) or "", _GREY)
 
 
 def _bar(name: str, probability: float, color: str) -> str:

@@ -73,9 +73,7 @@ def load_classifier(args: argparse.Namespace, with_faces: bool = True) -> SmileC
     """Load the model, on ONNX Runtime if it is exported, unless `--runtime` says otherwise."""
     from hf_smile.inference.classifier import SmileClassifier
 
-    detector = None
+    classifier = SmileClassifier.from_pretrained(args.model, args.runtime, detector=args.detector or "auto")
     if with_faces:
-        from hf_smile.inference.faces import make_detector
-
-        detector = make_detector(args.detector or "auto")
-    return SmileClassifier.from_pretrained(args.model, args.runtime, detector=detector)
+        _ = classifier.detector  # fail now, not after listing the photos
+    return classifier

@@ -62,8 +62,9 @@ def run(args: argparse.Namespace) -> int:
     form = args.format or by_suffix or "table"
     total, images = find_images(args.paths)
     classifier = load_classifier(args, with_faces=args.faces != "whole")
-    writers = [Annotator(args.annotate)] if args.annotate else []
-    writers += [HeatMapWriter(args.heat_maps, classifier)] if args.heat_maps else []
+    names: set[str] = set()  # both may write to the same folder
+    writers = [Annotator(args.annotate, names)] if args.annotate else []
+    writers += [HeatMapWriter(args.heat_maps, classifier, names)] if args.heat_maps else []
 
     failed = without_face = 0
     with ExitStack() as stack:

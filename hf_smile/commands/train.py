@@ -136,10 +136,16 @@ def recipe_of(arguments: Arguments) -> dict[str, Any]:
     """The settings as `recipe.yaml` records them."""
     from hf_smile.data.corrections import digest_of
     from hf_smile.training.arguments import to_recipe
+    from hf_smile.utils.model_files import file_sha256, model_file
 
     data, _, _, args = arguments
     recipe = to_recipe(arguments) | {"processes": args.world_size * max(1, args.n_gpu)}
-    return recipe | ({"corrections_sha256": digest_of(data.corrections)} if data.corrections else {})
+    if data.corrections:
+        recipe["corrections_sha256"] = digest_of(data.corrections)
+    if args.teachers:
+        weights = (model_file(name, "model.safetensors") for name in args.teachers)
+        recipe["teachers_sha256"] = [*map(file_sha256, weights)]
+    return recipe
 
 
 def finish(

@@ -55,14 +55,14 @@ class SmileClassifier:
 
     Args:
         runtime: a loaded network; `from_pretrained` loads one.
-        detector: face detector for photos; None for the default of `hf_smile.inference.faces.make_detector`.
+        detector: face detector for photos, or its name; see `from_pretrained`.
 
     >>> classifier = SmileClassifier.from_pretrained("outputs/model", runtime="onnx")  # doctest: +SKIP
     >>> classifier.predict("face.jpg")[0].label  # doctest: +SKIP
     'positive smile'
     """
 
-    def __init__(self, runtime: Runtime, detector: FaceDetector | None = None) -> None:
+    def __init__(self, runtime: Runtime, detector: FaceDetector | str = "auto") -> None:
         self.runtime = runtime
         self.labels: LabelSet = getattr(runtime, "labels", SMILE_LABELS)
         self.preprocess = Preprocessor(runtime.pretrained_cfg)
@@ -77,7 +77,7 @@ class SmileClassifier:
         dir_or_hub_id: str | Path,
         runtime: str = "auto",
         device: str | None = None,
-        detector: FaceDetector | None = None,
+        detector: FaceDetector | str = "auto",
         **hub: Unpack[HubOptions],
     ) -> SmileClassifier:
         """Load a model.
@@ -87,7 +87,7 @@ class SmileClassifier:
             runtime: `torch`, `onnx`, `onnx-int8`, or `auto`: `onnx` if the model is exported, otherwise `torch`. The
                 ONNX runtimes do not import torch.
             device: `cpu` or `cuda`; None for a GPU if torch finds one.
-            detector: face detector for photos; None for the default of `hf_smile.inference.faces.make_detector`.
+            detector: face detector for photos, or its name: `auto`, `yunet`, `haar`, or a file with YuNet's weights.
             hub: `revision`, `token` and `cache_dir` for a model on the Hub, as in transformers.
 
         Raises:
@@ -236,10 +236,10 @@ class SmileClassifier:
     def detector(self) -> FaceDetector:
         """The face detector. It is made, and OpenCV imported, on first use."""
         with self._lock:
-            if self._detector is None:
+            if isinstance(self._detector, str):
                 from hf_smile.inference.faces import make_detector
 
-                self._detector = make_detector()
+                self._detector = make_detector(self._detector)
             return self._detector
 
     def probabilities(self, pixel_values: NDArray[np.float32]) -> NDArray[np.float64]:

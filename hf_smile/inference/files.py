@@ -203,6 +203,7 @@ class Annotator:
 
     Args:
         folder: folder to write to; created if needed.
+        names: names that are taken; several writers with the same set can share a folder.
 
     Raises:
         SmileDataError: the folder can't be created, or contains the original pictures.
@@ -210,10 +211,10 @@ class Annotator:
 
     option, ending = "--annotate", ""
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, names: set[str] | None = None) -> None:
         self.folder = Path(folder)
         make_folder(self.folder)
-        self._names: set[str] = set()
+        self._names = set() if names is None else names
 
     def write(self, image: NamedImage, predictions: Sequence[SmilePrediction]) -> None:
         """Write the pictures of one image; an image that can't be read is skipped."""
@@ -242,18 +243,18 @@ class HeatMapWriter(Annotator):
     """Write the heat map of each face to a folder, for the predicted class.
 
     Args:
-        folder: as for `Annotator`.
+        folder, names: as for `Annotator`.
         classifier: as for `Explainer`.
 
     Raises:
         SmileDataError, SmileModelError: as `Annotator` and `Explainer`.
     """
 
-    option, ending = "--heat_maps", "_heat"  # the annotated pictures may be in the same folder
+    option, ending = "--heat_maps", "_heat"
 
-    def __init__(self, folder: str | Path, classifier: SmileClassifier) -> None:
+    def __init__(self, folder: str | Path, classifier: SmileClassifier, names: set[str] | None = None) -> None:
         self._explain = Explainer(classifier)
-        super().__init__(folder)
+        super().__init__(folder, names)
 
     def _pictures(self, photo: Image.Image, predictions: Sequence[SmilePrediction]) -> Iterator[Image.Image]:
         for prediction in predictions:

@@ -131,6 +131,8 @@ COMMON = {
 }
 """Settings that `--help` explains; it only lists the names of the others."""
 
+# In the recipe that a run writes.
+_NOT_SETTINGS = ("processes", "corrections_sha256", "teachers_sha256", "soup_of")
 _OTHER_NAMES = {
     "backbone": "model model_name model_name_or_path",
     "data_dir": "dataset dataset_name",
@@ -239,11 +241,7 @@ def _read_recipe(name: str) -> list[str]:
         raise SmileError(f"{path}: not a valid YAML file: {error}") from None
     if not isinstance(recipe, dict):
         raise SmileError(f"{path}: not a recipe; write one 'setting: value' per line")
-    for of_the_run in (
-        "processes",
-        "corrections_sha256",
-        "soup_of",
-    ):  # in the recipe that a run writes, but not settings
+    for of_the_run in _NOT_SETTINGS:
         recipe.pop(of_the_run, None)
     _check_names(map(str, recipe), str(path))
     for name, value in recipe.items():

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
+
+import psutil
 
 from hf_smile.data.record import read_splits
 from hf_smile.errors import SmileError
 from hf_smile.training.arguments import Arguments, SmileTrainingArguments, parse_arguments, to_recipe
+from hf_smile.training.resumable import TERMINATED
 from hf_smile.training.run_folder import RECIPE, is_finished
 from hf_smile.training.settings import read_words, without
 
@@ -144,12 +149,22 @@ def train_in(folder: Path, words: Sequence[str], tell: Callable[[str], None]) ->
     launch = [sys.executable, "-c", _ACCELERATE, "launch", "--quiet", "-m", "hf_smile", "train"]
     run = subprocess.Popen([*launch, *words], stdout=subprocess.PIPE, text=True)
     assert run.stdout is not None
+    before = signal.signal(signal.SIGTERM, _exit)
     try:
         for line in run.stdout:
             tell(line.rstrip("\n"))
-    except KeyboardInterrupt:
-        run.stdout.read()  # until the run, which was interrupted too, has saved its checkpoint
+    except (KeyboardInterrupt, SystemExit):
+        for process in psutil.Process(run.pid).children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                process.terminate()  # a terminal signals all processes, `kill` and Docker this one only
+        run.stdout.read()  # until the run has saved its checkpoint
         raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
     if run.wait():
         raise SmileError(f"{folder}: the run failed; fix the cause (see above) and run the command again to resume")
     return arguments
+
+
+def _exit(*_: object) -> NoReturn:
+    raise SystemExit(TERMINATED)

@@ -160,3 +160,17 @@ def test_the_about_tab_shows_limits_metrics_and_versions(open_demo):
     text = read(page, "body")
     assert "Proves nothing." in text and "Some." not in text
     assert "0.875" in text and "demo_model" in text and "gradio 6" in text
+
+
+def test_on_a_phone_the_tables_about_the_model_break_no_word(open_demo):
+    page = open_demo(width=360, height=740)
+    page.get_by_role("tab", name="About", exact=True).click()
+    page.locator("table").first.wait_for()
+    lines = """cells => cells.map((cell) => {
+      const text = document.createRange();
+      text.selectNodeContents(cell);
+      return [cell.innerText, new Set([...text.getClientRects()].map((line) => line.top)).size];
+    })"""
+    cells = [cell for cell in page.locator("td, th").evaluate_all(lines) if cell[0]]
+    assert len(cells) > 10 and not [(text, count) for text, count in cells if count > len(text.split())]
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360

@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from hf_smile.training.checkpoints import seal
@@ -266,3 +267,20 @@ def test_ctrl_c_saves_and_says_in_one_line_where_the_run_resumes(sample_dir, tmp
     newest = max(tmp_path.glob("checkpoint-*"), key=lambda path: int(path.name.partition("-")[2]))
     assert f"\ninterrupted; the same command resumes from {newest}\n" in errors.decode()
     assert b"Traceback" not in errors
+
+
+def test_with_seeds_sigterm_to_the_command_alone_saves_and_leaves_no_process(sample_dir, tmp_path):
+    words = [*TINY, "--data_dir", sample_dir, "--num_train_epochs", "500", "--output_dir", tmp_path, "--seeds", "3"]
+    process = subprocess.Popen(
+        command(*words), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=os.environ
+    )
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("3/checkpoint-*/trainer_state.json")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    started = psutil.Process(process.pid).children(recursive=True)
+    assert started
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert b"checkpoint-" in errors and b"the same command resumes from" in errors and b"Traceback" not in errors
+    assert not psutil.wait_procs(started, timeout=10)[1]

@@ -131,6 +131,15 @@ def test_every_face_gets_a_heat_map_of_its_verdict(cli, model_dir, tmp_path):
         assert np.abs(np.asarray(Image.open(shown / name), float) - expected).mean() < 5  # JPEG loses a little
 
 
+def test_pictures_and_heat_maps_in_one_folder_do_not_overwrite_each_other(cli, model_dir, face_files, tmp_path):
+    for name in ("a.png", "a_heat.png"):
+        shutil.copy(face_files[0], tmp_path / name)
+    shown = tmp_path / "shown"
+    words = ["--model", model_dir, "--faces", "whole", "--annotate", shown, "--heat_maps", shown]
+    code, *_ = cli("predict", tmp_path / "a.png", tmp_path / "a_heat.png", *words)
+    assert code == 0 and len(list(shown.iterdir())) == 4
+
+
 def test_of_a_picture_without_a_face_the_table_says_so_first(cli, model_dir, tmp_path):
     Image.new("RGB", (200, 200), "teal").save(tmp_path / "cup.png")
     code, out, _ = cli("predict", tmp_path / "cup.png", "--model", model_dir)

@@ -205,6 +205,14 @@ def test_a_broken_photo_and_a_wrong_word(classifier):
         classifier.predict_photo(b"", faces="none")
 
 
+def test_a_detector_is_chosen_by_name(model_dir, hopper, tmp_path):
+    chosen = SmileClassifier.from_pretrained(model_dir, detector="haar")
+    assert isinstance(chosen.detector, HaarDetector) and chosen.predict_photo(hopper)[0].label
+    nothing = SmileClassifier.from_pretrained(model_dir, detector=str(tmp_path / "none.onnx"))
+    with pytest.raises(SmileModelError, match=r"none\.onnx: no such file; the detector must be auto, yunet, haar"):
+        nothing.predict_photo(hopper)
+
+
 def test_threads_share_a_detector(hopper, china):
     detector = HaarDetector()
     expected = [detector.detect(photo) for photo in (hopper, china)]

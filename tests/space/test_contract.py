@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from operator import attrgetter
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +21,8 @@ from gradio.queueing import Event
 from gradio.routes import file_upload_statuses
 from uvicorn.protocols.http import h11_impl
 from uvicorn.server import ServerState
+
+SPACE = Path(__file__).parents[2] / "space"
 
 
 @pytest.fixture(scope="module")
@@ -82,3 +88,13 @@ def test_of_the_environment(name):
     from gradio import queueing
 
     assert name in inspect.getsource(queueing)
+
+
+def test_of_the_backend_of_matplotlib():
+    from gradio.utils import MatplotlibBackendMananger
+
+    assert "matplotlib.get_backend()" in inspect.getsource(MatplotlibBackendMananger)
+    code = "import environment, matplotlib, sys; matplotlib.get_backend(); sys.exit('matplotlib.pyplot' in sys.modules)"
+    without = {name: value for name, value in os.environ.items() if name != "MPLBACKEND"}
+    done = subprocess.run([sys.executable, "-c", code], cwd=SPACE, env=without, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -25,6 +25,7 @@ from hf_smile.inference.explain import Explanation
 from hf_smile.inference.faces import Face
 from hf_smile.inference.runtimes import choose_runtime
 from hf_smile.labels import LABEL_NAMES
+from hf_smile.utils.figures import class_colors
 
 pytest.importorskip("cv2")
 pytest.importorskip("gradio")
@@ -116,6 +117,24 @@ def test_faces_are_numbered_on_the_photo_and_their_verdicts_stand_in_a_strip():
     assert html.count('aria-pressed="true"') == 2 and html.count("<h2>") == 8 and html.count("hidden") == 14
     assert 'aria-label="Face 8: genuine smile"' in html
     assert "hs-badge" not in views.photo(photo, crowd[:1], {})
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "named"),
+    [
+        ((0.2, 0.7, 0.1), 1),
+        ((0.6, 0.28, 0.12), 0),
+        ((0.1, 0.2, 0.7), 2),
+        ((0.45, 0.47, 0.08), None),
+        ((0.24, 0.30, 0.46), None),
+        ((0.31, 0.31, 0.38), None),
+    ],
+)
+def test_the_colour_of_a_face_is_that_of_the_class_that_its_sentence_names(probabilities, named):
+    seen = face(probabilities)
+    html = views.photo(Image.new("RGB", (100, 100)), [seen], {})
+    color = re.search(r'class="hs-face"[^>]*--class:(#\w+)', html)[1]
+    assert color == (views._GREY if named is None else class_colors(LABEL_NAMES)[LABEL_NAMES[named]])
 
 
 def test_the_samples_are_pictures_of_faces_without_a_download(tmp_path, demo_model):

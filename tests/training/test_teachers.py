@@ -1,6 +1,7 @@
 """Distillation: trained models whose predictions are part of the target."""
 
 import re
+import shutil
 
 import pytest
 import torch
@@ -118,3 +119,17 @@ def test_a_teacher_without_a_record_of_its_images_is_used_with_a_warning(cli, sa
     assert code == 0 and f"The teacher {teachers[0]} has no record of its training images" in errors, errors
     code, _, errors = cli("train", *words, tmp_path / "nothing", "--overwrite")
     assert code == 2 and "nothing" in errors and "Traceback" not in errors, errors
+
+
+def test_a_student_is_not_resumed_with_a_teacher_that_was_trained_again(cli, sample_dir, teachers, tmp_path):
+    teacher = shutil.copytree(teachers[0], tmp_path / "teacher")
+    words = ["train", "--data_dir", sample_dir, "--backbone", "test_resnet", "--no_pretrained", "--image_size", 64]
+    words += ["--use_cpu", "--max_steps", 1, "--output_dir", tmp_path / "student", "--teachers", teacher]
+    assert cli(*words)[0] == 0
+    code, said, _ = cli(*words)
+    assert code == 0 and "Nothing is trained" in said
+    shutil.copy(f"{teachers[1]}/model.safetensors", teacher)
+    code, _, errors = cli(*words)
+    assert code == 2 and "holds a run with other settings (teachers_sha256 " in errors
+    recipe = tmp_path / "student" / "recipe.yaml"
+    assert parse_arguments([str(recipe)])[-1].teachers == [str(teacher)]  # a recipe that a run wrote can be used again
