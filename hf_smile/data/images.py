@@ -14,11 +14,11 @@ from PIL import ExifTags, Image
 
 from hf_smile.errors import SmileDataError, first_line
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".avif", ".heic", ".heif")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".avif", ".heic", ".heif")
 MAX_PIXELS = 50_000_000
 MAX_FILE_BYTES = 100_000_000
 
-_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "AVIF")
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "AVIF")
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 _SIXTEEN_BIT_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 _RUN_LENGTH_BMP = (1, 2)
@@ -26,13 +26,14 @@ _JPEG_SEGMENT = re.compile(rb"\xff([\xc0-\xcf\xd9-\xfe])")
 
 # Limits against small files that keep a decoder busy for minutes, far above what cameras and programs write.
 _MAX_READS = 200_000  # reads per image: Pillow reads one part (segment, chunk) at a time
+_MAX_GIF_READS = 10_000  # Pillow joins the parts of a comment, each time with a copy of all earlier ones
 _MAX_JPEG_SCANS = 50  # each scan of a progressive JPEG covers the whole image
 _MAX_JPEG_SEGMENTS = 10_000
 _MAX_PNG_TEXTS = 100  # each compressed chunk may expand to a megabyte
 
 
 def decode_image(data: bytes) -> Image.Image:
-    """Decode the bytes of a JPEG, PNG, WebP, BMP, AVIF or HEIC file to an upright 8-bit RGB image.
+    """Decode the bytes of a JPEG, PNG, WebP, BMP, GIF, AVIF or HEIC file to an upright 8-bit RGB image.
 
     The EXIF or XMP orientation is applied and removed. Palette, grey, CMYK and 16-bit images are converted to RGB, and
     transparent ones are put on a white background. Only the first frame of an animation is used. HEIC needs the package
@@ -68,7 +69,7 @@ def decode_image(data: bytes) -> Image.Image:
         raise
     except Image.UnidentifiedImageError:
         raise SmileDataError(
-            "not a JPEG, PNG, WebP, BMP, AVIF or HEIC image (whatever its name says), or damaged; "
+            "not a JPEG, PNG, WebP, BMP, GIF, AVIF or HEIC image (whatever its name says), or damaged; "
             "save it in one of these formats"
         ) from None
     except Image.DecompressionBombError:
@@ -177,11 +178,13 @@ def exif_turn(image: Image.Image) -> Image.Transpose | None:
 class _CountingReader(io.BytesIO):
     """A byte stream that limits the number of reads."""
 
-    reads = 0
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data)
+        self.left = _MAX_GIF_READS if data.startswith(b"GIF") else _MAX_READS
 
     def read(self, size: int | None = -1, /) -> bytes:
-        self.reads += 1
-        if self.reads > _MAX_READS:
+        self.left -= 1
+        if self.left < 0:
             raise _too_many_parts("pieces")
         return super().read(size)
 

@@ -15,7 +15,7 @@ from typing import Protocol
 from hf_smile.data.images import IMAGE_SUFFIXES, check_size, read_file
 from hf_smile.errors import SmileDataError, first_line
 
-_OTHER_PICTURES = (".gif", ".tif", ".tiff", ".jp2", ".jxl", ".dng", ".heics", ".jfif")
+_OTHER_PICTURES = (".tif", ".tiff", ".jp2", ".jxl", ".dng", ".heics", ".jfif")
 _TABLES = (".csv", ".tsv", ".xlsx", ".xls", ".ods", ".txt", ".json", ".jsonl")
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 

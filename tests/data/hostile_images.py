@@ -139,11 +139,15 @@ def bombs() -> Iterator[ImageCase]:
         yield ImageCase(f"png 1 bit {side}", partial(png_of, side, side, depth=1, color=0), says=limit)
         yield ImageCase(f"bmp {side}", partial(bmp_of, side, side), says=limit)
         yield ImageCase(f"bmp {side} upside down", partial(bmp_of, side, -side), says=limit)
+    for size in ((7_072, 7_072), (65_535, 65_535)):
+        yield ImageCase(f"gif {size}", partial(gif_of, *size), says=limit)
+        yield ImageCase(f"gif with a frame of {size}", partial(gif_of, 4, 4, frame=size), says=limit)
     for size in ((65_500, 65_500), (65_500, 1_000)):
         yield ImageCase(f"jpeg {size}", partial(jpeg_of, *size), says=limit)
     yield ImageCase("webp", partial(webp_of, 16_383, 16_383), says=limit)
     yield ImageCase("png promises pixels it has not", partial(png_of, 7_000, 7_000), says="damaged", heavy=True)
     yield ImageCase("bmp promises pixels it has not", partial(bmp_of, 7_000, 7_000), says="damaged", heavy=True)
+    yield ImageCase("gif promises pixels it has not", partial(gif_of, 7_000, 7_000), says="damaged", heavy=True)
 
     parts = "too many"
     yield ImageCase("jpeg of scans", partial(jpeg_with, b"", scans=100_000), says=parts)
@@ -155,6 +159,10 @@ def bombs() -> Iterator[ImageCase]:
     yield ImageCase("png of profiles", partial(png_with, profile * 5_000), says=parts)
     text = chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(1 << 24)))
     yield ImageCase("png with a text that unpacks to 16 MB", partial(png_with, text), says="damaged")
+    comments = b"!\xfe" + (b"\xff" + bytes(255)) * 100_000 + b"\0"
+    yield ImageCase("gif of comments", partial(gif_of, 4, 4, extensions=comments), says=parts)
+    yield ImageCase("gif of extensions", partial(gif_of, 4, 4, extensions=b"!\1\0" * 100_000), says=parts)
+    yield ImageCase("gif of fill bytes", partial(gif_of, 4, 4, extensions=bytes(250_000)), says=parts)
     # Four bytes that skip 255 lines, which Pillow fills with 12 GB of zeros.
     delta = partial(bmp_of, 50_000_000, 1, depth=8, compression=1, pixels=b"\0\2\xff\xff")
     yield ImageCase("bmp of skipped lines", delta, says="run-length encoded BMP")
@@ -266,16 +274,11 @@ def animated() -> Iterator[ImageCase]:
     yield ImageCase("png", partial(PNG, **frames), PICTURE)
     yield ImageCase("png with a still of its own", partial(PNG, **frames, default_image=True), PICTURE)
     yield ImageCase("webp", partial(WEBP, **frames), PICTURE)
-    yield ImageCase(
-        "gif", partial(encode, PICTURE, "GIF", **frames), says="not a JPEG, PNG, WebP, BMP, AVIF or HEIC image"
-    )
-    data = encode(PICTURE, "GIF", **frames)
-    for place in (5, 6, 13, 100, 800, len(data) // 2, len(data) - 1):
-        yield ImageCase(
-            f"gif cut at {place}",
-            partial(data[:place].__add__, b""),
-            says="not a JPEG, PNG, WebP, BMP, AVIF or HEIC image",
-        )
+    few = PICTURE.quantize(16, dither=Image.Dither.NONE)
+    data = encode(few, "GIF", **frames)
+    yield ImageCase("gif", partial(data.__add__, b""), few.convert("RGB"))
+    for place in (5, 6, 13, 100, 300, len(data) // 2, len(data) - 1):
+        yield ImageCase(f"gif cut at {place}", partial(data[:place].__add__, b""), few.convert("RGB"), says="damaged")
     data = WEBP(**frames)
     for place in (12, 30, 44, 60, len(data) // 2, len(data) - 1):
         yield ImageCase(f"webp cut at {place}", partial(data[:place].__add__, b""), PICTURE, says="damaged")
@@ -351,16 +354,18 @@ def foreign() -> Iterator[ImageCase]:
         "text": "no picture: ünïcödé".encode(),
     }
     for name, data in others.items():
-        yield ImageCase(name, partial(data.__add__, b""), says="not a JPEG, PNG, WebP, BMP, AVIF or HEIC image")
-    for name in ("GIF", "TIFF", "ICO", "PPM", "TGA", "PCX", "JPEG2000", "PDF", "EPS", "SGI", "DDS", "QOI"):
+        yield ImageCase(name, partial(data.__add__, b""), says="not a JPEG, PNG, WebP, BMP, GIF, AVIF or HEIC image")
+    for name in ("TIFF", "ICO", "PPM", "TGA", "PCX", "JPEG2000", "PDF", "EPS", "SGI", "DDS", "QOI"):
         yield ImageCase(
-            f"a real {name}", partial(encode, PICTURE, name), says="not a JPEG, PNG, WebP, BMP, AVIF or HEIC image"
+            f"a real {name}", partial(encode, PICTURE, name), says="not a JPEG, PNG, WebP, BMP, GIF, AVIF or HEIC image"
         )
     heic = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(400)
     says = "pillow-heif|not a JPEG|will not decode"  # with and without pillow-heif
     yield ImageCase("heic", partial(heic.__add__, b""), says=says)
     bomb = struct.pack("<2sHIH", b"II", 42, 8, 2) + struct.pack("<HHIIHHII", 256, 4, 1, 60_000, 257, 4, 1, 60_000)
-    yield ImageCase("tiff bomb", partial(bomb.__add__, bytes(4)), says="not a JPEG, PNG, WebP, BMP, AVIF or HEIC image")
+    yield ImageCase(
+        "tiff bomb", partial(bomb.__add__, bytes(4)), says="not a JPEG, PNG, WebP, BMP, GIF, AVIF or HEIC image"
+    )
 
 
 def polyglots() -> Iterator[ImageCase]:
@@ -374,7 +379,7 @@ def polyglots() -> Iterator[ImageCase]:
         yield ImageCase(
             f"a zip and {name} behind it",
             lambda make=make: other + make(),
-            says="not a JPEG, PNG, WebP, BMP, AVIF or HEIC image",
+            says="not a JPEG, PNG, WebP, BMP, GIF, AVIF or HEIC image",
         )
     clip = np.random.default_rng(0).bytes(1_000_000) + b"\xff\xda\0\2" * 200
     yield ImageCase("jpeg and a clip behind it", lambda: JPEG() + clip, PICTURE)
@@ -387,7 +392,7 @@ def polyglots() -> Iterator[ImageCase]:
         partial(encode, PICTURE, "MPO", quality=95, save_all=True, append_images=[WHITE]),
         PICTURE,
     )
-    yield ImageCase("gif that is a script", partial(b"GIF89a=1;alert(1)//".__add__, PNG()), says="not a JPEG")
+    yield ImageCase("gif that is a script", partial(b"GIF89a=1;alert(1)//".__add__, PNG()), says="pixels")
     yield ImageCase("line ends changed on the way", lambda: PNG().replace(b"\r\n", b"\n"), says=REFUSED)
     yield ImageCase("taken for text on the way", lambda: JPEG().decode("utf-8", "replace").encode(), says=REFUSED)
 
@@ -433,6 +438,11 @@ def jpeg_with(segments: bytes, scans: int = 0) -> bytes:
     last = data.rindex(b"\xff\xda")
     again = data[last : last + 2 + int.from_bytes(data[last + 2 : last + 4], "big")]
     return data[:2] + segments + data[2:-2] + again * scans + data[-2:]
+
+
+def gif_of(width: int, height: int, frame: tuple[int, int] | None = None, extensions: bytes = b"") -> bytes:
+    screen = struct.pack("<6sHHBBB", b"GIF89a", width, height, 0, 0, 0)
+    return screen + extensions + struct.pack("<sHHHHBB", b",", 0, 0, *(frame or (width, height)), 0, 8) + b"\0;"
 
 
 def webp_of(width: int, height: int) -> bytes:

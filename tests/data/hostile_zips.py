@@ -81,7 +81,7 @@ def paths() -> Iterator[ZipCase]:
         "a\n\x1b[31m.jpg": "a\n\x1b[31m",
     }.items():
         yield ZipCase(f"harmless {name!r}", of(name), {image_id: FACE})
-    for name in ("a.jpg/", ".jpg", "a.jpg.exe", "__MACOSX/a.jpg", "._a.jpg", "a.gif", "jpg", "a.jpg\0.exe"):
+    for name in ("a.jpg/", ".jpg", "a.jpg.exe", "__MACOSX/a.jpg", "._a.jpg", "a.tif", "jpg", "a.jpg\0.exe"):
         images = {"a": FACE} if "\0" in name else {}
         yield ZipCase(f"no image {name!r}", of(name, "b.jpg"), {**images, "b": FACE})
     for kind in (stat.S_IFLNK, stat.S_IFLNK | 0o777):

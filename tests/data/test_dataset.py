@@ -190,7 +190,10 @@ def test_labels_of_a_ready_made_data_set_are_brought_to_ours(tmp_path):
         ({"train": "00,happy\n01,sad\n"}, r"2 problems in .*\n  train\.csv:1: unknown label 'happy'"),
         ({"train": ""}, r"train\.csv: empty file"),
         ({"test": "t0,2\nnowhere,2\n"}, r"test\.csv:2: image 'nowhere': image missing in happy_images\.zip"),
-        ({"images": {"t1.jpg": b"no image"}}, r"test\.csv:2: image 't1': not a JPEG, PNG, WebP, BMP, AVIF or HEIC"),
+        (
+            {"images": {"t1.jpg": b"no image"}},
+            r"test\.csv:2: image 't1': not a JPEG, PNG, WebP, BMP, GIF, AVIF or HEIC",
+        ),
         ({"images": {"t1.jpg": jpeg()[:300]}}, r"test\.csv:2: image 't1': will not decode"),
         (
             {"images": {"t1.png": jpeg()}},

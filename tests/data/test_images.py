@@ -23,7 +23,7 @@ def encode(image: Image.Image, image_format: str = "PNG", **options) -> bytes:
 RED = Image.new("RGB", (6, 4), (255, 0, 0))
 
 
-@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "WEBP", "BMP", "AVIF"])
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "WEBP", "BMP", "GIF", "AVIF"])
 def test_every_format_is_decoded_to_rgb(image_format):
     image = decode_image(encode(RED, image_format))
     assert (image.mode, image.size) == ("RGB", (6, 4))
@@ -45,7 +45,15 @@ def test_16_bit_greys_are_scaled_not_clipped():
 
 
 def test_transparent_pixels_show_white():
-    assert decode_image(encode(Image.new("RGBA", (4, 4), (0, 0, 0, 0)))).getpixel((0, 0)) == (255, 255, 255)
+    clear = Image.new("RGBA", (4, 4), (0, 0, 0, 0))
+    for image_format in ("PNG", "GIF"):
+        assert decode_image(encode(clear, image_format)).getpixel((0, 0)) == (255, 255, 255)
+
+
+def test_of_an_animation_the_first_frame_is_taken():
+    for image_format in ("PNG", "WEBP", "GIF"):
+        film = encode(RED, image_format, save_all=True, append_images=[Image.new("RGB", RED.size, "blue")])
+        assert decode_image(film).getpixel((3, 2))[0] > 240
 
 
 @pytest.mark.parametrize(("orientation", "corner"), [(1, (0, 0)), (3, (5, 3)), (6, (3, 0)), (8, (0, 5))])
@@ -121,14 +129,14 @@ def test_a_decompression_bomb_is_refused_before_it_is_decoded(side):
 
 @pytest.mark.parametrize(
     "data",
-    [b"not an image", b"<svg xmlns='http://www.w3.org/2000/svg'/>", b"GIF89a" + bytes(20), b"\xff\xd8\xff"],
+    [b"not an image", b"<svg xmlns='http://www.w3.org/2000/svg'/>", b"II*\0" + bytes(20), b"\xff\xd8\xff"],
 )
 def test_what_is_no_image_is_said_in_words(data):
-    with pytest.raises(SmileDataError, match="not a JPEG, PNG, WebP, BMP, AVIF or HEIC image"):
+    with pytest.raises(SmileDataError, match="not a JPEG, PNG, WebP, BMP, GIF, AVIF or HEIC image"):
         decode_image(data)
 
 
-@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "WEBP", "BMP"])
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "WEBP", "BMP", "GIF"])
 def test_a_truncated_image_will_not_decode(image_format):
     noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
     data = encode(Image.fromarray(noise), image_format)

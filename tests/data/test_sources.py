@@ -43,7 +43,7 @@ def test_names_from_old_windows_tools_and_from_macs_are_found(tmp_path):
 
 
 def test_other_files_are_no_images(make_source):
-    source = make_source({"a.jpg": b"1", "readme.txt": b"", "b.gif": b"", "._c.jpg": b"", "__pycache__/d.py": b""})
+    source = make_source({"a.jpg": b"1", "readme.txt": b"", "b.tif": b"", "._c.jpg": b"", "__pycache__/d.py": b""})
     assert list(source.names) == ["a.jpg"]
 
 

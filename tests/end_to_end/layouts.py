@@ -221,7 +221,7 @@ def shards(folder: Path) -> None:
         write_shards(collected, folder, Sharding(images_per_shard=10, divisible_by=1))
 
 
-def phone(folder: Path) -> None:
+def formats(folder: Path) -> None:
     from PIL import Image
     from pillow_heif import from_pillow
 
@@ -230,10 +230,10 @@ def phone(folder: Path) -> None:
     (folder / "images").mkdir()
     for number, row in enumerate(faces()):
         picture = Image.open(io.BytesIO(row[2]))
-        if number % 2:
+        if number % 3 == 1:
             from_pillow(picture).save(folder / "images" / f"{row[0]}.heic")
         else:
-            picture.save(folder / "images" / f"{row[0]}.avif", quality=90)
+            picture.save(folder / "images" / f"{row[0]}.{'gif' if number % 3 else 'avif'}", quality=90)
 
 
 def tabs(folder: Path) -> None:
@@ -298,14 +298,16 @@ LAYOUTS = (
     Layout("A saved `Dataset`", saved, "--test_size 0.2", _ALL),
     Layout("What `hf-smile prepare` writes", prepared, "", _ALL),
     Layout("What `hf-smile shard` writes", shards, "", "The images of train are streamed from 3 shards"),
-    Layout("Pictures from a phone (HEIC with the extra `heif`, AVIF)", phone, "", _ALL),
+    Layout("Pictures in newer and older formats (AVIF, GIF; HEIC with the extra `heif`)", formats, "", _ALL),
 )
 
 
 def tree(folder: Path, indent: str = "  ") -> list[str]:
     """Draw the folder as a tree, with `...` in place of most images."""
     paths = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-    alike = [path for path in paths if path.suffix in (".jpg", ".avif", ".heic") or path.name.startswith("person")]
+    alike = [
+        path for path in paths if path.suffix in (".jpg", ".avif", ".gif", ".heic") or path.name.startswith("person")
+    ]
     left_out = set(alike[2:] if len(alike) > 3 else ())
     lines = []
     for path in paths:
