@@ -62,9 +62,11 @@ def decode_image(data: bytes) -> Image.Image:
             if image.info.get("compression") in _RUN_LENGTH_BMP:  # four such bytes can fill the memory
                 raise SmileDataError("run-length encoded BMP files are not supported; save it as PNG or JPEG")
             image.load()
-            upright = upright_rgb(image, keep=False)
-        del image  # frees the decoder's memory
-        return upright
+            if image.mode == "P" and image.palette is None:
+                raise ValueError("no palette")
+            pixels = _sharing_pixels(image)
+        del image  # frees the decoder, whose buffers can be twice as large as the image
+        return upright_rgb(pixels, keep=False)
     except SmileDataError:
         raise
     except Image.UnidentifiedImageError:
@@ -128,9 +130,14 @@ def upright_rgb(image: Image.Image, keep: bool = True) -> Image.Image:
     if turn is not None:
         upright = upright.transpose(turn)
     elif upright is image:
-        upright = image.copy() if keep else image._new(image.im)  # Pillow has no public call that shares pixels
+        upright = image.copy() if keep else _sharing_pixels(image)
     upright.info = {}
     return upright
+
+
+def _sharing_pixels(image: Image.Image) -> Image.Image:
+    """An image with the same pixels in memory, and the same metadata. Pillow has no public call for this."""
+    return image._new(image.im)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
