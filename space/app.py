@@ -113,13 +113,13 @@ def __getattr__(name: str) -> gr.Blocks:
 
 
 def main() -> None:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C and removes the uploads
     port = _port(environment.PORT)
     engine = Engine(MODEL)
     engine.warm_up()
     uploads, health = Uploads(environment.UPLOADS.name), Health()
     with tempfile.TemporaryDirectory() as samples:
         page = build_page(engine, Path(samples))
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C and removes the uploads
         try:
             page.launch(
                 theme=THEME,

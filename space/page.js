@@ -102,6 +102,7 @@ window.hs = (() => {
       .map((part) => element.querySelector(part));
     const canvas = document.createElement('canvas');
     let late;
+    let starting = false; // the browser asks the visitor for permission
     function stop(why = '') {
       clearTimeout(late);
       video.srcObject?.getTracks().forEach((track) => track.stop());
@@ -113,20 +114,26 @@ window.hs = (() => {
       problem.textContent = why;
     }
     async function start() {
+      if (starting) return;
+      starting = true;
       const denied = 'The browser does not let this page use the camera. Allow it in the site settings.';
       const why = {
         NotAllowedError: denied,
         NotFoundError: 'No camera was found.',
         NotReadableError: 'The camera is in use.',
+        AbortError: '', // stopped before the first picture
       };
       problem.textContent = '';
       try {
-        video.srcObject = await navigator.mediaDevices.getUserMedia({ video: { facingMode: 'user', width: 640 } });
+        const stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: 'user', width: 640 } });
+        video.srcObject = stream;
+        if (document.hidden || !element.checkVisibility()) return stop(); // the visitor has left the tab meanwhile
         stage.hidden = false;
         await video.play();
       } catch (error) {
-        stop(why[error.name] ?? `The camera can't be used: ${error.message}`);
-        return;
+        return stop(why[error.name] ?? `The camera can't be used: ${error.message}`);
+      } finally {
+        starting = false;
       }
       video.srcObject.getVideoTracks()[0].addEventListener('ended', () => stop('The camera was disconnected.'));
       document.getElementById('live-answer').classList.add('hs-on');

@@ -27,9 +27,9 @@ def percent(probability: float) -> str:
     >>> percent(0.731), percent(0.9996)
     ('73\\xa0%', 'over\\xa099\\xa0%')
     """
-    if probability > 0.995:
+    if probability >= 0.995:
         return "over\xa099\xa0%"
-    return "under\xa01\xa0%" if probability < 0.005 else f"{100 * probability:.0f}\xa0%"
+    return "under\xa01\xa0%" if probability <= 0.005 else f"{100 * probability:.0f}\xa0%"
 
 
 def claim(prediction: SmilePrediction) -> str | None:
@@ -107,6 +107,7 @@ def track_record(prediction: SmilePrediction, metrics: Mapping[str, Any]) -> str
     precision = metrics.get(f"precision_{label_slug(label)}") if label else None
     if label != prediction.label or not isinstance(precision, (int, float)) or not 0 <= precision <= 1:
         return ""  # precision was measured for the label with the highest probability
-    times = "every time" if precision > 0.95 else f"{round(10 * precision)} times in 10"
-    times = times.replace("1 times", "1 time")
+    times = f"{round(10 * precision)} times in 10".replace("1 times", "1 time")
+    if not 0.05 <= precision <= 0.95:
+        times = f"{'' if precision in (0, 1) else 'almost '}{'every time' if precision > 0.5 else 'never'}"
     return f"When it says “{word(str(label))}”, it was right {times} on its test images."

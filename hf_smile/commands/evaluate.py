@@ -49,10 +49,11 @@ def parse_arguments(words: list[str], prog: str) -> argparse.Namespace:
 
 
 def run(args: argparse.Namespace) -> None:
-    from hf_smile.utils.model_files import read_config
+    from hf_smile.utils.model_files import WEIGHTS_FIX, model_file, read_config
 
-    if args.model:
-        read_config(args.model)  # report errors before the slow imports
+    if args.model:  # report errors before the slow imports
+        read_config(args.model)
+        model_file(args.model, "model.safetensors", WEIGHTS_FIX)
     from hf_smile.data.corrections import facts_of
     from hf_smile.evaluation.predictions import read_predictions
     from hf_smile.evaluation.report import check_no_model, write_report

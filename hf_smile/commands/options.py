@@ -16,7 +16,15 @@ if TYPE_CHECKING:
 class _JobParser(argparse.ArgumentParser):
     """A parser whose errors are one message: what is wrong, and where the options are explained."""
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        self._words = [str(word).partition("=")[0] for word in args or []]
+        return super().parse_known_args(args, namespace)
+
     def error(self, message: str) -> NoReturn:
+        if message.startswith("the following arguments are required"):  # perhaps one of them has a typing error
+            options = re.findall(r"--\w+", self.format_usage())
+            wrong = [word for word in self._words if re.fullmatch(r"--\w+", word) and word not in options]
+            message = f"unrecognized arguments: {wrong[0]}" if wrong else message
         if unknown := re.search(r"^unrecognized arguments: (--\w+)", message):
             message += did_you_mean(unknown[1], re.findall(r"--\w+", self.format_usage()))
         raise SmileError(f"{message}\nAll options: {self.prog} --help")
@@ -73,7 +81,9 @@ def load_classifier(args: argparse.Namespace, with_faces: bool = True) -> SmileC
     """Load the model, on ONNX Runtime if it is exported, unless `--runtime` says otherwise."""
     from hf_smile.inference.classifier import SmileClassifier
 
-    classifier = SmileClassifier.from_pretrained(args.model, args.runtime, detector=args.detector or "auto")
-    if with_faces:
-        _ = classifier.detector  # fail now, not after listing the photos
-    return classifier
+    if not with_faces:
+        return SmileClassifier.from_pretrained(args.model, args.runtime)
+    from hf_smile.inference.faces import make_detector
+
+    detector = make_detector(args.detector or "auto")  # fail now, not at the first photo
+    return SmileClassifier.from_pretrained(args.model, args.runtime, detector=detector)

@@ -61,14 +61,13 @@ def run(args: argparse.Namespace) -> int:
         raise SmileDataError(f"--format {args.format} and --output {args.output} disagree; leave --format out")
     form = args.format or by_suffix or "table"
     total, images = find_images(args.paths)
-    classifier = load_classifier(args, with_faces=args.faces != "whole")
-    names: set[str] = set()  # both may write to the same folder
-    writers = [Annotator(args.annotate, names)] if args.annotate else []
-    writers += [HeatMapWriter(args.heat_maps, classifier, names)] if args.heat_maps else []
-
     failed = without_face = 0
     with ExitStack() as stack:
         file = stack.enter_context(text_output(output)) if output else sys.stdout
+        classifier = load_classifier(args, with_faces=args.faces != "whole")
+        names: set[Path] = set()  # both may write to the same folder
+        writers = [Annotator(args.annotate, names)] if args.annotate else []
+        writers += [HeatMapWriter(args.heat_maps, classifier, names)] if args.heat_maps else []
         write = make_writer(form, file, classifier.labels)
         progress = stack.enter_context(tqdm(total=total, unit=" images", file=sys.stderr, disable=None))
         for image, predictions in predict_files(classifier, images, args.faces, args.batch_size):

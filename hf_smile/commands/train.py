@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import logging
 import sys
+from contextlib import nullcontext
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from hf_smile.data.arguments import DataArguments, require_data
-from hf_smile.utils.files import refuse_file
+from hf_smile.errors import SmileError, SmileModelError
+from hf_smile.utils.files import held_folder, refuse_file
+from hf_smile.utils.model_files import read_config
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
@@ -40,6 +43,13 @@ def parse_arguments(words: list[str], prog: str) -> Arguments | Seeds | Job:
     refuse_file(training.output_dir)
     if not Path(training.output_dir, "recipe.yaml").is_file():  # a finished run does not need its data
         require_data(data.data_dir)
+    for teacher in training.teachers or []:
+        try:
+            read_config(teacher)
+        except SmileModelError as error:
+            raise SmileModelError(f"--teachers {error}") from None
+    if training.seeds is not None and len({*training.seeds}) < len(training.seeds):
+        raise SmileError(f"--seeds {' '.join(map(str, training.seeds))}: a seed is repeated; name each one once")
     if training.seeds is not None:
         from hf_smile.training.several import plan_seeds
 
@@ -65,9 +75,12 @@ def run(arguments: Arguments | Seeds | Job) -> None:
     from hf_smile.training.several import Seeds
 
     if isinstance(arguments, Seeds):
-        run_seeds(arguments)
+        with held_folder(arguments.output_dir):
+            run_seeds(arguments)
     elif isinstance(arguments, tuple):
-        run_once(arguments)
+        args = arguments[-1]
+        with held_folder(str(args.output_dir)) if args.process_index == 0 else nullcontext():
+            run_once(arguments)
     else:
         for line in arguments.start():
             print(line, flush=True)
@@ -89,7 +102,7 @@ def run_seeds(runs: Seeds) -> None:
 def run_soup(runs: Seeds) -> None:
     """Average the weights of finished runs; if that is better on validation, evaluate the mean as a run of its own."""
     from hf_smile.hub.finished_run import read_metrics
-    from hf_smile.training.arguments import parse_arguments
+    from hf_smile.training.arguments import parse_arguments, recipe_of
     from hf_smile.training.run_folder import is_finished
     from hf_smile.training.soup import best_alone, cook, ranking_metric, write_candidates
 
@@ -132,22 +145,6 @@ def print_no_soup(best: str, folder: Path) -> None:
     print(f"\nNo soup is better on validation than {best} alone, so none is kept")
 
 
-def recipe_of(arguments: Arguments) -> dict[str, Any]:
-    """The settings as `recipe.yaml` records them."""
-    from hf_smile.data.corrections import digest_of
-    from hf_smile.training.arguments import to_recipe
-    from hf_smile.utils.model_files import file_sha256, model_file
-
-    data, _, _, args = arguments
-    recipe = to_recipe(arguments) | {"processes": args.world_size * max(1, args.n_gpu)}
-    if data.corrections:
-        recipe["corrections_sha256"] = digest_of(data.corrections)
-    if args.teachers:
-        weights = (model_file(name, "model.safetensors") for name in args.teachers)
-        recipe["teachers_sha256"] = [*map(file_sha256, weights)]
-    return recipe
-
-
 def finish(
     trainer: SmileTrainer, arguments: Arguments, splits: DatasetDict, recipe: dict[str, Any]
 ) -> tuple[dict[str, Any], int]:
@@ -175,10 +172,10 @@ def run_once(arguments: Arguments) -> None:
     from hf_smile.hub.checkpoints import fetch_run
     from hf_smile.hub.connection import check_login
     from hf_smile.modeling.backbone import find_backbone
+    from hf_smile.training.arguments import recipe_of
     from hf_smile.training.budget import process_start
     from hf_smile.training.checkpoints import clear_of_disk_errors
     from hf_smile.training.run_folder import is_finished, open_run
-    from hf_smile.utils.model_files import read_config
 
     data, _, backbone, args = arguments
     is_main = args.process_index == 0
@@ -198,7 +195,6 @@ def run_once(arguments: Arguments) -> None:
         checkpoint = open_run(args.output_dir, recipe, args.overwrite)
         find_backbone(backbone.backbone, backbone.pretrained)  # fail now, not after reading the data
         for teacher in args.teachers or []:
-            read_config(teacher)
             if not read_splits(teacher) and is_main:
                 logger.warning(
                     "The teacher %s has no record of its training images. Make sure that it was not trained on "
@@ -273,7 +269,6 @@ def make_trainer(arguments: Arguments, splits: DatasetDict) -> SmileTrainer:
     from hf_smile.data.record import images_of, refuse_trained_on
     from hf_smile.data.rows import labels_of
     from hf_smile.data.splits import describe
-    from hf_smile.errors import SmileError
     from hf_smile.hub.checkpoints import CheckpointUploads
     from hf_smile.modeling import build_model
     from hf_smile.modeling.backbone import parameter_table, parameter_totals

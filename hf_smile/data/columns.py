@@ -68,7 +68,7 @@ class Reading:
         )
 
     def is_header(self, cells: Iterable[str]) -> bool:
-        """Whether a row is a header. It must contain a known column name, so that a mistyped label is not one."""
+        """Whether a row contains a column name that is known or was given. A mistyped label is not one."""
         named = {name.strip().lower() for name in (self.image_column, self.label_column, self.id_column) if name}
         known = {*_ID_COLUMNS, *_IMAGE_COLUMNS, *_LABEL_COLUMNS, *named}
         return not known.isdisjoint(cell.strip().lower() for cell in cells)

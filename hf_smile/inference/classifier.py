@@ -62,7 +62,7 @@ class SmileClassifier:
     'positive smile'
     """
 
-    def __init__(self, runtime: Runtime, detector: FaceDetector | str = "auto") -> None:
+    def __init__(self, runtime: Runtime, detector: FaceDetector | str | Path = "auto") -> None:
         self.runtime = runtime
         self.labels: LabelSet = getattr(runtime, "labels", SMILE_LABELS)
         self.preprocess = Preprocessor(runtime.pretrained_cfg)
@@ -77,7 +77,7 @@ class SmileClassifier:
         dir_or_hub_id: str | Path,
         runtime: str = "auto",
         device: str | None = None,
-        detector: FaceDetector | str = "auto",
+        detector: FaceDetector | str | Path = "auto",
         **hub: Unpack[HubOptions],
     ) -> SmileClassifier:
         """Load a model.
@@ -91,9 +91,12 @@ class SmileClassifier:
             hub: `revision`, `token` and `cache_dir` for a model on the Hub, as in transformers.
 
         Raises:
+            TypeError: an option is unknown.
             SmileModelError: there is no such model, runtime or device.
             MissingPackageError: the model runs on torch, which is not installed.
         """
+        if unknown := hub.keys() - HubOptions.__annotations__.keys():
+            raise TypeError(f"from_pretrained() got an unexpected keyword argument {min(unknown)!r}")
         with needed_by(f"{cls.__name__}.from_pretrained"):
             classifier = cls(load_runtime(dir_or_hub_id, runtime, device, **hub), detector)
         classifier.source = str(dir_or_hub_id)
@@ -196,6 +199,8 @@ class SmileClassifier:
         >>> for predictions in classifier.predict_photos(Path("holiday").glob("*.jpg")):  # doctest: +SKIP
         ...     print(len(predictions), "faces")
         """
+        if isinstance(images, _IMAGE_TYPES):
+            raise TypeError("predict_photos needs several photos, for example a list; for one, use predict_photo")
         if faces not in PHOTO_FACES:
             raise ValueError(f"faces is {faces!r}; choose one of {', '.join(PHOTO_FACES)}")
         for name, value in (("max_faces", max_faces), ("batch_size", batch_size)):
@@ -224,7 +229,7 @@ class SmileClassifier:
         for photo in chain(photos, [None]):
             waiting += [photo] if photo else []
             inputs = [pixel_values for _, of_photo in waiting for pixel_values in of_photo]
-            if photo and len(inputs) < batch_size:
+            if photo and max(len(inputs), len(waiting)) < batch_size:  # a photo may have no face
                 continue
             starts = range(0, len(inputs), batch_size)
             rows = chain.from_iterable(self.probabilities(np.stack(inputs[at : at + batch_size])) for at in starts)
@@ -236,10 +241,10 @@ class SmileClassifier:
     def detector(self) -> FaceDetector:
         """The face detector. It is made, and OpenCV imported, on first use."""
         with self._lock:
-            if isinstance(self._detector, str):
+            if isinstance(self._detector, (str, Path)):
                 from hf_smile.inference.faces import make_detector
 
-                self._detector = make_detector(self._detector)
+                self._detector = make_detector(str(self._detector))
             return self._detector
 
     def probabilities(self, pixel_values: NDArray[np.float32]) -> NDArray[np.float64]:

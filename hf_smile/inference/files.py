@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 FORMATS = {".csv": "csv", ".jsonl": "jsonl", ".txt": "table"}
 """Format by suffix of the output. Other suffixes are refused, so that no picture or model is overwritten."""
 
+_LONGEST_JPEG = 65_500  # pixels, of libjpeg
 _CLIP_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpg", ".webm")
 
 
@@ -203,7 +204,7 @@ class Annotator:
 
     Args:
         folder: folder to write to; created if needed.
-        names: names that are taken; several writers with the same set can share a folder.
+        names: paths that are taken; several writers with the same set can share a folder.
 
     Raises:
         SmileDataError: the folder can't be created, or contains the original pictures.
@@ -211,7 +212,7 @@ class Annotator:
 
     option, ending = "--annotate", ""
 
-    def __init__(self, folder: str | Path, names: set[str] | None = None) -> None:
+    def __init__(self, folder: str | Path, names: set[Path] | None = None) -> None:
         self.folder = Path(folder)
         make_folder(self.folder)
         self._names = set() if names is None else names
@@ -223,19 +224,20 @@ class Annotator:
         if Path(image.source).resolve().parent == self.folder.resolve():
             raise SmileDataError(f"{self.option} {self.folder} contains the original pictures; name another folder")
         for picture in self._pictures(load_image(image), predictions):
+            picture.thumbnail((_LONGEST_JPEG, _LONGEST_JPEG))
             picture.save(self.folder / f"{self._name(image)}.jpg", quality=90)
 
     def _pictures(self, photo: Image.Image, predictions: Sequence[SmilePrediction]) -> Iterator[Image.Image]:
         yield annotate(photo, predictions)
 
     def _name(self, image: NamedImage) -> str:
-        # File systems allow 255 bytes; the names in a zip can be longer.
-        stem = name = Path(image.source).stem.encode()[:200].decode(errors="ignore") + self.ending
-        number = 1
-        while name.lower() in self._names:  # some file systems ignore case
+        # File systems allow 255 bytes; the names in a zip can be longer, and need not be valid text.
+        stem = name = Path(image.source).stem.encode(errors="replace")[:200].decode(errors="ignore") + self.ending
+        folder, number = self.folder.resolve(), 1
+        while folder / name.lower() in self._names:  # some file systems ignore case
             number += 1
             name = f"{stem}_{number}"
-        self._names.add(name.lower())
+        self._names.add(folder / name.lower())
         return name
 
 
@@ -252,7 +254,7 @@ class HeatMapWriter(Annotator):
 
     option, ending = "--heat_maps", "_heat"
 
-    def __init__(self, folder: str | Path, classifier: SmileClassifier, names: set[str] | None = None) -> None:
+    def __init__(self, folder: str | Path, classifier: SmileClassifier, names: set[Path] | None = None) -> None:
         self._explain = Explainer(classifier)
         super().__init__(folder, names)
 

@@ -13,12 +13,14 @@ import torch
 from transformers import TrainingArguments
 
 from hf_smile.data.arguments import AugmentationArguments, DataArguments
+from hf_smile.data.corrections import digest_of
 from hf_smile.errors import SmileError
 from hf_smile.training.checks import FIXED, check_together, check_values
 from hf_smile.training.parser import SettingsParser
 from hf_smile.training.settings import OURS, SETTINGS, ModelArguments, TrainingSettings
 from hf_smile.utils.cores import own_cores
 from hf_smile.utils.hub_id import is_hub_id
+from hf_smile.utils.model_files import file_sha256, model_file
 
 
 @dataclass
@@ -30,6 +32,10 @@ class SmileTrainingArguments(TrainingSettings, TrainingArguments):
     """
 
     def __post_init__(self) -> None:
+        for option in fields(TrainingSettings):
+            choices, value = option.metadata.get("choices"), getattr(self, option.name)
+            if choices and value not in choices:
+                raise SmileError(f"{option.name} is {value!r}; it must be {', '.join(choices)}")
         on_gpu = torch.cuda.is_available() and not self.use_cpu
         if self.dataloader_num_workers is None:  # on a CPU, training needs every core
             self.dataloader_num_workers = min(8, own_cores()) if on_gpu else 0
@@ -127,6 +133,22 @@ def to_recipe(arguments: Sequence[Any]) -> dict[str, Any]:
         recipe["teachers"] = [*map(_local, recipe["teachers"])]
     else:
         recipe.pop("teacher_weight", None)  # it has no effect
+    return recipe
+
+
+def recipe_of(arguments: Arguments) -> dict[str, Any]:
+    """The settings as `recipe.yaml` records them: `to_recipe`, and what the run depends on besides.
+
+    Raises:
+        SmileError: the corrections or a teacher can't be read.
+    """
+    data, _, _, args = arguments
+    recipe = to_recipe(arguments) | {"processes": args.world_size * max(1, args.n_gpu)}
+    if data.corrections:
+        recipe["corrections_sha256"] = digest_of(data.corrections)
+    if args.teachers:
+        weights = (model_file(name, "model.safetensors") for name in args.teachers)
+        recipe["teachers_sha256"] = [*map(file_sha256, weights)]
     return recipe
 
 

@@ -51,7 +51,8 @@ _LEFT_BY_A_RUN = (
 _AFTER_TRAINING = ("temperature", "prior_adjustment")
 _LENGTH = ("num_train_epochs", "max_steps")
 _OF_THE_MACHINE = {
-    *("use_cpu", "data_dir", "corrections", "output_dir", "dataloader_num_workers", "dataloader_prefetch_factor"),
+    *("use_cpu", "data_dir", "output_dir", "dataloader_num_workers", "dataloader_prefetch_factor"),
+    *("corrections", "teachers"),  # their contents decide; the recipe has their SHA-256
     *("per_device_eval_batch_size", "save_total_limit", "save_every"),
 }
 # A run may continue for longer, with moved data, or on another machine, and what is folded into the model after

@@ -14,7 +14,7 @@ import psutil
 
 from hf_smile.data.record import read_splits
 from hf_smile.errors import SmileError
-from hf_smile.training.arguments import Arguments, SmileTrainingArguments, parse_arguments, to_recipe
+from hf_smile.training.arguments import Arguments, SmileTrainingArguments, parse_arguments, recipe_of
 from hf_smile.training.resumable import TERMINATED
 from hf_smile.training.run_folder import RECIPE, is_finished
 from hf_smile.training.settings import read_words, without
@@ -83,8 +83,6 @@ def plan_seeds(words: Sequence[str]) -> Seeds:
     """
     *_, backbone, args = parse_arguments(words)
     seeds, folder = args.seeds or [], Path(str(args.output_dir))
-    if len({*seeds}) < len(seeds):
-        raise SmileError(f"--seeds {' '.join(map(str, seeds))}: a seed is repeated; name each one once")
     if args.world_size > 1:
         raise SmileError("--seeds starts each run with `accelerate launch`; start this command without a launcher")
     if args.publish_to:
@@ -142,7 +140,7 @@ def train_in(folder: Path, words: Sequence[str], tell: Callable[[str], None]) ->
     """
     words = [*words, "--output_dir", str(folder)]
     arguments = parse_arguments(words)
-    if not arguments[-1].overwrite and is_finished(folder, to_recipe(arguments)):
+    if not arguments[-1].overwrite and is_finished(folder, recipe_of(arguments)):
         tell(f"{folder} is already finished")
         return arguments
     tell(f"{folder}: fine-tuning")
@@ -154,13 +152,12 @@ def train_in(folder: Path, words: Sequence[str], tell: Callable[[str], None]) ->
         for line in run.stdout:
             tell(line.rstrip("\n"))
     except (KeyboardInterrupt, SystemExit):
-        for process in psutil.Process(run.pid).children(recursive=True):
-            with suppress(psutil.NoSuchProcess):
-                process.terminate()  # a terminal signals all processes, `kill` and Docker this one only
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        _terminate(psutil.Process(run.pid))
         run.stdout.read()  # until the run has saved its checkpoint
         raise
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
     if run.wait():
         raise SmileError(f"{folder}: the run failed; fix the cause (see above) and run the command again to resume")
     return arguments
@@ -168,3 +165,12 @@ def train_in(folder: Path, words: Sequence[str], tell: Callable[[str], None]) ->
 
 def _exit(*_: object) -> NoReturn:
     raise SystemExit(TERMINATED)
+
+
+def _terminate(launcher: psutil.Process) -> None:
+    """Send SIGTERM to all processes of a run. A terminal signals all of them, but `kill` and Docker only this one."""
+    launcher.suspend()  # it must not start another process meanwhile
+    for process in [*launcher.children(recursive=True), launcher]:
+        with suppress(psutil.NoSuchProcess):
+            process.terminate()
+    launcher.resume()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryFile
 
@@ -53,6 +55,52 @@ def refuse_file(folder: str | Path) -> None:
             raise SmileError(f"{path} is a file; name a folder with --output_dir")
 
 
+@contextmanager
+def held_folder(folder: str | Path) -> Iterator[None]:
+    """Create a folder, and keep other processes that hold it out of it until the block or this process ends.
+
+    The folder itself is locked (flock), so no file is left behind. On a file system without locks, nothing is.
+
+    Raises:
+        SmileError: another process holds the folder.
+
+    >>> with held_folder("outputs/model"):  # doctest: +SKIP
+    ...     train()
+    """
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY)
+    _close_in_children()
+    _held.add(descriptor)
+    try:
+        with suppress(OSError):
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise SmileError(
+                    f"another run is writing to {folder}; wait until it ends, or name another --output_dir"
+                ) from None
+        yield
+    finally:
+        _held.discard(descriptor)
+        os.close(descriptor)
+        with suppress(OSError):
+            Path(folder).rmdir()  # if it is still empty
+
+
+_held: set[int] = set()
+
+
+@cache
+def _close_in_children() -> None:
+    """A process that was forked, for example to load data, may live longer than the one that holds the folder."""
+
+    def close() -> None:
+        for descriptor in _held:
+            os.close(descriptor)
+
+    os.register_at_fork(after_in_child=close)
+
+
 def make_folder(folder: str | Path) -> None:
     """Create a folder for results and check that it is writable, before the work begins.
 
@@ -65,6 +113,8 @@ def make_folder(folder: str | Path) -> None:
         Path(folder).mkdir(parents=True, exist_ok=True)
         with TemporaryFile(dir=folder):
             pass
+    except FileExistsError:
+        raise SmileDataError(f"{folder} is a file; name a folder") from None
     except OSError as error:
         raise SmileDataError(
             f"{folder}: the folder can't be created or written to ({error.strerror}); choose another one"

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]{0,95}")
-_LOCAL = ("data", "outputs")  # where the project's own commands write
+_LOCAL = ("backbones", "data", "outputs")  # where the project's own commands write
 
 
 def is_hub_id(text: str) -> bool:
@@ -21,7 +21,8 @@ def is_hub_id(text: str) -> bool:
 def missing_folder(text: str) -> str | None:
     """The error message for a path that does not exist; None if it may be a Hub id (`owner/name`).
 
-    A path that begins with an existing folder, or with `data/` or `outputs/`, is treated as a mistyped folder.
+    A path that begins with an existing folder, or with `backbones/`, `data/` or `outputs/`, is treated as a mistyped
+    folder.
 
     >>> missing_folder("outputs/modle")
     'outputs/modle: no such folder (and not looked for on the Hub, because outputs/ is a local folder)'
@@ -31,7 +32,7 @@ def missing_folder(text: str) -> str | None:
     if not text:
         return "the name of the model or folder is empty (an unset shell variable?)"
     if not is_hub_id(text):
-        return f"{text}: no such folder"
+        return f"{text} is a file; name a folder" if Path(text).is_file() else f"{text}: no such folder"
     owner = text.partition("/")[0]
     if owner in _LOCAL or Path(owner).is_dir():
         return f"{text}: no such folder (and not looked for on the Hub, because {owner}/ is a local folder)"

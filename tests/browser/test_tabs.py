@@ -146,6 +146,33 @@ def test_the_camera_is_looked_at_frame_by_frame_until_it_is_out_of_sight(open_de
     page.get_by_role("button", name="Start the camera").wait_for()
 
 
+def test_a_camera_that_is_granted_too_late_or_twice_does_not_stay_on(open_demo):
+    page = open_demo(permissions=["camera"])
+    page.evaluate("""() => {
+      window.streams = [];
+      const ask = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+      navigator.mediaDevices.getUserMedia = async (what) => {
+        await new Promise((grant) => { window.grant = grant; });
+        window.streams.push(await ask(what));
+        return window.streams.at(-1);
+      };
+    }""")
+    live = (
+        "window.streams.flatMap((stream) => stream.getTracks()).filter((track) => track.readyState === 'live').length"
+    )
+    page.get_by_role("tab", name="Live", exact=True).click()
+    page.get_by_role("button", name="Start the camera").dblclick()
+    page.evaluate("window.grant()")
+    page.get_by_role("button", name="Stop the camera").click()
+    assert page.evaluate("window.streams.length") == 1 and page.evaluate(live) == 0
+    page.get_by_role("button", name="Start the camera").click()
+    page.get_by_role("tab", name="Photo", exact=True).click()
+    page.evaluate("window.grant()")
+    page.wait_for_function("window.streams.length === 2")
+    page.wait_for_timeout(500)
+    assert page.evaluate(live) == 0
+
+
 def test_a_denied_camera_is_said(open_demo):
     page = open_demo()
     page.get_by_role("tab", name="Live", exact=True).click()

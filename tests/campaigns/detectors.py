@@ -2,10 +2,10 @@
 
     python tests/campaigns/detectors.py --yunet face_detection_yunet_2023mar.onnx --crops data/happy_images
 
-The photos are the portraits inside matplotlib (Grace Hopper) and scikit-image (Eileen Collins). Faces are
-at least 40 pixels wide, the smallest that are reported. One is found if a box contains its middle; any other box is
-false. Crops are pictures of one face; one is found if there
-is any box. Each detector takes its turn on each picture; the milliseconds are medians, with one thread.
+The photos are the portraits inside matplotlib (Grace Hopper) and scikit-image (Eileen Collins). Faces are at least 40
+pixels wide, the smallest that are reported. One is found if a box contains its middle; any other box is false. Crops
+are pictures of one face; one is found if there is any box. Each detector takes its turn on each picture; the
+milliseconds are medians, with one thread.
 """
 
 from __future__ import annotations

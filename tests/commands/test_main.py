@@ -50,6 +50,13 @@ def test_a_job_with_a_typing_error_is_suggested(cli):
     assert code == 2 and "'trian' is not a job; did you mean 'train'?" in err
 
 
+def test_a_typing_error_in_a_required_option_is_suggested(cli):
+    code, _, err = cli("predict", "photo.jpg", "--modle", "outputs/model")
+    assert code == 2 and "--modle; did you mean '--model'?" in err
+    code, _, err = cli("predict", "photo.jpg")
+    assert code == 2 and "the following arguments are required: --model" in err
+
+
 @pytest.mark.parametrize(
     ("words", "suggested"),
     [("push model here me/x --licence mit", "license"), ("benchmark train --output x.json --batch 3", "batch_size")],
@@ -88,6 +95,8 @@ def test_a_job_that_does_not_exist_is_refused(cli):
         (["--lr", "1"], "did you mean 'learning_rate'?"),
         (["--learning_rate", "fast"], "invalid float value: 'fast'"),
         (["no_such.yaml"], "no_such.yaml: no such recipe"),
+        (["--data_dir", ".", "--teachers", "nope"], "error: --teachers nope: no such folder"),
+        (["--data_dir", ".", "--seeds", "1", "1"], "error: --seeds 1 1: a seed is repeated"),
         (["--output_dir", "file"], "error: file is a file; name a folder with --output_dir"),
         (["--output_dir", "file/below", "--seeds", "1", "2"], "error: file is a file; name a folder with --output_dir"),
     ],

@@ -168,6 +168,8 @@ def test_columns_can_be_named(read):
     assert table.iloc[0].to_dict() == {"image_id": "1", "file": "a.jpg", "label": 0, "where": "train.csv:2"}
     _, problems = read("nr,picture\n1,a.jpg\n", **names)
     assert problems == ["train.csv: no column 'emotion' (--label_column); the columns are nr, picture"]
+    _, problems = read("foto,gefuehl\na.jpg,0\n", image_column="pic")
+    assert problems == ["train.csv: no column 'pic' (--image_column); the columns are foto, gefuehl"]
 
 
 def test_unknown_labels_are_mapped_or_the_line_to_add_is_printed(read):

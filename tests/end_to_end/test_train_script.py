@@ -269,6 +269,22 @@ def test_ctrl_c_saves_and_says_in_one_line_where_the_run_resumes(sample_dir, tmp
     assert b"Traceback" not in errors
 
 
+def test_with_seeds_sigterm_before_the_training_leaves_no_process(sample_dir, tmp_path):
+    words = [*TINY, "--data_dir", sample_dir, "--num_train_epochs", "500", "--output_dir", tmp_path, "--seeds", "3"]
+    process = subprocess.Popen(command(*words), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    for line in process.stdout:
+        if "fine-tuning" in line:
+            break
+    time.sleep(0.5)  # the launcher has no children yet
+    started = psutil.Process(process.pid).children(recursive=True)
+    for _ in range(2):
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.02)
+    process.communicate(timeout=30)
+    assert process.returncode in (128 + signal.SIGTERM, -signal.SIGTERM)  # the second may come at its very end
+    assert started and not psutil.wait_procs(started, timeout=10)[1]
+
+
 def test_with_seeds_sigterm_to_the_command_alone_saves_and_leaves_no_process(sample_dir, tmp_path):
     words = [*TINY, "--data_dir", sample_dir, "--num_train_epochs", "500", "--output_dir", tmp_path, "--seeds", "3"]
     process = subprocess.Popen(

@@ -18,6 +18,7 @@ import pandas  # noqa: F401
 with atheris.instrument_imports(include=["hf_smile", "PIL", "zipfile", "csv"]):
     from PIL import (  # noqa: F401
         BmpImagePlugin,
+        GifImagePlugin,
         JpegImagePlugin,
         MpoImagePlugin,
         PngImagePlugin,

@@ -140,6 +140,24 @@ def test_pictures_and_heat_maps_in_one_folder_do_not_overwrite_each_other(cli, m
     assert code == 0 and len(list(shown.iterdir())) == 4
 
 
+def test_each_folder_of_pictures_has_its_own_names(cli, model_dir, face_files, tmp_path):
+    for name in ("a.png", "a_heat.png"):
+        shutil.copy(face_files[0], tmp_path / name)
+    folders = ["--annotate", tmp_path / "boxes", "--heat_maps", tmp_path / "heat"]
+    pictures = [tmp_path / "a.png", tmp_path / "a_heat.png"]
+    assert cli("predict", *pictures, "--model", model_dir, "--faces", "whole", *folders)[0] == 0
+    assert {path.name for path in (tmp_path / "boxes").iterdir()} == {"a.jpg", "a_heat.jpg"}
+
+
+def test_a_long_picture_and_one_with_an_odd_name_get_their_boxes(cli, model_dir, face_files, tmp_path):
+    Image.new("RGB", (66_000, 100), "teal").save(tmp_path / "long.png")
+    odd = os.fsencode(tmp_path) + b"/\xff\xe9.png"
+    shutil.copy(face_files[0], odd)
+    words = ["--model", model_dir, "--faces", "whole", "--annotate", tmp_path / "boxes", "--output", tmp_path / "a.csv"]
+    code, _, errors = cli("predict", tmp_path / "long.png", os.fsdecode(odd), *words)
+    assert "Traceback" not in errors and len(list((tmp_path / "boxes").iterdir())) == 1 + (code == 0)
+
+
 def test_of_a_picture_without_a_face_the_table_says_so_first(cli, model_dir, tmp_path):
     Image.new("RGB", (200, 200), "teal").save(tmp_path / "cup.png")
     code, out, _ = cli("predict", tmp_path / "cup.png", "--model", model_dir)

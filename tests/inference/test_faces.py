@@ -171,6 +171,20 @@ def test_photos_are_read_when_their_turn_comes(hopper, classifier):
     assert len(taken) < 20
 
 
+def test_one_photo_is_not_taken_for_several(classifier):
+    with pytest.raises(TypeError, match="for one, use predict_photo"):
+        next(classifier.predict_photos("photo.jpg"))
+
+
+def test_photos_without_a_face_do_not_hold_back_the_answers(classifier):
+    taken = []
+    empty, broken = Image.new("RGB", (64, 64)), b"nothing"
+    photos = (taken.append(number) or (empty, broken)[number % 2] for number in range(500))
+    found = classifier.predict_photos(photos, faces="all", batch_size=8)
+    assert next(found) == [] and next(found)[0].error and len(taken) < 40
+    assert len(list(found)) == 498
+
+
 def test_the_verdict_is_that_on_the_crop(hopper, classifier):
     (prediction,) = classifier.predict_photo(hopper)
     (crop,) = classifier.predict(hopper.crop(prediction.box))
@@ -208,7 +222,9 @@ def test_a_broken_photo_and_a_wrong_word(classifier):
 def test_a_detector_is_chosen_by_name(model_dir, hopper, tmp_path):
     chosen = SmileClassifier.from_pretrained(model_dir, detector="haar")
     assert isinstance(chosen.detector, HaarDetector) and chosen.predict_photo(hopper)[0].label
-    nothing = SmileClassifier.from_pretrained(model_dir, detector=str(tmp_path / "none.onnx"))
+    with pytest.raises(TypeError, match="unexpected keyword argument 'detecter'"):
+        SmileClassifier.from_pretrained(model_dir, detecter="haar")
+    nothing = SmileClassifier.from_pretrained(model_dir, detector=tmp_path / "none.onnx")
     with pytest.raises(SmileModelError, match=r"none\.onnx: no such file; the detector must be auto, yunet, haar"):
         nothing.predict_photo(hopper)
 

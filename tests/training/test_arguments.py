@@ -7,7 +7,7 @@ import yaml
 
 from hf_smile.errors import SmileError
 from hf_smile.shards.write import Sharding, write_shards
-from hf_smile.training.arguments import parse_arguments, to_recipe
+from hf_smile.training.arguments import SmileTrainingArguments, parse_arguments, to_recipe
 from hf_smile.training.checks import WITHOUT_EFFECT
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
@@ -210,3 +210,8 @@ def test_a_tracker_that_is_misspelt_or_missing_is_told_at_once(monkeypatch):
     monkeypatch.setattr("hf_smile.training.checks.find_spec", lambda _: None)
     with pytest.raises(SmileError, match="'wandb', which is not installed: pip install wandb"):
         parse_arguments(["--report_to", "wandb", "--use_cpu"])
+
+
+def test_a_choice_is_checked_in_python_too():
+    with pytest.raises(SmileError, match=r"select_best is 'acc'; it must be accuracy, macro_f1, "):
+        SmileTrainingArguments(output_dir="outputs/model", use_cpu=True, select_best="acc")

@@ -128,6 +128,10 @@ def test_a_student_is_not_resumed_with_a_teacher_that_was_trained_again(cli, sam
     assert cli(*words)[0] == 0
     code, said, _ = cli(*words)
     assert code == 0 and "Nothing is trained" in said
+    moved = teacher.rename(tmp_path / "moved")
+    code, said, _ = cli(*words[:-1], moved)
+    assert code == 0 and "Nothing is trained" in said
+    teacher = moved.rename(teacher)
     shutil.copy(f"{teachers[1]}/model.safetensors", teacher)
     code, _, errors = cli(*words)
     assert code == 2 and "holds a run with other settings (teachers_sha256 " in errors
