@@ -145,9 +145,9 @@ def train_in(folder: Path, words: Sequence[str], tell: Callable[[str], None]) ->
         return arguments
     tell(f"{folder}: fine-tuning")
     launch = [sys.executable, "-c", _ACCELERATE, "launch", "--quiet", "-m", "hf_smile", "train"]
+    before = signal.signal(signal.SIGTERM, _exit)
     run = subprocess.Popen([*launch, *words], stdout=subprocess.PIPE, text=True)
     assert run.stdout is not None
-    before = signal.signal(signal.SIGTERM, _exit)
     try:
         for line in run.stdout:
             tell(line.rstrip("\n"))

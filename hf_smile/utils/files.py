@@ -57,9 +57,10 @@ def refuse_file(folder: str | Path) -> None:
 
 @contextmanager
 def held_folder(folder: str | Path) -> Iterator[None]:
-    """Create a folder, and keep other processes that hold it out of it until the block or this process ends.
+    """Create a folder and lock it against other processes that call this, until the block or this process ends.
 
-    The folder itself is locked (flock), so no file is left behind. On a file system without locks, nothing is.
+    The folder itself is locked (flock), so no lock file is left behind. A file system without locks has no effect. A
+    folder that is still empty at the end is removed.
 
     Raises:
         SmileError: another process holds the folder.
@@ -84,7 +85,7 @@ def held_folder(folder: str | Path) -> Iterator[None]:
         _held.discard(descriptor)
         os.close(descriptor)
         with suppress(OSError):
-            Path(folder).rmdir()  # if it is still empty
+            Path(folder).rmdir()  # fails unless it is empty
 
 
 _held: set[int] = set()
