@@ -74,7 +74,7 @@ def add_classifier_arguments(parser: argparse.ArgumentParser) -> None:
 
     parser.add_argument("--model", required=True, metavar="DIR_OR_HUB_ID", help="model of `hf-smile train`")
     parser.add_argument("--runtime", default="auto", choices=RUNTIMES, help="default: onnx if exported, else torch")
-    parser.add_argument("--detector", metavar="yunet|haar|FILE.onnx", help="default: yunet, or haar if its weights are not available")
+    parser.add_argument("--detector", metavar="yunet|haar|FILE.onnx", help="default: yunet; haar without its weights")
 
 
 def load_classifier(args: argparse.Namespace, with_faces: bool = True) -> SmileClassifier:
