@@ -61,7 +61,7 @@ def real_backbone() -> Path:
     return REAL_BACKBONE
 
 
-def _train_tiny(folder: Path, **options: Any) -> Path:
+def _train_tiny(folder: Path, n_faces: int = 24, **options: Any) -> Path:
     """Save a tiny network of `build_model`, trained for seconds so that its predictions differ between faces."""
     import numpy as np
     import torch
@@ -73,7 +73,7 @@ def _train_tiny(folder: Path, **options: Any) -> Path:
     torch.manual_seed(0)
     model = build_model("test_resnet", pretrained=False, image_size=64, **options).train()
     preprocess, rng = Preprocessor(model.config.pretrained_cfg), np.random.default_rng(0)
-    targets = torch.arange(24) % model.config.num_labels
+    targets = torch.arange(n_faces) % model.config.num_labels
     faces = torch.from_numpy(np.stack([preprocess(draw_face(int(target), rng, size=64)) for target in targets]))
     optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
     for _ in range(40):
