@@ -121,21 +121,23 @@ window.hs = (() => {
         NotAllowedError: denied,
         NotFoundError: 'No camera was found.',
         NotReadableError: 'The camera is in use.',
-        AbortError: '', // stopped before the first picture
       };
       problem.textContent = '';
+      let stream;
       try {
-        const stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: 'user', width: 640 } });
+        stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: 'user', width: 640 } });
         video.srcObject = stream;
-        if (document.hidden || !element.checkVisibility()) return stop(); // the visitor has left the tab meanwhile
+        if (document.hidden || !element.offsetParent) return stop(); // the visitor has left the tab meanwhile
         stage.hidden = false;
         await video.play();
       } catch (error) {
+        if (stream && !video.srcObject) return; // stopped before the first picture
         return stop(why[error.name] ?? `The camera can't be used: ${error.message}`);
       } finally {
         starting = false;
       }
-      video.srcObject.getVideoTracks()[0].addEventListener('ended', () => stop('The camera was disconnected.'));
+      if (video.srcObject !== stream) return;
+      stream.getVideoTracks()[0].addEventListener('ended', () => stop('The camera was disconnected.'));
       document.getElementById('live-answer').classList.add('hs-on');
       button.textContent = 'Stop the camera';
       send();

@@ -108,6 +108,6 @@ def track_record(prediction: SmilePrediction, metrics: Mapping[str, Any]) -> str
     if label != prediction.label or not isinstance(precision, (int, float)) or not 0 <= precision <= 1:
         return ""  # precision was measured for the label with the highest probability
     times = f"{round(10 * precision)} times in 10".replace("1 times", "1 time")
-    if not 0.05 <= precision <= 0.95:
+    if not 0.05 < precision < 0.95:
         times = f"{'' if precision in (0, 1) else 'almost '}{'every time' if precision > 0.5 else 'never'}"
     return f"When it says “{word(str(label))}”, it was right {times} on its test images."

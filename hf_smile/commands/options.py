@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from hf_smile.errors import SmileError
@@ -17,11 +18,12 @@ class _JobParser(argparse.ArgumentParser):
     """A parser whose errors are one message: what is wrong, and where the options are explained."""
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        self._words = [str(word).partition("=")[0] for word in args or []]
+        self._words = [str(word).partition("=")[0] for word in takewhile("--".__ne__, args or [])]
         return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
-        if message.startswith("the following arguments are required"):  # perhaps one of them has a typing error
+        # Perhaps one of them has a typing error. An option before a missing subcommand may belong to that.
+        if message.startswith("the following arguments are required") and self._subparsers is None:
             options = re.findall(r"--\w+", self.format_usage())
             wrong = [word for word in self._words if re.fullmatch(r"--\w+", word) and word not in options]
             message = f"unrecognized arguments: {wrong[0]}" if wrong else message
@@ -84,6 +86,8 @@ def load_classifier(args: argparse.Namespace, with_faces: bool = True) -> SmileC
     if not with_faces:
         return SmileClassifier.from_pretrained(args.model, args.runtime)
     from hf_smile.inference.faces import make_detector
+    from hf_smile.utils.model_files import read_config
 
+    read_config(args.model)
     detector = make_detector(args.detector or "auto")  # fail now, not at the first photo
     return SmileClassifier.from_pretrained(args.model, args.runtime, detector=detector)

@@ -104,7 +104,7 @@ def _csv_rows(path: Path, max_lines: int | None, reading: Reading) -> tuple[list
     if not head:
         raise SmileDataError("empty file")
     names = ["image_id", "label"]
-    if reading.image_column or reading.label_column or reading.id_column or reading.is_header(head[0][1]):
+    if reading.needs_header or reading.is_header(head[0][1]):
         _, names = head.pop(0)
         names = [name.strip() for name in names]
         if not head:

@@ -73,6 +73,12 @@ class Reading:
         known = {*_ID_COLUMNS, *_IMAGE_COLUMNS, *_LABEL_COLUMNS, *named}
         return not known.isdisjoint(cell.strip().lower() for cell in cells)
 
+    @property
+    def needs_header(self) -> bool:
+        """Whether a column was named that a file without a header does not have."""
+        named = {name.strip().lower() for name in (self.image_column, self.label_column, self.id_column) if name}
+        return not named <= {"image_id", "label"}
+
     def is_label(self, text: str) -> bool:
         """Whether the text is a spelling of a label."""
         return (self.labels or SMILE_LABELS).knows(text, self.label_map)

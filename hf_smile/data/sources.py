@@ -96,7 +96,7 @@ class ImageSource:
         """The error message for a source without images.
 
         >>> ImageSource("empty.zip").why_empty  # doctest: +SKIP
-        'empty.zip contains no images (.jpg, .jpeg, .png, .webp, .bmp, .avif, .heic, .heif)'
+        'empty.zip contains no images (.jpg, .jpeg, .png, .webp, .bmp, .gif, .avif, .heic, .heif)'
         """
         if self.inner_zips:
             return f"{self.path} contains no images, but another zip ({self.inner_zips[0]}); unpack that one first"

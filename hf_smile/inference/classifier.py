@@ -199,7 +199,7 @@ class SmileClassifier:
         >>> for predictions in classifier.predict_photos(Path("holiday").glob("*.jpg")):  # doctest: +SKIP
         ...     print(len(predictions), "faces")
         """
-        if isinstance(images, _IMAGE_TYPES):
+        if isinstance(images, _IMAGE_TYPES) and not isinstance(images, np.ndarray):  # an array may hold several
             raise TypeError("predict_photos needs several photos, for example a list; for one, use predict_photo")
         if faces not in PHOTO_FACES:
             raise ValueError(f"faces is {faces!r}; choose one of {', '.join(PHOTO_FACES)}")

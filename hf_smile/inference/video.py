@@ -221,8 +221,8 @@ def read_frames(clip: str | Path, fps: float) -> Iterator[tuple[float, Image.Ima
 
     if not Path(clip).is_file():
         raise SmileDataError(f"{clip}: {'a folder, not a clip' if Path(clip).is_dir() else 'no such file'}")
-    # OpenCV would read a picture, and all pictures numbered like it, as frames.
-    if Path(clip).suffix.lower() in IMAGE_SUFFIXES:
+    # OpenCV would read a picture, and all pictures numbered like it, as frames. A GIF may be a clip.
+    if (suffix := Path(clip).suffix.lower()) in IMAGE_SUFFIXES and suffix != ".gif":
         raise SmileDataError(f"{clip}: a picture, not a clip; classify its faces with: hf-smile predict")
     capture = cv2.VideoCapture(str(clip))
     try:

@@ -145,16 +145,18 @@ def train_in(folder: Path, words: Sequence[str], tell: Callable[[str], None]) ->
         return arguments
     tell(f"{folder}: fine-tuning")
     launch = [sys.executable, "-c", _ACCELERATE, "launch", "--quiet", "-m", "hf_smile", "train"]
+    run = None
     before = signal.signal(signal.SIGTERM, _exit)
-    run = subprocess.Popen([*launch, *words], stdout=subprocess.PIPE, text=True)
-    assert run.stdout is not None
     try:
+        run = subprocess.Popen([*launch, *words], stdout=subprocess.PIPE, text=True)
+        assert run.stdout is not None
         for line in run.stdout:
             tell(line.rstrip("\n"))
     except (KeyboardInterrupt, SystemExit):
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        _terminate(psutil.Process(run.pid))
-        run.stdout.read()  # until the run has saved its checkpoint
+        if run is not None and run.stdout is not None:
+            _terminate(psutil.Process(run.pid))
+            run.stdout.read()  # until the run has saved its checkpoint
         raise
     finally:
         signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
@@ -168,9 +170,11 @@ def _exit(*_: object) -> NoReturn:
 
 
 def _terminate(launcher: psutil.Process) -> None:
-    """Send SIGTERM to all processes of a run. A terminal signals all of them, but `kill` and Docker only this one."""
+    """Send SIGTERM to the processes of a run. A terminal signals all of them, but `kill` and Docker only this one."""
     launcher.suspend()  # it must not start another process meanwhile
-    for process in [*launcher.children(recursive=True), launcher]:
-        with suppress(psutil.NoSuchProcess):
-            process.terminate()
-    launcher.resume()
+    try:
+        for process in launcher.children(recursive=True) or [launcher]:
+            with suppress(psutil.NoSuchProcess):
+                process.terminate()
+    finally:
+        launcher.resume()

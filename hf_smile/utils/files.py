@@ -60,7 +60,7 @@ def held_folder(folder: str | Path) -> Iterator[None]:
     """Create a folder and lock it against other processes that call this, until the block or this process ends.
 
     The folder itself is locked (flock), so no lock file is left behind. A file system without locks has no effect. A
-    folder that is still empty at the end is removed.
+    folder that this call created, and that is still empty at the end, is removed.
 
     Raises:
         SmileError: another process holds the folder.
@@ -68,27 +68,38 @@ def held_folder(folder: str | Path) -> Iterator[None]:
     >>> with held_folder("outputs/model"):  # doctest: +SKIP
     ...     train()
     """
-    Path(folder).mkdir(parents=True, exist_ok=True)
+    folder = Path(folder)
+    created = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder, os.O_RDONLY)
     _close_in_children()
     _held.add(descriptor)
+    is_locked = False
     try:
-        with suppress(OSError):
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise SmileError(
-                    f"another run is writing to {folder}; wait until it ends, or name another --output_dir"
-                ) from None
+        is_locked = _lock(descriptor)
+        if not is_locked:
+            raise SmileError(f"another run is writing to {folder}; wait until it ends, or name another --output_dir")
         yield
     finally:
-        _held.discard(descriptor)
-        os.close(descriptor)
-        with suppress(OSError):
-            Path(folder).rmdir()  # fails unless it is empty
+        if descriptor in _held:  # not in a forked process
+            if created and is_locked:
+                with suppress(OSError):
+                    folder.rmdir()  # fails unless it is empty
+            _held.discard(descriptor)
+            os.close(descriptor)
 
 
 _held: set[int] = set()
+
+
+def _lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # no locks on this file system
+        return True
+    return os.fstat(descriptor).st_nlink > 0  # otherwise another process has just removed it
 
 
 @cache
@@ -98,6 +109,7 @@ def _close_in_children() -> None:
     def close() -> None:
         for descriptor in _held:
             os.close(descriptor)
+        _held.clear()
 
     os.register_at_fork(after_in_child=close)
 

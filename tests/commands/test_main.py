@@ -55,6 +55,8 @@ def test_a_typing_error_in_a_required_option_is_suggested(cli):
     assert code == 2 and "--modle; did you mean '--model'?" in err
     code, _, err = cli("predict", "photo.jpg")
     assert code == 2 and "the following arguments are required: --model" in err
+    code, _, err = cli("push", "--license")
+    assert code == 2 and "unrecognized" not in err
 
 
 @pytest.mark.parametrize(

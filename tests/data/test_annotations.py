@@ -170,6 +170,8 @@ def test_columns_can_be_named(read):
     assert problems == ["train.csv: no column 'emotion' (--label_column); the columns are nr, picture"]
     _, problems = read("foto,gefuehl\na.jpg,0\n", image_column="pic")
     assert problems == ["train.csv: no column 'pic' (--image_column); the columns are foto, gefuehl"]
+    table, problems = read("a,0\nb,1\n", label_column="label")
+    assert problems == [] and len(table) == 2
 
 
 def test_unknown_labels_are_mapped_or_the_line_to_add_is_printed(read):

@@ -93,7 +93,12 @@ def test_a_verdict_says_how_often_such_a_one_was_right():
     posed, genuine, none = (face(p).prediction for p in ((0.7, 0.2, 0.1), (0.2, 0.7, 0.1), (0.1, 0.1, 0.8)))
     assert "“posed smile”, it was right 3 times in 10" in words.track_record(posed, metrics)
     assert "“no smile”, it was right almost every time" in words.track_record(none, metrics)
-    for precision, often in ((1.0, "right every time"), (0.04, "right almost never"), (0.0, "right never")):
+    for precision, often in (
+        (1.0, "right every time"),
+        (0.95, "right almost every time"),
+        (0.05, "right almost never"),
+        (0.0, "right never"),
+    ):
         assert often in words.track_record(none, {"precision_not_smile": precision})
     assert words.track_record(genuine, metrics) == ""
     open_question = face((0.45, 0.47, 0.08)).prediction
