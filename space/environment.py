@@ -27,7 +27,8 @@ os.environ["GRADIO_TEMP_DIR"] = str(Path(UPLOADS.name).resolve())
 # By default, Gradio tabulates the last 10,000 requests after each request, for a page that the demo does not show.
 os.environ["GRADIO_ANALYTICS_MAX_EVENTS"] = "1"
 os.environ["GRADIO_ANALYTICS_CACHE_FREQUENCY"] = str(10**9)
-# Without a backend, Matplotlib imports pyplot during the first request, because Gradio asks it for one: 0.7 s.
+# During the first request, Gradio asks Matplotlib for its backend. If none is set, this imports pyplot, which takes
+# 0.7 s.
 os.environ["MPLBACKEND"] = "agg"
 if "SPACE_ID" in os.environ:  # trust the Hub's proxy, or all visitors have its address
     os.environ.setdefault("FORWARDED_ALLOW_IPS", "*")

@@ -86,8 +86,6 @@ def load_classifier(args: argparse.Namespace, with_faces: bool = True) -> SmileC
     if not with_faces:
         return SmileClassifier.from_pretrained(args.model, args.runtime)
     from hf_smile.inference.faces import make_detector
-    from hf_smile.utils.model_files import read_config
 
-    read_config(args.model)
     detector = make_detector(args.detector or "auto")  # fail now, not at the first photo
     return SmileClassifier.from_pretrained(args.model, args.runtime, detector=detector)

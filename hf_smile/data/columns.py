@@ -69,15 +69,17 @@ class Reading:
 
     def is_header(self, cells: Iterable[str]) -> bool:
         """Whether a row contains a column name that is known or was given. A mistyped label is not one."""
-        named = {name.strip().lower() for name in (self.image_column, self.label_column, self.id_column) if name}
-        known = {*_ID_COLUMNS, *_IMAGE_COLUMNS, *_LABEL_COLUMNS, *named}
+        known = {*_ID_COLUMNS, *_IMAGE_COLUMNS, *_LABEL_COLUMNS, *self._named}
         return not known.isdisjoint(cell.strip().lower() for cell in cells)
 
     @property
     def needs_header(self) -> bool:
         """Whether a column was named that a file without a header does not have."""
-        named = {name.strip().lower() for name in (self.image_column, self.label_column, self.id_column) if name}
-        return not named <= {"image_id", "label"}
+        return not self._named <= {"image_id", "label"}
+
+    @property
+    def _named(self) -> set[str]:
+        return {name.strip().lower() for name in (self.image_column, self.label_column, self.id_column) if name}
 
     def is_label(self, text: str) -> bool:
         """Whether the text is a spelling of a label."""

@@ -200,7 +200,9 @@ class SmileClassifier:
         ...     print(len(predictions), "faces")
         """
         if isinstance(images, _IMAGE_TYPES) and not isinstance(images, np.ndarray):  # an array may hold several
-            raise TypeError("predict_photos needs several photos, for example a list; for one, use predict_photo")
+            raise TypeError(
+                "predict_photos takes a list or an iterator of photos; use predict_photo for a single photo"
+            )
         if faces not in PHOTO_FACES:
             raise ValueError(f"faces is {faces!r}; choose one of {', '.join(PHOTO_FACES)}")
         for name, value in (("max_faces", max_faces), ("batch_size", batch_size)):

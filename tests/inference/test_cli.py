@@ -140,6 +140,13 @@ def test_pictures_and_heat_maps_in_one_folder_do_not_overwrite_each_other(cli, m
     assert code == 0 and len(list(shown.iterdir())) == 4
 
 
+def test_the_exported_network_alone_finds_and_classifies_faces(cli, model_dir, face_files, tmp_path):
+    (tmp_path / "model" / "onnx").mkdir(parents=True)
+    shutil.copy(model_dir / "onnx" / "model.onnx", tmp_path / "model" / "onnx")
+    code, _, errors = cli("predict", face_files[0], "--model", tmp_path / "model", "--detector", "haar")
+    assert code == 0, errors
+
+
 def test_each_folder_of_pictures_has_its_own_names(cli, model_dir, face_files, tmp_path):
     for name in ("a.png", "a_heat.png"):
         shutil.copy(face_files[0], tmp_path / name)

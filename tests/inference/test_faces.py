@@ -172,7 +172,7 @@ def test_photos_are_read_when_their_turn_comes(hopper, classifier):
 
 
 def test_one_photo_is_not_taken_for_several(classifier):
-    with pytest.raises(TypeError, match="for one, use predict_photo"):
+    with pytest.raises(TypeError, match="use predict_photo for a single photo"):
         next(classifier.predict_photos("photo.jpg"))
 
 

@@ -202,3 +202,9 @@ def test_what_is_no_clip_is_told(classifier, tmp_path):
     with pytest.raises(SmileDataError, match="fps"):
         write_analysis(analyse_video(classifier, tmp_path / "text.mp4", fps=0), tmp_path / "out", fps=5)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_gif_may_be_a_clip(tmp_path):
+    frames = [draw_face(1, np.random.default_rng(i), size=64) for i in range(5)]
+    frames[0].save(tmp_path / "clip.gif", save_all=True, append_images=frames[1:], duration=200)
+    assert len(list(read_frames(tmp_path / "clip.gif", fps=5))) > 1

@@ -61,10 +61,12 @@ def test_names_of_files_are_shown_not_run():
 
 
 def test_a_probability_is_never_shown_as_certain():
-    assert [words.percent(p).replace("\xa0", " ") for p in (0.0, 0.004, 0.5, 0.9951, 1.0)] == [
+    assert [words.percent(p).replace("\xa0", " ") for p in (0.0, 0.004, 0.005, 0.5, 0.995, 0.9951, 1.0)] == [
+        "under 1 %",
         "under 1 %",
         "under 1 %",
         "50 %",
+        "over 99 %",
         "over 99 %",
         "over 99 %",
     ]

@@ -12,9 +12,16 @@ def test_an_id_on_the_hub_may_be_one(text, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "text", ["faces", "./my/faces", "/my/faces", "my/faces/all", "data/faces", "outputs/model", "my/faces"]
+    "text",
+    ["faces", "./my/faces", "/my/faces", "my/faces/all", "data/faces", "outputs/model", "backbones/net", "my/faces"],
 )
 def test_a_path_is_none(text, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my").mkdir()
     assert str(missing_folder(text)).startswith(f"{text}: no such folder")
+
+
+def test_a_file_is_not_called_missing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "README.md").touch()
+    assert missing_folder("README.md") == "README.md is a file; name a folder"
