@@ -90,9 +90,10 @@ window.hs = (() => {
         else part.hidden = !chosen;
         if (chosen && part.dataset.say) say(part.dataset.say);
       }
-      trigger('select', { face: Number(index) });
+      trigger('select');
     });
   }
+  const selected = () => Number(document.querySelector('#picture [aria-pressed=true]')?.dataset.face ?? 0);
 
   // The camera. Each frame is sent after the answer to the previous one, so server and network set the frame rate.
   let number = 0;
@@ -163,5 +164,5 @@ window.hs = (() => {
   }
   const answer = (element, watch) => watch('value', () => answered(element.querySelector('[data-number]')));
 
-  return { intake, result, faces, camera, answer };
+  return { intake, result, faces, selected, camera, answer };
 })();

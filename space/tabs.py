@@ -48,7 +48,7 @@ def photo_tab(engine: Engine, samples: Path, drawn: bool) -> None:
     """
     files = write_samples(samples, drawn)
 
-    def look(event: gr.EventData) -> tuple[str, dict[str, Any], str, list[SeenFace], int]:
+    def look(event: gr.EventData) -> tuple[str, dict[str, Any], str, list[SeenFace]]:
         example = _told(event, "example")
         if isinstance(example, int) and 0 <= example < len(files):
             path = [*files.values()][example]
@@ -60,10 +60,7 @@ def photo_tab(engine: Engine, samples: Path, drawn: bool) -> None:
             result = views.photo(image, faces, engine.metrics)
         except SmileDataError as error:
             faces, result = [], views.message("This picture can't be read", f"{why(error, path)}.", "problem")
-        return result, gr.update(visible=bool(faces), open=False), "", faces, 0
-
-    def choose(event: gr.EventData) -> tuple[Any, dict[str, Any], str]:
-        return _told(event, "face"), gr.update(open=False), ""
+        return result, gr.update(visible=bool(faces), open=False), "", faces
 
     def explain(faces: list[SeenFace] | None, index: Any) -> str:
         if not faces:
@@ -80,11 +77,12 @@ def photo_tab(engine: Engine, samples: Path, drawn: bool) -> None:
         picture = gr.HTML(js_on_load="hs.result(element, watch); hs.faces(element, trigger)", elem_id="picture")
         with gr.Accordion("Where it looked", open=False, visible=False, elem_id="where") as where:
             heat = gr.HTML(elem_id="heat", min_height=180)
-    faces, chosen = gr.State(), gr.State(0)
+    faces = gr.State()
     for given in (intake.upload, intake.select):
-        given(look, None, [picture, where, heat, faces, chosen], show_progress_on=picture, **QUICK, **_FROM_PAGE)
-    picture.select(choose, None, [chosen, where, heat], show_progress="hidden", concurrency_limit=None, **_FROM_PAGE)
-    where.expand(explain, [faces, chosen], heat, **QUICK, **_FROM_PAGE)
+        given(look, None, [picture, where, heat, faces], show_progress_on=picture, **QUICK, **_FROM_PAGE)
+    # Only the page knows which face is selected: it closes the heat map of another one, and sends the index for a new.
+    picture.select(None, None, [where, heat], js="() => [{ __type__: 'update', open: false }, '']")
+    where.expand(explain, [faces, picture], heat, js="(faces) => [faces, hs.selected()]", **QUICK, **_FROM_PAGE)
 
 
 def batch_tab(engine: Engine) -> None:

@@ -280,9 +280,10 @@ def make_trainer(arguments: Arguments, splits: DatasetDict) -> SmileTrainer:
     data, augmentation, backbone, args = arguments
     streamed = is_sharded(data.data_dir) and data.max_train_samples is None
     if models := learned_from(arguments):
-        held_out = [image for name, split in splits.items() if name != "train" for image in images_of(split)]
+        held_out = {name: [*images_of(split)] for name, split in splits.items() if name != "train"}
         for model_name, role in models.items():
-            refuse_trained_on(model_name, held_out, role)
+            for name, images in held_out.items():
+                refuse_trained_on(model_name, images, role, for_test=name == "test")
     if args.process_index == 0:
         print(device_line(args))
         print(describe(splits, None if streamed else data.group_by), flush=True)

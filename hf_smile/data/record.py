@@ -230,27 +230,32 @@ def require_held_out(model: str | Path, split: str, dataset: Dataset, vouched_fo
         )
 
 
-def refuse_trained_on(model: str | Path, images: Iterable[tuple[str, str]], role: str = "backbone") -> None:
+def refuse_trained_on(
+    model: str | Path, images: Iterable[tuple[str, str]], role: str = "backbone", for_test: bool = False
+) -> None:
     """Refuse to evaluate on images that a backbone or teacher, itself the result of a run, was trained on.
 
     Args:
         model: folder or Hub id. If it has no record of its splits, nothing is checked.
         images: images to evaluate on, as returned by `images_of`.
         role: what the model is used as, for the message.
+        for_test: whether the images are a test split: images that the model was selected on are refused, too.
 
     Raises:
-        SmileDataError: if the model was trained on some of the images.
+        SmileDataError: if the model was trained (or selected) on some of the images.
 
     >>> refuse_trained_on("outputs/model", images_of(splits["validation"]))  # doctest: +SKIP
     """
     if not (record := read_splits(model)):
         return
+    refused, how = ({"train", "validation"}, "trained or selected") if for_test else ({"train"}, "trained")
+    known = (record.get(digest) or record.get(image_id) or {"unknown"} for image_id, digest in images)
     # An image in both train and another split is a problem of the data, which the audit reports.
-    if trained := sum((record.get(digest) or record.get(image_id)) == {"train"} for image_id, digest in images):
+    if seen := sum(splits <= refused for splits in known):
         or_else = ", or use the backbone that its run started from" if role == "backbone" else ""
         raise SmileDataError(
-            f"the {role} {model} was trained on {trained:,} of the images to evaluate on ({SPLITS_FILE}); "
-            f"split the data as in its run{_seed_of(model)}{or_else}"
+            f"the {role} {model} was {how} on {seen:,} of the {'test images' if for_test else 'images to evaluate on'} "
+            f"({SPLITS_FILE}); split the data as in its run{_seed_of(model)}{or_else}"
         )
 
 

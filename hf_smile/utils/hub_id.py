@@ -35,5 +35,6 @@ def missing_folder(text: str) -> str | None:
         return f"{text} is a file; name a folder" if Path(text).is_file() else f"{text}: no such folder"
     owner = text.partition("/")[0]
     if owner in _LOCAL or Path(owner).is_dir():
-        return f"{text}: no such folder (and not looked for on the Hub, because {owner}/ is a local folder)"
+        made = "; recipes/face_backbone.py makes the backbone of the face recipes" if owner == "backbones" else ""
+        return f"{text}: no such folder (and not looked for on the Hub, because {owner}/ is a local folder){made}"
     return None

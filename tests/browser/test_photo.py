@@ -18,14 +18,27 @@ SIZES = [(360, 740), (820, 1180), (1440, 900)]
 BOTH = "both of them"
 
 
+def settle(page) -> None:
+    """Wait until nothing moves: the page scrolls to a result a moment after it comes."""
+    page.locator(".hs-result").wait_for()
+    page.evaluate("""async () => {
+        const places = () => JSON.stringify([...document.querySelectorAll('body *')]
+            .map((part) => part.getBoundingClientRect()));
+        for (let before = '', same = 0; same < 5; before = places()) {
+            await new Promise((wake) => setTimeout(wake, 50));
+            same = places() === before ? same + 1 : 0;
+        }
+    }""")
+
+
 def give(page, path: Path) -> None:
     page.set_input_files("#photo input[type=file]", path)
-    page.locator(".hs-result").wait_for()
+    settle(page)
 
 
 def take(page, example: str) -> None:
     page.get_by_role("button", name=example).click()
-    page.locator(".hs-result").wait_for()
+    settle(page)
 
 
 def read(page, selector: str) -> str:
@@ -48,7 +61,6 @@ def test_the_verdict_and_the_one_picture_come_into_sight(open_demo, classifier, 
     page = open_demo(width, height, dark)
     give(page, hopper)
     (expected,) = classifier.predict_photo(hopper, faces="all")
-    page.wait_for_timeout(500)
     assert read(page, ".hs-answer h2") == plain(sentence(expected))
     assert is_in_sight(page, ".hs-answer h2") and is_in_sight(page, ".hs-photo")
     large = "[...document.images].filter((image) => image.checkVisibility() && image.width > 100).length"
@@ -92,10 +104,14 @@ def test_of_several_faces_one_is_chosen_with_the_keyboard_alone_and_without_the_
 def test_where_it_looked_is_about_the_face_that_is_chosen(open_demo):
     page = open_demo()
     take(page, BOTH)
-    page.locator(".hs-badge").nth(1).click()
-    page.wait_for_timeout(500)
     page.get_by_role("button", name="Where it looked").click()
     page.get_by_alt_text("Heat map: ").wait_for()
+    first = page.get_by_alt_text("Heat map: ").get_attribute("src")
+    page.locator(".hs-badge").nth(1).click()
+    page.get_by_alt_text("Heat map: ").wait_for(state="hidden")
+    page.get_by_role("button", name="Where it looked").click()
+    page.get_by_alt_text("Heat map: ").wait_for()
+    assert page.get_by_alt_text("Heat map: ").get_attribute("src") != first
     bars = page.locator(".hs-bars:not([hidden]) [role=meter]")
     highest = bars.evaluate_all("them => them.sort((a, b) => b.ariaValueNow - a.ariaValueNow)[0].ariaLabel")
     assert f"Evidence for “{highest}”" in read(page, "#heat")
@@ -132,7 +148,6 @@ def test_nothing_moves_when_the_verdict_comes(open_demo, hopper):
             .filter((entry) => !entry.hadRecentInput).forEach((entry) => window.moved += entry.value))
             .observe({type: 'layout-shift', buffered: true})""")
         give(page, hopper)
-        page.wait_for_timeout(700)
         assert page.evaluate("window.moved") < 0.1
 
 

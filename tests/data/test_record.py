@@ -142,6 +142,13 @@ def test_a_backbone_of_an_earlier_run_is_not_measured_on_what_that_run_trained_o
     refuse_trained_on("timm/resnet50.a1_in1k", images_of(SPLITS["train"]))
 
 
+def test_a_teacher_or_backbone_selected_on_test_images_is_refused(run):
+    refuse_trained_on(run, images_of(SPLITS["test"]), for_test=True)
+    with pytest.raises(SmileDataError, match=r"the teacher .* was trained or selected on 3 of the test images"):
+        known = images(TRAIN[0], *SPLITS["validation"]["image_id"][:2], *TEST, "new")
+        refuse_trained_on(run, images_of(known), "teacher", for_test=True)
+
+
 def test_what_the_teachers_were_trained_on_is_not_measured_on_either(run, tmp_path):
     other, student = tmp_path / "other", tmp_path / "student"
     for folder in (other, student):

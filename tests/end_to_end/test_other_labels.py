@@ -200,7 +200,7 @@ def test_a_run_is_the_backbone_of_the_next_which_has_other_labels(two):
     card = (two.folder / "third" / "README.md").read_text()
     assert "Fine-tuned from `second`, itself fine-tuned from `model`, with hf_smile." in card
     refused = two.printed["refused_stage_train"]
-    assert "the backbone second was trained on 24 of the images to evaluate on" in refused, "by the stage before it"
+    assert "the backbone second was trained or selected on 24 of the test images" in refused, "by the stage before it"
 
 
 def test_two_labels_in_the_demo(two, monkeypatch, tmp_path):

@@ -18,7 +18,9 @@ def test_an_id_on_the_hub_may_be_one(text, tmp_path, monkeypatch):
 def test_a_path_is_none(text, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my").mkdir()
-    assert str(missing_folder(text)).startswith(f"{text}: no such folder")
+    message = str(missing_folder(text))
+    assert message.startswith(f"{text}: no such folder")
+    assert ("recipes/face_backbone.py" in message) == text.startswith("backbones/")
 
 
 def test_a_file_is_not_called_missing(tmp_path, monkeypatch):
