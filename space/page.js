@@ -26,6 +26,7 @@ window.hs = (() => {
   let takeWhole = () => {};
   function intake(element, trigger, upload) {
     let last = {};
+    let given = 0; // of two uploads, the later one counts, not the slower one
     const ask = (kind, what) => trigger(kind, last = what);
     takeWhole = () => trigger('select', { ...last, whole: true });
     const input = element.querySelector('input');
@@ -36,18 +37,20 @@ window.hs = (() => {
       expectResult();
       problem.textContent = '';
       element.classList.add('hs-sending');
-      try {
-        ask('upload', { path: (await upload(file)).path });
-      } catch (error) {
-        problem.textContent = `The photo could not be sent: ${error.message}`;
-      }
+      input.value = ''; // so that the same file can be chosen again
+      const number = ++given;
+      const sent = await upload(file).catch((error) => ({ why: error.message }));
+      if (number !== given) return;
       element.classList.remove('hs-sending');
-      input.value = '';
+      if (sent.why) problem.textContent = `The photo could not be sent: ${sent.why}`;
+      else ask('upload', { path: sent.path });
     }
     element.addEventListener('click', (event) => {
       const example = event.target.closest('[data-example]');
       if (!example) return;
       expectResult();
+      given += 1;
+      element.classList.remove('hs-sending');
       problem.textContent = '';
       ask('select', { example: Number(example.dataset.example) });
     });

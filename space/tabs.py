@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import html
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import gradio as gr
 import pandas as pd
 import views
 from endpoints import uploaded
-from engine import MAX_IMAGES, MAX_SECONDS, Engine, SeenFace, why
+from engine import MAX_IMAGES, MAX_SECONDS, Clip, Engine, SeenFace, why
 from samples import write_samples
 
 from hf_smile.errors import SmileDataError, SmileModelError
@@ -38,6 +40,23 @@ def _told(event: gr.EventData, name: str) -> Any:
         return None
 
 
+class _Latest:
+    """Tells whether a visitor has called a function again meanwhile, because answers can overtake each other."""
+
+    def __init__(self) -> None:
+        self._calls: dict[str | None, object] = {}
+
+    @contextmanager
+    def call(self, visitor: str | None) -> Iterator[Callable[[], bool]]:
+        """Begin a call, and yield a function that tells whether it is still the visitor's latest."""
+        this = self._calls[visitor] = object()
+        try:
+            yield lambda: self._calls.get(visitor) is this
+        finally:
+            if self._calls.get(visitor) is this:
+                del self._calls[visitor]
+
+
 def photo_tab(engine: Engine, samples: Path, drawn: bool) -> None:
     """Build the tab for one photo: the verdicts on its faces, and where the network looked.
 
@@ -48,29 +67,36 @@ def photo_tab(engine: Engine, samples: Path, drawn: bool) -> None:
     """
     files = write_samples(samples, drawn)
 
-    def look(event: gr.EventData) -> tuple[str, dict[str, Any], str, list[SeenFace]]:
+    looks, explanations = _Latest(), _Latest()
+
+    def look(event: gr.EventData, request: gr.Request) -> tuple[Any, Any, Any]:
         example = _told(event, "example")
         if isinstance(example, int) and 0 <= example < len(files):
             path = [*files.values()][example]
         else:
             path = uploaded({"path": _told(event, "path")})
-        try:
-            image = load_image(path)
-            faces = engine.look(image, whole=_told(event, "whole") is True)
-            result = views.photo(image, faces, engine.metrics)
-        except SmileDataError as error:
-            faces, result = [], views.message("This picture can't be read", f"{why(error, path)}.", "problem")
-        return result, gr.update(visible=bool(faces), open=False), "", faces
+        with looks.call(request.session_hash) as is_latest:
+            try:
+                image = load_image(path)
+                faces = engine.look(image, whole=_told(event, "whole") is True)
+                result = views.photo(image, faces, engine.metrics)
+            except SmileDataError as error:
+                faces, result = [], views.message("This picture can't be read", f"{why(error, path)}.", "problem")
+            if not is_latest():
+                return gr.skip(), gr.skip(), gr.skip()
+            return result, gr.update(visible=bool(faces), open=False), faces
 
-    def explain(faces: list[SeenFace] | None, index: Any) -> str:
+    def explain(faces: list[SeenFace] | None, index: Any, request: gr.Request) -> Any:
         if not faces:
             return "<p>This photo was deleted for privacy. Upload it again.</p>"
         # An index from an earlier photo, or an invalid one, selects the first face.
         face = faces[index if isinstance(index, int) and 0 <= index < len(faces) else 0]
-        try:
-            return views.heat_map(engine.explain(face))
-        except (SmileModelError, ImportError) as error:
-            return f"<p>No heat map: {error}.</p>"
+        with explanations.call(request.session_hash) as is_latest:
+            try:
+                result = views.heat_map(engine.explain(face))
+            except (SmileModelError, ImportError) as error:
+                result = f"<p>No heat map: {html.escape(str(error))}.</p>"
+            return result if is_latest() else gr.skip()
 
     with gr.Column(elem_id="photo-tab"):
         intake = gr.HTML(views.intake(files), js_on_load="hs.intake(element, trigger, upload)", elem_id="photo")
@@ -78,11 +104,14 @@ def photo_tab(engine: Engine, samples: Path, drawn: bool) -> None:
         with gr.Accordion("Where it looked", open=False, visible=False, elem_id="where") as where:
             heat = gr.HTML(elem_id="heat", min_height=180)
     faces = gr.State()
+    # By default, Gradio drops an event while an earlier one is unanswered.
+    each_one = {"trigger_mode": "multiple", **QUICK, **_FROM_PAGE}
     for given in (intake.upload, intake.select):
-        given(look, None, [picture, where, heat, faces], show_progress_on=picture, **QUICK, **_FROM_PAGE)
-    # Only the page knows which face is selected: it closes the heat map of another one, and sends the index for a new.
-    picture.select(None, None, [where, heat], js="() => [{ __type__: 'update', open: false }, '']")
-    where.expand(explain, [faces, picture], heat, js="(faces) => [faces, hs.selected()]", **QUICK, **_FROM_PAGE)
+        given(look, None, [picture, where, faces], show_progress_on=picture, **each_one)
+    # Only the page knows which face is selected.
+    picture.select(None, None, where, js="() => ({ __type__: 'update', open: false })")
+    where.expand(None, None, heat, js="() => ''")  # the heat map of another face
+    where.expand(explain, [faces, picture], heat, js="(faces) => [faces, hs.selected()]", **each_one)
 
 
 def batch_tab(engine: Engine) -> None:
@@ -169,7 +198,7 @@ def video_tab(engine: Engine) -> None:
         if file is None:
             yield views.message("No clip yet", "Upload or record a clip first."), hidden
             return
-        path = uploaded(file)
+        path, seen = uploaded(file), Clip()
         try:
             for seen in engine.follow(path):
                 progress(seen.seconds / MAX_SECONDS, desc=f"{seen.seconds:.0f} s analysed")

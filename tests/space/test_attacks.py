@@ -328,7 +328,7 @@ def test_a_photo_too_thin_to_be_looked_at_has_no_face(visitor, demo_model, tmp_p
     Image.new("RGB", (1, 20_000)).save(strip)
     page = app.build_page(Engine(str(demo_model)), tmp_path)
     look = next(each.fn for each in page.fns.values() if "photo_tab.<locals>.look" in str(each.fn))
-    html, where, _, faces, _ = look(gr.EventData(None, {"path": str(strip)}))
+    html, where, faces = look(gr.EventData(None, {"path": str(strip)}), gr.Request(session_hash="a"))
     assert "No face found" in html and (where["visible"], faces) == (False, [])
     answer = call(visitor, "predict", uploaded(upload(visitor, "strip.png", strip.read_bytes())))
     assert "no face found" in answer and "event: complete" in answer
