@@ -46,8 +46,7 @@ def run(args: argparse.Namespace) -> int:
 
     from hf_smile.inference.files import (
         FORMATS,
-        Annotator,
-        HeatMapWriter,
+        PictureWriter,
         find_images,
         make_writer,
         predict_files,
@@ -65,9 +64,10 @@ def run(args: argparse.Namespace) -> int:
     with ExitStack() as stack:
         file = stack.enter_context(text_output(output)) if output else sys.stdout
         classifier = load_classifier(args, with_faces=args.faces != "whole")
-        names: set[Path] = set()  # both may write to the same folder
-        writers = [Annotator(args.annotate, names)] if args.annotate else []
-        writers += [HeatMapWriter(args.heat_maps, classifier, names)] if args.heat_maps else []
+        pictures = None
+        if args.annotate or args.heat_maps:
+            images = iter(originals := list(images))
+            pictures = PictureWriter(classifier, originals, args.annotate, args.heat_maps)
         write = make_writer(form, file, classifier.labels)
         progress = stack.enter_context(tqdm(total=total, unit=" images", file=sys.stderr, disable=None))
         for image, predictions in predict_files(classifier, images, args.faces, args.batch_size):
@@ -75,8 +75,8 @@ def run(args: argparse.Namespace) -> int:
                 write(prediction)
             failed += any(prediction.error for prediction in predictions)
             without_face += any(prediction.note == NO_FACE for prediction in predictions)
-            for writer in writers:
-                writer.write(image, predictions)
+            if pictures:
+                pictures.write(image, predictions)
             progress.update()
         file.flush()
     if without_face:

@@ -6,11 +6,11 @@ import csv
 import json
 import logging
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from glob import glob
-from itertools import chain
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -33,6 +33,7 @@ FORMATS = {".csv": "csv", ".jsonl": "jsonl", ".txt": "table"}
 """Format by suffix of the output. Other suffixes are refused, so that no picture or model is overwritten."""
 
 _LONGEST_JPEG = 65_500  # pixels, of libjpeg
+_OURS = b"written by hf-smile predict"  # comment in a JPEG file, which may be overwritten by the next run
 _CLIP_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpg", ".webm")
 
 
@@ -108,15 +109,18 @@ def text_output(path: Path) -> Iterator[TextIO]:
     """Context that opens a text file for writing; the file appears only if the block succeeds.
 
     Raises:
-        SmileDataError: the suffix is not in `FORMATS`, or the file can't be written.
+        SmileDataError: the suffix is not in `FORMATS`, or the file can't be written, or holds anything but verdicts.
     """
     path = path.resolve()  # a link stays a link
     if path.suffix.lower() not in FORMATS:
         raise SmileDataError(f"--output {path.name}: the name must end in {', '.join(FORMATS)}")
     if path.exists() and not path.is_file():
         raise SmileDataError(f"--output {path.name} exists and is not a file; use another name")
+    if path.exists() and not _is_result(path):
+        raise SmileDataError(f"--output {path.name} exists and does not hold verdicts; use another name")
     if not path.parent.is_dir():
-        raise SmileDataError(f"--output {path.name}: the folder {path.parent} does not exist; create it first")
+        why = "is a file; name a folder" if path.parent.exists() else "does not exist; create it first"
+        raise SmileDataError(f"--output {path.name}: the folder {path.parent} {why}")
     make_folder(path.parent)
     # A file name need not be valid text.
     with (
@@ -124,6 +128,13 @@ def text_output(path: Path) -> Iterator[TextIO]:
         unfinished.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
     ):
         yield file
+
+
+def _is_result(path: Path) -> bool:
+    """Whether a file is empty or begins like one that `make_writer` wrote."""
+    with path.open("rb") as file:
+        line = file.readline(1000)
+    return not line or b"predicted_label" in line or line.startswith(b"label ")
 
 
 def make_writer(form: str, file: TextIO, labels: LabelSet = SMILE_LABELS) -> Callable[[SmilePrediction], object]:
@@ -199,67 +210,93 @@ def annotate(image: Image.Image, predictions: Sequence[SmilePrediction]) -> Imag
     return picture
 
 
-class Annotator:
-    """Write annotated pictures to a folder, each with a unique name.
+class PictureWriter:
+    """Write annotated pictures and heat maps to folders. A file of another origin is never overwritten.
+
+    The pictures of `photo.png` are `photo.jpg` and `photo_heat.jpg`, or `photo_heat_1.jpg`, `photo_heat_2.jpg` and so
+    on for several faces, in the order of the predictions. A name that is taken gets a number.
 
     Args:
-        folder: folder to write to; created if needed.
-        names: paths that are taken; several writers with the same set can share a folder.
+        classifier: as for `Explainer`.
+        originals: images that will be written about.
+        annotate: folder for the annotated pictures; created if needed.
+        heat_maps: folder for the heat map of each face, for the predicted class; created if needed.
 
     Raises:
-        SmileDataError: the folder can't be created, or contains the original pictures.
+        SmileDataError: a folder can't be created, or contains the original pictures.
+        SmileModelError: as `Explainer`.
     """
 
-    option, ending = "--annotate", ""
-
-    def __init__(self, folder: str | Path, names: set[Path] | None = None) -> None:
-        self.folder = Path(folder)
-        make_folder(self.folder)
-        self._names = set() if names is None else names
+    def __init__(
+        self,
+        classifier: SmileClassifier,
+        originals: Iterable[NamedImage] = (),
+        annotate: str | Path | None = None,
+        heat_maps: str | Path | None = None,
+    ) -> None:
+        self.annotate = _folder("--annotate", annotate, originals)
+        self.heat_maps = _folder("--heat_maps", heat_maps, originals)
+        self._explain = Explainer(classifier) if self.heat_maps else None
+        self._stems: set[str] = set()
+        self._written: set[Path] = set()
 
     def write(self, image: NamedImage, predictions: Sequence[SmilePrediction]) -> None:
         """Write the pictures of one image; an image that can't be read is skipped."""
         if any(prediction.error for prediction in predictions):
             return
-        if Path(image.source).resolve().parent == self.folder.resolve():
-            raise SmileDataError(f"{self.option} {self.folder} contains the original pictures; name another folder")
-        for picture in self._pictures(load_image(image), predictions):
-            picture.thumbnail((_LONGEST_JPEG, _LONGEST_JPEG))
-            picture.save(self.folder / f"{self._name(image)}.jpg", quality=90)
+        try:
+            photo = load_image(image)
+        except SmileDataError as error:  # deleted since it was classified
+            logger.warning("no pictures of %s: %s", image.source, error)
+            return
+        stem = self._stem(image)
+        if self.annotate:
+            self._save(annotate(photo, predictions), self.annotate, stem)
+        if self.heat_maps and self._explain:
+            faces = [prediction for prediction in predictions if prediction.label is not None]
+            for number, face in enumerate(faces, start=1):
+                crop = photo.crop(face.box) if face.box else photo
+                name = f"{stem}_heat_{number}" if len(faces) > 1 else f"{stem}_heat"
+                self._save(self._explain(crop, face.label).overlay(), self.heat_maps, name)
 
-    def _pictures(self, photo: Image.Image, predictions: Sequence[SmilePrediction]) -> Iterator[Image.Image]:
-        yield annotate(photo, predictions)
-
-    def _name(self, image: NamedImage) -> str:
+    def _stem(self, image: NamedImage) -> str:
         # File systems allow 255 bytes; the names in a zip can be longer, and need not be valid text.
-        stem = name = Path(image.source).stem.encode(errors="replace")[:200].decode(errors="ignore") + self.ending
-        folder, number = self.folder.resolve(), 1
-        while folder / name.lower() in self._names:  # some file systems ignore case
-            number += 1
-            name = f"{stem}_{number}"
-        self._names.add(folder / name.lower())
-        return name
+        whole = Path(image.source).stem.encode(errors="replace")[:200].decode(errors="ignore")
+        stem = next(name for name in _numbered(whole) if name.lower() not in self._stems)
+        self._stems.add(stem.lower())
+        return stem
+
+    def _save(self, picture: Image.Image, folder: Path, name: str) -> None:
+        path = next(path for path in (folder / f"{each}.jpg" for each in _numbered(name)) if self._is_free(path))
+        self._written.add(_ignoring_case(path))
+        picture.thumbnail((_LONGEST_JPEG, _LONGEST_JPEG))
+        with written_whole(path) as unfinished:
+            picture.save(unfinished, "JPEG", quality=90, comment=_OURS)
+
+    def _is_free(self, path: Path) -> bool:
+        """Whether there is no such file, or one that an earlier run wrote."""
+        if _ignoring_case(path) in self._written or path.is_symlink():
+            return False
+        if not path.exists():
+            return True
+        with path.open("rb") as file:
+            return _OURS in file.read(1000)
 
 
-class HeatMapWriter(Annotator):
-    """Write the heat map of each face to a folder, for the predicted class.
+def _folder(option: str, name: str | Path | None, originals: Iterable[NamedImage]) -> Path | None:
+    if not name:
+        return None
+    folder = Path(name)
+    make_folder(folder)
+    if folder.resolve() in {parent.resolve() for parent in {Path(image.source).parent for image in originals}}:
+        raise SmileDataError(f"{option} {folder} contains the original pictures; name another folder")
+    return folder
 
-    Args:
-        folder, names: as for `Annotator`.
-        classifier: as for `Explainer`.
 
-    Raises:
-        SmileDataError, SmileModelError: as `Annotator` and `Explainer`.
-    """
+def _numbered(name: str) -> Iterator[str]:
+    yield name
+    yield from (f"{name}_{number}" for number in count(2))
 
-    option, ending = "--heat_maps", "_heat"
 
-    def __init__(self, folder: str | Path, classifier: SmileClassifier, names: set[Path] | None = None) -> None:
-        self._explain = Explainer(classifier)
-        super().__init__(folder, names)
-
-    def _pictures(self, photo: Image.Image, predictions: Sequence[SmilePrediction]) -> Iterator[Image.Image]:
-        for prediction in predictions:
-            if prediction.label is not None:
-                crop = photo.crop(prediction.box) if prediction.box else photo
-                yield self._explain(crop, prediction.label).overlay()
+def _ignoring_case(path: Path) -> Path:  # as some file systems do
+    return path.parent.resolve() / path.name.lower()

@@ -124,9 +124,9 @@ def test_every_face_gets_a_heat_map_of_its_verdict(cli, model_dir, tmp_path):
     pictures = [tmp_path / "pair.png", tmp_path / "empty.png"]
     code, *_ = cli("predict", *pictures, "--model", model_dir, "--annotate", shown, "--heat_maps", shown)
     assert code == 0
-    assert {path.name for path in shown.iterdir()} == {"empty.jpg", "pair.jpg", "pair_heat.jpg", "pair_heat_2.jpg"}
+    assert {path.name for path in shown.iterdir()} == {"empty.jpg", "pair.jpg", "pair_heat_1.jpg", "pair_heat_2.jpg"}
     classifier = SmileClassifier.from_pretrained(model_dir)
-    for face, name in zip(classifier.predict_photo(pair, "all"), ("pair_heat.jpg", "pair_heat_2.jpg"), strict=True):
+    for face, name in zip(classifier.predict_photo(pair, "all"), ("pair_heat_1.jpg", "pair_heat_2.jpg"), strict=True):
         expected = explain(classifier, pair.crop(face.box), face.label).overlay()
         assert np.abs(np.asarray(Image.open(shown / name), float) - expected).mean() < 5  # JPEG loses a little
 
@@ -338,13 +338,57 @@ def test_a_reader_that_stops_early_sees_no_traceback(model_dir, face_files):
     assert answer.stdout.startswith("label") and "Traceback" not in answer.stderr
 
 
-@pytest.mark.parametrize("name", ["photo.jpg", "model.safetensors", "folder.csv", "nowhere/verdicts.csv"])
+@pytest.mark.parametrize(
+    "name", ["photo.jpg", "model.safetensors", "folder.csv", "nowhere/verdicts.csv", "photo.jpg/a.csv", "train.csv"]
+)
 def test_output_writes_over_nothing_but_results(name, model_dir, face_files, tmp_path, cli):
     (tmp_path / "photo.jpg").write_bytes(face_files[0].read_bytes())
+    (tmp_path / "train.csv").write_text("image_id,label\na.jpg,1\n")
     (tmp_path / "folder.csv").mkdir()
     code, _, error = cli("predict", tmp_path / "photo.jpg", "--model", model_dir, "--output", tmp_path / name)
     assert code == 2 and f"--output {Path(name).name}" in error
     assert (tmp_path / "photo.jpg").read_bytes() == face_files[0].read_bytes()
+    assert (tmp_path / "train.csv").read_text().endswith("a.jpg,1\n")
+
+
+@pytest.mark.parametrize("name", ["verdicts.csv", "verdicts.jsonl", "verdicts.txt"])
+def test_output_replaces_earlier_verdicts(name, model_dir, face_files, tmp_path, cli):
+    words = ["--model", model_dir, "--faces", "whole", "--output", tmp_path / name]
+    for picture in face_files[:2]:
+        assert cli("predict", picture, *words)[0] == 0
+    assert face_files[1].name in (tmp_path / name).read_text()
+
+
+@pytest.mark.parametrize("option", ["--annotate", "--heat_maps"])
+def test_pictures_of_results_overwrite_only_those_of_earlier_runs(option, model_dir, face_files, tmp_path, cli):
+    shown, ending = tmp_path / "shown", {"--annotate": "", "--heat_maps": "_heat"}[option]
+    shown.mkdir()
+    original = tmp_path / "original.jpg"
+    Image.open(face_files[0]).convert("RGB").save(original)
+    shutil.copy(original, shown / f"a{ending}.jpg")
+    shutil.copy(original, shown / f"A{ending}_2.jpg")
+    (shown / f"b{ending}.jpg").symlink_to(original)
+    for name in ("a.png", "b.png"):
+        shutil.copy(face_files[1], tmp_path / name)
+    words = ["--model", model_dir, "--faces", "whole", option, shown]
+    for _ in range(2):
+        assert cli("predict", tmp_path / "a.png", tmp_path / "b.png", *words)[0] == 0
+    kept = [original, *(shown / f"{name}{ending}.jpg" for name in "ab"), shown / f"A{ending}_2.jpg"]
+    assert {path.read_bytes() for path in kept} == {original.read_bytes()}
+    new = {path.name for path in shown.iterdir()} - {path.name for path in kept}
+    assert len(new) == 2 and f"b{ending}_2.jpg" in new
+
+
+def test_no_picture_is_written_if_one_of_the_originals_is_in_the_folder(model_dir, face_files, tmp_path, cli):
+    for folder in ("first", "second"):
+        (tmp_path / folder).mkdir()
+        shutil.copy(face_files[0], tmp_path / folder / "a.jpg")
+    before = (tmp_path / "second" / "a.jpg").read_bytes()
+    pictures = [tmp_path / folder / "a.jpg" for folder in ("first", "second")]
+    words = ["--model", model_dir, "--faces", "whole", "--annotate", tmp_path / "second"]
+    code, _, error = cli("predict", *pictures, *words)
+    assert code == 2 and "contains the original pictures" in error
+    assert [path.read_bytes() for path in (tmp_path / "second").iterdir()] == [before]
 
 
 @pytest.mark.parametrize("option", ["--annotate", "--heat_maps"])
