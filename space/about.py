@@ -77,7 +77,7 @@ def _quality(metrics: str, labels: LabelSet) -> str:
         return "This model was not tested."
     try:
         return _metrics_table(json.loads(metrics), labels)
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):  # an untrusted file
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError):  # an untrusted file
         return "The model's `test_metrics.json` can't be read."
 
 

@@ -72,6 +72,8 @@ THEME = gr.themes.Default(
 
 class _Page(gr.Blocks):
     def validate_inputs(self, block_fn: Any, inputs: list[Any]) -> None:
+        if block_fn.fn is None:  # it runs in the page
+            raise gr.Error("the server has no such function", print_exception=False)
         try:
             super().validate_inputs(block_fn, inputs)
         except ValueError as error:  # its traceback would write the inputs to the log
@@ -86,7 +88,7 @@ def build_page(engine: Engine, samples: Path) -> gr.Blocks:
         samples: folder for the example pictures.
     """
     page = _Page(title=TITLE, analytics_enabled=False)
-    drawn = engine.model == QUICKSTART
+    drawn = Path(engine.model).resolve() == Path(QUICKSTART).resolve()
     with page:
         introduction = _SMILES if engine.labels.tells_genuine else _OTHER_LABELS.format(engine.labels)
         gr.Markdown(introduction + ("\n" + _DRAWN_ONLY if drawn else ""))

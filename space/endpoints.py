@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -10,7 +11,7 @@ from engine import Engine, SeenFace, why
 from gradio.processing_utils import check_all_files_in_cache
 
 from hf_smile.errors import SmileDataError
-from hf_smile.inference.classifier import load_image
+from hf_smile.inference.classifier import NamedImage, load_image
 from hf_smile.inference.prediction import NO_FACE, SmilePrediction
 from hf_smile.labels import LabelSet
 
@@ -37,7 +38,8 @@ def add_endpoints(engine: Engine, quick: dict[str, Any], long: dict[str, Any]) -
         The model is often wrong, and a picture cannot prove what somebody feels: do not judge anyone by it.
 
         Args:
-            photo: an uploaded file. For the MCP tool, a data: URI such as data:image/jpeg;base64,... (at most 7 MB).
+            photo: an uploaded file. For the MCP tool, a data: URI such as data:image/jpeg;base64,... of at most 4 MB;
+                paths and URLs are refused.
 
         Returns:
             One verdict per face, the largest face first. If no face is found, one verdict with a note and no label.
@@ -55,13 +57,13 @@ def add_endpoints(engine: Engine, quick: dict[str, Any], long: dict[str, Any]) -
         """Classify each face in many photos: whether it smiles, and whether the smile is genuine or posed.
 
         Args:
-            files: uploaded photos and zips of photos. For the MCP tool, data: URIs.
+            files: uploaded photos and zips of photos. For the MCP tool, photos as data: URIs of together at most 4 MB.
 
         Returns:
             One verdict per face, file by file. For a file that can't be read, `error` gives the reason.
         """
         try:
-            seen = list(engine.look_at_many(list(map(uploaded, files))))
+            seen = list(engine.look_at_many([_given(number, file) for number, file in enumerate(files, start=1)]))
         except SmileDataError as error:
             raise gr.Error(str(error), print_exception=False) from None
         return [_to_json(item.prediction if isinstance(item, SeenFace) else item) for item in seen]
@@ -70,6 +72,22 @@ def add_endpoints(engine: Engine, quick: dict[str, Any], long: dict[str, Any]) -
         endpoint.__annotations__["return"] = list[verdict_type(engine.labels)]  # type: ignore[misc]
     gr.api(predict, api_name="predict", **quick)
     gr.api(predict_batch, api_name="predict_batch", **long)
+
+
+def _given(number: int, file: gr.FileData | dict[str, Any] | str) -> Path | NamedImage:
+    """Return an uploaded file, or a picture from a data: URI, which is not written to disk."""
+    if not isinstance(file, str):
+        return uploaded(file)
+    kind, _, data = file.partition(";base64,")
+    try:
+        if not kind.startswith("data:"):
+            raise ValueError
+        content = base64.b64decode(data, validate=True)
+    except ValueError:
+        raise gr.Error(
+            f"file {number} is not a data: URI such as data:image/jpeg;base64,...", print_exception=False
+        ) from None
+    return NamedImage(f"file {number}", lambda: content)
 
 
 def uploaded(file: gr.FileData | dict[str, Any]) -> Path:

@@ -110,20 +110,20 @@ class Engine:
         return [SeenFace(prediction, _small(photo, prediction.box, side)) for prediction in predictions]
 
     def look_at_many(
-        self, paths: Sequence[Path], on_image: Callable[[int, int], object] = lambda done, total: None
+        self, files: Sequence[Path | NamedImage], on_image: Callable[[int, int], object] = lambda done, total: None
     ) -> Iterator[SeenFace | SmilePrediction]:
         """Classify the faces in images and zips, file by file.
 
         An image without a face, or with an `error`, yields one prediction.
 
         Args:
-            paths: uploaded files, no folders.
+            files: uploaded files, no folders, or images in memory.
             on_image: called with the number of finished images and the total number.
 
         Raises:
             SmileDataError: there are more than `MAX_IMAGES` images.
         """
-        listed = (image for path in paths for image in _images_of(path))
+        listed = (image for file in files for image in _images_of(file))
         images = list(islice(listed, MAX_IMAGES + 1))  # the rest is not even listed
         if len(images) > MAX_IMAGES:
             raise SmileDataError(f"too many images; upload at most {MAX_IMAGES} at a time")
@@ -230,8 +230,10 @@ def why(error: SmileDataError, path: Path) -> str:
     return _without_folder(str(error), path) if path.exists() else FORGOTTEN
 
 
-def _images_of(path: Path) -> list[NamedImage | SmilePrediction]:
+def _images_of(path: Path | NamedImage) -> list[NamedImage | SmilePrediction]:
     """Return the images in an uploaded file, named without the path of the upload folder."""
+    if isinstance(path, NamedImage):
+        return [path]
     if is_zipfile(path) and _members(path) > _MAX_MEMBERS:
         return [SmilePrediction(source=path.name, error=f"the zip has more than {_MAX_MEMBERS:,} files; split it")]
     try:

@@ -21,6 +21,8 @@ from gradio.routes import file_upload_statuses
 
 EVERY = 10
 """Seconds between two clean-ups."""
+_EMPTY_FOR = 60  # seconds until an empty folder is deleted
+_BLOCK = 4096  # bytes that a small file takes, and that limit the number of files
 _FETCH_WITHIN = 60  # seconds until an answer that nobody fetches is deleted
 _IDLE_CONNECTION = 30  # seconds
 _MOST_REMEMBERED = 200  # visitors whose photos are kept in memory
@@ -72,15 +74,17 @@ class Uploads:
         for path in list(self.folder.rglob("*")):
             with suppress(OSError):  # not empty, or already deleted
                 status = path.lstat()
+                age = now - status.st_ctime
                 if stat.S_ISDIR(status.st_mode):
-                    path.rmdir()
+                    if age > min(seconds, _EMPTY_FOR):  # otherwise a file may be about to be written to it
+                        path.rmdir()
                 elif path in kept:
                     pass
-                elif now - status.st_ctime > seconds:
+                elif age > seconds:
                     path.unlink()
                     gone.add(str(path))
                 else:
-                    held += status.st_size
+                    held += max(status.st_size, _BLOCK)
         self.held = held
         return gone
 
@@ -164,11 +168,11 @@ def keep_forgetting(
     mailboxes = page._queue.pending_messages_per_session = Mailboxes()
     idle: dict[Any, tuple[Any, float]] = {}
 
-    def forget(samples: Collection[Path]) -> None:
+    async def forget(samples: Collection[Path]) -> None:
         drop_idle_connections(page.server, idle)
         forget_idle_visitors(page, FORGET_AFTER)
         mailboxes.forget(page._queue)
-        gone = uploads.sweep(FORGET_AFTER, samples)
+        gone = await asyncio.to_thread(uploads.sweep, FORGET_AFTER, samples)
         for known in page.temp_file_sets:
             known.difference_update(gone)
 
@@ -177,7 +181,7 @@ def keep_forgetting(
         for number in count(1):
             await asyncio.sleep(EVERY)
             try:
-                forget(samples)
+                await forget(samples)
                 if number % _ROUNDS_OF_PROGRESS == 0:
                     file_upload_statuses.__init__()  # type: ignore[misc]
                 await asyncio.to_thread(give_memory_back)

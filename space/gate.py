@@ -18,10 +18,8 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-MAX_CALL = 1_000_000
-"""Maximum bytes of a request that is not an upload."""
-MAX_TOOL_CALL = 10_000_000
-"""Maximum bytes of an MCP tool call, which contains its photo."""
+MAX_CALL = 4 * 2**20
+"""Maximum bytes of a request that is not an upload; MCP tool calls contain their photo."""
 MAX_BATCH = 600_000_000
 """Maximum bytes per upload request, in one or more files."""
 MAX_HELD = 2_000_000_000
@@ -65,19 +63,21 @@ class Gate:
 
     def __init__(self, app: ASGIApp, uploads: Uploads, health: Health, waiting: Callable[[str], int]) -> None:
         self.app, self.uploads, self.health, self.waiting = app, uploads, health, waiting
+        self._reading = asyncio.Lock()  # JSON can take 30 times its size in memory
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        answering = answered = False
+        answering = answered = has_length = False
 
         async def answer(message: Message) -> None:
-            nonlocal answering, answered
+            nonlocal answering, answered, has_length
             answering = True
             answered = message["type"] == "http.response.body" and not message.get("more_body")
             if message["type"] == "http.response.start":  # no upload is shown as a page
                 headers = MutableHeaders(scope=message)
+                has_length = "content-length" in headers
                 headers["X-Content-Type-Options"] = "nosniff"
                 headers["Content-Security-Policy"] = _CONTENT_SECURITY_POLICY
             await send(message)
@@ -88,19 +88,19 @@ class Gate:
                 return
             if not _NEEDED.fullmatch(scope["path"]):
                 raise HTTPException(404)
-            if scope["method"] == "POST" and _QUEUED.fullmatch(scope["path"]) and self._is_greedy(scope):
-                raise HTTPException(429, f"you have {MAX_WAITING} unfinished requests; wait until some are done")
+            self._refuse_greedy(scope)
             if scope["path"] == _UPLOAD:
                 receive = self._counted(receive)
             elif scope["method"] not in ("GET", "HEAD"):
-                receive = await self._checked(receive, MAX_TOOL_CALL if scope["path"].startswith(_TOOLS) else MAX_CALL)
+                receive = await self._checked(scope, receive)
+                self._refuse_greedy(scope)  # others may have arrived while this one was read
             await self.app(scope, receive, answer)
         except ClientDisconnect:
             pass
         except Exception as error:
             if not answering:
                 await _refusal(error)(scope, receive, answer)
-            elif not answered:  # end an interrupted stream
+            elif not answered and not has_length:  # end an interrupted stream
                 await send({"type": "http.response.body"})
 
     def _tell_health(self) -> JSONResponse:
@@ -108,9 +108,10 @@ class Gate:
             return JSONResponse({"status": "ok"})
         return JSONResponse({"status": "failing", "detail": self.health.problem}, 503)
 
-    def _is_greedy(self, scope: Scope) -> bool:
-        client = scope.get("client")
-        return client is not None and self.waiting(client[0]) >= MAX_WAITING
+    def _refuse_greedy(self, scope: Scope) -> None:
+        client, begins_work = scope.get("client"), scope["method"] == "POST" and _QUEUED.fullmatch(scope["path"])
+        if client and begins_work and self.waiting(client[0]) >= MAX_WAITING:
+            raise HTTPException(429, f"you have {MAX_WAITING} unfinished requests; wait until some are done")
 
     def _counted(self, receive: Receive) -> Receive:
         """Pass an upload on, and refuse it when it gets too large or too slow."""
@@ -124,25 +125,38 @@ class Gate:
             self.uploads.held += length
             if size > MAX_BATCH:
                 raise HTTPException(413, f"the upload exceeds the limit of {MAX_BATCH // 10**6} MB; upload less")
-            if self.uploads.held > MAX_HELD:
-                raise HTTPException(503, "the server's upload space is full; try again in a few minutes")
+            self._refuse_if_full()
             return message
 
         return receive_part
 
-    async def _checked(self, receive: Receive, limit: int) -> Receive:
-        """Read a call of at most `limit` bytes, and check that it only names uploaded files."""
+    def _refuse_if_full(self) -> None:
+        if self.uploads.held > MAX_HELD:
+            raise HTTPException(503, "the server's upload space is full; try again in a few minutes")
+
+    async def _checked(self, scope: Scope, receive: Receive) -> Receive:
+        """Read a call, and check that it only names uploaded files."""
         body, end, more = bytearray(), _now() + _CALL_WITHIN, True
         while more:
             message = await _within(end - _now(), receive)
             if message["type"] == "http.disconnect":
                 raise ClientDisconnect
             body += message.get("body", b"")
-            if len(body) > limit:
-                raise HTTPException(413, f"the request exceeds the limit of {limit // 10**6} MB; upload files first")
+            if len(body) > MAX_CALL:
+                raise HTTPException(413, f"the request exceeds the limit of {MAX_CALL // 2**20} MB; upload files first")
             more = message.get("more_body", False)
-        if not all(map(self.uploads.holds, _paths(bytes(body)))):
+        async with self._reading:
+            allowed = await asyncio.to_thread(lambda: all(map(self.uploads.holds, _paths(bytes(body)))))
+        if not allowed:
             raise HTTPException(400, "not an uploaded file; upload it first")
+        if scope["path"].startswith(_TOOLS):
+            self.uploads.held += len(body)  # Gradio writes the photo to the upload folder
+            self._refuse_if_full()
+            # Gradio calls itself for the client, with its headers: count the call as the client's.
+            headers = MutableHeaders(scope=scope)
+            del headers["x-forwarded-for"]
+            if scope.get("client"):
+                headers["x-forwarded-for"] = scope["client"][0]
         first = iter([{"type": "http.request", "body": bytes(body)}])
 
         async def receive_again() -> Message:

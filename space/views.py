@@ -95,6 +95,8 @@ def photo(image: Image.Image, faces: Sequence[SeenFace], metrics: Mapping[str, A
 def _answer(faces: Sequence[SeenFace], index: int) -> str:
     prediction = faces[index].prediction
     about = f"Face {index + 1} of {len(faces)}" if len(faces) > 1 else ""
+    if prediction.note:
+        about += f", {prediction.note}"
     if prediction.box is None:
         about = "The whole picture was classified as one face"
     answer = sentence(prediction)

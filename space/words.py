@@ -80,12 +80,15 @@ def sentence(prediction: SmilePrediction) -> str:
     said = f"Smiling ({percent(smiling)})."
     if genuine is None:
         return said
-    share = round(100 * max(genuine, 1 - genuine))
-    odds = f"{min(share, 99)}\xa0:\xa0{max(100 - share, 1)}"
     if _is_open(genuine):
-        return f"{said} Can't tell whether genuine or posed ({odds})."
+        return f"{said} Can't tell whether genuine or posed ({_odds(genuine)})."
     more, less = ("genuine", "posed") if genuine > 0.5 else ("posed", "genuine")
-    return f"{said} More likely {more} than {less} ({odds})."
+    return f"{said} More likely {more} than {less} ({_odds(max(genuine, 1 - genuine))})."
+
+
+def _odds(first: float) -> str:
+    share = min(max(round(100 * first), 1), 99)
+    return f"{share}\xa0:\xa0{100 - share}"
 
 
 def _is_open(probability: float) -> bool:

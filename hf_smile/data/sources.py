@@ -99,7 +99,8 @@ class ImageSource:
         'empty.zip contains no images (.jpg, .jpeg, .png, .webp, .bmp, .gif, .avif, .heic, .heif)'
         """
         if self.inner_zips:
-            return f"{self.path} contains no images, but another zip ({self.inner_zips[0]}); unpack that one first"
+            instead = "another zip ({}); unpack that one first" if self._zip else "a zip ({}); name or unpack that one"
+            return f"{self.path} contains no images, but {instead.format(self.inner_zips[0])}"
         return f"{self.path} contains no images ({', '.join(IMAGE_SUFFIXES)})"
 
     def find(self, text: str) -> str:

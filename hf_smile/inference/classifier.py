@@ -174,7 +174,7 @@ class SmileClassifier:
 
         Returns:
             One prediction per face, with its `box` and `detector_score`; an empty list if there is no face. If the
-            image can't be read, one prediction with an `error`.
+            image can't be read, one prediction with an `error`. If there are more than `max_faces`, a `note` says so.
 
         Raises:
             TypeError, ValueError: as for `predict`, or `faces` is not one of the three, or `max_faces` is not positive.
@@ -208,19 +208,22 @@ class SmileClassifier:
         for name, value in (("max_faces", max_faces), ("batch_size", batch_size)):
             if value is not None and value < 1:
                 raise ValueError(f"{name} is {value}; it must be at least 1")
-        search = partial(self._search, whole=faces == "whole", most=1 if faces == "largest" else max_faces)
+        search = partial(self._search, faces=faces, most=max_faces)
         return self._judge(in_order(search, images, own_cores()), batch_size)
 
-    def _search(self, image: ImageInput, whole: bool, most: int | None) -> _Searched:
+    def _search(self, image: ImageInput, faces: str, most: int | None) -> _Searched:
         blank = SmilePrediction(source=source_of(image), labels=self.labels)
         try:
             photo = load_image(image)
-            if whole:
+            if faces == "whole":
                 return [blank], [self.preprocess(photo)]
-            faces = self.detector.detect(photo)[:most]
+            found = self.detector.detect(photo)
+            chosen = found[: 1 if faces == "largest" else most]
+            if faces == "all" and len(chosen) < len(found):
+                blank = replace(blank, note=f"one of the {len(chosen)} largest of {len(found)} faces")
             return (
-                [replace(blank, box=face.box, detector_score=face.score) for face in faces],
-                [self.preprocess(photo.crop(face.box)) for face in faces],
+                [replace(blank, box=face.box, detector_score=face.score) for face in chosen],
+                [self.preprocess(photo.crop(face.box)) for face in chosen],
             )
         except SmileDataError as error:
             return [replace(blank, error=str(error))], []

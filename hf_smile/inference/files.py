@@ -56,16 +56,29 @@ def find_images(paths: Sequence[str]) -> tuple[int, Iterator[NamedImage]]:
         # Path.glob does not accept absolute patterns.
         found = [text] if Path(text).exists() else sorted(glob(text, recursive=True))  # noqa: PTH207
         if not found:
-            raise SmileDataError(f"{text}: no file or folder matches this path or pattern")
-        for path in map(Path, found):
+            hint = "; download it first" if "://" in text else ""
+            raise SmileDataError(f"{text}: no file or folder matches this path or pattern{hint}")
+        matched = set(map(Path, found))
+        for path in sorted(matched):
+            if matched.intersection(path.parents):
+                continue  # `**` also matches the folder that contains it
             sources.append(ImageSource(path) if path.is_dir() or path.suffix.lower() == ".zip" else path)
-    total = sum(len(source) if isinstance(source, ImageSource) else 1 for source in sources)
     empty = [source.why_empty for source in sources if isinstance(source, ImageSource) and not len(source)]
+    total = sum(map(_count, sources))
     if not total:
         raise SmileDataError("\n".join(empty))
     for why in empty:
         logger.warning(f"Note: {why}")
     return total, chain.from_iterable(map(_images_of, sources))
+
+
+def _count(source: ImageSource | Path) -> int:
+    return 1 if isinstance(source, Path) else len(source) + len(_zips_in_zip(source))
+
+
+def _zips_in_zip(source: ImageSource) -> list[str]:
+    """The zips in a zip that has images, too. A zip in a folder is as foreign to it as any other file."""
+    return source.inner_zips if len(source) and source.path.is_file() else []
 
 
 def _images_of(source: ImageSource | Path) -> Iterator[NamedImage]:
@@ -74,6 +87,12 @@ def _images_of(source: ImageSource | Path) -> Iterator[NamedImage]:
         return
     for name in source.names:
         yield NamedImage(f"{source.path}/{name}", partial(source.read, name))
+    for name in _zips_in_zip(source):
+        yield NamedImage(f"{source.path}/{name}", _refuse_zip)
+
+
+def _refuse_zip() -> bytes:
+    raise SmileDataError("a zip in a zip; unpack it first")
 
 
 def _read_image(path: Path) -> bytes:

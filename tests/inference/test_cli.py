@@ -43,6 +43,23 @@ def test_files_folders_patterns_and_zips_are_all_accounted_for(cli, model_dir, f
     assert rows[0]["p_smile"] == pytest.approx(rows[11]["p_smile"], abs=1e-6)
 
 
+def test_a_recursive_pattern_counts_no_picture_twice(cli, model_dir, face_files, tmp_path):
+    (tmp_path / "faces" / "more").mkdir()
+    shutil.copy(face_files[0], tmp_path / "faces" / "more" / "a.png")
+    _, out, _ = cli("predict", tmp_path / "faces" / "**", "--model", model_dir, "--faces", "whole", "--format", "jsonl")
+    assert len({*out.splitlines()}) == len(out.splitlines()) == len(face_files) + 1
+
+
+def test_a_zip_in_a_zip_is_not_left_out_silently(cli, model_dir, face_files, tmp_path):
+    with zipfile.ZipFile(tmp_path / "more.zip", "w") as archive:
+        archive.write(face_files[0], "1.png")
+        archive.writestr("inner.zip", b"")
+    code, out, _ = cli("predict", tmp_path / "more.zip", "--model", model_dir, "--faces", "whole", "--format", "jsonl")
+    first, second = map(json.loads, out.splitlines())
+    assert code == 1 and first["error"] is None and second["error"] == "a zip in a zip; unpack it first"
+    assert second["image_id"].endswith("more.zip/inner.zip")
+
+
 def test_some_failed_is_exit_code_1_and_the_rest_is_there(cli, model_dir, face_files):
     face_files[3].write_bytes(b"broken")
     code, out, err = cli("predict", *face_files, "--model", model_dir, "--faces", "whole")

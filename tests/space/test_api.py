@@ -213,12 +213,22 @@ def test_an_mcp_client_finds_the_tools_and_gets_a_verdict_but_has_nothing_fetche
             tools = [tool.name for tool in (await session.list_tools()).tools]
             photo = f"data:image/jpeg;base64,{base64.b64encode(Path(HOPPER).read_bytes()).decode()}"
             verdict = await session.call_tool("predict", {"photo": photo})
-            return tools, verdict, await session.call_tool("predict", {"photo": f"{demo_url}/config"})
+            verdicts = await session.call_tool("predict_batch", {"files": [photo, "data:image/png;base64,AAAA", photo]})
+            refused = [
+                await session.call_tool("predict", {"photo": f"{demo_url}/config"}),
+                await session.call_tool("predict_batch", {"files": [f"{demo_url}/config"]}),
+                await session.call_tool("predict_batch", {"files": ["data:image/png;base64,!"]}),
+            ]
+            return tools, verdict, verdicts, refused
 
-    tools, verdict, fetched = asyncio.run(use())
+    tools, verdict, verdicts, refused = asyncio.run(use())
     (expected,) = classifier.predict_photo(HOPPER, faces="all")
     assert tools == ["predict", "predict_batch"]
-    assert not verdict.isError and expected.label in verdict.content[0].text and fetched.isError
+    assert not verdict.isError and expected.label in verdict.content[0].text
+    told = "".join(content.text for content in verdicts.content)
+    assert not verdicts.isError and told.count(expected.label) == 2 and "file 3" in told and "not a JPEG" in told
+    words = ("400 Bad Request", "file 1 is not a data: URI", "file 1 is not a data: URI")
+    assert all(answer.isError and word in answer.content[0].text for answer, word in zip(refused, words, strict=True))
 
 
 def curl(*words: str) -> str:

@@ -184,6 +184,16 @@ def test_a_call_that_makes_no_sense_is_answered_as_one(visitor, body):
     assert 400 <= answer.status_code < 500 and answer.json()["detail"]
 
 
+def test_a_function_of_the_page_alone_is_none_of_the_server_s(demo_model, tmp_path):
+    page = app.build_page(Engine(str(demo_model)), tmp_path)
+    in_page = [function for function in page.fns.values() if function.fn is None]
+    assert in_page
+    for function in in_page:
+        with pytest.raises(gr.Error, match="no such function") as caught:
+            page.validate_inputs(function, [])
+        assert not caught.value.print_exception
+
+
 def test_other_requests_that_make_no_sense_are_answered_too(visitor):
     path = upload(visitor, "a.png", b"a picture")
     answers = [
@@ -207,7 +217,7 @@ def test_a_call_without_a_file_is_answered_in_words(visitor):
 
 def test_a_huge_call_is_refused(visitor):
     answer = visitor.post("/gradio_api/queue/join", json={"data": ["a" * gate.MAX_CALL]})
-    assert answer.status_code == 413 and "1 MB" in answer.json()["detail"]
+    assert answer.status_code == 413 and "4 MB" in answer.json()["detail"]
 
 
 def test_answers_are_only_for_who_knows_their_number(visitor):
@@ -346,8 +356,13 @@ def test_who_hangs_up_in_mid_request_leaves_the_others_alone(visitor, demo_url):
     assert "p_smile" in call(visitor, "predict", hopper)
 
 
-def through_gate(tmp_path: Path, path: str, *parts: bytes | float) -> tuple[int, str]:
-    """Status and text of the answer to a POST request sent in parts; a number is a pause in seconds."""
+def through_gate(
+    tmp_path: Path, path: str, *parts: bytes | float, waiting=lambda client: 0, headers=()
+) -> tuple[int, str]:
+    """Status and text of the answer to a POST request sent in parts; a number is a pause in seconds.
+
+    If it is let through, the text has the client's address and the address that it claims.
+    """
     sent, coming = [], iter(parts)
 
     async def receive() -> dict:
@@ -359,20 +374,55 @@ def through_gate(tmp_path: Path, path: str, *parts: bytes | float) -> tuple[int,
 
     async def read(scope, receive, send) -> None:
         await Request(scope, receive).body()
+        claimed = [value for name, value in scope["headers"] if name == b"x-forwarded-for"]
         await send({"type": "http.response.start", "status": 200, "headers": []})
-        await send({"type": "http.response.body", "body": b"read"})
+        await send({"type": "http.response.body", "body": b" ".join([b"read", *claimed])})
 
     async def send(message) -> None:
         sent.append(message)
 
-    scope = {"type": "http", "method": "POST", "path": path, "headers": []}
-    asyncio.run(gate.Gate(read, Uploads(tmp_path), Health(), lambda client: 0)(scope, receive, send))
+    scope = {"type": "http", "method": "POST", "path": path, "headers": [*headers], "client": ("10.0.0.1", 1)}
+    asyncio.run(gate.Gate(read, Uploads(tmp_path), Health(), waiting)(scope, receive, send))
     return sent[0]["status"], sent[1]["body"].decode()
 
 
 def test_uploads_and_calls_get_through_in_parts(tmp_path):
     for path in ("/gradio_api/upload", "/gradio_api/queue/join"):
         assert through_gate(tmp_path, path, b'{"data"', b": []}") == (200, "read")
+
+
+def test_who_begins_many_calls_at_once_is_told_to_wait(tmp_path):
+    counts = iter([0, gate.MAX_WAITING])  # others are accepted between the head and the end of the request
+    code, _ = through_gate(tmp_path, "/gradio_api/call/predict", b"{", b"}", waiting=lambda client: next(counts))
+    assert code == 429
+
+
+def test_a_tool_call_counts_as_its_client_s_whatever_its_headers_say(tmp_path):
+    headers = [(b"x-forwarded-for", b"1.2.3.4"), (b"x-forwarded-for", b"5.6.7.8")]
+    assert through_gate(tmp_path, "/gradio_api/mcp/", b"{}", headers=headers) == (200, "read 10.0.0.1")
+
+
+def test_tool_calls_share_the_space_of_uploads(tmp_path, monkeypatch):
+    monkeypatch.setattr(gate, "MAX_HELD", 500)
+    code, text = through_gate(tmp_path, "/gradio_api/mcp/", b'{"photo": "%s"}' % (600 * b"a"))
+    assert code == 503 and "try again" in text
+
+
+@pytest.mark.parametrize(("length", "ends"), [([], True), ([(b"content-length", b"100")], False)])
+def test_an_answer_that_breaks_off_is_ended_if_its_length_was_not_announced(tmp_path, length, ends):
+    sent = []
+
+    async def break_off(scope, receive, send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": length})
+        await send({"type": "http.response.body", "body": b"a part", "more_body": True})
+        raise FileNotFoundError("gone")
+
+    async def send(message) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "GET", "path": "/config", "headers": []}
+    asyncio.run(gate.Gate(break_off, Uploads(tmp_path), Health(), lambda client: 0)(scope, None, send))
+    assert (sent[-1] == {"type": "http.response.body"}) == ends
 
 
 def test_who_dawdles_is_sent_away(tmp_path, monkeypatch):
@@ -424,7 +474,7 @@ def test_old_uploads_go_and_those_under_way_stay(tmp_path, monkeypatch):
     uploads, now = Uploads(tmp_path), time.time()
     monkeypatch.setattr(time, "time", lambda: now + gate._UPLOAD_WITHIN - 1)
     assert uploads.sweep(300, {uploads.folder / "sample" / "0.jpg"}) == set()
-    assert uploads.held == 2 * len(b"a picture")
+    assert uploads.held == 2 * 4096  # so that the number of small files is limited, too
     monkeypatch.setattr(time, "time", lambda: now + 301)
     gone = [uploads.sweep(300, {uploads.folder / "sample" / "0.jpg"}) for _ in range(2)]
     assert gone == [{str(uploads.folder / name) for name in ("whole/mine.jpg", "first_of_two")}, set()]

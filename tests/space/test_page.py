@@ -78,6 +78,7 @@ def test_a_probability_is_never_shown_as_certain():
         ((0.28, 0.60, 0.12), "Smiling (88 %). More likely genuine than posed (68 : 32).", "genuine smile"),
         ((0.60, 0.28, 0.12), "Smiling (88 %). More likely posed than genuine (68 : 32).", "posed smile"),
         ((0.45, 0.47, 0.08), "Smiling (92 %). Can't tell whether genuine or posed (51 : 49).", "smile"),
+        ((0.54, 0.37, 0.09), "Smiling (91 %). Can't tell whether genuine or posed (41 : 59).", "smile"),
         ((0.24, 0.30, 0.46), "Can't tell whether this is a smile (54 % for it).", "can't tell"),
         ((0.10, 0.20, 0.70), "Not smiling (70 %).", "no smile"),
         ((0.00, 1.00, 0.00), "Smiling (over 99 %). More likely genuine than posed (99 : 1).", "genuine smile"),
@@ -243,6 +244,18 @@ def test_a_choice_of_a_face_that_is_not_there_explains_the_first(demo_model, tmp
     assert "was deleted" in functions["explain"](None, 0, gr.Request())
 
 
+def test_the_words_of_a_model_are_text_on_the_page(demo_model, tmp_path, monkeypatch):
+    def fail(face):
+        raise SmileModelError("the node <img src=x onerror=alert()> failed")
+
+    engine = Engine(str(demo_model))
+    monkeypatch.setattr(engine, "explain", fail)
+    functions = {
+        function.fn.__name__: function.fn for function in app.build_page(engine, tmp_path).fns.values() if function.fn
+    }
+    assert "&lt;img" in functions["explain"]([face((0.2, 0.7, 0.1))], 0, gr.Request())
+
+
 def test_a_heat_map_says_how_it_was_computed_and_how_much_the_hottest_place_matters():
     heat, picture = np.eye(4, dtype=np.float32), Image.new("RGB", (4, 4))
     maps = [
@@ -303,7 +316,9 @@ def test_a_model_without_a_card_is_said_to_have_none(tmp_path):
     assert "has no card" in text and "not tested" in text
 
 
-@pytest.mark.parametrize("metrics", ["[]", "{", '{"accuracy": "x"}', '{"support_not_smile": 3}', 9_999 * "["])
+@pytest.mark.parametrize(
+    "metrics", ["[]", "{", '{"accuracy": "x"}', '{"support_not_smile": 3}', '{"support_not_smile": 1e999}', 9_999 * "["]
+)
 def test_a_card_and_metrics_that_make_no_sense_are_no_hindrance(tmp_path, metrics):
     (tmp_path / "README.md").write_bytes(b"## Limits\n\xff\xfe")
     (tmp_path / "test_metrics.json").write_text(metrics)
