@@ -77,7 +77,7 @@ def decode_image(data: bytes) -> Image.Image:
     except Image.DecompressionBombError:
         raise SmileDataError(f"more pixels than the limit of {MAX_PIXELS:,}; make the image smaller") from None
     except Exception as error:  # Pillow's decoders raise many types on broken bytes, even struct.error and SyntaxError
-        raise SmileDataError(f"will not decode: {decoding_problem(error)}") from None
+        raise SmileDataError(f"can't be decoded: {decoding_problem(error)}") from None
 
 
 def decoding_problem(error: Exception) -> str:
@@ -221,15 +221,20 @@ def _too_many_parts(what: str) -> SmileDataError:
     return SmileDataError(f"it has too many {what}, unlike files from a camera or program; open and save it again")
 
 
-def encoded_bytes(image: dict[str, Any]) -> bytes:
+def encoded_bytes(image: dict[str, Any] | bytes | None) -> bytes:
     """The encoded bytes of an undecoded `datasets.Image`, which may store a path instead (as in a Hub image folder).
 
+    Parquet files of other origin may have the bytes alone, or nothing.
+
     Raises:
-        SmileDataError: if the file can't be read; see `read_file`.
+        SmileDataError: if there is no image, or the file can't be read; see `read_file`.
     """
-    if image["bytes"] is not None:
-        return image["bytes"]
-    return read_file(Path(image["path"]))
+    content, path = (image.get("bytes"), image.get("path")) if isinstance(image, dict) else (image, None)
+    if isinstance(content, bytes):
+        return content
+    if isinstance(path, str):
+        return read_file(Path(path))
+    raise SmileDataError("there is no image in this row")
 
 
 def read_file(path: Path) -> bytes:

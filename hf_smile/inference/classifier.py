@@ -319,5 +319,5 @@ def load_image(image: ImageInput) -> Image.Image:
     try:
         image.load()
     except Exception as error:  # PIL reads a file that the caller opened only now
-        raise SmileDataError(f"will not decode: {decoding_problem(error)}") from None
+        raise SmileDataError(f"can't be decoded: {decoding_problem(error)}") from None
     return upright_rgb(image)

@@ -65,7 +65,7 @@ class SmilePrediction:
 
         Probabilities that the labels do not define are left out.
 
-        >>> list(SmilePrediction(error="will not decode").to_dict())[:3]
+        >>> list(SmilePrediction(error="can't be decoded").to_dict())[:3]
         ['image_id', 'true_label', 'predicted_label']
         """
         probabilities = self.probabilities or dict.fromkeys(self.labels)

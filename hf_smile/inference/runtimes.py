@@ -153,7 +153,8 @@ def onnx_session(network: str | bytes, device: str | None = None) -> onnxruntime
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime
 
-    provider = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}.get((device or "cpu").split(":")[0])
+    kind, _, number = (device or "cpu").partition(":")
+    provider = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}.get(kind)
     if provider not in onnxruntime.get_available_providers():
         raise SmileModelError(f"the installed ONNX Runtime can't use the device {device!r}")
     options = onnxruntime.SessionOptions()
@@ -161,7 +162,8 @@ def onnx_session(network: str | bytes, device: str | None = None) -> onnxruntime
     options.intra_op_num_threads = own_cores()
     # Threads that spin while they wait slow everything down on shared cores.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return onnxruntime.InferenceSession(network, options, providers=[provider])
+    chosen = (provider, {"device_id": int(number)}) if number.isdecimal() and kind == "cuda" else provider
+    return onnxruntime.InferenceSession(network, options, providers=[chosen])
 
 
 class TorchRuntime:

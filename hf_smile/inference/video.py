@@ -61,6 +61,8 @@ class _Track:
     number: int
     box: tuple[int, int, int, int]
     seconds: float
+    frame: int = 0
+    """When the face was seen last."""
     p_peak: float = 0.0
     peak: Peak | None = None
 
@@ -80,14 +82,16 @@ class FaceTracker:
     [2, 1]
     """
 
-    def __init__(self, forget_after: float = _FORGET_AFTER, on_lost: Callable[[_Track], None] | None = None) -> None:
-        self._forget_after, self._on_lost = forget_after, on_lost
+    def __init__(self, on_lost: Callable[[_Track], None] | None = None) -> None:
+        self._on_lost = on_lost
         self._tracks: list[_Track] = []
         self._count = 0
+        self._frame = 0
 
     def follow(self, seconds: float, boxes: list[tuple[int, int, int, int]]) -> list[_Track]:
         """The track of each box, in the order of the boxes."""
-        self.forget(lambda track: seconds - track.seconds > self._forget_after)
+        self._frame += 1
+        self.forget(lambda track: seconds - track.seconds > _FORGET_AFTER and self._frame - track.frame > 2)
         pairs = [
             (_overlap(track.box, box), t, b) for t, track in enumerate(self._tracks) for b, box in enumerate(boxes)
         ]
@@ -102,7 +106,7 @@ class FaceTracker:
                 self._count += 1
                 found[b] = _Track(self._count, box, seconds)
                 self._tracks.append(found[b])
-            found[b].box, found[b].seconds = box, seconds
+            found[b].box, found[b].seconds, found[b].frame = box, seconds, self._frame
         return [found[b] for b in range(len(boxes))]
 
     def forget(self, is_lost: Callable[[_Track], bool] = lambda _: True) -> None:
@@ -134,7 +138,7 @@ def analyse_video(
     if not fps > 0:
         raise SmileDataError(f"fps is {fps}; it must be above 0")
     ended: list[Peak] = []
-    tracker = FaceTracker(max(_FORGET_AFTER, 2 / fps), lambda track: ended.extend(track.end_smile()))
+    tracker = FaceTracker(on_lost=lambda track: ended.extend(track.end_smile()))
     frame: Frame | None = None
     for seconds, image in takewhile(lambda frame: frame[0] <= max_seconds, read_frames(clip, fps)):
         if frame is not None:
@@ -241,16 +245,21 @@ def read_frames(clip: str | Path, fps: float) -> Iterator[tuple[float, Image.Ima
                     yield seconds, Image.fromarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB))
                     due = max(due + 1 / fps, seconds)  # do not catch up after a gap
         if due == 0.0:
-            raise SmileDataError(f"{clip}: OpenCV can't read a frame; is it a video?")
+            raise SmileDataError(f"{clip}: no frame can be read; name a video")
     finally:
         capture.release()
 
 
 def mean_over_faces(table: pd.DataFrame, step: float) -> pd.DataFrame:
-    """Mean of a timeline's columns for every `step` seconds, or for longer steps to get at most 2,000 rows."""
+    """Mean of a timeline's columns for every `step` seconds, or for longer steps to get at most 2,000 rows.
+
+    `gap` marks rows that come more than two steps, or two of the clip's own frames, after the one before.
+    """
     step = max(step, 1.001 * table["seconds"].max() / _MOST_POINTS) if len(table) else step
     means = table.groupby((table["seconds"] / step + 1e-6).astype(int)).mean()  # 0.6 / 0.2 is 2.9999...
-    return means.assign(gap=means["seconds"].diff() > 2 * step)
+    distances = means["seconds"].diff()
+    usual = distances.median() if len(means) > 1 else step  # a clip may have fewer frames than were asked for
+    return means.assign(gap=distances > 2 * max(step, usual))
 
 
 def plot_timeline(table: pd.DataFrame, step: float, path: str | Path, labels: LabelSet = SMILE_LABELS) -> None:
@@ -258,7 +267,8 @@ def plot_timeline(table: pd.DataFrame, step: float, path: str | Path, labels: La
 
     Args:
         table: `seconds` and the probabilities, one row per face and frame.
-        step: seconds between two frames. The areas are interrupted where no face is found for more than two steps.
+        step: seconds between two frames. The areas are interrupted where no face is found for more than two steps
+            (or two frames, if the clip has fewer).
         path: PNG to write.
         labels: labels of the classifier.
     """
@@ -269,6 +279,8 @@ def plot_timeline(table: pd.DataFrame, step: float, path: str | Path, labels: La
     order = [labels[label_id] for label_id in by_id]
     means = mean_over_faces(table, step)
     for number, part in means.groupby(means["gap"].cumsum()):
+        if len(part) == 1:  # an area needs a width
+            part = pd.concat([part.assign(seconds=part["seconds"] + side * step / 2) for side in (-1, 1)])
         axes.stackplot(
             part["seconds"],
             *(part[columns[name]] for name in order),

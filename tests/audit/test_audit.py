@@ -116,7 +116,7 @@ def test_planted_duplicates_leaks_and_conflicts_are_found(audit):
 
 def test_an_unreadable_image_is_listed_and_the_rest_goes_on(audit):
     assert audit.unreadable["image_id"].tolist() == ["broken"]
-    assert "will not decode" in audit.unreadable["problem"].item()
+    assert "can't be decoded" in audit.unreadable["problem"].item()
     assert audit.summary["images"] == {"all": 47, "readable": 46, "unreadable": 1}
 
 

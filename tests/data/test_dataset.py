@@ -194,7 +194,7 @@ def test_labels_of_a_ready_made_data_set_are_brought_to_ours(tmp_path):
             {"images": {"t1.jpg": b"no image"}},
             r"test\.csv:2: image 't1': not a JPEG, PNG, WebP, BMP, GIF, AVIF or HEIC",
         ),
-        ({"images": {"t1.jpg": jpeg()[:300]}}, r"test\.csv:2: image 't1': will not decode"),
+        ({"images": {"t1.jpg": jpeg()[:300]}}, r"test\.csv:2: image 't1': can't be decoded"),
         (
             {"images": {"t1.png": jpeg()}},
             r"image 't1': two files have this name: happy_images/t1\.jpg and happy_images/t1\.png",

@@ -9,9 +9,11 @@ import sys
 import zipfile
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from datasets import ClassLabel, Dataset
+from datasets import ClassLabel, Dataset, Features
+from datasets import Image as DatasetImage
 
 from hf_smile.errors import SmileDataError
 from hf_smile.inference.bulk import find_parts, open_predictions, parts_digest, verdicts_of
@@ -126,6 +128,35 @@ def test_images_of_a_zip_and_one_that_fails(sample_dir, demo_model, tmp_path):
     assert "129 images in 3 parts" in done.stdout and "1 error" in done.stdout
     done = predict(demo_model, archive, tmp_path / "whole", "--part_size", "500")
     assert "129 images in 1 part, " in done.stdout
+
+
+def test_parquet_of_other_origin_gets_a_row_for_every_image(sample_dir, demo_model, tmp_path):
+    with zipfile.ZipFile(sample_dir / "happy_images.zip") as archive:
+        photo = archive.read(next(name for name in archive.namelist() if name.endswith(".jpg")))
+    structs = [{"bytes": photo, "path": None}, None, {"bytes": None, "path": None}]
+    columns = {"structs": structs, "bytes": [photo, None, b""], "text": ["a.jpg", "", None]}
+    (tmp_path / "data").mkdir()
+    for name, images in columns.items():
+        pq.write_table(pa.table({"image_id": [0, 7, None], "image": images}), tmp_path / "data" / f"{name}.parquet")
+    done = predict(demo_model, tmp_path / "data", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    for name in columns:
+        rows = pq.read_table(tmp_path / "out" / f"{name}.parquet").to_pylist()
+        assert [row["image_id"] for row in rows] == ["0", "7", f"{name}.parquet:0"]
+        assert [bool(row["error"]) for row in rows] == [name == "text", True, True]
+
+
+def test_a_label_that_has_no_name_is_unknown(sample_dir, demo_model, tmp_path):
+    features = Features(image=DatasetImage(), label=ClassLabel(names=[*LABEL_NAMES]))
+    with zipfile.ZipFile(sample_dir / "happy_images.zip") as archive:
+        photo = archive.read(next(name for name in archive.namelist() if name.endswith(".jpg")))
+    table = Dataset.from_dict({"image": [{"bytes": photo, "path": None}] * 2, "label": [1, 0]}, features=features)
+    table = table.data.table.set_column(1, "label", pa.array([1, 7]))
+    table = table.replace_schema_metadata(features.arrow_schema.metadata)
+    pq.write_table(table, tmp_path / "a.parquet")
+    done = predict(demo_model, tmp_path / "a.parquet", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert [row["true_label"] for row in rows_of(tmp_path / "out")] == [LABEL_NAMES[1], None]
 
 
 def test_other_images_are_not_taken_for_those_already_predicted(shards, tmp_path):

@@ -172,13 +172,17 @@ def test_a_frame_is_drawn_at_its_time_and_no_frame_is_missing():
     assert means["p_not_smile"].to_numpy() == pytest.approx(0.5)
 
 
+def colored_columns(path) -> np.ndarray:
+    picture = np.asarray(Image.open(path).convert("RGB")).astype(int)
+    row = picture[int(0.7 * len(picture))]  # crosses the coloured areas
+    return row.max(axis=1) - row.min(axis=1) > 60
+
+
 def test_the_plot_is_broken_only_where_there_is_no_face(tmp_path):
     """Two frames per second of a clip with five come at 0, 0.6, 1, 1.6, ... seconds."""
     seconds = [second + part for second in range(60) for part in (0, 0.6) if not 20 <= second < 40]
     plot_timeline(timeline(seconds), 0.5, tmp_path / "timeline.png")
-    picture = np.asarray(Image.open(tmp_path / "timeline.png").convert("RGB")).astype(int)
-    row = picture[int(0.7 * len(picture))]  # crosses the coloured areas
-    colored = np.flatnonzero(row.max(axis=1) - row.min(axis=1) > 60)
+    colored = np.flatnonzero(colored_columns(tmp_path / "timeline.png"))
     steps = np.diff(colored)
     assert (steps > 3).sum() == 1, "exactly one gap"
     assert steps.max() == pytest.approx((colored[-1] - colored[0]) / 3, rel=0.15)
@@ -191,12 +195,28 @@ def test_faces_keep_their_numbers_when_they_move_and_lose_them_when_they_go():
     assert [track.number for track in first] == [1, 2] and [track.number for track in moved] == [2, 1]
     assert tracker.follow(0.4, []) == []
     assert [track.number for track in tracker.follow(0.6, [(6, 0, 46, 40)])] == [1]
+    for seconds in (0.8, 1.0):
+        assert tracker.follow(seconds, []) == []
     assert [track.number for track in tracker.follow(9.0, [(6, 0, 46, 40)])] == [3]
+
+
+def test_a_clip_with_few_frames_keeps_its_faces_and_gets_its_plot(classifier, tmp_path):
+    write_clip(tmp_path / "clip.avi", seconds=16, smile=(4, 8), fps=1)
+    write_analysis(analyse_video(classifier, tmp_path / "clip.avi", fps=5), tmp_path / "out", fps=5)
+    assert set(pd.read_csv(tmp_path / "out" / "timeline.csv")["face"]) == {1}
+    assert colored_columns(tmp_path / "out" / "timeline.png").mean() > 0.5
+    tracker = FaceTracker()
+    assert {tracker.follow(seconds, [(0, 0, 9, 9)])[0].number for seconds in (0.0, 10.0, 20.0)} == {1}
+
+
+def test_one_frame_with_a_face_is_seen_in_the_plot(tmp_path):
+    plot_timeline(timeline([1.0]), 0.2, tmp_path / "timeline.png")
+    assert colored_columns(tmp_path / "timeline.png").any()
 
 
 def test_what_is_no_clip_is_told(classifier, tmp_path):
     (tmp_path / "text.mp4").write_text("no film")
-    for name, words in (("missing.mp4", "no such file"), ("text.mp4", "is it a video")):
+    for name, words in (("missing.mp4", "no such file"), ("text.mp4", "no frame can be read")):
         with pytest.raises(SmileDataError, match=words):
             write_analysis(analyse_video(classifier, tmp_path / name), tmp_path / "out", fps=5)
     with pytest.raises(SmileDataError, match="fps"):
