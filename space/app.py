@@ -1,12 +1,14 @@
 """The demo: photos, clips and the camera, and how reliable the answers are. `make demo` runs it.
 
-The environment variable HF_SMILE_MODEL sets the model: a folder or an id on the Hub.
+Environment variables: HF_SMILE_MODEL sets the model, a folder or an id on the Hub; HF_SMILE_DETECTOR the face detector,
+as in `SmileClassifier.from_pretrained`; GRADIO_SERVER_NAME and GRADIO_SERVER_PORT the address.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import sys
 import tempfile
 from functools import partial
 from importlib.util import find_spec
@@ -30,6 +32,7 @@ TITLE = "Smile: for real or for show?"
 DESCRIPTION = "Is a face not smiling, smiling genuinely or posing? Photos, clips and the camera; nothing is kept."
 QUICKSTART = "outputs/quickstart"
 MODEL = os.environ.get("HF_SMILE_MODEL", QUICKSTART)
+DETECTOR = os.environ.get("HF_SMILE_DETECTOR", "auto")
 MAX_UPLOAD = "30mb"
 _WAITING = 100  # requests in the queue; further requests are refused
 _THREADS = 8  # threads that read and write files and run the accepted requests
@@ -111,13 +114,18 @@ def __getattr__(name: str) -> gr.Blocks:
     """Build the page for tools that look for `demo` in this module. Its example photos are removed with the uploads."""
     if name != "demo":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return build_page(Engine(MODEL), Path(tempfile.mkdtemp(dir=environment.UPLOADS.name)))
+    return build_page(Engine(MODEL, DETECTOR), Path(tempfile.mkdtemp(dir=environment.UPLOADS.name)))
 
 
 def main() -> None:
+    if sys.argv[1:]:
+        raise SmileError(
+            "the demo takes no arguments, but the environment variables HF_SMILE_MODEL, HF_SMILE_DETECTOR, "
+            "GRADIO_SERVER_NAME and GRADIO_SERVER_PORT"
+        )
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C and removes the uploads
     port = _port(environment.PORT)
-    engine = Engine(MODEL)
+    engine = Engine(MODEL, DETECTOR)
     engine.warm_up()
     uploads, health = Uploads(environment.UPLOADS.name), Health()
     with tempfile.TemporaryDirectory() as samples:

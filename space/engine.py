@@ -73,6 +73,7 @@ class Engine:
 
     Args:
         model: output folder of `hf-smile train`, or an id on the Hub. An ONNX export in it runs on ONNX Runtime.
+        detector: as in `SmileClassifier.from_pretrained`.
 
     Raises:
         SmileModelError: the model does not exist, or its ONNX file can't be run.
@@ -81,9 +82,9 @@ class Engine:
     'positive smile'
     """
 
-    def __init__(self, model: str) -> None:
+    def __init__(self, model: str, detector: str = "auto") -> None:
         self.model = model
-        self.classifier = SmileClassifier.from_pretrained(model)
+        self.classifier = SmileClassifier.from_pretrained(model, detector=detector)
         self.metrics = _metrics(model_file(model, "test_metrics.json"))
 
     @property
@@ -126,7 +127,7 @@ class Engine:
         listed = (image for file in files for image in _images_of(file))
         images = list(islice(listed, MAX_IMAGES + 1))  # the rest is not even listed
         if len(images) > MAX_IMAGES:
-            raise SmileDataError(f"too many images; upload at most {MAX_IMAGES} at a time")
+            raise SmileDataError(f"upload at most {MAX_IMAGES} images at a time")
         for done, image in enumerate(images, start=1):
             if isinstance(image, SmilePrediction):
                 yield replace(image, labels=self.labels)
@@ -257,4 +258,4 @@ def _read(image: NamedImage, path: Path) -> bytes:
 
 
 def _without_folder(text: str, path: Path) -> str:
-    return text.replace(f"{path.parent}/", "")
+    return text.replace(f"{path.parent}/", "").removeprefix(f"{path.name}: ")

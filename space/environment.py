@@ -30,5 +30,6 @@ os.environ["GRADIO_ANALYTICS_CACHE_FREQUENCY"] = str(10**9)
 # During the first request, Gradio asks Matplotlib for its backend. If none is set, this imports pyplot, which takes
 # 0.7 s.
 os.environ["MPLBACKEND"] = "agg"
+os.environ["OPENCV_FFMPEG_LOGLEVEL"] = "-8"  # no log: the visitor is told about a clip that can't be read
 if "SPACE_ID" in os.environ:  # trust the Hub's proxy, or all visitors have its address
     os.environ.setdefault("FORWARDED_ALLOW_IPS", "*")

@@ -3,32 +3,35 @@ window.hs = (() => {
   const slug = (tab) => tab.textContent.trim().toLowerCase().replaceAll(' ', '-');
   const tabs = () => [...document.querySelectorAll('.tab-container [role=tab]')];
   const openTab = (name) => tabs().find((tab) => slug(tab) === name)?.click();
+  const tabOfAddress = () => openTab(location.hash.slice(1) || 'photo');
 
   // Screen readers only announce changes in a region that already exists.
   const region = Object.assign(document.createElement('div'), { id: 'hs-said', role: 'status' });
   document.body.append(region);
   const say = (text) => { region.textContent = text; };
 
-  // Keep the tab in the address, so that links and reloads open it.
+  // Keep the tab in the address, for links, reloads and Back.
   document.addEventListener('click', (event) => {
     const tab = event.target.closest?.('[role=tab]');
-    if (tab) history.replaceState(null, '', `#${slug(tab)}`);
+    if (tab && slug(tab) !== (location.hash.slice(1) || 'photo')) history.pushState(null, '', `#${slug(tab)}`);
   });
   const follow = new MutationObserver(() => {
     if (!tabs().length) return;
     follow.disconnect();
-    openTab(location.hash.slice(1));
+    tabOfAddress();
   });
   follow.observe(document, { childList: true, subtree: true });
-  addEventListener('hashchange', () => openTab(location.hash.slice(1)));
+  addEventListener('hashchange', tabOfAddress);
+
+  let number = 0; // of requests: of several, the answer to the last one counts
 
   // A photo can be chosen, dropped, pasted, or selected from the examples.
   let takeWhole = () => {};
   function intake(element, trigger, upload) {
     let last = {};
     let given = 0; // of two uploads, the later one counts, not the slower one
-    const ask = (kind, what) => trigger(kind, last = what);
-    takeWhole = () => trigger('select', { ...last, whole: true });
+    const ask = (kind, what) => trigger(kind, { ...(last = what), number: ++number });
+    takeWhole = () => trigger('select', { ...last, whole: true, number: ++number });
     const input = element.querySelector('input');
     const problem = element.querySelector('[role=alert]');
     async function give(file) {
@@ -36,14 +39,15 @@ window.hs = (() => {
       openTab('photo');
       expectResult();
       problem.textContent = '';
+      stale(true);
       element.classList.add('hs-sending');
       input.value = ''; // so that the same file can be chosen again
-      const number = ++given;
+      const mine = ++given;
       const sent = await upload(file).catch((error) => ({ why: error.message }));
-      if (number !== given) return;
+      if (mine !== given) return;
       element.classList.remove('hs-sending');
       if (sent.why) problem.textContent = `The photo could not be sent: ${sent.why}`;
-      else ask('upload', { path: sent.path });
+      else { stale(false); ask('upload', { path: sent.path }); }
     }
     element.addEventListener('click', (event) => {
       const example = event.target.closest('[data-example]');
@@ -51,6 +55,7 @@ window.hs = (() => {
       expectResult();
       given += 1;
       element.classList.remove('hs-sending');
+      stale(false);
       problem.textContent = '';
       ask('select', { example: Number(example.dataset.example) });
     });
@@ -68,6 +73,8 @@ window.hs = (() => {
 
   // Reserve space for the result at once, to keep the layout stable.
   const expectResult = () => document.getElementById('photo-tab').classList.add('hs-given');
+  // While a photo is sent, and if that fails, the verdict on the photo before is not shown.
+  const stale = (is) => document.getElementById('photo-tab').classList.toggle('hs-stale', is);
 
   // Announce a new result and scroll to it.
   function result(element, watch) {
@@ -96,10 +103,14 @@ window.hs = (() => {
       trigger('select');
     });
   }
-  const selected = () => Number(document.querySelector('#picture [aria-pressed=true]')?.dataset.face ?? 0);
+  // What the heat map is asked for.
+  const asked = () => ({
+    face: Number(document.querySelector('#picture [aria-pressed=true]')?.dataset.face ?? 0),
+    number: ++number,
+  });
 
   // The camera. Each frame is sent after the answer to the previous one, so server and network set the frame rate.
-  let number = 0;
+  let frame = 0;
   let answered = () => {};
   function camera(element, trigger) {
     const [stage, video, over, button, problem] = ['.hs-camera', 'video', '.hs-over', 'button', '[role=alert]']
@@ -153,11 +164,11 @@ window.hs = (() => {
       canvas.width = video.videoWidth * shrink;
       canvas.height = video.videoHeight * shrink;
       canvas.getContext('2d').drawImage(video, 0, 0, canvas.width, canvas.height);
-      trigger('input', { frame: canvas.toDataURL('image/jpeg', 0.85), number: ++number });
+      trigger('input', { frame: canvas.toDataURL('image/jpeg', 0.85), number: ++frame });
       late = setTimeout(send, 5000); // continue if a frame gets no answer
     }
     answered = (answer) => {
-      if (Number(answer.dataset.number) !== number || !video.srcObject) return;
+      if (Number(answer.dataset.number) !== frame || !video.srcObject) return;
       over.innerHTML = answer.querySelector('.hs-boxes').innerHTML;
       send();
     };
@@ -167,5 +178,5 @@ window.hs = (() => {
   }
   const answer = (element, watch) => watch('value', () => answered(element.querySelector('[data-number]')));
 
-  return { intake, result, faces, selected, camera, answer };
+  return { intake, result, faces, asked, camera, answer };
 })();

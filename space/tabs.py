@@ -8,6 +8,7 @@ import io
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import gradio as gr
@@ -22,7 +23,6 @@ from hf_smile.inference.classifier import load_image
 from hf_smile.inference.files import make_writer
 from hf_smile.inference.prediction import SmilePrediction
 from hf_smile.labels import LabelSet
-from hf_smile.utils.figures import class_colors
 
 # Separate queues: requests that take a second must not wait for those that take a minute.
 QUICK = {"concurrency_id": "quick", "concurrency_limit": 2}
@@ -44,17 +44,24 @@ class _Latest:
     """Tells whether a visitor has called a function again meanwhile, because answers can overtake each other."""
 
     def __init__(self) -> None:
-        self._calls: dict[str | None, object] = {}
+        self._running: dict[str | None, list[int]] = {}
+        """By visitor: how many calls are running, and the highest number of these and of those they overlapped."""
+        self._lock = Lock()
 
     @contextmanager
-    def call(self, visitor: str | None) -> Iterator[Callable[[], bool]]:
-        """Begin a call, and yield a function that tells whether it is still the visitor's latest."""
-        this = self._calls[visitor] = object()
+    def call(self, visitor: str | None, number: Any) -> Iterator[Callable[[], bool]]:
+        """Begin the call with this number, and yield a function that tells whether it is still the latest."""
+        number = number if isinstance(number, int) else 0
+        with self._lock:
+            running = self._running.setdefault(visitor, [0, number])
+            running[:] = running[0] + 1, max(running[1], number)
         try:
-            yield lambda: self._calls.get(visitor) is this
+            yield lambda: running[1] == number
         finally:
-            if self._calls.get(visitor) is this:
-                del self._calls[visitor]
+            with self._lock:
+                running[0] -= 1
+                if not running[0]:
+                    del self._running[visitor]
 
 
 def photo_tab(engine: Engine, samples: Path, drawn: bool) -> None:
@@ -75,7 +82,7 @@ def photo_tab(engine: Engine, samples: Path, drawn: bool) -> None:
             path = [*files.values()][example]
         else:
             path = uploaded({"path": _told(event, "path")})
-        with looks.call(request.session_hash) as is_latest:
+        with looks.call(request.session_hash, _told(event, "number")) as is_latest:
             try:
                 image = load_image(path)
                 faces = engine.look(image, whole=_told(event, "whole") is True)
@@ -86,12 +93,13 @@ def photo_tab(engine: Engine, samples: Path, drawn: bool) -> None:
                 return gr.skip(), gr.skip(), gr.skip()
             return result, gr.update(visible=bool(faces), open=False), faces
 
-    def explain(faces: list[SeenFace] | None, index: Any, request: gr.Request) -> Any:
+    def explain(faces: list[SeenFace] | None, asked: Any, request: gr.Request) -> Any:
         if not faces:
             return "<p>This photo was deleted for privacy. Upload it again.</p>"
+        index, number = (asked.get("face"), asked.get("number")) if isinstance(asked, dict) else (0, 0)
         # An index from an earlier photo, or an invalid one, selects the first face.
         face = faces[index if isinstance(index, int) and 0 <= index < len(faces) else 0]
-        with explanations.call(request.session_hash) as is_latest:
+        with explanations.call(request.session_hash, number) as is_latest:
             try:
                 result = views.heat_map(engine.explain(face))
             except (SmileModelError, ImportError) as error:
@@ -111,7 +119,7 @@ def photo_tab(engine: Engine, samples: Path, drawn: bool) -> None:
     # Only the page knows which face is selected.
     picture.select(None, None, where, js="() => ({ __type__: 'update', open: false })")
     where.expand(None, None, heat, js="() => ''")  # the heat map of another face
-    where.expand(explain, [faces, picture], heat, js="(faces) => [faces, hs.selected()]", **each_one)
+    where.expand(explain, [faces, picture], heat, js="(faces) => [faces, hs.asked()]", **each_one)
 
 
 def batch_tab(engine: Engine) -> None:
@@ -179,7 +187,8 @@ def _run(start: gr.Button, stop: gr.Button, work: Any, given: Any, shown: list[A
     begun = start.click(ready(True), None, [start, stop], **at_once)
     working = begun.then(work, given, shown, show_progress_on=shown[0], **LONG, **_FROM_PAGE)
     working.then(ready(False), None, [start, stop], **at_once)
-    stop.click(ready(False), None, [start, stop], cancels=working, **at_once)
+    stopped = views.message("Stopped", "There are no results. Start again to get all of them.")
+    stop.click(lambda: (*ready(False)(), stopped), None, [start, stop, shown[0]], cancels=working, **at_once)
 
 
 def _csv(predictions: list[SmilePrediction], labels: LabelSet) -> str:
@@ -207,7 +216,7 @@ def video_tab(engine: Engine) -> None:
             yield views.message("This clip can't be read", f"{error}.", "problem"), hidden
             return
         data = pd.DataFrame(seen.rows, columns=["seconds", "who", "smiling, %"])
-        plot = gr.LinePlot(data, visible=bool(seen.rows), color_map=class_colors(seen.people))
+        plot = gr.LinePlot(data, visible=bool(seen.rows), color_map=views.people_colors(seen.people))
         yield views.clip(seen, MAX_SECONDS), plot
 
     video = gr.Video(

@@ -6,12 +6,14 @@ import base64
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
+from engine import MAX_FACES
 from PIL import Image
 from words import claim, percent, sentence, short, track_record, word
 
-from hf_smile.inference.prediction import SmilePrediction
+from hf_smile.inference.prediction import NO_FACE, SmilePrediction
 from hf_smile.utils.figures import class_colors
 from hf_smile.utils.words import counted
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
 _PHOTO_SIDE, _THUMBNAIL_SIDE, _BADGE_SIDE = 1024, 160, 112
 _GREY = "#767676"
+_PEOPLE = ("#8250c4", "#b07800", "#c2559a", "#5a6b7b", "#8a5a2b")
 
 CAMERA = """
 <div class="hs-camera" hidden><video muted playsinline aria-label="Your camera"></video>
@@ -202,17 +205,23 @@ def heat_map(explanation: Explanation) -> str:
 def batch(predictions: Sequence[SmilePrediction], faces: Sequence[SeenFace]) -> str:
     """Return the results for many photos: number of verdicts, files that could not be read with the reason, faces."""
     failed = [prediction for prediction in predictions if prediction.error is not None]
-    said = counted(len(faces), "verdict") + (f", {counted(len(failed), 'file')} could not be read" if failed else "")
+    without_face = sum(prediction.note == NO_FACE for prediction in predictions)
+    said = counted(len(faces), "verdict")
+    said += f", no face in {counted(without_face, 'photo')}" if without_face else ""
+    said += f", {counted(len(failed), 'file')} could not be read" if failed else ""
+    cut = any(prediction.note and prediction.label for prediction in predictions)
+    hint = f"<p>Of photos with many faces, only the {MAX_FACES} largest are shown.</p>" if cut else ""
     errors = "".join(
         f"<li><strong>{escape(prediction.source or 'a file')}</strong> {escape(_reason(prediction))}</li>"
         for prediction in failed
     )
-    return f'<h2 data-say="{said}">{said}</h2>{f"<ul class=hs-errors>{errors}</ul>" if errors else ""}{_gallery(faces)}'
+    errors = f"<ul class=hs-errors>{errors}</ul>" if errors else ""
+    return f'<h2 data-say="{said}">{said}</h2>{hint}{errors}{_gallery(faces)}'
 
 
 def _reason(prediction: SmilePrediction) -> str:
     """Return the error without the file name, which is shown before it."""
-    return (prediction.error or "").removeprefix(f"{prediction.source}: ")
+    return (prediction.error or "").removeprefix(f"{prediction.source}: ").removeprefix(f"{prediction.source} ")
 
 
 def _gallery(faces: Iterable[SeenFace]) -> str:
@@ -240,12 +249,21 @@ def table(predictions: Iterable[SmilePrediction]) -> tuple[list[str], list[list[
     return ["file", "verdict", *asked], rows
 
 
+def people_colors(names: Iterable[str]) -> dict[str, str]:
+    """Return a colour for each person, none of them that of a verdict.
+
+    >>> people_colors(["person 1"])
+    {'person 1': '#8250c4'}
+    """
+    return dict(zip(names, cycle(_PEOPLE)))
+
+
 def clip(seen: Clip, limit: float) -> str:
     """Return the people in a clip, and each smile at its strongest moment."""
     cut = f" The first {limit:.0f} seconds were analysed." if seen.seconds > limit - 1 else ""
     if not seen.people:
         return message("No face found", f"No face was found in any frame of the clip.{cut}")
-    colors = class_colors(seen.people)
+    colors = people_colors(seen.people)
     who = "".join(
         f'<figure style="--class:{colors[name]}"><img src="{data_uri(crop, _BADGE_SIDE)}" alt="">'
         f"<figcaption>{name}</figcaption></figure>"
@@ -256,7 +274,8 @@ def clip(seen: Clip, limit: float) -> str:
         f"<figcaption><strong>{seconds:.1f} s, {name}</strong> {escape(sentence(prediction))}</figcaption></figure>"
         for seconds, name, prediction, crop in seen.peaks
     ]
-    smiles = f"{counted(len(items), 'smile') if items else 'No smile'} in {seen.seconds:.0f} seconds"
+    length = counted(round(seen.seconds), "second") if seen.seconds >= 0.5 else "less than a second"
+    smiles = f"{counted(len(items), 'smile') if items else 'No smile'} in {length}"
     peaks = f'<div class="hs-gallery hs-wide">{"".join(items)}</div>'
     shown = {0: "", 1: ", here at its strongest"}.get(len(items), ", each at its strongest")
     said = f"{smiles}{shown}."

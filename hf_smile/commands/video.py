@@ -6,6 +6,7 @@ hf-smile video holiday.mp4 --model outputs/model --output_dir outputs/holiday
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 
 from hf_smile.commands.options import add_classifier_arguments, job_parser, load_classifier
@@ -28,6 +29,7 @@ def run(args: argparse.Namespace) -> None:
 
     from hf_smile.inference.video import analyse_video, write_analysis
 
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # no log: one message says that the clip can't be read
     classifier = load_classifier(args)
     frames = analyse_video(classifier, args.clip, args.fps)
     shown = tqdm(frames, desc="Tracking faces", unit=" frames", file=sys.stderr, disable=None)

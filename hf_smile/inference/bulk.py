@@ -183,8 +183,7 @@ def _rows(file: Path, name: str, columns: list[str], names: list[str]) -> Iterat
                 known = row.get("image_id")
                 image_id = f"{name}:{next(number)}" if known in (None, "") else str(known)
                 label = row["label"] if names else None
-                is_known = label is not None and 0 <= label < len(names)  # -1 is unknown
-                true_label = names[label] if is_known else None
+                true_label = names[label] if label is not None and 0 <= label < len(names) else None  # -1 is unknown
                 yield NamedImage(image_id, partial(encoded_bytes, row["image"])), true_label
     except (pa.ArrowException, OSError) as error:
         raise SmileDataError(f"{file}: can't be read to its end ({first_line(error)}); write it again") from None

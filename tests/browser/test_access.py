@@ -119,6 +119,8 @@ def test_the_tab_is_in_the_address(open_demo):
     page.reload()
     page.wait_for_function("document.querySelector('[role=tab][aria-selected=true]')?.innerText === 'About'")
     assert tab.get_attribute("aria-selected") == "false"
+    page.go_back()
+    page.wait_for_function("document.querySelector('[role=tab][aria-selected=true]')?.innerText === 'Many photos'")
 
 
 def test_no_other_server_is_asked_for_anything_on_a_space_either(open_demo):

@@ -24,7 +24,8 @@ def settle(page) -> None:
     page.evaluate("""async () => {
         const places = () => JSON.stringify([...document.querySelectorAll('body *')]
             .map((part) => part.getBoundingClientRect()));
-        for (let before = '', same = 0; same < 5; before = places()) {
+        for (let before = '', same = 0, left = 600; same < 5; before = places()) {
+            if (!--left) throw new Error('the page does not come to rest');
             await new Promise((wake) => setTimeout(wake, 50));
             same = places() === before ? same + 1 : 0;
         }
@@ -204,6 +205,18 @@ def test_a_photo_that_is_too_large_is_refused_in_words(open_demo, tmp_path):
     page = open_demo()
     page.set_input_files("#photo input[type=file]", large)
     page.get_by_text("The photo could not be sent").wait_for()
+
+
+def test_a_photo_that_is_not_sent_leaves_no_verdict_on_the_one_before(open_demo, hopper, tmp_path):
+    page = open_demo()
+    give(page, hopper)
+    large = tmp_path / "large.jpg"
+    large.write_bytes(bytes(31 * 1024 * 1024))
+    page.set_input_files("#photo input[type=file]", large)
+    page.get_by_text("The photo could not be sent").wait_for()
+    page.locator(".hs-result").wait_for(state="hidden")
+    give(page, hopper)
+    assert page.locator(".hs-result").is_visible()
 
 
 @pytest.mark.parametrize("way", ["paste", "drop"])

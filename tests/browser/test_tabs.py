@@ -92,11 +92,11 @@ def test_work_is_stopped_by_a_button_and_the_next_is_done(open_demo, drawn, tmp_
     assert stop.is_enabled()
     stop.click()
     page.get_by_role("button", name="Classify photos").and_(page.locator(":enabled")).wait_for()
-    assert not page.locator("#verdicts h2").count()
+    page.get_by_role("heading", name="Stopped").wait_for()
     other = open_demo()
     give_many(other, drawn)
     other.get_by_role("heading", name="3 verdicts").wait_for()
-    assert not page.locator("#verdicts h2").count()
+    assert page.locator("#verdicts h2").all_inner_texts() == ["Stopped"]
 
 
 def test_choosing_nothing_is_told(open_demo):

@@ -94,7 +94,7 @@ def test_more_images_than_allowed_are_refused_in_words(client, tmp_path):
     with zipfile.ZipFile(path, "w") as archive:
         for i in range(201):
             archive.writestr(f"{i}.png", b"")
-    with pytest.raises(AppError, match="too many images; upload at most 200"):
+    with pytest.raises(AppError, match="upload at most 200 images"):
         client.predict([handle_file(path)], api_name="/predict_batch")
 
 
@@ -180,7 +180,7 @@ def test_a_broken_zip_does_not_tell_where_uploads_lie(look_at, demo_url, tmp_pat
     (path,) = json.loads(curl("-F", f"files=@{tmp_path}/broken.zip", f"{demo_url}/gradio_api/upload"))
     answer = look_at(Path(path))
     words = re.sub("<.*?>", "", answer)
-    assert re.search("broken.zip:? not a readable zip", words) and str(Path(path).parent) not in answer
+    assert re.search("not a readable zip", words) and str(Path(path).parent) not in answer
 
 
 def test_uploads_have_a_limit(demo_url, tmp_path):

@@ -240,7 +240,7 @@ def test_a_choice_of_a_face_that_is_not_there_explains_the_first(demo_model, tmp
     page = app.build_page(Engine(str(demo_model)), tmp_path)
     functions = {function.fn.__name__: function.fn for function in page.fns.values() if function.fn}
     faces = [face((0.2, 0.7, 0.1)), face((0.2, 0.1, 0.7))]
-    assert "for “genuine smile”" in functions["explain"](faces, index, gr.Request(session_hash="a"))
+    assert "for “genuine smile”" in functions["explain"](faces, {"face": index}, gr.Request(session_hash="a"))
     assert "was deleted" in functions["explain"](None, 0, gr.Request())
 
 
@@ -282,7 +282,7 @@ page = app.build_page(engine, Path(sys.argv[3]))
 explain = next(function.fn for function in page.fns.values() if function.name == "explain")
 faces = [engine.look(load_image(path), whole=True)[0] for path in sys.argv[4:]]
 for index in range(len(faces)):
-    print(explain(faces, index, gr.Request()))
+    print(explain(faces, {"face": index, "number": 1}, gr.Request()))
 """
     files = [tmp_path / f"{label_id}.png" for label_id in range(2)]
     for label_id, path in enumerate(files):
