@@ -25,6 +25,9 @@ window.hs = (() => {
 
   let number = 0; // of requests: of several, the answer to the last one counts
 
+  const LARGEST = 30 * 2 ** 20; // bytes; MAX_UPLOAD in app.py
+  const plain = (message) => (/fetch|connection/i.test(message) ? 'the server can’t be reached.' : message);
+
   // A photo can be chosen, dropped, pasted, or selected from the examples.
   let takeWhole = () => {};
   function intake(element, trigger, upload) {
@@ -43,7 +46,8 @@ window.hs = (() => {
       element.classList.add('hs-sending');
       input.value = ''; // so that the same file can be chosen again
       const mine = ++given;
-      const sent = await upload(file).catch((error) => ({ why: error.message }));
+      const sent = file.size > LARGEST ? { why: 'it is larger than 30 MB.' }
+        : await upload(file).catch((error) => ({ why: plain(error.message) }));
       if (mine !== given) return;
       element.classList.remove('hs-sending');
       if (sent.why) problem.textContent = `The photo could not be sent: ${sent.why}`;

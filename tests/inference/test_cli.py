@@ -368,6 +368,11 @@ def test_output_writes_over_nothing_but_results(name, model_dir, face_files, tmp
     assert (tmp_path / "train.csv").read_text().endswith("a.jpg,1\n")
 
 
+def test_a_url_is_told_to_be_none_of_the_paths(cli, model_dir):
+    code, _, error = cli("predict", "https://example.org/a.jpg", "--model", model_dir)
+    assert code == 2 and "https://example.org/a.jpg" in error and "download it first" in error
+
+
 @pytest.mark.parametrize("name", ["verdicts.csv", "verdicts.jsonl", "verdicts.txt"])
 def test_output_replaces_earlier_verdicts(name, model_dir, face_files, tmp_path, cli):
     words = ["--model", model_dir, "--faces", "whole", "--output", tmp_path / name]

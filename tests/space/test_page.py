@@ -244,6 +244,25 @@ def test_a_choice_of_a_face_that_is_not_there_explains_the_first(demo_model, tmp
     assert "was deleted" in functions["explain"](None, 0, gr.Request())
 
 
+def test_of_overlapping_calls_the_one_with_the_highest_number_is_the_latest():
+    from tabs import _Latest
+
+    latest = _Latest()
+    with latest.call("ann", 1) as first, latest.call("bob", 7) as other:
+        assert first() and other()
+        with latest.call("ann", 3) as third, latest.call("ann", 2) as second:
+            assert (first(), second(), third(), other()) == (False, False, True, True)
+        assert not first()
+    with latest.call("ann", 1) as reloaded:  # a page that starts again
+        assert reloaded()
+    assert not latest._running
+
+
+def test_an_argument_of_the_demo_is_refused_with_what_it_takes_instead():
+    done = subprocess.run([sys.executable, SPACE / "app.py", "--help"], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2 and "HF_SMILE_MODEL" in done.stderr and "Traceback" not in done.stderr
+
+
 def test_the_words_of_a_model_are_text_on_the_page(demo_model, tmp_path, monkeypatch):
     def fail(face):
         raise SmileModelError("the node <img src=x onerror=alert()> failed")
