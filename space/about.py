@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from engine import model_file
+from engine import model_text
 from words import word
 
 import hf_smile
@@ -53,7 +53,7 @@ def about(model: str, labels: LabelSet = SMILE_LABELS) -> str:
         model: folder or id on the Hub of the model whose card and metrics are shown.
         labels: labels of the model.
     """
-    card, metrics = model_file(model, "README.md"), model_file(model, "test_metrics.json")
+    card, metrics = model_text(model, "README.md"), model_text(model, "test_metrics.json")
     name = Path(model).name if Path(model).is_dir() else model
     limits = _sections(card, r"limit|responsible|out.of.scope|intended")
     return "\n\n".join(

@@ -85,7 +85,7 @@ class Engine:
     def __init__(self, model: str, detector: str = "auto") -> None:
         self.model = model
         self.classifier = SmileClassifier.from_pretrained(model, detector=detector)
-        self.metrics = _metrics(model_file(model, "test_metrics.json"))
+        self.metrics = _metrics(model_text(model, "test_metrics.json"))
 
     @property
     def labels(self) -> LabelSet:
@@ -201,7 +201,7 @@ def _small(photo: Image.Image, box: tuple[int, int, int, int] | None, side: int)
     return crop
 
 
-def model_file(model: str, name: str) -> str:
+def model_text(model: str, name: str) -> str:
     """Return the text of a file in a model (a folder or an id on the Hub); empty if the file does not exist."""
     if Path(model).is_dir():
         return Path(model, name).read_text("utf-8", "replace") if Path(model, name).is_file() else ""
