@@ -62,6 +62,8 @@ def add_endpoints(engine: Engine, quick: dict[str, Any], long: dict[str, Any]) -
         Returns:
             One verdict per face, file by file. For a file that can't be read, `error` gives the reason.
         """
+        if not isinstance(files, list):
+            raise gr.Error("pass a list of files", print_exception=False)
         try:
             seen = list(engine.look_at_many([_given(number, file) for number, file in enumerate(files, start=1)]))
         except SmileDataError as error:

@@ -73,6 +73,8 @@ def test_predict_batch_reads_zips_and_names_every_file(client, faces_zip, tmp_pa
     assert sources == ["grace_hopper.jpg", "faces.zip/a/0.png", "faces.zip/a/1.png", "broken.png", "no.zip"]
     assert [bool(verdict["predicted_label"]) for verdict in verdicts] == [True, True, True, False, False]
     assert "not a readable zip" in verdicts[-1]["error"] and "/" not in verdicts[-1]["error"]
+    with pytest.raises(AppError, match="pass a list of files"):
+        client.predict(handle_file(HOPPER), api_name="/predict_batch")
 
 
 @pytest.fixture
