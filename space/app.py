@@ -120,7 +120,7 @@ def __getattr__(name: str) -> gr.Blocks:
 def main() -> None:
     if sys.argv[1:]:
         raise SmileError(
-            "the demo takes no arguments, but the environment variables HF_SMILE_MODEL, HF_SMILE_DETECTOR, "
+            "the demo takes no arguments; set the environment variables HF_SMILE_MODEL, HF_SMILE_DETECTOR, "
             "GRADIO_SERVER_NAME and GRADIO_SERVER_PORT"
         )
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C and removes the uploads

@@ -22,7 +22,7 @@ from gradio.routes import file_upload_statuses
 EVERY = 10
 """Seconds between two clean-ups."""
 _EMPTY_FOR = 60  # seconds until an empty folder is deleted
-_BLOCK = 4096  # bytes that a small file takes, and that limit the number of files
+_BLOCK = 4096  # a file counts as at least this many bytes, which limits the number of files
 _FETCH_WITHIN = 60  # seconds until an answer that nobody fetches is deleted
 _IDLE_CONNECTION = 30  # seconds
 _MOST_REMEMBERED = 200  # visitors whose photos are kept in memory
@@ -70,7 +70,7 @@ class Uploads:
         Returns:
             The deleted files.
         """
-        gone, held, now = set(), 0, time.time()
+        gone, held, before, now = set(), 0, self.held, time.time()
         for path in list(self.folder.rglob("*")):
             with suppress(OSError):  # not empty, or already deleted
                 status = path.lstat()
@@ -85,7 +85,7 @@ class Uploads:
                     gone.add(str(path))
                 else:
                     held += max(status.st_size, _BLOCK)
-        self.held = held
+        self.held += held - before  # uploads may have arrived meanwhile
         return gone
 
 

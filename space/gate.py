@@ -8,6 +8,7 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,8 @@ _NEEDED = re.compile(
     r"|mcp(/(schema)?)?)",
     re.IGNORECASE | re.DOTALL,
 )
+_SMALL_CALL = 50_000  # bytes; read at once
+_MAX_FILES, _LONGEST_PATH = 300, 1000  # in a call
 _PAUSE = 30  # seconds without a byte
 _CALL_WITHIN, _UPLOAD_WITHIN = 30, 300  # seconds
 
@@ -63,7 +66,7 @@ class Gate:
 
     def __init__(self, app: ASGIApp, uploads: Uploads, health: Health, waiting: Callable[[str], int]) -> None:
         self.app, self.uploads, self.health, self.waiting = app, uploads, health, waiting
-        self._reading = asyncio.Lock()  # JSON can take 30 times its size in memory
+        self._reading = asyncio.Lock()  # for large calls, because JSON can take 30 times its size in memory
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -145,14 +148,15 @@ class Gate:
             if len(body) > MAX_CALL:
                 raise HTTPException(413, f"the request exceeds the limit of {MAX_CALL // 2**20} MB; upload files first")
             more = message.get("more_body", False)
-        async with self._reading:
-            allowed = await asyncio.to_thread(lambda: all(map(self.uploads.holds, _paths(bytes(body)))))
-        if not allowed:
-            raise HTTPException(400, "not an uploaded file; upload it first")
+        if len(body) > _SMALL_CALL:
+            async with self._reading:
+                await asyncio.to_thread(self._check_paths, bytes(body))
+        else:
+            self._check_paths(bytes(body))
         if scope["path"].startswith(_TOOLS):
             self.uploads.held += len(body)  # Gradio writes the photo to the upload folder
             self._refuse_if_full()
-            # Gradio calls itself for the client, with its headers: count the call as the client's.
+            # Gradio answers a tool call by a request to itself with the client's headers: it counts as the client's.
             headers = MutableHeaders(scope=scope)
             del headers["x-forwarded-for"]
             if scope.get("client"):
@@ -163,6 +167,13 @@ class Gate:
             return next(first, None) or await receive()
 
         return receive_again
+
+    def _check_paths(self, body: bytes) -> None:
+        paths = list(islice(_paths(body), _MAX_FILES + 1))
+        if len(paths) > _MAX_FILES:  # each is looked up on the disk
+            raise HTTPException(413, f"the request names more than {_MAX_FILES} files")
+        if not all(len(path) <= _LONGEST_PATH and self.uploads.holds(path) for path in paths):
+            raise HTTPException(400, "not an uploaded file; upload it first")
 
 
 def _now() -> float:

@@ -26,7 +26,7 @@ window.hs = (() => {
   let number = 0; // of requests: of several, the answer to the last one counts
 
   const LARGEST = 30 * 2 ** 20; // bytes; MAX_UPLOAD in app.py
-  const plain = (message) => (/fetch|connection/i.test(message) ? 'the server can’t be reached.' : message);
+  const plain = (message) => (/fetch|connection/i.test(message) ? 'it could not be read or sent.' : message);
 
   // A photo can be chosen, dropped, pasted, or selected from the examples.
   let takeWhole = () => {};
@@ -84,7 +84,7 @@ window.hs = (() => {
   function result(element, watch) {
     watch('value', () => {
       const sentence = element.querySelector('[data-say]');
-      if (!sentence) return;
+      if (!sentence || element.closest('.hs-stale')) return;
       say(sentence.dataset.say);
       const calm = matchMedia('(prefers-reduced-motion: reduce)').matches;
       const show = () => element.scrollIntoView({ block: 'start', behavior: calm ? 'auto' : 'smooth' });

@@ -124,11 +124,11 @@ def photo_tab(engine: Engine, samples: Path, drawn: bool) -> None:
 
 def batch_tab(engine: Engine) -> None:
     """Build the tab for many photos and zips: a sortable table, the faces, and a CSV file."""
+    nothing = gr.update(visible=False), ""
 
     def look(files: list[dict[str, Any]] | None, progress: gr.Progress = gr.Progress()) -> Iterator[Any]:  # noqa: B008
-        hidden = gr.Dataframe(visible=False)
         if not files:
-            yield views.message("No photos yet", "Choose photos first, and wait until they are uploaded."), hidden, ""
+            yield views.message("No photos yet", "Choose photos first, and wait until they are uploaded."), *nothing
             return
         seen: list[SeenFace | SmilePrediction] = []
         try:
@@ -138,7 +138,7 @@ def batch_tab(engine: Engine) -> None:
                 seen.append(item)
                 yield gr.skip(), gr.skip(), gr.skip()  # a point at which Gradio can stop the task
         except SmileDataError as error:
-            yield views.message("Too many photos", f"{error}.", "problem"), hidden, ""
+            yield views.message("Too many photos", f"{error}.", "problem"), *nothing
             return
         predictions = [item.prediction if isinstance(item, SeenFace) else item for item in seen]
         faces = [item for item in seen if isinstance(item, SeenFace)]
@@ -166,7 +166,7 @@ def batch_tab(engine: Engine) -> None:
         elem_id="table",
     )
     link = gr.HTML(elem_id="csv")
-    _run(start, stop, look, files, [verdicts, table, link])
+    _run(start, stop, look, files, [verdicts, table, link], nothing)
 
 
 def _buttons(words: str) -> tuple[gr.Button, gr.Button]:
@@ -177,8 +177,8 @@ def _buttons(words: str) -> tuple[gr.Button, gr.Button]:
         )
 
 
-def _run(start: gr.Button, stop: gr.Button, work: Any, given: Any, shown: list[Any]) -> None:
-    """Connect a button that starts a long task, and one that stops it."""
+def _run(start: gr.Button, stop: gr.Button, work: Any, given: Any, shown: list[Any], nothing: tuple[Any, ...]) -> None:
+    """Connect a button that starts a long task, and one that stops it and replaces the results by `nothing`."""
 
     def ready(running: bool) -> Any:
         return lambda: (gr.Button(interactive=not running), gr.Button(interactive=running))
@@ -187,8 +187,8 @@ def _run(start: gr.Button, stop: gr.Button, work: Any, given: Any, shown: list[A
     begun = start.click(ready(True), None, [start, stop], **at_once)
     working = begun.then(work, given, shown, show_progress_on=shown[0], **LONG, **_FROM_PAGE)
     working.then(ready(False), None, [start, stop], **at_once)
-    stopped = views.message("Stopped", "There are no results. Start again to get all of them.")
-    stop.click(lambda: (*ready(False)(), stopped), None, [start, stop, shown[0]], cancels=working, **at_once)
+    stopped = views.message("Stopped", "There are no results. Start again to get them.")
+    stop.click(lambda: (*ready(False)(), stopped, *nothing), None, [start, stop, *shown], cancels=working, **at_once)
 
 
 def _csv(predictions: list[SmilePrediction], labels: LabelSet) -> str:
@@ -201,11 +201,11 @@ def _csv(predictions: list[SmilePrediction], labels: LabelSet) -> str:
 
 def video_tab(engine: Engine) -> None:
     """Build the tab for a clip: who smiles when."""
+    nothing = (gr.update(visible=False),)
 
     def follow(file: dict[str, Any] | None, progress: gr.Progress = gr.Progress()) -> Iterator[Any]:  # noqa: B008
-        hidden = gr.LinePlot(visible=False)
         if file is None:
-            yield views.message("No clip yet", "Upload or record a clip first."), hidden
+            yield views.message("No clip yet", "Upload or record a clip first."), *nothing
             return
         path, seen = uploaded(file), Clip()
         try:
@@ -213,14 +213,14 @@ def video_tab(engine: Engine) -> None:
                 progress(seen.seconds / MAX_SECONDS, desc=f"{seen.seconds:.0f} s analysed")
                 yield gr.skip(), gr.skip()  # a point at which Gradio can stop the task
         except SmileDataError as error:
-            yield views.message("This clip can't be read", f"{error}.", "problem"), hidden
+            yield views.message("This clip can't be read", f"{error}.", "problem"), *nothing
             return
         data = pd.DataFrame(seen.rows, columns=["seconds", "who", "smiling, %"])
         plot = gr.LinePlot(data, visible=bool(seen.rows), color_map=views.people_colors(seen.people))
         yield views.clip(seen, MAX_SECONDS), plot
 
     video = gr.Video(
-        label=f"A clip; the first {MAX_SECONDS:.0f} seconds are analysed",
+        label=f"A clip (its first {MAX_SECONDS:.0f} seconds)",
         sources=["upload", "webcam"],
         height=260,
         elem_id="video",
@@ -240,7 +240,7 @@ def video_tab(engine: Engine) -> None:
     )
     seen = gr.HTML(js_on_load="hs.result(element, watch)", elem_id="peaks")
     plot.render()
-    _run(start, stop, follow, video, [seen, plot])
+    _run(start, stop, follow, video, [seen, plot], nothing)
 
 
 def live_tab(engine: Engine) -> None:

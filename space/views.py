@@ -99,7 +99,7 @@ def _answer(faces: Sequence[SeenFace], index: int) -> str:
     prediction = faces[index].prediction
     about = f"Face {index + 1} of {len(faces)}" if len(faces) > 1 else ""
     if prediction.note:
-        about += f", {prediction.note}"
+        about += f" ({prediction.note})"
     if prediction.box is None:
         about = "The whole picture was classified as one face"
     answer = sentence(prediction)
@@ -210,7 +210,11 @@ def batch(predictions: Sequence[SmilePrediction], faces: Sequence[SeenFace]) -> 
     said += f", no face in {counted(without_face, 'photo')}" if without_face else ""
     said += f", {counted(len(failed), 'file')} could not be read" if failed else ""
     cut = any(prediction.note and prediction.label for prediction in predictions)
-    hint = f"<p>Of photos with many faces, only the {MAX_FACES} largest are shown.</p>" if cut else ""
+    hint = (
+        f"<p>In photos with more than {MAX_FACES} faces, only the {MAX_FACES} largest were classified.</p>"
+        if cut
+        else ""
+    )
     errors = "".join(
         f"<li><strong>{escape(prediction.source or 'a file')}</strong> {escape(_reason(prediction))}</li>"
         for prediction in failed
@@ -274,7 +278,7 @@ def clip(seen: Clip, limit: float) -> str:
         f"<figcaption><strong>{seconds:.1f} s, {name}</strong> {escape(sentence(prediction))}</figcaption></figure>"
         for seconds, name, prediction, crop in seen.peaks
     ]
-    length = counted(round(seen.seconds), "second") if seen.seconds >= 0.5 else "less than a second"
+    length = counted(max(1, round(seen.seconds)), "second") if seen.seconds >= 0.5 else "less than a second"
     smiles = f"{counted(len(items), 'smile') if items else 'No smile'} in {length}"
     peaks = f'<div class="hs-gallery hs-wide">{"".join(items)}</div>'
     shown = {0: "", 1: ", here at its strongest"}.get(len(items), ", each at its strongest")

@@ -220,7 +220,7 @@ class SmileClassifier:
             found = self.detector.detect(photo)
             chosen = found[: 1 if faces == "largest" else most]
             if faces == "all" and len(chosen) < len(found):
-                blank = replace(blank, note=f"one of the {len(chosen)} largest of {len(found)} faces")
+                blank = replace(blank, note=f"only the largest {len(chosen)} of {len(found)} faces were classified")
             return (
                 [replace(blank, box=face.box, detector_score=face.score) for face in chosen],
                 [self.preprocess(photo.crop(face.box)) for face in chosen],

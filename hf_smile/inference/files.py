@@ -60,7 +60,7 @@ def find_images(paths: Sequence[str]) -> tuple[int, Iterator[NamedImage]]:
             raise SmileDataError(f"{text}: no file or folder matches this path or pattern{hint}")
         matched = set(map(Path, found))
         for path in sorted(matched):
-            if matched.intersection(path.parents):
+            if matched.intersection(path.parents) and path.suffix.lower() != ".zip":
                 continue  # `**` also matches the folder that contains it
             sources.append(ImageSource(path) if path.is_dir() or path.suffix.lower() == ".zip" else path)
     empty = [source.why_empty for source in sources if isinstance(source, ImageSource) and not len(source)]
@@ -152,7 +152,7 @@ def text_output(path: Path) -> Iterator[TextIO]:
 def _is_result(path: Path) -> bool:
     """Whether a file is empty or begins like one that `make_writer` wrote."""
     with path.open("rb") as file:
-        line = file.readline(1000)
+        line = file.readline(20_000)  # in JSON lines, a long file name comes first
     return not line or b"predicted_label" in line or line.startswith(b"label ")
 
 
@@ -296,8 +296,8 @@ class PictureWriter:
         """Whether there is no such file, or one that an earlier run wrote."""
         if _ignoring_case(path) in self._written or path.is_symlink():
             return False
-        if not path.exists():
-            return True
+        if not path.is_file():
+            return not path.exists()
         with path.open("rb") as file:
             return _OURS in file.read(1000)
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import chain, takewhile
+from itertools import chain, pairwise, takewhile
 from pathlib import Path
+from statistics import median
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
@@ -188,7 +189,9 @@ def write_analysis(frames: Iterable[Frame], output_dir: str | Path, fps: float, 
             writer = csv.writer(file, lineterminator="\n")
             columns = probability_columns(labels).values()
             writer.writerow(["seconds", "face", "predicted_label", *columns, "left", "top", "right", "bottom"])
+            times = []
             for frame in chain([first], frames):
+                times.append(frame.seconds)
                 for number, face in frame.faces:
                     probabilities = (face.probabilities or {}).values()
                     writer.writerow([round(frame.seconds, 3), number, face.label, *probabilities, *(face.box or ())])
@@ -197,7 +200,9 @@ def write_analysis(frames: Iterable[Frame], output_dir: str | Path, fps: float, 
                     annotate(peak.picture, [peak.prediction]).save(still, quality=90)
                 n += 1
         table = pd.read_csv(unfinished / "timeline.csv", usecols=["seconds", *columns])
-        plot_timeline(table, 1 / fps, unfinished / "timeline.png", labels)
+        distances = [after - before for before, after in pairwise(times)]
+        step = max(1 / fps, median(distances or [0]))  # a clip may have fewer frames per second
+        plot_timeline(table, step, unfinished / "timeline.png", labels)
         _replace(unfinished, Path(output_dir))
     return n
 
@@ -245,21 +250,16 @@ def read_frames(clip: str | Path, fps: float) -> Iterator[tuple[float, Image.Ima
                     yield seconds, Image.fromarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB))
                     due = max(due + 1 / fps, seconds)  # do not catch up after a gap
         if due == 0.0:
-            raise SmileDataError(f"{clip}: no frame can be read; name a video")
+            raise SmileDataError(f"{clip}: no frame can be read; the file is damaged or not a video")
     finally:
         capture.release()
 
 
 def mean_over_faces(table: pd.DataFrame, step: float) -> pd.DataFrame:
-    """Mean of a timeline's columns for every `step` seconds, or for longer steps to get at most 2,000 rows.
-
-    `gap` marks rows that come more than two steps, or two of the clip's own frames, after the one before.
-    """
+    """Mean of a timeline's columns for every `step` seconds, or for longer steps to get at most 2,000 rows."""
     step = max(step, 1.001 * table["seconds"].max() / _MOST_POINTS) if len(table) else step
     means = table.groupby((table["seconds"] / step + 1e-6).astype(int)).mean()  # 0.6 / 0.2 is 2.9999...
-    distances = means["seconds"].diff()
-    usual = distances.median() if len(means) > 1 else step  # a clip may have fewer frames than were asked for
-    return means.assign(gap=distances > 2 * max(step, usual))
+    return means.assign(gap=means["seconds"].diff() > 2 * step)
 
 
 def plot_timeline(table: pd.DataFrame, step: float, path: str | Path, labels: LabelSet = SMILE_LABELS) -> None:
@@ -267,8 +267,7 @@ def plot_timeline(table: pd.DataFrame, step: float, path: str | Path, labels: La
 
     Args:
         table: `seconds` and the probabilities, one row per face and frame.
-        step: seconds between two frames. The areas are interrupted where no face is found for more than two steps
-            (or two frames, if the clip has fewer).
+        step: seconds between two frames. The areas are interrupted where no face is found for more than two steps.
         path: PNG to write.
         labels: labels of the classifier.
     """

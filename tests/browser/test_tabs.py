@@ -86,6 +86,9 @@ def test_work_is_stopped_by_a_button_and_the_next_is_done(open_demo, drawn, tmp_
         for i in range(200):
             archive.writestr(f"{i}.jpg", file.getvalue())
     page = open_demo()
+    give_many(page, drawn)
+    page.locator("#table [role=gridcell]").first.wait_for()
+    page.get_by_role("button", name="Clear").first.click()
     give_many(page, [tmp_path / "many.zip"])
     stop = page.locator("button:visible", has_text="Stop")
     page.get_by_text("Classifying photos").first.wait_for()
@@ -93,6 +96,7 @@ def test_work_is_stopped_by_a_button_and_the_next_is_done(open_demo, drawn, tmp_
     stop.click()
     page.get_by_role("button", name="Classify photos").and_(page.locator(":enabled")).wait_for()
     page.get_by_role("heading", name="Stopped").wait_for()
+    assert not page.locator("#table [role=gridcell]").count() and not page.get_by_text("Download").count()
     other = open_demo()
     give_many(other, drawn)
     other.get_by_role("heading", name="3 verdicts").wait_for()

@@ -48,6 +48,10 @@ def test_a_recursive_pattern_counts_no_picture_twice(cli, model_dir, face_files,
     shutil.copy(face_files[0], tmp_path / "faces" / "more" / "a.png")
     _, out, _ = cli("predict", tmp_path / "faces" / "**", "--model", model_dir, "--faces", "whole", "--format", "jsonl")
     assert len({*out.splitlines()}) == len(out.splitlines()) == len(face_files) + 1
+    with zipfile.ZipFile(tmp_path / "faces" / "more.zip", "w") as archive:
+        archive.write(face_files[0], "b.png")
+    _, out, _ = cli("predict", tmp_path / "faces" / "**", "--model", model_dir, "--faces", "whole", "--format", "jsonl")
+    assert len(out.splitlines()) == len(face_files) + 2 and "more.zip/b.png" in out
 
 
 def test_a_zip_in_a_zip_is_not_left_out_silently(cli, model_dir, face_files, tmp_path):
@@ -375,6 +379,9 @@ def test_a_url_is_told_to_be_none_of_the_paths(cli, model_dir):
 
 @pytest.mark.parametrize("name", ["verdicts.csv", "verdicts.jsonl", "verdicts.txt"])
 def test_output_replaces_earlier_verdicts(name, model_dir, face_files, tmp_path, cli):
+    long = tmp_path / Path(*(15 * ["写真" * 40]))  # its JSON line begins with 3,600 bytes of path
+    long.mkdir(parents=True)
+    cli("predict", shutil.copy(face_files[0], long), "--model", model_dir, "--output", tmp_path / name)
     words = ["--model", model_dir, "--faces", "whole", "--output", tmp_path / name]
     for picture in face_files[:2]:
         assert cli("predict", picture, *words)[0] == 0
@@ -393,12 +400,13 @@ def test_pictures_of_results_overwrite_only_those_of_earlier_runs(option, model_
     for name in ("a.png", "b.png"):
         shutil.copy(face_files[1], tmp_path / name)
     words = ["--model", model_dir, "--faces", "whole", option, shown]
+    (shown / f"b{ending}_2.jpg").mkdir()
     for _ in range(2):
         assert cli("predict", tmp_path / "a.png", tmp_path / "b.png", *words)[0] == 0
     kept = [original, *(shown / f"{name}{ending}.jpg" for name in "ab"), shown / f"A{ending}_2.jpg"]
     assert {path.read_bytes() for path in kept} == {original.read_bytes()}
     new = {path.name for path in shown.iterdir()} - {path.name for path in kept}
-    assert len(new) == 2 and f"b{ending}_2.jpg" in new
+    assert len(new) == 3 and f"b{ending}_3.jpg" in new
 
 
 def test_no_picture_is_written_if_one_of_the_originals_is_in_the_folder(model_dir, face_files, tmp_path, cli):

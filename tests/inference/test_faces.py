@@ -119,7 +119,9 @@ def test_a_crowd_is_classified_in_order_a_batch_at_a_time_and_only_as_far_as_wis
     batches.clear()
     first = crowd.predict_photo(china, faces="all", max_faces=5)
     assert [prediction.box for prediction in first] == [prediction.box for prediction in predictions[:5]]
-    assert batches == [5] and {prediction.note for prediction in first} == {"one of the 5 largest of 100 faces"}
+    assert batches == [5] and {prediction.note for prediction in first} == {
+        "only the largest 5 of 100 faces were classified"
+    }
     assert {prediction.note for prediction in predictions} == {None}
     assert len(crowd.predict_photo(china, faces="all", max_faces=500)) == 100
     assert len(crowd.predict_photo(china, faces="largest", max_faces=5)) == 1

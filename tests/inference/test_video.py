@@ -209,6 +209,15 @@ def test_a_clip_with_few_frames_keeps_its_faces_and_gets_its_plot(classifier, tm
     assert {tracker.follow(seconds, [(0, 0, 9, 9)])[0].number for seconds in (0.0, 10.0, 20.0)} == {1}
 
 
+def test_where_faces_are_rare_the_plot_shows_none_between_them(classifier, tmp_path, monkeypatch):
+    write_clip(tmp_path / "clip.avi", seconds=30, smile=(0, 30), fps=4)
+    found = iter(range(10**6))
+    detect = classifier.detector.detect
+    monkeypatch.setattr(classifier.detector, "detect", lambda image: [] if next(found) % 40 else detect(image))
+    write_analysis(analyse_video(classifier, tmp_path / "clip.avi", fps=4), tmp_path / "out", fps=4)
+    assert 0 < colored_columns(tmp_path / "out" / "timeline.png").mean() < 0.2
+
+
 def test_one_frame_with_a_face_is_seen_in_the_plot(tmp_path):
     plot_timeline(timeline([1.0]), 0.2, tmp_path / "timeline.png")
     assert colored_columns(tmp_path / "timeline.png").any()

@@ -391,6 +391,29 @@ def test_uploads_and_calls_get_through_in_parts(tmp_path):
         assert through_gate(tmp_path, path, b'{"data"', b": []}") == (200, "read")
 
 
+def test_a_call_that_names_very_many_files_is_refused_before_they_are_looked_up(tmp_path, monkeypatch):
+    looked_up = []
+    monkeypatch.setattr(Uploads, "holds", lambda self, path: looked_up.append(path) or True)
+    body = json.dumps({"data": [{"path": str(tmp_path)}] * 20_000}).encode()
+    assert through_gate(tmp_path, "/gradio_api/queue/join", body)[0] == 413
+    assert through_gate(tmp_path, "/gradio_api/queue/join", json.dumps({"path": "a/" * 600}).encode())[0] == 400
+    assert not looked_up
+
+
+def test_bytes_that_arrive_during_a_sweep_count(tmp_path, monkeypatch):
+    (tmp_path / "a.jpg").write_bytes(b"a picture")
+    uploads = Uploads(tmp_path)
+    lstat = Path.lstat
+
+    def arrive(path):
+        uploads.held += 10_000
+        return lstat(path)
+
+    monkeypatch.setattr(Path, "lstat", arrive)
+    uploads.sweep(300)
+    assert uploads.held == 14_096
+
+
 def test_who_begins_many_calls_at_once_is_told_to_wait(tmp_path):
     counts = iter([0, gate.MAX_WAITING])  # others are accepted between the head and the end of the request
     code, _ = through_gate(tmp_path, "/gradio_api/call/predict", b"{", b"}", waiting=lambda client: next(counts))
