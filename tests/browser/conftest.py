@@ -17,8 +17,9 @@ SCREENSHOTS = Path(__file__).parents[2] / "outputs" / "screenshots"
 _SEEN = (11, 14, 16)  # seeds of faces that the detector finds
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator:
+    """The browser, which ends with the file: while Playwright runs, other tests can't run an event loop."""
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     path = shutil.which("chromium")
     if path is None:

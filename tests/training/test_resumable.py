@@ -30,6 +30,14 @@ STEPS_AN_EPOCH = 5
 
 
 @pytest.fixture(scope="module", autouse=True)
+def ctrl_c_is_not_ignored():
+    """As it is by processes that a script starts in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture(scope="module", autouse=True)
 def no_pictures():
     """Do not draw the curves: they are tested elsewhere, and take longer than these runs."""
     with pytest.MonkeyPatch.context() as patch:
