@@ -256,7 +256,13 @@ def test_help_lists_the_settings():
 def test_ctrl_c_saves_and_says_in_one_line_where_the_run_resumes(sample_dir, tmp_path):
     words = [*TINY, "--data_dir", sample_dir, "--num_train_epochs", "500", "--output_dir", tmp_path]
     process = subprocess.Popen(
-        command(*words), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ
+        command(*words),
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=os.environ,
+        # Processes that a script starts in the background ignore Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 120
     while not list(tmp_path.glob("checkpoint-*/trainer_state.json")) and time.monotonic() < deadline:
