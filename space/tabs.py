@@ -159,7 +159,7 @@ def batch_tab(engine: Engine) -> None:
         visible=False,
         interactive=False,
         wrap=True,
-        column_widths=["104px", "84px", "66px", "70px"],
+        column_widths=["26%", "24%", "24%", "26%"],
         label="All verdicts",
         buttons=[],
         max_height=400,

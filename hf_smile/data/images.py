@@ -227,14 +227,14 @@ def encoded_bytes(image: dict[str, Any] | bytes | None) -> bytes:
     Parquet files of other origin may have the bytes alone, or nothing.
 
     Raises:
-        SmileDataError: if there is no image, or the file can't be read; see `read_file`.
+        SmileDataError: the row has no image, or its file can't be read; see `read_file`.
     """
     content, path = (image.get("bytes"), image.get("path")) if isinstance(image, dict) else (image, None)
     if isinstance(content, bytes):
         return content
     if isinstance(path, str):
         return read_file(Path(path))
-    raise SmileDataError("there is no image in this row")
+    raise SmileDataError("this row has no image")
 
 
 def read_file(path: Path) -> bytes:
